@@ -1,0 +1,1 @@
+"""Find the right code for a question, inside LlamaIndex."""

@@ -1,0 +1,1 @@
+"""Training: makes the adapters, rerankers and query encoders that the runtime loads."""
