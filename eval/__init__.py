@@ -1,1 +1,15 @@
 """Evaluation: benchmarks in, metrics out."""
+
+from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
+from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, per_query_metrics
+
+__all__ = [
+    "Benchmark",
+    "Qrels",
+    "Run",
+    "data_folder",
+    "documented_functions",
+    "evaluate_run",
+    "load_beir",
+    "per_query_metrics",
+]

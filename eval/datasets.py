@@ -1,0 +1,220 @@
+"""Benchmarks: a corpus of codes, queries and the judgements between them, read from disk or made from source code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from llamaindex_code_retrieval.eval.metrics import Qrels
+
+_HEADER = ["query-id", "corpus-id", "score"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Codes to search, queries to search with, and which code answers which query.
+
+    Raises:
+        ValueError: an empty corpus, no queries, queries and qrels that name different ids, a judged id that the corpus
+            lacks, a query without a relevant code (score over 0).
+    """
+
+    name: str
+    corpus: Mapping[str, str]  # corpus id -> code
+    queries: Mapping[str, str]  # query id -> text, each with a relevant code
+    qrels: Qrels
+    languages: Mapping[str, str] = field(default_factory=dict)  # corpus id -> language, where it is known
+
+    def __post_init__(self) -> None:
+        if not self.corpus:
+            raise ValueError(f"benchmark {self.name!r} has an empty corpus; there is nothing to search")
+        if not self.queries:
+            raise ValueError(f"benchmark {self.name!r} has no query with a relevant code; there is nothing to measure")
+        for query in sorted(self.queries.keys() ^ self.qrels.keys()):
+            raise ValueError(f"benchmark {self.name!r} has query {query!r} in only one of queries and qrels")
+        for query, judged in self.qrels.items():
+            for code in judged:
+                if code not in self.corpus:
+                    raise ValueError(f"benchmark {self.name!r} judges code {code!r}, which its corpus lacks")
+            if not any(score > 0 for score in judged.values()):
+                raise ValueError(f"benchmark {self.name!r} has no relevant code for query {query!r}; leave it out")
+        for code in sorted(self.languages.keys() - self.corpus.keys()):
+            raise ValueError(f"benchmark {self.name!r} has a language for code {code!r}, which its corpus lacks")
+
+
+def data_folder(name: str) -> Path | None:
+    """Return ``$CODE_RETRIEVAL_DATA/<name>``, or ``None`` where the variable is unset or the folder absent."""
+    root = os.environ.get("CODE_RETRIEVAL_DATA")
+    folder = Path(root, name) if root else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def load_beir(path: str | Path, *, split: str) -> Benchmark:
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv`` from the folder ``path``, in BEIR's layout.
+
+    A split named ``<split>-<language>`` is searched in that language's codes only. Queries whose judged codes all score
+    0 are left out; the score 0 rows of other queries stay. Fields other than ``_id``, ``text`` and ``language`` are
+    not read.
+
+    Raises:
+        FileNotFoundError: the folder, a file or the split is missing.
+        ValueError: a line that is not what the layout asks for, an id or judgement given twice, a judged id that
+            corpus or queries lack, an empty corpus, no relevant code at all.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; name one that holds corpus.jsonl, queries.jsonl and qrels/")
+    qrels_file = folder / "qrels" / f"{split}.tsv"
+    if not qrels_file.is_file():
+        splits = ", ".join(sorted(file.stem for file in qrels_file.parent.glob("*.tsv"))) or "none"
+        raise FileNotFoundError(f"{folder} has no split {split!r} ({qrels_file} is missing); splits there: {splits}")
+    corpus, languages = _read_texts(folder / "corpus.jsonl")
+    queries, _ = _read_texts(folder / "queries.jsonl")
+    if not corpus:
+        raise ValueError(f"{folder / 'corpus.jsonl'} holds no code; write one JSON object a line")
+    language = next((name for name in sorted(set(languages.values())) if split.endswith(f"-{name}")), None)
+    if language is not None:
+        languages = {code: name for code, name in languages.items() if name == language}
+        corpus = {code: corpus[code] for code in languages}
+    judged = _read_qrels(qrels_file, corpus=corpus, queries=queries, language=language)
+    qrels = {query: scores for query, scores in judged.items() if any(score > 0 for score in scores.values())}
+    if not qrels:
+        raise ValueError(f"{qrels_file} names no relevant code (score over 0), so there is nothing to measure")
+    return Benchmark(
+        name=f"{folder.resolve().name}/{split}",
+        corpus=corpus,
+        queries={query: queries[query] for query in qrels},
+        qrels=qrels,
+        languages=languages,
+    )
+
+
+def documented_functions(
+    files: Iterable[tuple[str, str]], *, min_query_words: int = 3, name: str = "documented-functions"
+) -> Benchmark:
+    """Make a benchmark out of ``(path, source)`` pairs: a docstring asks for the function that it was taken from.
+
+    This is the construction of CodeSearchNet (Husain et al. 2019, arXiv:1909.09436): the query is the first paragraph
+    of the docstring, and the code is the function or method without its docstring. The corpus is every documented one,
+    of equal codes (and of several on one line) the first. Some of them have no query: those described in fewer than
+    ``min_query_words`` words, and those whose description is another's as well, which has no one right answer.
+    Unlike there, short functions, tests and constructors stay. Files in unknown languages are passed over.
+    Ids are ``path:start_line`` for codes and queries alike.
+
+    Raises:
+        ValueError: ``min_query_words`` under 1, a path given twice, no documented function, or none with a query.
+    """
+    if min_query_words < 1:
+        raise ValueError(f"min_query_words must be at least 1, got {min_query_words}")
+    # Parsing needs tree-sitter and LlamaIndex, which reading a benchmark from disk does not.
+    from llamaindex_code_retrieval.chunking import definitions, language_of
+
+    corpus: dict[str, str] = {}
+    languages: dict[str, str] = {}
+    described: dict[str, str] = {}
+    codes_seen: set[str] = set()
+    paths: set[str] = set()
+    for path, source in files:
+        if path in paths:
+            raise ValueError(f"{path} is given twice, and ids are made of paths; give each file once")
+        paths.add(path)
+        language = language_of(path)
+        if language is None:
+            continue
+        for definition in definitions(source, language):
+            id_ = f"{path}:{definition.start_line}"
+            code = definition.code_without_docstring.strip()
+            query = _first_paragraph(definition.docstring or "")
+            if definition.kind not in ("function", "method") or not query or code in codes_seen or id_ in corpus:
+                continue
+            codes_seen.add(code)
+            corpus[id_] = code
+            languages[id_] = language
+            described[id_] = query
+    times = Counter(described.values())
+    queries = {
+        id_: query for id_, query in described.items() if len(query.split()) >= min_query_words and times[query] == 1
+    }
+    return Benchmark(
+        name=name,
+        corpus=corpus,
+        queries=queries,
+        qrels={id_: {id_: 1} for id_ in queries},
+        languages=languages,
+    )
+
+
+def _first_paragraph(docstring: str) -> str:
+    """Return the lines before the first blank one as one line.
+
+    >>> _first_paragraph("Read a file,\\n  whole.\\n\\nArgs: path")
+    'Read a file, whole.'
+    """
+    lines = (line.split() for line in docstring.strip().splitlines())
+    return " ".join(word for words in takewhile(bool, lines) for word in words)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank with their numbers from 1."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/")
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line
+
+
+def _read_texts(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return id -> text, and id -> language where a line names one."""
+    texts: dict[str, str] = {}
+    languages: dict[str, str] = {}
+    for number, line in _lines(file):
+        try:
+            row: Any = json.loads(line)
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise ValueError(f"{file}, line {number} is not JSON ({error}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}, line {number} is {row!r}; write an object with _id and text")
+        for key in ("_id", "text", "language"):
+            if not isinstance(row.get(key, "" if key == "language" else None), str):
+                raise ValueError(f"{file}, line {number} has {key} {row.get(key)!r}; it must be a string")
+        if row["_id"] in texts:
+            raise ValueError(f"{file}, line {number} gives the id {row['_id']!r} a second time; ids must differ")
+        texts[row["_id"]] = row["text"]
+        if "language" in row:
+            languages[row["_id"]] = row["language"]
+    return texts, languages
+
+
+def _read_qrels(
+    file: Path, *, corpus: Mapping[str, str], queries: Mapping[str, str], language: str | None
+) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in _lines(file):
+        fields = line.decode("utf-8", "replace").rstrip("\r\n").split("\t")
+        if number == 1:
+            if fields != _HEADER:
+                raise ValueError(f"{file}, line 1 is {fields}; it must be the tab-separated header {_HEADER}")
+            continue
+        if len(fields) != 3:
+            raise ValueError(f"{file}, line {number} has {len(fields)} fields: {fields}; it must have {_HEADER}")
+        query, code, score = fields
+        if query not in queries:
+            raise ValueError(
+                f"{file}, line {number} judges query {query!r}, which queries.jsonl lacks; add or remove it"
+            )
+        if code not in corpus:
+            pool = "corpus.jsonl" if language is None else f"the {language} part of corpus.jsonl"
+            raise ValueError(f"{file}, line {number} judges code {code!r}, which {pool} lacks; add or remove it")
+        if not score.removeprefix("-").isdecimal():
+            raise ValueError(f"{file}, line {number} has the score {score!r}; it must be a whole number")
+        if code in qrels.setdefault(query, {}):
+            raise ValueError(f"{file}, line {number} judges query {query!r} and code {code!r} a second time; keep one")
+        qrels[query][code] = int(score)
+    return qrels

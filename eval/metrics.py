@@ -1,0 +1,86 @@
+"""Retrieval metrics over ranked ids. The arithmetic is ``ir_measures``; this module imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Query id -> corpus id -> judgement; a score over 0 means relevant."""
+
+Run = Mapping[str, Sequence[str]]
+"""Query id -> corpus ids, best first."""
+
+_IR_MEASURES_NAMES = {"MRR": "RR", "R": "R", "nDCG": "nDCG", "MAP": "AP"}
+
+
+def evaluate_run(run: Run, qrels: Qrels, *, metrics: Sequence[str] = ("MRR", "R@1", "R@10")) -> dict[str, float]:
+    """Return the mean of each metric over the queries of ``qrels``; see :func:`per_query_metrics`.
+
+    >>> evaluate_run({"q1": ["b", "a"], "q2": ["c"]}, {"q1": {"a": 1}, "q2": {"c": 1}}, metrics=["MRR", "R@1"])
+    {'MRR': 0.75, 'R@1': 0.5}
+    """
+    return {name: fmean(values.values()) for name, values in per_query_metrics(run, qrels, metrics=metrics).items()}
+
+
+def per_query_metrics(
+    run: Run, qrels: Qrels, *, metrics: Sequence[str] = ("MRR", "R@1", "R@10")
+) -> dict[str, dict[str, float]]:
+    """Return metric -> query id -> value between 0 and 1, with the queries in the order of ``qrels``.
+
+    Metrics are ``MRR``, ``MAP``, ``nDCG`` (each over the whole ranking, or its first k as in ``nDCG@10``) and ``R@k``,
+    the part of a query's relevant codes in the first k. A query that ``run`` lacks counts as 0.
+
+    Raises:
+        ValueError: an unknown metric, no queries, a query without a relevant id, a query that only ``run`` has,
+            an id twice in one ranking.
+        ImportError: ``ir_measures`` is not installed.
+
+    >>> per_query_metrics({"q1": ["a", "b", "c"]}, {"q1": {"c": 1, "d": 1}, "q2": {"a": 1}}, metrics=["R@3"])
+    {'R@3': {'q1': 0.5, 'q2': 0.0}}
+    """
+    measures = {name: _measure(name) for name in metrics}
+    _check(run, qrels)
+    ir_measures = _ir_measures()
+    # Scores fall strictly, because equal ones would be reordered by id; small whole numbers stay distinct in float32.
+    scored = {
+        query: {code: float(len(ranking) - rank) for rank, code in enumerate(ranking)} for query, ranking in run.items()
+    }
+    values = {
+        (str(result.measure), result.query_id): float(result.value)
+        for result in ir_measures.iter_calc(
+            list(measures.values()), {query: dict(judged) for query, judged in qrels.items()}, scored
+        )
+    }
+    return {name: {query: values[str(measure), query] for query in qrels} for name, measure in measures.items()}
+
+
+def _ir_measures() -> Any:
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise ImportError("metrics need ir_measures: pip install 'llamaindex-code-retrieval[eval]'") from error
+    return ir_measures
+
+
+def _measure(name: str) -> Any:
+    match = re.fullmatch(r"(MRR|R|nDCG|MAP)(@[1-9]\d*)?", name)
+    if match is None or name == "R":
+        raise ValueError(f"unknown metric {name!r}; use MRR, MRR@k, R@k, nDCG, nDCG@k, MAP or MAP@k with k at least 1")
+    return _ir_measures().parse_measure(_IR_MEASURES_NAMES[match[1]] + (match[2] or ""))
+
+
+def _check(run: Run, qrels: Qrels) -> None:
+    if not qrels:
+        raise ValueError("the qrels hold no query, so there is nothing to average; check the split")
+    for query, judged in qrels.items():
+        if not any(score > 0 for score in judged.values()):
+            raise ValueError(f"query {query!r} has no relevant id (score over 0) in the qrels; leave it out")
+    for query, ranking in run.items():
+        if query not in qrels:
+            raise ValueError(f"the run answers query {query!r}, which the qrels lack; score it against its own split")
+        if len(set(ranking)) < len(ranking):
+            twice = next(code for rank, code in enumerate(ranking) if code in ranking[:rank])
+            raise ValueError(f"query {query!r} ranks {twice!r} twice; keep each id once, at its best rank")

