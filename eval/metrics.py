@@ -34,13 +34,15 @@ def per_query_metrics(
     the part of a query's relevant codes in the first k. A query that ``run`` lacks counts as 0.
 
     Raises:
-        ValueError: an unknown metric, no queries, a query without a relevant id, a query that only ``run`` has,
+        ValueError: no or an unknown metric, no queries, a query without a relevant id, a query that only ``run`` has,
             an id twice in one ranking.
         ImportError: ``ir_measures`` is not installed.
 
     >>> per_query_metrics({"q1": ["a", "b", "c"]}, {"q1": {"c": 1, "d": 1}, "q2": {"a": 1}}, metrics=["R@3"])
     {'R@3': {'q1': 0.5, 'q2': 0.0}}
     """
+    if not metrics:
+        raise ValueError("metrics is empty; name at least one, such as MRR")
     measures = {name: _measure(name) for name in metrics}
     _check(run, qrels)
     ir_measures = _ir_measures()

@@ -76,8 +76,8 @@ class Demo:
         names = list(next(iter(self.metrics.values())))
         for name in names:
             table.add_column(name, justify="right")
-        for mode, values in self.metrics.items():
-            table.add_row(mode, *(f"{values[name]:.3f}" for name in names))
+        for name_of_mode, values in self.metrics.items():
+            table.add_row(name_of_mode, *(f"{values[name]:.3f}" for name in names))
         console.print(table)
         rate = f", {self.embedded / self.seconds['index']:.0f} nodes/s" if self.embedded else ""
         console.print(
@@ -119,7 +119,7 @@ def run_demo(
     codes = benchmark_index(benchmark, embedding, on_progress=on_progress)
     vectors = embedding.encoder.encode_queries(list(benchmark.queries.values())).tolist()
     query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
-    metrics = {}
+    metrics: dict[str, dict[str, float]] = {}
     for mode in MODES:
         retriever = CodeRetriever(codes, top_k=100, mode=mode)
         metrics[mode] = evaluate_run(rank_queries(retriever, benchmark, query_vectors=query_vectors), benchmark.qrels)

@@ -92,7 +92,7 @@ class CodeEmbedding(BaseEmbedding):
                 f"model {model_name!r} now has fingerprint {encoder.fingerprint}, but {fingerprint} is asked for: "
                 "its weights, adapter, tokenizer or limits have changed; leave fingerprint out to take it as it is"
             )
-        super().__init__(
+        super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
             model_name=str(model_name),
             adapter=None if adapter is None else str(adapter),
             pooling=encoder.pooling,

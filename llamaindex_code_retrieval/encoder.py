@@ -88,12 +88,12 @@ class _CodeSage(GPT2Model):  # type: ignore[misc]
 class Encoder(nn.Module):
     """A bi-encoder: maps a query or a code to a unit vector, so that a dot product is a cosine.
 
-    Build one with :meth:`from_pretrained`. ``encode_queries`` and ``encode_codes`` are for use, ``forward`` for training.
+    Build one with :meth:`from_pretrained`; ``encode_queries`` and ``encode_codes`` are for use, ``forward`` to train.
     Vectors do not depend on what else is in the batch (to 1e-5 in fp32), and calls from several threads are serialised.
     """
 
     def __init__(
-        self, body: nn.Module, tokenizer: Any, plan: _Plan, *, precision: Literal["fp32", "bf16"], fingerprint: str
+        self, body: Any, tokenizer: Any, plan: _Plan, *, precision: Literal["fp32", "bf16"], fingerprint: str
     ) -> None:
         super().__init__()
         self.body = body
@@ -179,6 +179,10 @@ class Encoder(nn.Module):
         """Tell for each text whether its end lies beyond the token limit, so that it is not embedded."""
         return self._tokenize(texts, side)[1]
 
+    def count_tokens(self, texts: Sequence[str], *, side: Side) -> int:
+        """Return how many tokens are read of all texts together, special tokens included."""
+        return sum(len(row) for row in self._tokenize(texts, side)[0])
+
     def encode(
         self,
         texts: Sequence[str],
@@ -195,7 +199,7 @@ class Encoder(nn.Module):
         budget = token_budget or (2048 if self.device.type == "cpu" else 65536)
         ids, truncated = self._tokenize(texts, side)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        for batch in _token_budget_batches([len(row) for row in ids], budget):
+        for batch in token_budget_batches([len(row) for row in ids], budget):
             with self._lock, torch.inference_mode():
                 vectors[batch] = self._vectors([ids[i] for i in batch]).cpu().numpy()
             if on_progress is not None:
@@ -407,7 +411,7 @@ def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
         "output_loading_info": True,
         "use_safetensors": True,
     }
-    with _quiet_transformers():
+    with quiet_transformers():
         if architecture in ("t5", "codet5p-embedding"):
             settings["model_type"] = "t5"
             cls = _CodeT5pEmbedding if architecture == "codet5p-embedding" else T5EncoderModel
@@ -449,7 +453,7 @@ def _codesage_config(settings: dict[str, Any]) -> Any:
 def _load_tokenizer(folder: Path, architecture: Architecture) -> Any:
     from transformers import GPT2TokenizerFast, RobertaTokenizerFast
 
-    with _quiet_transformers():
+    with quiet_transformers():
         # Their configs name classes that only remote code defines, so AutoTokenizer cannot read these two.
         if architecture == "codesage":
             return GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
@@ -480,7 +484,7 @@ def _attach(body: nn.Module, folder: Path) -> nn.Module:
     config = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning and config.task_type != TaskType.FEATURE_EXTRACTION:
         raise ValueError(
-            f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs task_type FEATURE_EXTRACTION"
+            f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs FEATURE_EXTRACTION"
         )
     try:
         adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
@@ -508,10 +512,10 @@ def _resolve_precision(precision: Precision, device: torch.device) -> Literal["f
     return "bf16" if native else "fp32"
 
 
-def _token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Yield positions, longest first, so that batch size times longest length stays within ``budget``.
 
-    >>> list(_token_budget_batches([3, 9, 4, 20], 12))
+    >>> list(token_budget_batches([3, 9, 4, 20], 12))
     [[3], [1], [2, 0]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -564,7 +568,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep weight-loading bars and reports off the user's terminal, without changing the process for good."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -60,7 +60,7 @@ class FaissStore(BasePydanticVectorStore):
         """
         if dim < 1 or exact_limit < 1:
             raise ValueError(f"dim and exact_limit must be at least 1, got {dim} and {exact_limit}")
-        super().__init__(dim=dim, exact_limit=exact_limit)
+        super().__init__(dim=dim, exact_limit=exact_limit)  # type: ignore[call-arg]  # mypy sees the base's fields only
         faiss = _faiss()
         self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
 

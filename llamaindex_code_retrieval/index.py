@@ -505,7 +505,8 @@ def _rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:
 
 
 def _damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:
-    return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {_rebuild_command(folder, manifest)}"
+    command = _rebuild_command(folder, manifest)
+    return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {command}"
 
 
 def _other_model(folder: Path, manifest: dict[str, Any], fingerprint: str) -> str:

@@ -16,7 +16,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval.encoder import _quiet_transformers, _token_budget_batches, locate
+from llamaindex_code_retrieval.encoder import locate, quiet_transformers, token_budget_batches
 
 dispatcher = get_dispatcher(__name__)
 
@@ -102,7 +102,7 @@ class CodeReranker(BaseNodePostprocessor):
         with self._lock, torch.inference_mode():
             pairs = self._tokenize(query, distinct)
             probability: dict[str, float] = {}
-            for batch in _token_budget_batches([len(ids) for ids in pairs["input_ids"]], self.token_budget):
+            for batch in token_budget_batches([len(ids) for ids in pairs["input_ids"]], self.token_budget):
                 columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
                 inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self._model.device)
                 logits = self._model(**inputs).logits  # (batch, labels)
@@ -177,7 +177,7 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
             f"{name} holds no safetensors, and this package never loads pickles (pytorch_model.bin); "
             "convert it with save_pretrained"
         )
-    with _quiet_transformers():
+    with quiet_transformers():
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
 import torch
 from safetensors.torch import save_file
 from tokenizers import ByteLevelBPETokenizer
@@ -36,12 +40,9 @@ VOCABULARY = 400
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _offline_and_clean(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep tests off the network and out of the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HF_HUB_OFFLINE", "1")
-    patch.setenv("CODE_RETRIEVAL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    torch.manual_seed(0)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep tests out of the user's cache."""
+    os.environ["CODE_RETRIEVAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -194,6 +194,7 @@ def test_truncation_is_warned_of_once(bert_folder: Path, caplog: pytest.LogCaptu
     codes = ["a b c", "a b c d e f g"]  # 3 and 7 tokens, and two special ones
     assert encoder.is_truncated(codes, side="code").tolist() == [False, True]
     assert not encoder.is_truncated(codes, side="query").any()
+    assert encoder.count_tokens(codes, side="code") == 5 + 8
     with caplog.at_level(logging.WARNING):
         encoder.encode_codes(codes)
         encoder.encode_codes(codes)

@@ -100,6 +100,8 @@ def test_metrics_come_in_the_order_asked_for_and_the_arguments_stay() -> None:
 def test_unknown_metrics_are_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown metric '.*'; use MRR, MRR@k, R@k, nDCG"):
         evaluate_run({"q": ["a"]}, {"q": {"a": 1}}, metrics=[name])
+    with pytest.raises(ValueError, match="metrics is empty"):
+        evaluate_run({"q": ["a"]}, {"q": {"a": 1}}, metrics=[])
 
 
 @pytest.mark.parametrize(

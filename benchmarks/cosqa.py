@@ -1,0 +1,82 @@
+"""MRR, Recall@1 and Recall@10 on CoSQA dev for BM25, dense and fused retrieval.
+
+The pool holds equal codes of which one is marked relevant, so each figure is given as it is and with equal codes
+counted as one.
+
+    CODE_RETRIEVAL_DATA=… python benchmarks/cosqa.py [--model embedded] [--adapter FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
+from llamaindex_code_retrieval.eval.datasets import data_folder, load_beir
+from llamaindex_code_retrieval.eval.metrics import evaluate_run
+from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
+from llamaindex_code_retrieval.retriever import Mode
+
+
+def _collapse(ranking: Sequence[str], twin: dict[str, str]) -> list[str]:
+    return list(dict.fromkeys(twin[code_id] for code_id in ranking))
+
+
+def main() -> None:
+    """Run and write the result beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--adapter")
+    parser.add_argument("--split", default="dev")
+    options = parser.parse_args()
+    folder = data_folder("cosqa")
+    if folder is None:
+        raise SystemExit("set CODE_RETRIEVAL_DATA to the folder that holds cosqa/")
+
+    benchmark = load_beir(folder, split=options.split)
+    embedding = CodeEmbedding(options.model, adapter=options.adapter)
+    index = benchmark_index(benchmark, embedding)
+    vectors = embedding.encoder.encode_queries(list(benchmark.queries.values())).tolist()
+    query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
+    first: dict[str, str] = {}
+    twin = {code_id: first.setdefault(code, code_id) for code_id, code in benchmark.corpus.items()}
+    collapsed_qrels = {
+        query: {twin[code_id]: score for code_id, score in sorted(judged.items(), key=lambda pair: pair[1])}
+        for query, judged in benchmark.qrels.items()
+    }
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for mode in get_args(Mode):
+        retriever = CodeRetriever(index, mode=mode, top_k=len(benchmark.corpus), candidates=len(benchmark.corpus))
+        if mode == "fused":
+            retriever = CodeRetriever(index, mode=mode, top_k=1000)
+        run = rank_queries(retriever, benchmark, query_vectors=query_vectors)
+        collapsed_run = {query: _collapse(ranking, twin) for query, ranking in run.items()}
+        metrics[mode] = {
+            "as it is": evaluate_run(run, benchmark.qrels),
+            "equal codes as one": evaluate_run(collapsed_run, collapsed_qrels),
+        }
+    result = {
+        "date": date.today().isoformat(),
+        "benchmark": benchmark.name,
+        "model": options.model,
+        "fingerprint": embedding.fingerprint,
+        "precision": embedding.precision,
+        "codes": len(benchmark.corpus),
+        "distinct_codes": len(first),
+        "queries": len(benchmark.queries),
+        "metrics": {
+            mode: {how: {name: round(value, 4) for name, value in values.items()} for how, values in by.items()}
+            for mode, by in metrics.items()
+        },
+    }
+    text = json.dumps(result, indent=2)
+    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_package_list_is_what_lies_in_the_folders() -> None:
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "llamaindex_code_retrieval").glob("**/__init__.py")
+    } | {
+        f"llamaindex_code_retrieval.{'.'.join(path.parent.relative_to(ROOT).parts)}"
+        for part in ("training", "eval")
+        for path in (ROOT / part).glob("**/__init__.py")
+    }
+    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+    for part in ("training", "eval"):
+        link = ROOT / "llamaindex_code_retrieval" / part
+        assert link.is_symlink()
+        assert link.readlink() == Path("..") / part
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    project = PROJECT["project"]
+    wanted = [
+        *project["dependencies"],
+        *(d for name, extra in project["optional-dependencies"].items() if name != "gpu" for d in extra),
+    ]
+    names = {re.split(r"[<>=\[ ]", requirement)[0] for requirement in wanted}
+    pins = {
+        line.split("==")[0]
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    assert names <= pins, f"not pinned: {names - pins}"
+
+
+@pytest.mark.parametrize("module", ["eval.metrics", "eval.datasets", "models", "cli", "lexical", "cache"])
+def test_light_modules_do_not_import_torch(module: str) -> None:
+    code = f"import sys, llamaindex_code_retrieval.{module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_public_names() -> None:
+    import llamaindex_code_retrieval as package
+
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llamaindex_code_retrieval.sources import Skips, walk
+
+
+def _paths(root: Path) -> list[str]:
+    return [file.path for file in walk(root, Skips())]
+
+
+def test_in_git_it_is_what_git_tracks_or_would_track(repository: Path) -> None:
+    assert _paths(repository) == ["Tax.java", "src/cart.py", "src/mail.py"]
+    (repository / "new.go").write_text("package main\n")
+    (repository / "src" / "mail.py").unlink()
+    skips = Skips()
+    assert [file.path for file in walk(repository, skips)] == ["Tax.java", "new.go", "src/cart.py"]
+    assert skips.reasons == {"deleted": 1, "no known language": 1}
+    assert _paths(repository / "src") == ["cart.py"]
+
+
+def test_a_folder_that_git_ignores_is_walked_like_any_other(repository: Path) -> None:
+    library = repository / "vendored"
+    library.mkdir()
+    (library / "a.py").write_text("a = 1\n")
+    (repository / ".gitignore").write_text("vendored\n")
+    assert _paths(library) == ["a.py"]
+
+
+def test_outside_git_gitignore_files_are_obeyed_and_the_deepest_decides(tmp_path: Path) -> None:
+    for path in (
+        "a.py",
+        "build/b.py",
+        "deep/c.py",
+        "deep/keep/d.py",
+        "node_modules/e.js",
+        ".hidden/f.py",
+        "deep/gen.py",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("x = 1\n")
+    (tmp_path / ".gitignore").write_text("build/\ngen.py\n")
+    (tmp_path / "deep" / ".gitignore").write_text("!gen.py\nc.py\n")
+    assert _paths(tmp_path) == ["a.py", "deep/gen.py", "deep/keep/d.py"]
+
+
+def test_what_cannot_be_read_is_counted_and_nothing_stops(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("x = 1\n")
+    (tmp_path / "bom.py").write_bytes(b"\xef\xbb\xbfx = 2\n")
+    (tmp_path / "latin.py").write_bytes(b"name = 'caf\xe9'\n")
+    (tmp_path / "binary.py").write_bytes(b"\x7fELF\0\0\0")
+    with (tmp_path / "huge.py").open("wb") as file:
+        file.truncate(50_000_000)
+    (tmp_path / "notes.txt").write_text("no code")
+    (tmp_path / "link.py").symlink_to("good.py")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(tmp_path / "pipe.py")
+    skips = Skips()
+    files = {file.path: file.text for file in walk(tmp_path, skips)}
+    assert files == {"good.py": "x = 1\n", "bom.py": "x = 2\n", "latin.py": "name = 'caf\ufffd'\n"}
+    assert skips.replaced == 1
+    assert skips.reasons == {
+        "binary": 1,
+        "larger than 1,000,000 bytes": 1,
+        "no known language": 1,
+        "symbolic link": 1,
+        "not a regular file": 1,
+    }
+
+
+def test_unreadable_files_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("x = 1\n")
+    (tmp_path / "open.py").write_text("y = 1\n")
+    (tmp_path / "secret.py").chmod(0)
+    code = (
+        "import os, sys\nif os.getuid() == 0: os.setuid(65534)\nfrom pathlib import Path\n"
+        "from llamaindex_code_retrieval.sources import Skips, walk\nskips = Skips()\n"
+        "print([file.path for file in walk(Path(sys.argv[1]), skips)], dict(skips.reasons))"
+    )
+    for parent in (tmp_path, *tmp_path.parents):  # another user must be able to reach it
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    if "Permission denied" in done.stderr:
+        pytest.skip("the interpreter itself is not readable for another user here")
+    assert done.stdout == "['open.py'] {'unreadable (Permission denied)': 1}\n"
+
+
+def test_not_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a folder \(missing\)"):
+        list(walk(tmp_path / "none", Skips()))
+    (tmp_path / "file.py").write_text("")
+    with pytest.raises(ValueError, match=r"not a folder \(a file\)"):
+        list(walk(tmp_path / "file.py", Skips()))
