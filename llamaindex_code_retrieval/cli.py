@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -150,8 +151,8 @@ def _index(options: argparse.Namespace) -> int:
     out = Path(options.out)
     parser = CodeNodeParser(max_lines=options.max_lines, overlap_lines=options.overlap_lines)
     existed = out.exists()
-    with update_lock(out, seconds=options.wait, on_wait=_say_waiting):
-        try:
+    try:
+        with update_lock(out, seconds=options.wait, on_wait=_say_waiting):
             _ignore_by_git(out)
             roots = [
                 _checkout(source, out) if _GIT_URL.fullmatch(source) else Path(source) for source in options.sources
@@ -168,10 +169,9 @@ def _index(options: argparse.Namespace) -> int:
             with _progress() as progress:
                 report = index.update(roots, on_progress=progress)
             index.save(out)
-        except ValueError:
-            if not existed:  # leave nothing half-written where nothing was
-                _remove_empty(out)
-            raise
+    finally:
+        if not existed:
+            _remove_if_unused(out)
     return _print_report(report, index, out, as_json=options.json)
 
 
@@ -203,10 +203,12 @@ def _ignore_by_git(out: Path) -> None:
         ignore.write_text("*\n", encoding="utf-8")
 
 
-def _remove_empty(out: Path) -> None:
-    for name in (".gitignore", ".lock"):
-        (out / name).unlink(missing_ok=True)
-    if not any(out.iterdir()):
+def _remove_if_unused(out: Path) -> None:
+    """Remove a folder in which no index came to be."""
+    own = {".gitignore", ".lock"}
+    if out.is_dir() and {path.name for path in out.iterdir()} <= own:
+        for name in own:
+            (out / name).unlink(missing_ok=True)
         out.rmdir()
 
 
@@ -222,17 +224,10 @@ def _checkout(url: str, out: Path) -> Path:
         raise ValueError(f"{folder} is a clone of another repository than {url}; choose another --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        _remove_tree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     _git("clone", "--quiet", "--depth", "1", "--", url, str(partial))
     partial.rename(folder)
     return folder
-
-
-def _remove_tree(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder)
 
 
 def _git(*arguments: str) -> str:

@@ -22,13 +22,12 @@ from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
 from llamaindex_code_retrieval.sources import Skips, walk
 
 MODULES = (
-    "argparse calendar collections concurrent configparser contextlib copy csv dataclasses datetime difflib filecmp "
-    "fileinput fnmatch ftplib functools getpass glob gzip heapq html http imaplib ipaddress json linecache logging "
-    "mailbox mimetypes netrc os pathlib platform plistlib posixpath pprint queue random sched secrets shlex shutil "
-    "smtplib socket socketserver sqlite3 statistics string subprocess tarfile tempfile textwrap threading timeit "
-    "tokenize traceback tracemalloc urllib uuid venv webbrowser weakref zipapp zipfile zoneinfo"
+    "argparse collections configparser contextlib copy csv dataclasses datetime filecmp fileinput fnmatch functools "
+    "getpass glob gzip heapq html http json linecache logging mimetypes netrc os pathlib posixpath pprint queue random "
+    "secrets shlex shutil smtplib socket sqlite3 statistics string subprocess tarfile tempfile textwrap threading "
+    "timeit tokenize urllib uuid webbrowser zipapp zipfile"
 ).split()
-"""What of the standard library is indexed: chosen for the time it takes, about 3,500 nodes."""
+"""What of the standard library is indexed: chosen for the time it takes, about 3,600 nodes."""
 
 QUESTIONS = (
     "copy a whole directory tree",

@@ -160,7 +160,8 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.body.parameters()).device
+        device: torch.device = next(self.body.parameters()).device
+        return device
 
     def forward(self, texts: Sequence[str], *, side: Side) -> Tensor:
         """Return unit vectors of shape ``(texts, dim)`` as one differentiable batch in fp32."""

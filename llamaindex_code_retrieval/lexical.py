@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,10 @@ class LexicalIndex:
     @classmethod
     def build(cls, texts: Sequence[str]) -> LexicalIndex:
         """Index ``texts``."""
-        import bm25s
-
         words = [code_words(text) for text in texts]
         if not any(words):
             return cls(None, len(texts))
-        bm25 = bm25s.BM25(k1=1.5, b=0.75)
+        bm25 = _bm25s().BM25(k1=1.5, b=0.75)
         bm25.index(words, show_progress=False)
         return cls(bm25, len(texts))
 
@@ -60,8 +59,13 @@ class LexicalIndex:
     @classmethod
     def load(cls, folder: Path, *, size: int) -> LexicalIndex:
         """Read what :meth:`save` wrote for ``size`` texts."""
-        import bm25s
-
         if not any(folder.iterdir()):
             return cls(None, size)
-        return cls(bm25s.BM25.load(folder, load_vocab=True, show_progress=False), size)
+        return cls(_bm25s().BM25.load(folder, load_vocab=True, show_progress=False), size)
+
+
+def _bm25s() -> Any:
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # on import it sets itself to DEBUG
+    return bm25s

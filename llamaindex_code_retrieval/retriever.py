@@ -20,6 +20,10 @@ class CodeRetriever(BaseRetriever):
 
     ``mode`` "dense" ranks by cosine, "bm25" by BM25 over the words inside identifiers, "fused" by weighted reciprocal
     ranks of the first ``candidates`` of both. Ties are broken by node id, so that two runs agree.
+
+    The default weights and rank constant were chosen on CoSQA dev and on the documented functions of the standard
+    library, for the embedded model: BM25 is much the weaker of the two, and the usual constant of 60, made for rankings
+    of like quality, costs CoSQA 0.05 MRR.
     """
 
     def __init__(
@@ -28,10 +32,10 @@ class CodeRetriever(BaseRetriever):
         *,
         top_k: int = 10,
         mode: Mode = "fused",
-        dense_weight: float = 0.7,
-        bm25_weight: float = 0.3,
+        dense_weight: float = 0.75,
+        bm25_weight: float = 0.25,
         candidates: int = 100,
-        rank_constant: int = 60,
+        rank_constant: int = 5,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         if top_k < 1:

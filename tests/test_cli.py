@@ -51,7 +51,7 @@ def indexed(shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path) -
 def test_index_and_search_with_the_embedded_model(shell: Shell, repository: Path) -> None:
     out = shell("index", repository)
     assert "3" in out
-    assert "python 5" in out
+    assert "java 2, python 6" in out
     out = shell("search", "send an email to the customer", "--top-n", 2)
     first = out.splitlines()[0]
     assert "src/mail.py:4" in first
@@ -150,7 +150,14 @@ def test_wrong_settings(shell: Shell, indexed: Path, repository: Path) -> None:
     _wrong(shell, "search", "x", "--index", indexed, "--top-n", 0, says="--top-n must be at least 1, got 0")
     _wrong(shell, "search", "  ", "--index", indexed, says="the question is empty")
     _wrong(
-        shell, "index", repository, "--out", "new", "--model", "nonsense", says="known names: Salesforce/codet5p-110m"
+        shell,
+        "index",
+        repository,
+        "--out",
+        "new",
+        "--model",
+        "nonsense",
+        says="known names: Salesforce/codet5-base, Salesforce/codet5p-110m",
     )
     _wrong(shell, "index", repository, "--out", "new", "--adapter", "nonsense", says="unknown adapter 'nonsense'")
     _wrong(shell, "index", repository, "--out", "new", "--max-lines", 1, says="max_lines")

@@ -41,7 +41,8 @@ def test_modes(index: CodeIndex) -> None:
     fused = CodeRetriever(index, mode="fused").retrieve(query)
     assert len(dense) == len(fused) == 5
     assert [hit.node_id for hit in bm25] == ["n0", "n1"]
-    expected = reciprocal_rank_fusion([[h.node_id for h in dense], [h.node_id for h in bm25]], weights=[0.7, 0.3])
+    rankings = [[hit.node_id for hit in dense], [hit.node_id for hit in bm25]]
+    expected = reciprocal_rank_fusion(rankings, weights=[0.75, 0.25], rank_constant=5)
     assert [(hit.node_id, hit.score) for hit in fused] == expected
     only_dense = CodeRetriever(index, bm25_weight=0, top_k=3).retrieve(query)
     assert [hit.node_id for hit in only_dense] == [hit.node_id for hit in dense[:3]]

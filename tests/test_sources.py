@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -72,24 +74,33 @@ def test_what_cannot_be_read_is_counted_and_nothing_stops(tmp_path: Path) -> Non
     }
 
 
-def test_unreadable_files_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "secret.py").write_text("x = 1\n")
-    (tmp_path / "open.py").write_text("y = 1\n")
-    (tmp_path / "secret.py").chmod(0)
-    code = (
-        "import os, sys\nif os.getuid() == 0: os.setuid(65534)\nfrom pathlib import Path\n"
-        "from llamaindex_code_retrieval.sources import Skips, walk\nskips = Skips()\n"
-        "print([file.path for file in walk(Path(sys.argv[1]), skips)], dict(skips.reasons))"
-    )
-    for parent in (tmp_path, *tmp_path.parents):  # another user must be able to reach it
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    import sys
+WALK_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from llamaindex_code_retrieval.sources import Skips, walk
+list(walk(Path(sys.argv[1]), Skips()))  # loads all that it needs while the interpreter may still read it
+if os.getuid() == 0:
+    os.setuid(65534)
+skips = Skips()
+print([file.path for file in walk(Path(sys.argv[1]), skips)], dict(skips.reasons))
+"""
 
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    if "Permission denied" in done.stderr:
-        pytest.skip("the interpreter itself is not readable for another user here")
-    assert done.stdout == "['open.py'] {'unreadable (Permission denied)': 1}\n"
+
+def test_unreadable_files_and_folders_are_counted() -> None:
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path, another user can reach it
+        root = Path(name)
+        root.chmod(0o755)
+        for path in ("open.py", "secret.py", "closed/inside.py"):
+            (root / path).parent.mkdir(exist_ok=True)
+            (root / path).write_text("x = 1\n")
+        (root / "secret.py").chmod(0)
+        (root / "closed").chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", WALK_AS_NOBODY, name], capture_output=True, text=True, check=True, cwd="/"
+        )
+        (root / "closed").chmod(0o755)
+    reasons = "{'unreadable folder (Permission denied)': 1, 'unreadable (Permission denied)': 1}"
+    assert done.stdout == f"['open.py'] {reasons}\n"
 
 
 def test_not_a_folder(tmp_path: Path) -> None:
