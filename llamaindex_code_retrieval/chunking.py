@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import tree_sitter
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator, model_validator
@@ -33,18 +33,19 @@ _MAX_DEPTH = 50  # definitions nested deeper than this stay inside; bounds the r
 _MAX_DOCSTRING = 2000  # characters kept in the metadata
 _LLM_KEYS = frozenset({"path", "scope", "start_line", "end_line"})
 
-# Lines that say nothing alone: closing tokens (perhaps with a call or a comment behind), labels, preprocessor ends.
+# A line that says nothing alone: closing tokens with perhaps a call or a comment behind, a label, a preprocessor end.
 _GLUE = re.compile(
-    r"""\s*(?: [^\w\s'"`#@$<]* | [\])}]+ [;,.]* (?: \s*\([\w$.,\s()]*\)+;? )? ) \s* (?: //.* | /\*.*\*/ | \#.* )? \s*
-      | \s* (?: end | else | begin | private | protected | public ) \s* :? \s* (?: \#.* )?
-      | \s* \# \s* (?: endif | else ) \b .*
-      | \s* (?: \?> | \} \s* while \s* \(.*\) ; ) \s*""",
+    r"""(?: [^\w'"`#@$<\\/*]+ (?: \([\w$.,\s()]*\)+;? | while\s*\(.*\); )? \s* (?: //.* | /\*.*\*/ )? )?
+      | (?: end | else | begin | private | protected | public ) \s* :? \s* (?: \#.* )?
+      | \# \s* (?: endif | else ) \b .*""",
     re.VERBOSE,
 )
 _DIRECTIVE = re.compile(r"(?://|/\*|#)\s*(?:go:|nolint|eslint|prettier-|@ts-|rubocop:|clang-format|NOLINT|istanbul |!)")
 _RULE = re.compile(r"[-=*#/~_+.]{3,}$")
 _XML_REFERENCE = re.compile(r"""<\w+\s+(?:cref|name|langword)=["']([^"']*)["']\s*/>""")
 _XML_TAG = re.compile(r"</?\w+(?:\s[^<>]*)?/?>")
+# the API of `class API Name : Base {`: a macro that the C++ grammar takes for the name
+_CPP_MACRO = re.compile(rb"\b((?:class|struct)\s+)([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])")
 _UNESCAPED = {"\n": "", "n": "\n", "t": "\t"}
 _PYTHON_ESCAPE = re.compile(r"""\\([\n\\'"nt])""")
 _JS_OBJECTS = frozenset({"module", "exports", "this", "self", "window", "globalThis", "global", "prototype"})
@@ -77,10 +78,8 @@ _C_QUERY = """
   (enum_specifier !name body: (_))] declarator: (type_identifier) @name) @class
 (comment) @comment
 """
-# `class EXPORT Foo : Base {` is read as a function `Foo` that returns `class EXPORT`
 _CPP_QUERY = """
 (class_specifier name: (_) @name body: (_)) @class
-(function_definition type: [(class_specifier !body) (struct_specifier !body)] declarator: (identifier) @name) @class
 (template_declaration (_) @inner) @outer
 """
 _JS_QUERY = (
@@ -218,7 +217,7 @@ class Definition:
     ``code_without_docstring`` says ``pass`` where a Python docstring was the whole body.
     """
 
-    kind: Literal["function", "method", "class"]
+    kind: str  # "function", "method" or "class"
     symbol: str
     scope: str
     start_line: int
@@ -300,8 +299,8 @@ class CodeNodeParser(NodeParser):
     def _chunk(self, document: BaseNode) -> list[TextNode]:
         told = document.metadata
         path = str(next((told[key] for key in ("path", "file_path", "file_name") if told.get(key)), document.node_id))
-        language = told.get("language")
-        if language not in LANGUAGES:
+        language: str | None = told.get("language")
+        if not isinstance(language, str) or language not in LANGUAGES:
             language = language_of(path) or self.language
         text = document.get_content(metadata_mode=MetadataMode.NONE)
         parsed = None if language is None else _parse(text, language)
@@ -318,9 +317,12 @@ class CodeNodeParser(NodeParser):
         chunks: list[TextNode] = []
         heads: dict[int, TextNode] = {}  # id of an item -> the node that starts it
         children: dict[str, list[RelatedNodeInfo]] = {}
+        seen: set[tuple[int, int]] = set()  # two functions on one line are one node
         for piece in pieces:
             item = piece.item
             parts = [(piece.first, piece.last)] if parsed is None else self._split(piece, parsed)
+            parts = [rows for rows in parts if rows not in seen]
+            seen.update(parts)
             for number, (first, last) in enumerate(parts, start=1):
                 code = text[starts[first] : starts[last + 1] - 1]
                 if self.id_func is default_id_func:
@@ -382,21 +384,18 @@ class CodeNodeParser(NodeParser):
         return windows
 
     def _pieces(self, parsed: _Parsed) -> list[_Piece]:
-        """Return the pieces by their lines, before any is split; no two are the same lines."""
+        """Return the pieces in the order of their lines, before any is split; two may be the same lines."""
         pieces: list[_Piece] = []
         for piece in self._open(parsed.top):
             rows = _trim(parsed.lines, piece.first, piece.last)
             if rows is None:
                 continue
             first, last = rows
-            if pieces and not piece.is_head and all(_GLUE.fullmatch(line) for line in parsed.lines[first : last + 1]):
+            if pieces and not piece.is_head and all(map(_is_glue, parsed.lines[first : last + 1])):
                 pieces[-1].last = max(pieces[-1].last, last)
             else:
                 pieces.append(_Piece(first, last, piece.item, piece.kind, piece.is_head))
-        unique: dict[tuple[int, int], _Piece] = {}
-        for piece in pieces:
-            unique.setdefault((piece.first, piece.last), piece)
-        return list(unique.values())
+        return pieces
 
     def _open(self, item: _Item) -> Iterator[_Piece]:
         is_top = item.parent is None
@@ -463,7 +462,6 @@ class _Piece:
 @dataclass
 class _Parsed:
     lines: list[str]
-    raw_lines: list[bytes]
     root: tree_sitter.Node
     top: _Item
 
@@ -504,7 +502,7 @@ def _known(language: str) -> str:
 def _parse(source: str, language: str) -> _Parsed | None:
     """Parse with the grammar that leaves the fewest lines in error; ``None`` if that is more than half of them.
 
-    A line is in error when it is in an ERROR node and not in a definition without errors.
+    A line is in error when the innermost of the definitions and ERROR nodes around it is an ERROR node.
     """
     lines = source.split("\n")
     raw = source.encode(errors="replace")  # a lone surrogate becomes "?": rows and characters stay what they were
@@ -512,18 +510,21 @@ def _parse(source: str, language: str) -> _Parsed | None:
     best: _Parsed | None = None
     fewest = len(solid) / 2
     for name in LANGUAGES[language].grammars:
+        if name == "cpp":
+            raw = _CPP_MACRO.sub(lambda match: match[1] + b" " * len(match[2]), raw)
         root = tree_sitter.Parser(_grammar(name)[0]).parse(raw).root_node
-        parsed = _Parsed(lines, raw.split(b"\n"), root, _outline(name, root, lines, raw))
+        parsed = _Parsed(lines, root, _outline(name, root, lines, raw))
         if not root.has_error:
             return parsed
-        captures = tree_sitter.QueryCursor(_error_query(name)).captures(root)
-        bad = {row for error in captures.get("error", ()) for row in _rows(error)}
-        for item in _descendants(parsed.top):
-            if not item.node.has_error:
-                bad.difference_update(range(item.first, item.last + 1))
-        errors = len(bad & solid)
-        if errors < fewest or (best is None and errors == fewest):
-            best, fewest = parsed, errors
+        errors = tree_sitter.QueryCursor(_error_query(name)).captures(root).get("error", [])
+        spans = [(error, _rows(error), True) for error in errors]
+        spans += [(item.node, range(item.first, item.last + 1), False) for item in _descendants(parsed.top)]
+        bad: set[int] = set()
+        for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
+            (bad.update if is_error else bad.difference_update)(rows)
+        wrong = len(bad & solid)
+        if wrong < fewest or (best is None and wrong == fewest):
+            best, fewest = parsed, wrong
     return best
 
 
@@ -680,7 +681,7 @@ def _python_docstring(node: tree_sitter.Node, raw: bytes) -> tuple[tree_sitter.N
         if "r" not in prefix:
             content = _PYTHON_ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[1]), content)
         text += content
-    return statement, inspect.cleandoc(text)
+    return statement, inspect.cleandoc(text.replace("\r\n", "\n"))
 
 
 def _comment_text(comments: Sequence[str], *, xml: bool) -> str:
@@ -712,11 +713,8 @@ def _definition(item: _Item, parsed: _Parsed) -> Definition:
     elif item.docstring:
         gone = {row for first, last in item.doc_rows for row in range(first, last + 1)}
         lines = [line for row, line in enumerate(lines, start=item.first) if row not in gone]
-    kind: Literal["function", "method", "class"] = (
-        "class" if item.kind == "class" else "method" if item.kind == "method" else "function"
-    )
     return Definition(
-        kind=kind,
+        kind=item.kind,
         symbol=item.symbol,
         scope=item.scope,
         start_line=item.first + 1,
@@ -728,9 +726,10 @@ def _definition(item: _Item, parsed: _Parsed) -> Definition:
 
 def _without_statement(item: _Item, statement: tree_sitter.Node, parsed: _Parsed) -> list[str]:
     """Return the lines of a Python definition without its docstring, or with ``pass`` for it if it is the body."""
-    (first, start), (last, end) = statement.start_point, statement.end_point
-    ahead, behind = (
-        len(parsed.raw_lines[row][:column].decode(errors="replace")) for row, column in ((first, start), (last, end))
+    first, last = statement.start_point.row, statement.end_point.row
+    ahead, behind = (  # columns count bytes
+        len(parsed.lines[row].encode(errors="replace")[:column].decode())
+        for row, column in (statement.start_point, statement.end_point)
     )
     before, after = parsed.lines[first][:ahead], parsed.lines[last][behind:]
     body = statement.parent
@@ -750,6 +749,11 @@ def _descendants(item: _Item) -> Iterator[_Item]:
 
 def _has_function(item: _Item) -> bool:
     return item.kind != "class" or any(_has_function(child) for child in item.children)
+
+
+def _is_glue(line: str) -> bool:
+    line = line.strip()
+    return len(line) < 100 and _GLUE.fullmatch(line) is not None
 
 
 def _trim(lines: Sequence[str], first: int, last: int) -> tuple[int, int] | None:

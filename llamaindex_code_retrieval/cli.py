@@ -349,7 +349,7 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, *, lines: int) -> 
         line.append(f"{facts['path']}:{facts['start_line']}", style="cyan")
         line.append(f"  {facts['scope'] or '(' + facts['kind'] + ')'}", style="bold green")
         line.append(f"  {hit.get_score():.3f}", style="dim")
-        console.print(line)
+        console.print(line, soft_wrap=True)
         shown = hit.node.get_content().split("\n")[:lines]
         first = facts["start_line"]
         matching = {first + i for i, text in enumerate(shown) if asked & set(code_words(text))}
@@ -390,12 +390,12 @@ def _models(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(base) for base in BASES.values()], indent=2))
         return 0
-    table = Table(title="Bases known by name (any local folder or hub name of these architectures works too)")
-    for heading in ("name", "architecture", "pooling", "dim", "query / code tokens", "parameters", "source"):
-        table.add_column(heading)
+    table = Table(title="Bases known by name; folders and hub names of these architectures work too")
+    for heading in ("name", "architecture", "pooling", "dim", "tokens", "size"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "tokens", "size"))
     for base in BASES.values():
-        tokens = f"{base.max_query_tokens} / {base.max_code_tokens}"
-        row = (base.name, base.architecture, base.pooling, str(base.dim), tokens, f"{base.millions} M", base.source)
+        tokens = f"{base.max_query_tokens}/{base.max_code_tokens}"  # query/code
+        row = (base.name, base.architecture, base.pooling, str(base.dim), tokens, f"{base.millions} M")
         table.add_row(*map(Text, row))
     Console().print(table)
     return 0
