@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import tree_sitter
-from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator, model_validator
+from llama_index.core.bridge.pydantic import Field, field_validator, model_validator
 from llama_index.core.node_parser.interface import NodeParser
 from llama_index.core.node_parser.node_utils import default_id_func
 from llama_index.core.schema import (
@@ -256,11 +256,11 @@ class CodeNodeParser(NodeParser):
     [('module', ''), ('function', 'cwd')]
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, validate_assignment=True)
-
-    max_lines: int = Field(default=60, description="Lines of the longest node.")
-    overlap_lines: int = Field(default=6, description="Lines that a part repeats of the one before it.")
-    language: str | None = Field(default=None, description="Language of documents that do not tell theirs.")
+    max_lines: int = Field(default=60, frozen=True, description="Lines of the longest node.")
+    overlap_lines: int = Field(default=6, frozen=True, description="Lines that a part repeats of the one before it.")
+    language: str | None = Field(
+        default=None, frozen=True, description="Language of documents that do not tell theirs."
+    )
 
     @classmethod
     def class_name(cls) -> str:
@@ -313,7 +313,12 @@ class CodeNodeParser(NodeParser):
         starts = [0]
         for line in lines:
             starts.append(starts[-1] + len(line) + 1)
-        source = document.as_related_node_info()
+        try:
+            source = document.as_related_node_info()
+        except UnicodeEncodeError:  # LlamaIndex hashes nodes with lone surrogates, but not documents
+            source = RelatedNodeInfo(
+                node_id=document.node_id, node_type=document.get_type(), metadata=document.metadata
+            )
         chunks: list[TextNode] = []
         heads: dict[int, TextNode] = {}  # id of an item -> the node that starts it
         children: dict[str, list[RelatedNodeInfo]] = {}
