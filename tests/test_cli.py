@@ -146,6 +146,22 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
     assert list(empty.iterdir()) == []
 
 
+def test_nothing_that_can_be_read(shell: Shell, tmp_path: Path) -> None:
+    root = tmp_path / "only-trouble"
+    root.mkdir()
+    (root / "binary.py").write_bytes(b"\0" * 100)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    with (root / "huge.py").open("wb") as file:
+        file.truncate(50_000_000)
+    _wrong(shell, "index", root, says=f"no source file in {root} (")
+    assert "1 binary" in shell.err
+    assert "1 larger than 1,000,000 bytes" in shell.err
+    (root / "latin.py").write_bytes(b"def caf\xe9():\n    return 1\n")
+    report = shell("index", root, "--json")
+    assert (report["files"], report["replaced_files"]) == (1, 1)
+    assert report["skipped"] == {"binary": 1, "larger than 1,000,000 bytes": 1}
+
+
 def test_wrong_settings(shell: Shell, indexed: Path, repository: Path) -> None:
     _wrong(shell, "search", "x", "--index", indexed, "--top-n", 0, says="--top-n must be at least 1, got 0")
     _wrong(shell, "search", "  ", "--index", indexed, says="the question is empty")

