@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--lines", type=int, default=8, metavar="N", help="lines of each excerpt (default: %(default)s)"
     )
-    _common(search)
+    _common(search, embeds=False)
     search.set_defaults(run=_search)
 
     info = commands.add_parser("info", help="what an index holds")
@@ -118,12 +118,13 @@ def _index_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", default=DEFAULT_INDEX, metavar="DIR", help="the index (default: %(default)s)")
 
 
-def _common(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
+def _common(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
     parser.add_argument("--device", help="torch device (default: CUDA if there is one)")
-    parser.add_argument(
-        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
-    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
+    if embeds:
+        parser.add_argument(
+            "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+        )
     if writes:
         parser.add_argument(
             "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
@@ -158,8 +159,8 @@ def _index(options: argparse.Namespace) -> int:
                 _checkout(source, out) if _GIT_URL.fullmatch(source) else Path(source) for source in options.sources
             ]
             embedding = CodeEmbedding(
-                options.model,
-                adapter=options.adapter,
+                _absolute(options.model),
+                adapter=_absolute(options.adapter) if options.adapter else None,
                 precision=options.precision,
                 max_code_tokens=options.max_code_tokens,
                 device=options.device,
@@ -190,6 +191,12 @@ def _update(options: argparse.Namespace) -> int:
             report = index.update(on_progress=progress)
         index.save(target)
     return _print_report(report, index, target, as_json=options.json)
+
+
+def _absolute(name_or_path: str) -> str:
+    """Return a folder by its full path, since the index is searched from elsewhere; a name as it is."""
+    folder = Path(name_or_path).expanduser()
+    return str(folder.resolve()) if name_or_path != EMBEDDED and folder.is_dir() else name_or_path
 
 
 def _say_waiting(who: str) -> None:
@@ -315,7 +322,7 @@ def _search(options: argparse.Namespace) -> int:
         raise ValueError("the question is empty; say in words what the code should do")
     target = Path(options.index)
     read_manifest(target)
-    index = CodeIndex.load(target, cache_folder=_cache_folder(options), device=options.device)
+    index = CodeIndex.load(target, device=options.device)
     top_k = max(options.candidates, options.top_n) if options.rerank else options.top_n
     hits = CodeRetriever(index, top_k=top_k, mode=options.mode).retrieve(options.question)
     if options.rerank:
@@ -333,9 +340,9 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hit_facts(rank: int, hit: NodeWithScore, index: CodeIndex) -> dict[str, Any]:
-    path = hit.node.metadata["path"]
-    file = str(Path(index.roots[0]) / path) if len(index.roots) == 1 else path
-    return {"rank": rank, "score": hit.score, "file": file, **hit.node.metadata, "text": hit.node.get_content()}
+    facts = hit.node.metadata
+    file = str(index.file_of(facts["path"]))
+    return {"rank": rank, "score": hit.score, "file": file, **facts, "text": hit.node.get_content()}
 
 
 def _print_hits(hits: Sequence[NodeWithScore], question: str, *, lines: int) -> None:

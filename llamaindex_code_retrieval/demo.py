@@ -66,10 +66,11 @@ class Demo:
             for row in zip(*(by_mode[mode] for mode in MODES), strict=False):
                 table.add_row(*(Text(f"{symbol}\n{place}", style="cyan") for place, symbol in row))
             console.print(table)
-        table = Table(
-            title=f"{self.documented:,} documented functions: docstring summary -> function without its docstring",
-            title_justify="left",
+        console.print(
+            f"{self.documented:,} documented functions: docstring summary -> function without its docstring",
+            highlight=False,
         )
+        table = Table()
         table.add_column("")
         names = list(next(iter(self.metrics.values())))
         for name in names:

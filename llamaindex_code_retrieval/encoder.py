@@ -254,7 +254,7 @@ def _plan(
         known.architecture if known else architecture_of(config.get("model_type", ""), folder_name=Path(name).name)
     )
     positions = config.get("max_position_embeddings") or config.get("n_positions") or 512
-    if config.get("model_type") in ("roberta", "camembert", "xlm-roberta"):
+    if config.get("model_type") in ("roberta", "camembert", "mpnet", "xlm-roberta"):
         positions -= 2  # these count positions from the padding index on
     st_limit, st_pooling, prompts = _sentence_transformers_settings(folder)
     default = min(st_limit or 512, positions)

@@ -247,6 +247,14 @@ class CodeIndex:
         """Yield all nodes by path and line."""
         return (self.node(node_id) for node_id in self._order)
 
+    def file_of(self, path: str) -> Path:
+        """Return where the file of a node's ``path`` lies on this machine."""
+        folders = [Path(root) for root in self.roots]
+        for prefix, folder in zip(_prefixes(folders), folders, strict=True):
+            if path.startswith(prefix):
+                return folder / path.removeprefix(prefix)
+        return Path(path)
+
     def search_vectors(self, query: list[float], *, top_k: int) -> list[tuple[str, float]]:
         """Return (node id, cosine) of the ``top_k`` nearest nodes, best first, ties by node id."""
         result = self.vector_store.query(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k))

@@ -206,6 +206,15 @@ def test_index_of_a_changed_model(shell: Shell, repository: Path, bert_folder: P
     _wrong(shell, "search", "x", "--index", "idx", says="unknown model")
 
 
+def test_model_folder_is_found_from_elsewhere(
+    shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bert_folder, tmp_path / "model")
+    shell("index", repository, "--out", "idx", "--model", "model")
+    monkeypatch.chdir(repository)
+    shell("search", "total", "--index", tmp_path / "idx")
+
+
 def test_damaged_index(shell: Shell, indexed: Path) -> None:
     [file] = indexed.rglob("nodes.jsonl")
     file.write_bytes(file.read_bytes()[:100])

@@ -115,6 +115,8 @@ def test_several_roots_get_prefixes(repository: Path, tmp_path: Path, embedding:
         "shop/src/mail.py",
         "shop-2/x.py",
     }
+    assert index.file_of("shop-2/x.py") == other / "x.py"
+    assert index.file_of("shop/src/cart.py").is_file()
 
 
 def test_another_vector_store(repository: Path, embedding: CodeEmbedding, tmp_path: Path) -> None:
