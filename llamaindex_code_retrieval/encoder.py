@@ -44,6 +44,7 @@ class _Plan:
     pooling: Pooling
     max_query_tokens: int
     max_code_tokens: int
+    positions: int | None  # None: no limit
     query_prompt: str = ""
     code_prompt: str = ""
 
@@ -130,13 +131,14 @@ class Encoder(nn.Module):
             max_query_tokens=max_query_tokens,
             max_code_tokens=max_code_tokens,
         )
-        chosen_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen_device = resolve_device(device)
         chosen_precision = _resolve_precision(precision, chosen_device)
         adapter_folder = None if adapter is None else locate_adapter(adapter)
         fingerprint = _fingerprint(folder, adapter_folder, plan)
         body = _load_body(folder, plan.architecture)
         if adapter_folder is not None:
             body = _attach(body, adapter_folder)
+            _check_room(body, plan)
         body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
         encoder = cls(
             body, _load_tokenizer(folder, plan.architecture), plan, precision=chosen_precision, fingerprint=fingerprint
@@ -253,17 +255,19 @@ def _plan(
     architecture = (
         known.architecture if known else architecture_of(config.get("model_type", ""), folder_name=Path(name).name)
     )
-    positions = config.get("max_position_embeddings") or config.get("n_positions") or 512
-    if config.get("model_type") in ("roberta", "camembert", "mpnet", "xlm-roberta"):
-        positions -= 2  # these count positions from the padding index on
+    positions: int | None = None  # T5's are relative, so it knows no limit
+    if architecture not in ("t5", "codet5p-embedding"):
+        positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
+        if config.get("model_type") in ("roberta", "camembert", "mpnet", "xlm-roberta"):
+            positions -= 2  # these count positions from the padding index on
     st_limit, st_pooling, prompts = _sentence_transformers_settings(folder)
-    default = min(st_limit or 512, positions)
+    default = min(st_limit or 512, positions or 512)
     queries = max_query_tokens or (known.max_query_tokens if known else default)
     codes = max_code_tokens or (known.max_code_tokens if known else default)
     for field, value in (("max_query_tokens", queries), ("max_code_tokens", codes)):
-        # T5 has relative positions, so it knows no upper limit.
-        if value < 8 or (architecture not in ("t5", "codet5p-embedding") and value > positions):
-            raise ValueError(f"{field} must be between 8 and the model's {positions} positions, got {value}")
+        if value < 8 or (positions is not None and value > positions):
+            limit = "" if positions is None else f" and at most the model's {positions} positions"
+            raise ValueError(f"{field} must be at least 8{limit}, got {value}")
     if pooling not in (None, "cls", "mean"):
         raise ValueError(f"pooling must be 'cls' or 'mean', got {pooling!r}")
     by_architecture: Pooling = "cls" if architecture == "codet5p-embedding" else "mean"
@@ -272,6 +276,7 @@ def _plan(
         pooling=pooling or (known.pooling if known else st_pooling or by_architecture),
         max_query_tokens=queries,
         max_code_tokens=codes,
+        positions=positions,
         query_prompt=prompts.get("query", ""),
         code_prompt=prompts.get("document", prompts.get("passage", "")),
     )
@@ -402,6 +407,33 @@ def _attach(body: nn.Module, folder: Path) -> nn.Module:
     return adapted
 
 
+def _check_room(body: Any, plan: _Plan) -> None:
+    """Refuse virtual tokens that would push a full-length text beyond the last position."""
+    limit, virtual = max(plan.max_query_tokens, plan.max_code_tokens), _virtual_tokens(body)
+    positions = plan.positions
+    if positions is not None and limit + virtual > positions:
+        raise ValueError(
+            f"{limit} tokens and the adapter's {virtual} virtual ones do not fit the model's {positions} positions; "
+            "lower max_query_tokens and max_code_tokens"
+        )
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """Return the device by name, CUDA for ``None`` where there is one.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
+        raise ValueError(f"this machine has no device {device!r}; use 'cpu', or leave device out") from error
+    return resolved
+
+
 def _virtual_tokens(body: nn.Module) -> int:
     config = getattr(body, "active_peft_config", None)
     return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
@@ -439,7 +471,7 @@ def _fingerprint(folder: Path, adapter: Path | None, plan: _Plan) -> str:
     """
     facts: dict[str, Any] = {
         "version": _PREPROCESSING_VERSION,
-        "plan": {name: getattr(plan, name) for name in plan.__slots__},
+        "plan": {name: getattr(plan, name) for name in plan.__slots__ if name != "positions"},  # that is in config
         "config": _stable_json(folder / "config.json"),
         "weights": {file.name: sha256_of(file) for file in sorted(folder.glob("model*.safetensors"))},
     }

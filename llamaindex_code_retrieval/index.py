@@ -338,16 +338,16 @@ class CodeIndex:
             raise ValueError(f"{target} keeps its vectors in a {store_name}; pass it as vector_store")
         if embedding is not None and embedding.fingerprint != manifest["fingerprint"]:
             raise ValueError(_other_model(target, manifest, embedding.fingerprint))
-        for attempt in range(3):
+        while True:
             try:
-                index = cls._read(target, manifest, embedding, vector_store, cache_folder, device)
-                break
-            except FileNotFoundError as error:  # replaced by an update since the manifest was read?
+                return cls._read(target, manifest, embedding, vector_store, cache_folder, device)
+            except (OSError, ValueError) as error:
                 newer = read_manifest(target)
-                if newer["generation"] == manifest["generation"] or attempt == 2:
-                    raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
-                manifest = newer
-        return index
+                if newer["generation"] == manifest["generation"]:
+                    if isinstance(error, FileNotFoundError):
+                        raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
+                    raise
+                manifest = newer  # an update replaced the files while they were read: read the new ones
 
     @classmethod
     def _read(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llamaindex_code_retrieval.checkpoints import locate
-from llamaindex_code_retrieval.encoder import quiet_transformers, token_budget_batches
+from llamaindex_code_retrieval.encoder import quiet_transformers, resolve_device, token_budget_batches
 
 dispatcher = get_dispatcher(__name__)
 
@@ -75,7 +75,7 @@ class CodeReranker(BaseNodePostprocessor):
             device=device,
             callback_manager=callback_manager or CallbackManager(),
         )
-        self._model, self._tokenizer = _load(self.model, _resolve_device(self.device))
+        self._model, self._tokenizer = _load(self.model, resolve_device(self.device))
         self._positions = _positions(self._model, self._tokenizer)
         if self._room() < 2:
             raise ValueError(
@@ -198,17 +198,6 @@ def _load(name: str, device: torch.device) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it")
     return model.to(device).eval(), tokenizer
-
-
-def _resolve_device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
-        raise ValueError(f"this machine has no device {device!r}; use 'cpu', or leave device out") from error
-    return resolved
 
 
 def _positions(model: Any, tokenizer: Any) -> int:

@@ -8,6 +8,7 @@ import logging
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,8 +264,9 @@ def test_adapters_saved_by_peft(kind: str, bert_folder: Path, tmp_path: Path) ->
             torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(tmp_path)
 
-    base = Encoder.from_pretrained(bert_folder, precision="fp32", max_code_tokens=32)
-    adapted = Encoder.from_pretrained(bert_folder, adapter=tmp_path, precision="fp32", max_code_tokens=32)
+    limits: dict[str, Any] = {"precision": "fp32", "max_query_tokens": 32, "max_code_tokens": 32}
+    base = Encoder.from_pretrained(bert_folder, **limits)
+    adapted = Encoder.from_pretrained(bert_folder, adapter=tmp_path, **limits)
     assert adapted.fingerprint != base.fingerprint
     assert abs(adapted.encode_codes(CODES) - base.encode_codes(CODES)).max() > 0.001
 
@@ -284,14 +286,25 @@ def test_adapters_saved_by_peft(kind: str, bert_folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("folder", ["codet5p_folder", "codesage_folder"])
 def test_prompt_tuning_on_the_native_architectures(folder: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     path = request.getfixturevalue(folder)
-    base = Encoder.from_pretrained(path, precision="fp32", max_code_tokens=32)
+    limits: dict[str, Any] = {"precision": "fp32", "max_query_tokens": 32, "max_code_tokens": 32}
+    base = Encoder.from_pretrained(path, **limits)
     config = PromptTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=4)
     model = get_peft_model(base.body, config)
     model.save_pretrained(tmp_path)
-    adapted = Encoder.from_pretrained(path, adapter=tmp_path, precision="fp32", max_code_tokens=32)
+    adapted = Encoder.from_pretrained(path, adapter=tmp_path, **limits)
     together = adapted.encode_codes(CODES)
     np.testing.assert_allclose(together, np.concatenate([adapted.encode_codes([c]) for c in CODES]), atol=1e-5)
     assert together.shape[1] == adapted.dim == base.dim
+
+
+def test_virtual_tokens_need_room(bert_folder: Path, tmp_path: Path) -> None:
+    get_peft_model(AutoModel.from_pretrained(bert_folder), _adapter("prompt")).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="64 tokens and the adapter's 5 virtual ones do not fit the model's 64 positions"
+    ):
+        Encoder.from_pretrained(bert_folder, adapter=tmp_path)
+    encoder = Encoder.from_pretrained(bert_folder, adapter=tmp_path, max_query_tokens=59, max_code_tokens=59)
+    assert encoder.encode_codes(["a " * 100]).shape == (1, 32)
 
 
 def test_adapter_of_another_shape_is_refused(bert_folder: Path, roberta_folder: Path, tmp_path: Path) -> None:
@@ -398,9 +411,13 @@ def test_embedded_model_must_have_the_published_hash(tmp_path: Path, monkeypatch
 
 
 def test_bad_settings(bert_folder: Path) -> None:
-    with pytest.raises(ValueError, match="max_code_tokens must be between 8 and the model's 64 positions, got 65"):
+    with pytest.raises(
+        ValueError, match="max_code_tokens must be at least 8 and at most the model's 64 positions, got 65"
+    ):
         Encoder.from_pretrained(bert_folder, max_code_tokens=65)
     with pytest.raises(ValueError, match="precision must be"):
         Encoder.from_pretrained(bert_folder, precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no device 'gpu9'"):
+        Encoder.from_pretrained(bert_folder, device="gpu9")
     with pytest.raises(ValueError, match="pooling must be"):
         Encoder.from_pretrained(bert_folder, pooling="max")  # type: ignore[arg-type]
