@@ -213,6 +213,9 @@ def _ignore_by_git(out: Path) -> None:
 def _remove_if_unused(out: Path) -> None:
     """Remove a folder in which no index came to be."""
     own = {".gitignore", ".lock"}
+    clones = out / "sources"
+    if clones.is_dir() and not any(clones.iterdir()):
+        clones.rmdir()
     if out.is_dir() and {path.name for path in out.iterdir()} <= own:
         for name in own:
             (out / name).unlink(missing_ok=True)
@@ -333,7 +336,7 @@ def _search(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_hit_facts(rank, hit, index) for rank, hit in enumerate(hits, start=1)], indent=2))
     elif hits:
-        _print_hits(hits, options.question, lines=options.lines)
+        _print_hits(hits, options.question, index, lines=options.lines)
     else:
         print("no hit", file=sys.stderr)
     return 0 if hits else 1
@@ -345,7 +348,7 @@ def _hit_facts(rank: int, hit: NodeWithScore, index: CodeIndex) -> dict[str, Any
     return {"rank": rank, "score": hit.score, "file": file, **facts, "text": hit.node.get_content()}
 
 
-def _print_hits(hits: Sequence[NodeWithScore], question: str, *, lines: int) -> None:
+def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, *, lines: int) -> None:
     from llamaindex_code_retrieval.lexical import code_words
 
     console = Console()
@@ -353,7 +356,9 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, *, lines: int) -> 
     for rank, hit in enumerate(hits, start=1):
         facts = hit.node.metadata
         line = Text(f"{rank:>2}. ", style="bold")
-        line.append(f"{facts['path']}:{facts['start_line']}", style="cyan")
+        file = index.file_of(facts["path"])
+        shown_path = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else facts["path"]
+        line.append(f"{shown_path}:{facts['start_line']}", style="cyan")
         line.append(f"  {facts['scope'] or '(' + facts['kind'] + ')'}", style="bold green")
         line.append(f"  {hit.get_score():.3f}", style="dim")
         console.print(line, soft_wrap=True)
