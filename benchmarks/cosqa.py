@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import get_args
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
-from llamaindex_code_retrieval.chunking import definitions
 from llamaindex_code_retrieval.eval.datasets import data_folder, load_beir
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
 from llamaindex_code_retrieval.retriever import Mode
+from llamaindex_code_retrieval.syntax import definitions
 
 
 def _bare(code: str) -> str:

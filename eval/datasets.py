@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llamaindex_code_retrieval.eval.metrics import Qrels
+from llamaindex_code_retrieval.syntax import definitions, language_of
 
 _HEADER = ["query-id", "corpus-id", "score"]
 
@@ -112,9 +113,6 @@ def documented_functions(
     """
     if min_query_words < 1:
         raise ValueError(f"min_query_words must be at least 1, got {min_query_words}")
-    # Parsing needs tree-sitter and LlamaIndex, which reading a benchmark from disk does not.
-    from llamaindex_code_retrieval.chunking import definitions, language_of
-
     corpus: dict[str, str] = {}
     languages: dict[str, str] = {}
     described: dict[str, str] = {}

@@ -77,15 +77,10 @@ class EmbeddingCache:
     def put(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Store vectors in one transaction; a key that is present already keeps its vector."""
         rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
-        with self._lock:
+        with self._lock, self._connection:  # commits, or rolls back if anything fails
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT OR IGNORE INTO vectors (key, vector) VALUES (?, ?)", rows)
-                self._evict()
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+            self._connection.executemany("INSERT OR IGNORE INTO vectors (key, vector) VALUES (?, ?)", rows)
+            self._evict()
 
     def _evict(self) -> None:
         row = self._connection.execute("SELECT MIN(number), MAX(number) FROM vectors").fetchone()

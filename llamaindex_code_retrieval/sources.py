@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from llamaindex_code_retrieval.chunking import language_of
+from llamaindex_code_retrieval.syntax import language_of
 
 MAX_FILE_BYTES = 1_000_000
 _ALWAYS_SKIPPED = frozenset((".git", ".hg", ".svn", ".tox", ".venv", "__pycache__", "node_modules", "site-packages"))

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, TextNode
 
-from llamaindex_code_retrieval.chunking import LANGUAGES, CodeNodeParser, Definition, definitions, language_of
+from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.syntax import LANGUAGES, Definition, definitions, language_of
 
 SNIPPETS = {
     "python": '''\

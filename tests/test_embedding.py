@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import pickle  # noqa: TID251 - what IngestionPipeline's worker processes do, in memory only
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,11 @@ def test_adapter_changed_in_place_changes_the_ingestion_hash(bert_folder: Path, 
 def test_round_trips(bert_folder: Path, tmp_path: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), pooling="cls", max_code_tokens=32, cache_folder=tmp_path)
     vector = embedding.get_text_embedding("x y z")
+    rebuild, (options,) = embedding.__reduce__()
     for other in (
         CodeEmbedding.from_dict(embedding.to_dict()),
         CodeEmbedding.from_json(embedding.to_json()),
-        pickle.loads(pickle.dumps(embedding)),  # noqa: S301
+        rebuild(json.loads(json.dumps(options))),  # what travels to IngestionPipeline's worker processes is plain
         copy.deepcopy(embedding),
     ):
         assert isinstance(other, CodeEmbedding)

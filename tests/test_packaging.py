@@ -43,7 +43,9 @@ def test_every_direct_dependency_is_pinned() -> None:
     assert names <= pins, f"not pinned: {names - pins}"
 
 
-@pytest.mark.parametrize("module", ["eval.metrics", "eval.datasets", "models", "cli", "lexical", "cache"])
+@pytest.mark.parametrize(
+    "module", ["eval.metrics", "eval.datasets", "models", "checkpoints", "syntax", "cli", "lexical", "cache", "sources"]
+)
 def test_light_modules_do_not_import_torch(module: str) -> None:
     code = f"import sys, llamaindex_code_retrieval.{module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
