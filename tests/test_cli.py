@@ -118,6 +118,20 @@ def test_info_and_models(shell: Shell, indexed: Path) -> None:
     assert "codesage" in shell("models")
 
 
+def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamaindex_code_retrieval.demo.MODULES", ("fnmatch", "shlex", "textwrap"))
+    facts = shell("demo", "--cache", tmp_path / "cache", "--json")
+    assert len(facts["answers"]) == 5
+    quoted = facts["answers"]["quote a string so that the shell takes it literally"]
+    assert quoted["dense"][0][1] == "quote"
+    assert {len(hits) for hits in quoted.values()} == {3}
+    assert all(0.3 < facts["metrics"][mode]["MRR"] <= 1 for mode in ("dense", "bm25", "fused"))
+    out = shell("demo", "--cache", tmp_path / "cache")
+    assert f"{facts['documented']} documented functions" in out
+    assert f"{facts['metrics']['fused']['MRR']:.3f}" in out
+    assert shell("search", "wrap a paragraph", "--index", facts["folder"], "--json")[0]["path"] == "textwrap.py"
+
+
 def test_no_hit_is_exit_code_1(shell: Shell, indexed: Path) -> None:
     assert shell("search", "zzzzzz", "--mode", "bm25", "--index", indexed, code=1) == ""
     assert shell.err == "no hit\n"
