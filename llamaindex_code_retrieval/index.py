@@ -45,7 +45,7 @@ class IndexReport:
     files: int = 0
     nodes: int = 0
     added: int = 0
-    """Nodes that were not in the index before."""
+    """Nodes that were not in the index before, or had another text."""
     removed: int = 0
     """Nodes that are no longer in it."""
     embedded: int = 0
@@ -140,7 +140,7 @@ class CodeIndex:
         start = time.perf_counter()
         progress = on_progress or _no_progress
         files: dict[str, dict[str, Any]] = {}
-        new: dict[str, TextNode] = {}
+        parsed: dict[str, TextNode] = {}
         for done, path in enumerate(sorted(texts), start=1):
             digest = _text_digest(texts[path])
             known = self._files.get(path)
@@ -153,16 +153,16 @@ class CodeIndex:
                     "nodes": [node.node_id for node in nodes],
                     "parsed": all(node.metadata["kind"] != "window" for node in nodes),
                 }
-                new.update((node.node_id, node) for node in nodes if node.node_id not in self._records)
+                parsed.update((node.node_id, node) for node in nodes)
             progress("parse", done, len(texts))
-        report = self._apply(files, new, progress)
+        report = self._apply(files, parsed, progress)
         report.seconds = time.perf_counter() - start
         return report
 
     def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
         """Bring the index in line with nodes of your own making, each its own file: other nodes are removed.
 
-        Only nodes whose id is new are embedded, so give a changed text a new id.
+        Only nodes whose id or text is new are embedded; other changes to a node are taken over as they are.
         """
         start = time.perf_counter()
         files = {
@@ -170,13 +170,20 @@ class CodeIndex:
         }
         if len(files) != len(nodes):
             raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
-        new = {node.node_id: node for node in nodes if node.node_id not in self._records}
-        report = self._apply(files, new, on_progress or _no_progress)
+        report = self._apply(files, {node.node_id: node for node in nodes}, on_progress or _no_progress)
         report.seconds = time.perf_counter() - start
         return report
 
-    def _apply(self, files: dict[str, dict[str, Any]], new: dict[str, TextNode], progress: Progress) -> IndexReport:
-        """Add the ``new`` nodes, remove those that ``files`` no longer names, and index the words of all."""
+    def _apply(self, files: dict[str, dict[str, Any]], parsed: dict[str, TextNode], progress: Progress) -> IndexReport:
+        """Add the ``parsed`` nodes that are new, remove those that ``files`` no longer names, index the words of all.
+
+        A parsed node that is here already keeps its vector but not its record: its class may have another name now.
+        """
+        before = {node_id: record["text"] for node_id, record in self._records.items()}
+        new = {node_id: node for node_id, node in parsed.items() if before.get(node_id) != node.text}
+        replaced = [node_id for node_id in new if node_id in before]
+        if replaced and not isinstance(self.vector_store, FaissStore):  # a FaissStore replaces by itself
+            self.vector_store.delete_nodes(replaced)
         kept = {node_id for file in files.values() for node_id in file["nodes"]}
         removed = [node_id for node_id in self._records if node_id not in kept]
         report = IndexReport(files=len(files), nodes=len(kept), added=len(new), removed=len(removed))
@@ -184,7 +191,7 @@ class CodeIndex:
         self._add(list(new.values()), report, progress)
         self._delete(removed)
         self._files = files
-        self._records.update((node_id, _record(node)) for node_id, node in new.items())
+        self._records.update((node_id, _record(node)) for node_id, node in parsed.items())
         if new or removed:
             self._order = [node_id for path in sorted(files) for node_id in files[path]["nodes"]]
             self._lexical = LexicalIndex.build([self._records[node_id]["text"] for node_id in self._order])

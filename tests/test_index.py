@@ -85,6 +85,20 @@ def test_update_embeds_only_what_changed_and_removes_what_is_gone(repository: Pa
         np.testing.assert_allclose(*[[hit.score for hit in hits] for hits in asked], atol=1e-5)
 
 
+def test_update_refreshes_what_surrounds_an_unchanged_node(repository: Path, embedding: CodeEmbedding) -> None:
+    """A method keeps text, lines and id when its class is renamed; its scope and parent must follow all the same."""
+    index = CodeIndex(embedding)
+    index.update([repository])
+    cart = repository / "src" / "cart.py"
+    cart.write_text(cart.read_text().replace("class Cart:", "class Till:"))
+    report = index.update()
+    assert (report.added, report.removed, report.embedded) == (1, 1, 1)  # the header alone
+    assert "Till.add" in _scopes(index)
+    fresh = CodeIndex(embedding)
+    fresh.update([repository])
+    assert [node.to_dict() for node in index.nodes()] == [node.to_dict() for node in fresh.nodes()]
+
+
 def test_save_load_search(repository: Path, embedding: CodeEmbedding, tmp_path: Path) -> None:
     index = CodeIndex(embedding, parser=CodeNodeParser(max_lines=40, overlap_lines=4))
     index.update([repository])
@@ -142,6 +156,14 @@ def test_own_nodes(embedding: CodeEmbedding) -> None:
     assert CodeRetriever(index, mode="bm25").retrieve("numbers")[0].node_id == "b"
     report = index.update_nodes([TextNode(id_="b", text="add numbers"), TextNode(id_="c", text="")])
     assert (report.added, report.removed, len(index)) == (1, 1, 2)
+    for store in (None, SimpleVectorStore()):
+        index = CodeIndex(embedding, vector_store=store)
+        index.update_nodes([TextNode(id_="a", text="read the file"), TextNode(id_="b", text="x y z")])
+        report = index.update_nodes([TextNode(id_="a", text="add numbers"), TextNode(id_="b", text="x y z")])
+        assert (report.added, report.removed, report.embedded, len(index)) == (1, 0, 1, 2)
+        hit = CodeRetriever(index, mode="dense").retrieve("add numbers")[0]
+        assert (hit.node_id, hit.node.get_content()) == ("a", "add numbers")
+        assert hit.score == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(ValueError, match="repeat the id"):
         index.update_nodes([TextNode(id_="a", text="x"), TextNode(id_="a", text="y")])
 
