@@ -184,9 +184,8 @@ def _update(options: argparse.Namespace) -> int:
     with update_lock(target, seconds=options.wait, on_wait=_say_waiting):
         index = CodeIndex.load(target, cache_folder=_cache_folder(options), device=options.device)
         for root in index.roots:
-            if Path(root).is_relative_to((target / "sources").resolve()):
-                _git("-C", root, "fetch", "--quiet", "--depth", "1", "origin", "HEAD")
-                _git("-C", root, "reset", "--quiet", "--hard", "FETCH_HEAD")
+            if Path(root).is_relative_to((target / "sources").resolve()) and Path(root).is_dir():
+                _refresh(Path(root))
         with _progress() as progress:
             report = index.update(on_progress=progress)
         index.save(target)
@@ -227,9 +226,8 @@ def _checkout(url: str, out: Path) -> Path:
     name = re.sub(r"\.git$", "", url.rstrip("/")).rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     folder = out / "sources" / (re.sub(r"[^\w.-]", "-", name) or "repository")
     if folder.is_dir():
-        if _git("-C", str(folder), "remote", "get-url", "origin").strip() == url:
-            _git("-C", str(folder), "fetch", "--quiet", "--depth", "1", "origin", "HEAD")
-            _git("-C", str(folder), "reset", "--quiet", "--hard", "FETCH_HEAD")
+        if _git("remote", "get-url", "origin", folder=folder).strip() == url:
+            _refresh(folder)
             return folder
         raise ValueError(f"{folder} is a clone of another repository than {url}; choose another --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -240,10 +238,16 @@ def _checkout(url: str, out: Path) -> Path:
     return folder
 
 
-def _git(*arguments: str) -> str:
+def _refresh(clone: Path) -> None:
+    _git("fetch", "--quiet", "--depth", "1", "origin", "HEAD", folder=clone)
+    _git("reset", "--quiet", "--hard", "FETCH_HEAD", folder=clone)
+
+
+def _git(*arguments: str, folder: Path | None = None) -> str:
     try:
         done = subprocess.run(
             ["git", *arguments],
+            cwd=folder,
             check=True,
             capture_output=True,
             text=True,

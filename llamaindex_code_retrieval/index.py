@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+_OWN = re.compile(r"data-[0-9a-f]{16}|manifest\.json(\.tmp)?|\.lock|\.lock-holder\.json|\.gitignore|sources")
 _EMBED_AT_ONCE = 256  # nodes between two cache writes: what an interruption can cost
 
 Progress = Callable[[str, int, int], object]
@@ -283,8 +285,7 @@ class CodeIndex:
         leaves the old index or the new one. Hold :func:`update_lock` when another process may save to this folder.
         """
         target = Path(folder)
-        if target.exists() and not target.is_dir():
-            raise ValueError(f"{target} is a file; name a folder for the index")
+        _check_place(target)
         target.mkdir(parents=True, exist_ok=True)
         generation = f"data-{secrets.token_hex(8)}"
         data = target / generation
@@ -319,7 +320,7 @@ class CodeIndex:
             os.fsync(file.fileno())
         os.replace(temporary, target / _MANIFEST)
         for old in target.glob("data-*"):
-            if old.name != generation:
+            if old.name != generation and _OWN.fullmatch(old.name):
                 shutil.rmtree(old, ignore_errors=True)
 
     @classmethod
@@ -427,10 +428,10 @@ def update_lock(
 
     Raises:
         TimeoutError: somebody else still holds it; the message says who.
+        ValueError: ``folder`` is a file, or holds other things than an index.
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} is a file; name a folder for the index")
+    _check_place(target)
     target.mkdir(parents=True, exist_ok=True)
     holder = target / ".lock-holder.json"
     lock = FileLock(target / ".lock")
@@ -457,6 +458,18 @@ def update_lock(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a file, and a folder of something else than an index: its files must not be mixed with ours."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder for the index")
+    if folder.is_dir() and not (folder / _MANIFEST).exists():
+        foreign = sorted(path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name))
+        if foreign:
+            raise ValueError(
+                f"{folder} holds other things than an index ({', '.join(foreign[:3])}); name a new or an empty folder"
+            )
 
 
 def _holder(path: Path) -> str:

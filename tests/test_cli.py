@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from llamaindex_code_retrieval import CodeIndex
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.index import read_manifest, update_lock
 
@@ -96,6 +96,12 @@ def test_git_url_is_cloned_and_updated(shell: Shell, repository: Path, bert_fold
     assert shell("index", f"file://{repository}", "--out", "idx", "--model", bert_folder, "--json")["files"] == 4
     shell("index", f"file://{tmp_path}/nowhere/shop", "--out", "idx", code=2)
     assert "another repository" in shell.err
+    repository.rename(tmp_path / "moved")
+    shell("update", "--index", "idx", code=2)
+    assert "git fetch failed" in shell.err
+    shutil.rmtree("idx/sources/shop")
+    shell("update", "--index", "idx", code=2)
+    assert "sources/shop is not a folder (missing)" in shell.err
     shell("index", f"file://{tmp_path}/nowhere", "--out", "idx2", code=2)
     assert "git clone failed" in shell.err
     assert not Path("idx2").exists()
@@ -159,6 +165,22 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
     _wrong(shell, "info", says="there is no index in")
     assert not Path(".code-retrieval").exists()  # nothing half-written
     assert list(empty.iterdir()) == []
+
+
+def test_a_folder_of_other_things_is_not_written_to(shell: Shell, repository: Path, bert_folder: Path) -> None:
+    (repository / "data-raw").mkdir()
+    before = sorted(path.name for path in repository.iterdir())
+    _wrong(
+        shell,
+        "index",
+        repository,
+        "--out",
+        repository,
+        says="holds other things than an index (.git, Tax.java, data-raw)",
+    )
+    with pytest.raises(ValueError, match="name a new or an empty folder"):
+        CodeIndex(CodeEmbedding(str(bert_folder))).save(repository)
+    assert sorted(path.name for path in repository.iterdir()) == before
 
 
 def test_nothing_that_can_be_read(shell: Shell, tmp_path: Path) -> None:
