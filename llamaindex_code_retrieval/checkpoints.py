@@ -12,6 +12,8 @@ from llamaindex_code_retrieval.models import BASES, EMBEDDED, EMBEDDED_HUB_NAME,
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TRAIN_CONFIG = "train_config.json"
+"""What our training writes beside the weights of an adapter."""
 
 _HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # org/name, perhaps @revision
 _HUB_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/config.json", "model*.safetensors", ADAPTER_WEIGHTS]

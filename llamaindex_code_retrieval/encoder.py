@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -21,7 +22,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, SHARDS, WEIGHTS, locate, locate_adapter, sha256_of
+from llamaindex_code_retrieval.checkpoints import (
+    ADAPTER_WEIGHTS,
+    SHARDS,
+    TRAIN_CONFIG,
+    WEIGHTS,
+    locate,
+    locate_adapter,
+    sha256_of,
+)
 from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
 
 logger = logging.getLogger(__name__)
@@ -81,12 +90,30 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, body: Any, tokenizer: Any, plan: _Plan, *, precision: Literal["fp32", "bf16"], fingerprint: str
+        self,
+        body: Any,
+        tokenizer: Any,
+        plan: _Plan,
+        *,
+        facts: dict[str, Any],
+        precision: Literal["fp32", "bf16"],
+        folder: Path,
+        base: Any = None,
+        adapter: Path | None = None,
     ) -> None:
         super().__init__()
         self.body = body
         self.precision = precision
-        self.fingerprint = fingerprint
+        self.folder = folder
+        self.adapter = adapter
+        self.architecture = plan.architecture
+        self._base = (body if base is None else base,)  # in a tuple: it is no part of this module
+        self._facts = facts
+        self.fingerprint: str = _hash(facts if adapter is None else facts | {"adapter": _adapter_facts(adapter)})
+        """16 hex digits over all that decides a vector, except the arithmetic's precision and the device.
+
+        Precision stays out on purpose: an index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
+        """
         self.pooling = plan.pooling
         self.max_query_tokens = plan.max_query_tokens
         self.max_code_tokens = plan.max_code_tokens
@@ -133,18 +160,81 @@ class Encoder(nn.Module):
         )
         chosen_device = resolve_device(device)
         chosen_precision = _resolve_precision(precision, chosen_device)
-        adapter_folder = None if adapter is None else locate_adapter(adapter)
-        fingerprint = _fingerprint(folder, adapter_folder, plan)
+        if adapter is not None:
+            adapter = locate_adapter(adapter)  # fails before the weights are read
         body = _load_body(folder, plan.architecture)
-        if adapter_folder is not None:
-            body = _attach(body, adapter_folder)
-            _check_room(body, plan)
         body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
         encoder = cls(
-            body, _load_tokenizer(folder, plan.architecture), plan, precision=chosen_precision, fingerprint=fingerprint
+            body,
+            _load_tokenizer(folder, plan.architecture),
+            plan,
+            facts=_facts(folder, plan),
+            precision=chosen_precision,
+            folder=folder,
+        )
+        encoder.eval()
+        return encoder if adapter is None else encoder.with_adapter(adapter)
+
+    def with_adapter(self, adapter: str | Path) -> Self:
+        """Return an encoder of the same base with another adapter; this one stays as it is.
+
+        Both share the base's weights, so that a further adapter costs its own size and no loading of the base.
+
+        Raises:
+            ValueError: no adapter there, one that does not fit, or one that ``train_config.json`` beside it says was
+                trained on another base or for another pooling.
+        """
+        folder = locate_adapter(adapter)
+        self._check_trained_for_this(folder)
+        encoder = self.with_body(lambda body: _attach(body, folder), adapter=folder)
+        _check_room(encoder.body, self._plan)
+        return encoder
+
+    def with_body(self, change: Callable[[nn.Module], nn.Module], *, adapter: Path | None = None) -> Self:
+        """Return an encoder whose body is ``change(base)``.
+
+        ``change`` may wrap and add modules, but not edit weights: it gets modules of its own with the parameters
+        of the base, without any adapter.
+        """
+        (base,) = self._base
+        shared = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
+        body = change(copy.deepcopy(base, shared))
+        body = body.to(device=self.device, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        encoder = type(self)(
+            body,
+            self._tokenizer,
+            self._plan,
+            facts=self._facts,
+            precision=self.precision,
+            folder=self.folder,
+            base=base,
+            adapter=adapter,
         )
         encoder.eval()
         return encoder
+
+    def _check_trained_for_this(self, folder: Path) -> None:
+        if not (folder / TRAIN_CONFIG).is_file():
+            return  # made elsewhere: its shapes have to fit, more is not known
+        base = _read_json(folder / TRAIN_CONFIG).get("base", {})
+        if base.get("pooling", self.pooling) != self.pooling:
+            raise ValueError(
+                f"the adapter in {folder} was trained for pooling {base['pooling']!r}, this base pools by "
+                f"{self.pooling!r}; pass pooling={base['pooling']!r}"
+            )
+        if base.get("fingerprint", self.base_fingerprint) != self.base_fingerprint:
+            raise ValueError(
+                f"the adapter in {folder} was trained on {base.get('name')!r} with base fingerprint "
+                f"{base['fingerprint']}, but this base, {self.folder}, has {self.base_fingerprint}; "
+                "load that base, or train an adapter for this one"
+            )
+
+    @property
+    def base_fingerprint(self) -> str:
+        """16 hex digits over the base's weights, tokenizer and pooling, whatever the adapter and the token limits."""
+        limits = ("max_query_tokens", "max_code_tokens")
+        plan = {name: value for name, value in self._facts["plan"].items() if name not in limits}
+        return _hash(self._facts | {"plan": plan})
 
     @property
     def device(self) -> torch.device:
@@ -154,8 +244,11 @@ class Encoder(nn.Module):
 
     def forward(self, texts: Sequence[str], *, side: Side) -> Tensor:
         """Return unit vectors of shape ``(texts, dim)`` as one differentiable batch in fp32."""
-        ids, _ = self._tokenize(texts, side)
-        return self._vectors(ids)
+        return self.embed(self.tokenize(texts, side=side))
+
+    def tokenize(self, texts: Sequence[str], *, side: Side) -> list[list[int]]:
+        """Return the token ids of each text, cut to the side's limit, special tokens included."""
+        return self._tokenize(texts, side)[0]
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors of shape ``(queries, dim)`` in the order given."""
@@ -171,7 +264,7 @@ class Encoder(nn.Module):
 
     def count_tokens(self, texts: Sequence[str], *, side: Side) -> int:
         """Return how many tokens are read of all texts together, special tokens included."""
-        return sum(len(row) for row in self._tokenize(texts, side)[0])
+        return sum(len(row) for row in self.tokenize(texts, side=side))
 
     def encode(
         self,
@@ -191,7 +284,7 @@ class Encoder(nn.Module):
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         for batch in token_budget_batches([len(row) for row in ids], budget):
             with self._lock, torch.inference_mode():
-                vectors[batch] = self._vectors([ids[i] for i in batch]).cpu().numpy()
+                vectors[batch] = self.embed([ids[i] for i in batch]).cpu().numpy()
             if on_progress is not None:
                 on_progress(len(batch))
         if truncated.any() and not self._warned:
@@ -219,10 +312,11 @@ class Encoder(nn.Module):
         truncated = np.fromiter((len(row) > room for row in rows), dtype=np.bool_, count=len(rows))
         return [[*self._prefix, *row[:room], *self._suffix] for row in rows], truncated
 
-    def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
+    def embed(self, ids: Sequence[Sequence[int]], *, length: int = 0) -> Tensor:
+        """Return unit vectors of token rows, shape ``(rows, dim)``, differentiable, padded to ``length`` at least."""
         if not ids:
             return torch.empty(0, self.dim, device=self.device)
-        length = max(len(row) for row in ids)
+        length = max(length, *(len(row) for row in ids))
         tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
         mask = torch.zeros((len(ids), length), dtype=torch.long)
         for i, row in enumerate(ids):
@@ -464,11 +558,8 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[i
         start += size
 
 
-def _fingerprint(folder: Path, adapter: Path | None, plan: _Plan) -> str:
-    """Return 16 hex digits over all that decides a vector, except the arithmetic's precision and the device.
-
-    Precision stays out on purpose: an index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
-    """
+def _facts(folder: Path, plan: _Plan) -> dict[str, Any]:
+    """Return all that decides a vector of the base."""
     facts: dict[str, Any] = {
         "version": _PREPROCESSING_VERSION,
         "plan": {name: getattr(plan, name) for name in plan.__slots__ if name != "positions"},  # that is in config
@@ -481,11 +572,17 @@ def _fingerprint(folder: Path, adapter: Path | None, plan: _Plan) -> str:
     else:
         names = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "added_tokens.json")
         facts["tokenizer"] = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
-    if adapter is not None:
-        facts["adapter"] = {
-            "config": _stable_json(adapter / "adapter_config.json"),
-            "weights": sha256_of(adapter / ADAPTER_WEIGHTS),
-        }
+    return facts
+
+
+def _adapter_facts(adapter: Path) -> dict[str, Any]:
+    return {
+        "config": _stable_json(adapter / "adapter_config.json"),
+        "weights": sha256_of(adapter / ADAPTER_WEIGHTS),
+    }
+
+
+def _hash(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
