@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.cache import EmbeddingCache
@@ -19,7 +24,7 @@ from llamaindex_code_retrieval.models import EMBEDDED, Pooling
 
 
 class CodeEmbedding(BaseEmbedding):
-    """Embeds queries and codes with a base and, if given, a PEFT adapter.
+    """Embeds queries and codes with a base and, if given, a PEFT adapter, or one for each programming language.
 
     >>> from llamaindex_code_retrieval import CodeEmbedding
     >>> embedding = CodeEmbedding("embedded")
@@ -29,18 +34,28 @@ class CodeEmbedding(BaseEmbedding):
     All that changes a vector is a field and so enters LlamaIndex's ingestion hash: the base and adapter (through
     ``fingerprint``, which covers their weights), pooling, precision and token limits, each with the value in force.
     Calls are safe from several threads; the async methods leave the event loop free.
+
+    ``adapters={"python": "python-lora", "java": "java-lora"}`` embeds each *node* with the adapter of its
+    ``metadata["language"]``, and with ``adapter`` those of any other language: as a transformation of an
+    ``IngestionPipeline``, and in ``CodeIndex``. All share the base's weights. Vectors of two adapters cannot be
+    compared, so ``CodeRetriever`` asks with each. Methods that get a bare text (``get_text_embedding``,
+    ``get_query_embedding``, and with them a ``VectorStoreIndex``, which passes texts alone) know no language and take
+    the default adapter; give such an index the nodes of one language and the embedding of :meth:`for_language`.
     """
 
     adapter: str | None = Field(default=None, description="Folder or hub name of an adapter in PEFT's format.")
+    adapters: dict[str, str] = Field(default_factory=dict, description="Adapter by the language of a node.")
     pooling: str = Field(description="'cls' or 'mean'.")
     precision: str = Field(description="'fp32' or 'bf16', the one in force.")
     max_query_tokens: int = Field(description="Tokens of a query that are read, special tokens included.")
     max_code_tokens: int = Field(description="Tokens of a code that are read, special tokens included.")
-    fingerprint: str = Field(description="Hash over weights, adapter, tokenizer, pooling and limits.")
+    fingerprint: str = Field(description="Hash over weights, adapters, tokenizer, pooling and limits.")
     device: str | None = Field(default=None, exclude=True, description="A torch device; default: CUDA if there is one.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
 
-    _encoder: Encoder = PrivateAttr()
+    # By language, "" the default. Replaced as a whole and never changed, so that reading it once is a snapshot.
+    _encoders: dict[str, Encoder] = PrivateAttr()
+    _swap: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _cache: EmbeddingCache | None = PrivateAttr(default=None)
 
     def __init__(
@@ -48,6 +63,7 @@ class CodeEmbedding(BaseEmbedding):
         model_name: str = EMBEDDED,
         *,
         adapter: str | Path | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
         pooling: Pooling | None = None,
         precision: Precision = "auto",
         max_query_tokens: int | None = None,
@@ -67,8 +83,8 @@ class CodeEmbedding(BaseEmbedding):
         ``embed_batch_size`` texts go to the encoder at a time, which cuts them into token-budget batches itself.
 
         Raises:
-            ValueError: see :meth:`Encoder.from_pretrained`; or a LlamaIndex ``embeddings_cache``, which is keyed by
-                text alone, so that a query gets a code's vector and one adapter another one's.
+            ValueError: see :meth:`Encoder.from_pretrained`, for each adapter; or a LlamaIndex ``embeddings_cache``,
+                which is keyed by text alone, so that a query gets a code's vector and one adapter another one's.
         """
         if embeddings_cache is not None:
             raise ValueError(
@@ -78,6 +94,7 @@ class CodeEmbedding(BaseEmbedding):
         unknown = set(base_fields) - set(BaseEmbedding.model_fields) - {"class_name"}
         if unknown:
             raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
+        names = _adapter_names(adapters)
         encoder = Encoder.from_pretrained(
             model_name,
             adapter=adapter,
@@ -87,19 +104,27 @@ class CodeEmbedding(BaseEmbedding):
             max_query_tokens=max_query_tokens,
             max_code_tokens=max_code_tokens,
         )
-        if fingerprint not in (None, encoder.fingerprint):
+        encoders = {"": encoder}
+        loaded = {} if adapter is None else {str(adapter): encoder}
+        for language, name in names.items():
+            if name not in loaded:
+                loaded[name] = _adapted(encoders, name, language)
+            encoders[language] = loaded[name]
+        now = _fingerprint(encoders)
+        if fingerprint not in (None, now):
             raise ValueError(
-                f"model {model_name!r} now has fingerprint {encoder.fingerprint}, but {fingerprint} is asked for: "
+                f"model {model_name!r} now has fingerprint {now}, but {fingerprint} is asked for: "
                 "its weights, adapter, tokenizer or limits have changed; leave fingerprint out to take it as it is"
             )
         super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
             model_name=str(model_name),
             adapter=None if adapter is None else str(adapter),
+            adapters=names,
             pooling=encoder.pooling,
             precision=encoder.precision,
             max_query_tokens=encoder.max_query_tokens,
             max_code_tokens=encoder.max_code_tokens,
-            fingerprint=encoder.fingerprint,
+            fingerprint=now,
             device=device,
             cache_folder=None if cache_folder is None else str(cache_folder),
             embed_batch_size=embed_batch_size,
@@ -107,7 +132,7 @@ class CodeEmbedding(BaseEmbedding):
             num_workers=num_workers,
             **base_fields,
         )
-        self._encoder = encoder
+        self._encoders = encoders
         self._cache = None if cache_folder is None else EmbeddingCache(cache_folder)
 
     @classmethod
@@ -122,32 +147,122 @@ class CodeEmbedding(BaseEmbedding):
         return _rebuild, (options,)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
-        return self.model_copy()  # the encoder and the cache are shared: neither is changed by use
+        with self._swap:
+            return self.model_copy()  # the encoders and the cache are shared: neither is changed by use
 
     @property
     def encoder(self) -> Encoder:
-        """The loaded encoder."""
-        return self._encoder
+        """The encoder with the default adapter."""
+        return self._encoders[""]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each language's encoder; that of ``""`` is for every language not named."""
+        return {language: encoder.fingerprint for language, encoder in self._encoders.items()}
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        return self._encoder.dim
+        return self.encoder.dim
+
+    def for_language(self, language: str) -> CodeEmbedding:
+        """Return an embedding with the adapter of ``language``, or the default one, for all texts and queries.
+
+        It shares the encoder and keeps it when :meth:`use_adapter` gives this one another.
+        """
+        with self._swap:
+            encoder = self._encoders.get(language, self.encoder)
+            return self._only(encoder, self.adapters.get(language, self.adapter))
+
+    def use_adapter(self, language: str, adapter: str | Path | None) -> None:
+        """Swap the adapter of ``language`` (``""``: the default one) without loading the base again.
+
+        ``None`` takes the adapter away, so that the language gets the default one, and the default is the bare base.
+        An adapter that is refused leaves all as it was. Calls under way in other threads finish with the adapter they
+        began with. A ``CodeIndex`` is searched with the adapters that made its vectors until its next update, which
+        embeds the nodes of this language anew.
+
+        Raises:
+            ValueError: the adapter does not fit, see :meth:`Encoder.with_adapter`.
+        """
+        if adapter is not None:
+            _adapter_names({language or "other languages": adapter})  # refuses a wrong type
+        new: Encoder | None = None
+        if adapter is not None:
+            new = _adapted(self._encoders, adapter, language)
+        elif not language:
+            new = self.encoder.without_adapter()
+        with self._swap:  # held for no longer than this, since every call takes its snapshot under it
+            encoders, names = dict(self._encoders), dict(self.adapters)
+            if new is not None:
+                encoders[language] = new
+            else:
+                encoders.pop(language, None)
+            if not language:
+                self.adapter = None if adapter is None else str(adapter)
+            elif adapter is not None:
+                names[language] = str(adapter)
+            else:
+                names.pop(language, None)
+            self._encoders, self.adapters, self.fingerprint = encoders, names, _fingerprint(encoders)
+
+    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(codes, dim)``, of codes each written in its language, in the order given."""
+        vectors = np.empty((len(codes), self.dim), dtype=np.float32)
+        for embedding, rows in self._by_adapter(languages):
+            vectors[rows] = embedding.get_text_embedding_batch([codes[row] for row in rows])
+        return vectors
+
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed nodes, those of each adapter in one go, and return them in their order."""
+        for embedding, rows in self._by_adapter([language_of(node.metadata) for node in nodes]):
+            texts = [nodes[row].get_content(metadata_mode=MetadataMode.EMBED) for row in rows]
+            for row, vector in zip(rows, embedding.get_text_embedding_batch(texts, **kwargs), strict=True):
+                nodes[row].embedding = vector
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed nodes as ``__call__`` does."""
+        for embedding, rows in self._by_adapter([language_of(node.metadata) for node in nodes]):
+            texts = [nodes[row].get_content(metadata_mode=MetadataMode.EMBED) for row in rows]
+            for row, vector in zip(rows, await embedding.aget_text_embedding_batch(texts, **kwargs), strict=True):
+                nodes[row].embedding = vector
+        return nodes
+
+    def _by_adapter(self, languages: Sequence[str]) -> list[tuple[CodeEmbedding, list[int]]]:
+        """Return for each adapter in use an embedding with it alone, and the positions of its languages."""
+        now = copy.deepcopy(self)
+        rows: dict[str, list[int]] = {}  # by fingerprint: two languages may share an adapter
+        view: dict[str, CodeEmbedding] = {}
+        for row, language in enumerate(languages):
+            encoder = now._encoders.get(language, now.encoder)
+            if encoder.fingerprint not in view:
+                view[encoder.fingerprint] = now._only(encoder, now.adapters.get(language, now.adapter))
+            rows.setdefault(encoder.fingerprint, []).append(row)
+        return [(view[fingerprint], positions) for fingerprint, positions in rows.items()]
+
+    def _only(self, encoder: Encoder, adapter: str | None) -> CodeEmbedding:
+        changes: dict[str, Any] = {"adapter": adapter, "adapters": {}, "fingerprint": encoder.fingerprint}
+        view = self.model_copy(update=changes)
+        view._encoders = {"": encoder}
+        return view
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
         """Return how many codes are longer than ``max_code_tokens``, so that their end is not embedded."""
-        return int(self._encoder.is_truncated(codes, side="code").sum())
+        return int(self.encoder.is_truncated(codes, side="code").sum())
 
     def _embed(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
+        encoder = self.encoder
         if self._cache is None:
-            return self._encoder.encode(texts, side=side)
-        # Precision is no part of the fingerprint, but a cached vector must be the one this model would compute.
-        model = f"{self.fingerprint}-{self.precision}"
+            return encoder.encode(texts, side=side)
+        # Precision is no part of the fingerprint, but a cached vector must be the one this model would compute. The
+        # fingerprint is the encoder's own, so that another language's new adapter leaves this one's vectors usable.
+        model = f"{encoder.fingerprint}-{self.precision}"
         keys = [EmbeddingCache.key(model, side, text) for text in texts]
         found = self._cache.get(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
-            new = dict(zip(missing, self._encoder.encode(list(missing.values()), side=side), strict=True))
+            new = dict(zip(missing, encoder.encode(list(missing.values()), side=side), strict=True))
             self._cache.put(new)
             found |= new
         return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dim), dtype=np.float32)
@@ -171,6 +286,46 @@ class CodeEmbedding(BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+def language_of(metadata: Mapping[str, Any]) -> str:
+    """Return the programming language that a node's metadata names, or ``""``."""
+    return str(metadata.get("language") or "")
+
+
+def _adapter_names(adapters: Mapping[str, str | Path] | None) -> dict[str, str]:
+    if adapters is not None and not isinstance(adapters, Mapping):
+        raise ValueError(f"adapters must map languages to adapters, {{'python': 'folder'}}, got {adapters!r}")
+    names: dict[str, str] = {}
+    for language, adapter in (adapters or {}).items():
+        if not isinstance(language, str) or not language:
+            raise ValueError(
+                f"a language must be a word such as 'python', got {language!r}; use adapter= for the default"
+            )
+        if not isinstance(adapter, str | Path) or not str(adapter):
+            raise ValueError(f"the adapter for {language!r} must be a folder or a hub name, got {adapter!r}")
+        names[language] = str(adapter)
+    return names
+
+
+def _adapted(encoders: Mapping[str, Encoder], adapter: str | Path, language: str) -> Encoder:
+    """Return an encoder with ``adapter``, an equal one of ``encoders`` if there is one."""
+    try:
+        new = encoders[""].with_adapter(adapter)
+    except ValueError as error:
+        if not language:
+            raise
+        raise ValueError(f"{error} (the adapter for {language!r})") from error
+    return next((encoder for encoder in encoders.values() if encoder.fingerprint == new.fingerprint), new)
+
+
+def _fingerprint(encoders: Mapping[str, Encoder]) -> str:
+    """Return the default's fingerprint if no language has another one, else a hash over all that differ from it."""
+    default = encoders[""].fingerprint
+    own = {language: e.fingerprint for language, e in encoders.items() if e.fingerprint != default}
+    if not own:
+        return default
+    return hashlib.sha256(json.dumps(own | {"": default}, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _rebuild(options: dict[str, Any]) -> CodeEmbedding:

@@ -190,6 +190,10 @@ class Encoder(nn.Module):
         _check_room(encoder.body, self._plan)
         return encoder
 
+    def without_adapter(self) -> Self:
+        """Return an encoder of the same base with no adapter; it shares the base's weights."""
+        return self.with_body(lambda body: body)
+
     def with_body(self, change: Callable[[nn.Module], nn.Module], *, adapter: Path | None = None) -> Self:
         """Return an encoder whose body is ``change(base)``.
 

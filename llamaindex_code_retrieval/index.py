@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -12,7 +13,7 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from llama_index.core.schema import BaseNode, Document, NodeRelationship, Relate
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
 from llamaindex_code_retrieval.faiss_store import FaissStore
 from llamaindex_code_retrieval.lexical import LexicalIndex
 from llamaindex_code_retrieval.sources import Skips, SourceFile, walk
@@ -51,7 +52,8 @@ class IndexReport:
     removed: int = 0
     """Nodes that are no longer in it."""
     embedded: int = 0
-    """Added nodes whose text was not in the index before, so that it went to the embedding model or its cache."""
+    """Nodes that went to the embedding model or its cache: their text was not in the index before, or their language
+    has another adapter now."""
     truncated: int = 0
     """Nodes of this run's ``embedded`` that are longer than the model's token limit."""
     unparsed_files: int = 0
@@ -74,6 +76,10 @@ class CodeIndex:
 
     ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. Another store keeps its
     vectors where it keeps them (``save`` then writes all but the vectors), and is passed again to :meth:`load`.
+
+    With an adapter for each language every node has a vector of its language's, and the index remembers which. After
+    ``embedding.use_adapter(…)`` it is searched and saved as it was until the next update, which embeds the nodes of
+    that language anew and no others.
     """
 
     def __init__(
@@ -92,6 +98,8 @@ class CodeIndex:
         self._records: dict[str, dict[str, Any]] = {}  # node id -> what is saved of a node
         self._order: list[str] = []  # node ids in the order of the BM25 rows
         self._lexical = LexicalIndex.build([])
+        self._by_language: dict[str, list[str]] = {}  # node ids
+        self._made_by = copy.deepcopy(embedding)  # the adapters that made the vectors: use_adapter does not reach it
 
     def __len__(self) -> int:
         return len(self._records)
@@ -104,11 +112,7 @@ class CodeIndex:
     @property
     def languages(self) -> dict[str, int]:
         """Number of nodes by language."""
-        counts: dict[str, int] = {}
-        for record in self._records.values():
-            language = record["metadata"].get("language", "")
-            counts[language] = counts.get(language, 0) + 1
-        return dict(sorted(counts.items()))
+        return {language: len(ids) for language, ids in sorted(self._by_language.items())}
 
     # --- filling -----------------------------------------------------------------------------------------------------
 
@@ -179,24 +183,26 @@ class CodeIndex:
     def _apply(self, files: dict[str, dict[str, Any]], parsed: dict[str, TextNode], progress: Progress) -> IndexReport:
         """Add the ``parsed`` nodes that are new, remove those that ``files`` no longer names, index the words of all.
 
-        A parsed node that is here already keeps its vector but not its record: its class may have another name now.
+        A parsed node that is here already keeps its vector but not its record: its class may have another name now. A
+        kept node whose language has another adapter since gets a new vector.
         """
+        embedding = copy.deepcopy(self.embedding)  # one state of the adapters, whatever is swapped meanwhile
         before = {node_id: record["text"] for node_id, record in self._records.items()}
         new = {node_id: node for node_id, node in parsed.items() if before.get(node_id) != node.text}
-        replaced = [node_id for node_id in new if node_id in before]
-        if replaced and not isinstance(self.vector_store, FaissStore):  # a FaissStore replaces by itself
-            self.vector_store.delete_nodes(replaced)
         kept = {node_id for file in files.values() for node_id in file["nodes"]}
         removed = [node_id for node_id in self._records if node_id not in kept]
+        stale = self._stale(kept - new.keys(), parsed, embedding)
         report = IndexReport(files=len(files), nodes=len(kept), added=len(new), removed=len(removed))
         report.unparsed_files = sum(not file["parsed"] for file in files.values())
-        self._add(list(new.values()), report, progress)
+        self._add([*new.values(), *stale], embedding, report, progress)
+        self._made_by = embedding
         self._delete(removed)
         self._files = files
         self._records.update((node_id, _record(node)) for node_id, node in parsed.items())
         if new or removed:
             self._order = [node_id for path in sorted(files) for node_id in files[path]["nodes"]]
             self._lexical = LexicalIndex.build([self._records[node_id]["text"] for node_id in self._order])
+        self._group_by_language()
         self.updated = datetime.now(UTC).isoformat(timespec="seconds")
         return report
 
@@ -204,25 +210,56 @@ class CodeIndex:
         document = Document(text=file.text, id_=file.path, metadata={"path": file.path})
         return [node for node in self.parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
 
-    def _add(self, nodes: list[TextNode], report: IndexReport, progress: Progress) -> None:
-        """Give each node its vector, from the index where a removed or moved node had the same text, and store it."""
-        old = {record["text"]: node_id for node_id, record in self._records.items()}
-        reuse = isinstance(self.vector_store, FaissStore)
-        to_embed = [node for node in nodes if not (reuse and node.text in old)]
+    def _stale(
+        self, node_ids: Collection[str], parsed: Mapping[str, TextNode], embedding: CodeEmbedding
+    ) -> list[TextNode]:
+        """Return those of the nodes whose vector ``embedding`` would make with another adapter."""
+        made_by, fingerprints = self._made_by.fingerprints, embedding.fingerprints
+        if made_by == fingerprints and len(fingerprints) == 1:
+            return []
+        stale = []
+        for node_id in sorted(node_ids):
+            was = self._records[node_id]["metadata"]
+            now = parsed[node_id].metadata if node_id in parsed else was
+            if _maker(made_by, was) != _maker(fingerprints, now):
+                stale.append(parsed.get(node_id) or self.node(node_id))
+        return stale
+
+    def _add(self, nodes: list[TextNode], embedding: CodeEmbedding, report: IndexReport, progress: Progress) -> None:
+        """Give each node its vector, from the index where a node had the same text and adapter, and store it."""
+        store = self.vector_store
+        old: dict[tuple[str, str], str] = {}
+        if isinstance(store, FaissStore):
+            made_by = self._made_by.fingerprints
+            for node_id, record in self._records.items():
+                old[_maker(made_by, record["metadata"]), record["text"]] = node_id
+        now = embedding.fingerprints
+        to_embed = [node for node in nodes if (_maker(now, node.metadata), node.text) not in old]
         for start in range(0, len(to_embed), _EMBED_AT_ONCE):
             part = to_embed[start : start + _EMBED_AT_ONCE]
             codes = [node.text for node in part]
-            for node, vector in zip(part, self.embedding.get_text_embedding_batch(codes), strict=True):
+            vectors = embedding.embed_codes(codes, [language_of(node.metadata) for node in part]).tolist()
+            for node, vector in zip(part, vectors, strict=True):
                 node.embedding = vector
-            report.truncated += self.embedding.truncated_codes(codes)
+            report.truncated += embedding.truncated_codes(codes)
             report.embedded += len(part)
             progress("embed", report.embedded, len(to_embed))
-        if isinstance(self.vector_store, FaissStore):
+        if isinstance(store, FaissStore):
             for node in nodes:
                 if node.embedding is None:
-                    node.embedding = self.vector_store.vectors([old[node.text]])[0].tolist()
+                    node.embedding = store.vectors([old[_maker(now, node.metadata), node.text]])[0].tolist()
+        else:  # a FaissStore replaces by itself
+            replaced = [node.node_id for node in nodes if node.node_id in self._records]
+            if replaced:
+                store.delete_nodes(replaced)
         if nodes:
-            self.vector_store.add(list(nodes))
+            store.add(list(nodes))
+
+    def _group_by_language(self) -> None:
+        groups: dict[str, list[str]] = {}
+        for node_id in self._order:
+            groups.setdefault(language_of(self._records[node_id]["metadata"]), []).append(node_id)
+        self._by_language = groups
 
     def _delete(self, node_ids: list[str]) -> None:
         if node_ids:
@@ -264,17 +301,71 @@ class CodeIndex:
                 return folder / path.removeprefix(prefix)
         return Path(path)
 
-    def search_vectors(self, query: list[float], *, top_k: int) -> list[tuple[str, float]]:
-        """Return (node id, cosine) of the ``top_k`` nearest nodes, best first, ties by node id."""
-        result = self.vector_store.query(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k))
+    def partitions(self, languages: Collection[str] | None = None) -> list[tuple[CodeEmbedding, list[str]]]:
+        """Return each adapter in use, as an embedding with it alone, and the languages whose vectors it made.
+
+        Only vectors of one partition can be compared with each other and with a query embedded by its adapter.
+        ``languages`` leaves out all others.
+        """
+        made_by, fingerprints = self._made_by, self._made_by.fingerprints
+        groups: dict[str, list[str]] = {}
+        for language in sorted(self._by_language):
+            if languages is None or language in languages:
+                groups.setdefault(fingerprints.get(language, fingerprints[""]), []).append(language)
+        found = []
+        for fingerprint, group in groups.items():
+            embedding = self.embedding.for_language(group[0])
+            swapped = embedding.fingerprint != fingerprint
+            found.append((made_by.for_language(group[0]) if swapped else embedding, group))
+        return found
+
+    def search_vectors(
+        self, query: list[float], *, top_k: int, languages: Collection[str] | None = None
+    ) -> list[tuple[str, float]]:
+        """Return (node id, cosine) of the ``top_k`` nearest nodes, best first, ties by node id.
+
+        With ``languages`` those of these languages only. The query's vector must come from the adapter that made
+        theirs, see :meth:`partitions`. A :class:`FaissStore` searches among them alone; another store, which may not
+        filter, is asked for more until there are ``top_k`` of them.
+        """
+        if languages is None or self._by_language.keys() <= set(languages):
+            return self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k))[0]
+        allowed = [node_id for language in sorted(set(languages)) for node_id in self._by_language.get(language, [])]
+        if not allowed:
+            return []
+        if isinstance(self.vector_store, FaissStore):
+            return self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k, node_ids=allowed))[0]
+        wanted = set(allowed)
+        asked = top_k
+        while True:
+            asked *= 4
+            hits, answered = self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=asked))
+            among = [hit for hit in hits if hit[0] in wanted][:top_k]
+            if len(among) == min(top_k, len(wanted)) or answered < asked:
+                return among
+
+    def _nearest(self, query: VectorStoreQuery) -> tuple[list[tuple[str, float]], int]:
+        """Return the hits that are nodes of this index, and how many the store answered with."""
+        result = self.vector_store.query(query)
         ids = result.ids if result.ids is not None else [node.node_id for node in result.nodes or []]
         scores = result.similarities if result.similarities is not None else [0.0] * len(ids)
         hits = [(node_id, float(score)) for node_id, score in zip(ids, scores, strict=True) if node_id in self._records]
-        return sorted(hits, key=lambda hit: (-hit[1], hit[0])) if result.similarities is not None else hits
+        if result.similarities is not None:
+            hits.sort(key=lambda hit: (-hit[1], hit[0]))
+        return hits, len(ids)
 
-    def search_words(self, query: str, *, top_k: int) -> list[tuple[str, float]]:
-        """Return (node id, BM25 score) of the ``top_k`` best nodes that share a word with the query, best first."""
-        return [(self._order[row], score) for row, score in self._lexical.search(query, top_k=top_k)]
+    def search_words(
+        self, query: str, *, top_k: int, languages: Collection[str] | None = None
+    ) -> list[tuple[str, float]]:
+        """Return (node id, BM25 score) of the ``top_k`` best nodes that share a word with the query, best first.
+
+        With ``languages`` those of these languages only.
+        """
+        if languages is None or self._by_language.keys() <= set(languages):
+            return [(self._order[row], score) for row, score in self._lexical.search(query, top_k=top_k)]
+        wanted = {node_id for language in languages for node_id in self._by_language.get(language, [])}
+        hits = ((self._order[row], score) for row, score in self._lexical.search(query, top_k=len(self._order)))
+        return [hit for hit in hits if hit[0] in wanted][:top_k]
 
     # --- keeping -----------------------------------------------------------------------------------------------------
 
@@ -300,9 +391,10 @@ class CodeIndex:
         manifest = {
             "format": FORMAT,
             "generation": generation,
-            "fingerprint": self.embedding.fingerprint,
-            "dim": self.embedding.dim,
-            "embedding": self.embedding.to_dict(),
+            "fingerprint": self._made_by.fingerprint,
+            "adapters": {language: made for language, made in self._made_by.fingerprints.items() if language},
+            "dim": self._made_by.dim,
+            "embedding": self._made_by.to_dict(),
             "parser": {"max_lines": self.parser.max_lines, "overlap_lines": self.parser.overlap_lines},
             "vector_store": self.vector_store.class_name(),
             "roots": self.roots,
@@ -345,7 +437,7 @@ class CodeIndex:
         if vector_store is None and store_name != FaissStore.class_name():
             raise ValueError(f"{target} keeps its vectors in a {store_name}; pass it as vector_store")
         if embedding is not None and embedding.fingerprint != manifest["fingerprint"]:
-            raise ValueError(_other_model(target, manifest, embedding.fingerprint))
+            raise ValueError(_other_model(target, manifest, embedding))
         while True:
             try:
                 return cls._read(target, manifest, embedding, vector_store, cache_folder, device)
@@ -379,7 +471,7 @@ class CodeIndex:
             }
             embedding = CodeEmbedding(**saved, cache_folder=cache_folder, device=device)
             if embedding.fingerprint != manifest["fingerprint"]:
-                raise ValueError(_other_model(target, manifest, embedding.fingerprint))
+                raise ValueError(_other_model(target, manifest, embedding))
         index = cls(embedding, parser=CodeNodeParser(**manifest["parser"]), vector_store=vector_store)
         index.roots, index.updated = manifest["roots"], manifest["updated"]
         index._files = json.loads((data / "files.json").read_text(encoding="utf-8"))
@@ -390,6 +482,7 @@ class CodeIndex:
                 index._records[node_id] = record
                 index._order.append(node_id)
         index._lexical = LexicalIndex.load(data / "bm25", size=len(index._order))
+        index._group_by_language()
         return index
 
 
@@ -537,9 +630,19 @@ def _damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:
     return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {command}"
 
 
-def _other_model(folder: Path, manifest: dict[str, Any], fingerprint: str) -> str:
+def _other_model(folder: Path, manifest: dict[str, Any], embedding: CodeEmbedding) -> str:
+    then, now = manifest.get("adapters", {}), embedding.fingerprints
+    others = sorted(
+        language for language in {*then, *now} - {""} if then.get(language, "none") != now.get(language, "none")
+    )
+    where = f" (another adapter for {', '.join(others)})" if others else ""
     return (
         f"the index in {folder} was built by model {manifest['embedding']['model_name']!r} with fingerprint "
-        f"{manifest['fingerprint']}, but the model at hand has fingerprint {fingerprint}; "
+        f"{manifest['fingerprint']}, but the model at hand has fingerprint {embedding.fingerprint}{where}; "
         f"rebuild it with: {_rebuild_command(folder, manifest)}"
     )
+
+
+def _maker(fingerprints: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the encoder for a node's language."""
+    return fingerprints.get(language_of(metadata), fingerprints[""])
