@@ -96,6 +96,28 @@ def load_beir(path: str | Path, *, split: str) -> Benchmark:
     )
 
 
+def benchmark_of(name: str, answers: Iterable[tuple[str, str]], *, others: Iterable[str] = ()) -> Benchmark:
+    """Return a benchmark of (query, code that answers it); ``others`` are codes that are in the way.
+
+    Equal codes are one, and a query that is given with several codes is answered by each of them.
+
+    >>> benchmark_of("two", [("add", "a + b"), ("sum", "a + b")], others=["a - b"]).qrels
+    {'q0': {'c0': 1}, 'q1': {'c0': 1}}
+    """
+    pairs = list(answers)
+    codes = {code: f"c{i}" for i, code in enumerate(dict.fromkeys((*(code for _, code in pairs), *others)))}
+    queries = {query: f"q{i}" for i, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
+    qrels: dict[str, dict[str, int]] = {}
+    for query, code in pairs:
+        qrels.setdefault(queries[query], {})[codes[code]] = 1
+    return Benchmark(
+        name=name,
+        corpus={code_id: code for code, code_id in codes.items()},
+        queries={query_id: query for query, query_id in queries.items()},
+        qrels=qrels,
+    )
+
+
 def documented_functions(
     files: Iterable[tuple[str, str]], *, min_query_words: int = 3, name: str = "documented-functions"
 ) -> Benchmark:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import QueryBundle, TextNode
 
 from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.index import CodeIndex, Progress
 
@@ -40,3 +42,12 @@ def rank_queries(
         if on_progress is not None:
             on_progress(done, len(benchmark.queries))
     return run
+
+
+def rank_by_cosine(encoder: Encoder, benchmark: Benchmark) -> dict[str, list[str]]:
+    """Return for each query id all corpus ids by cosine, best first, ties in the order of the corpus."""
+    ids = list(benchmark.corpus)
+    codes = encoder.encode_codes(list(benchmark.corpus.values()))
+    queries = encoder.encode_queries(list(benchmark.queries.values()))
+    order = np.argsort(-(queries @ codes.T), axis=1, kind="stable")
+    return {query: [ids[i] for i in row] for query, row in zip(benchmark.queries, order, strict=True)}

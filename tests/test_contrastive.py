@@ -1,0 +1,390 @@
+"""The contrastive loss by hand, batches without false negatives, GradCache, resume, processes, AdaLoRA's pruning."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.training import contrastive
+from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
+from llamaindex_code_retrieval.training.contrastive import (
+    STATE,
+    Batches,
+    TrainConfig,
+    TrainResult,
+    contrastive_loss,
+    train_adapter,
+)
+from llamaindex_code_retrieval.training.pairs import Pair
+
+WORDS = "read write open close sort add list file line word tree node path key sum max".split()
+PAIRS = [
+    Pair(query=f"{a} the {b}", code=f"def {a}_{b}({b}):\n    return {b}.{a}({i})", language="python", repository="r")
+    for i, (a, b) in enumerate((a, b) for a in WORDS[:8] for b in WORDS[8:])
+]
+QUICK = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, precision="fp32", save_steps=3)
+
+
+def _encoder(folder: Path) -> Encoder:
+    return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=16, max_code_tokens=32)
+
+
+def _weights(result: TrainResult) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in result.encoder.body.named_parameters() if p.requires_grad}
+
+
+def _units(*rows: list[float]) -> Tensor:
+    return F.normalize(torch.tensor(rows), dim=-1)
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------
+
+
+def test_loss_by_hand() -> None:
+    """Queries (1,0) and (0,1), codes (1,0) and (0.6,0.8): cosines 1, 0.6 / 0, 0.8, at temperature 0.5."""
+    queries, codes = _units([1.0, 0.0], [0.0, 1.0]), _units([1.0, 0.0], [0.6, 0.8])
+    to_code = -math.log(math.exp(2) / (math.exp(2) + math.exp(1.2))) - math.log(math.exp(1.6) / (1 + math.exp(1.6)))
+    from_code = -math.log(math.exp(2) / (math.exp(2) + 1)) - math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(1.2)))
+    loss = contrastive_loss(queries, codes, torch.tensor([0, 1]), temperature=0.5)
+    assert float(loss) == pytest.approx((to_code + from_code) / 4)
+
+
+def test_loss_of_two_queries_of_one_code_by_hand() -> None:
+    """The second query of a code is neither a negative of the first, nor its equal."""
+    queries, codes = _units([1.0, 0.0], [0.6, 0.8], [0.0, 1.0]), _units([1.0, 0.0], [0.0, 1.0])
+    loss = contrastive_loss(queries, codes, torch.tensor([0, 0, 1]), temperature=1.0)
+    e = math.exp
+    to_code = [e(1) / (e(1) + 1), e(0.6) / (e(0.6) + e(0.8)), e(1) / (e(1) + 1)]
+    from_code = [e(1) / (e(1) + 1), e(0.6) / (e(0.6) + 1), e(1) / (e(1) + e(0) + e(0.8))]
+    assert float(loss) == pytest.approx(-sum(map(math.log, to_code + from_code)) / 6)
+
+
+def test_rejected_queries_and_further_codes_are_negatives() -> None:
+    """One pair at cosine 1, a rejected query at 0.6 and a code that answers nothing at 0.8."""
+    queries, codes = _units([1.0, 0.0], [0.6, 0.8]), _units([1.0, 0.0], [0.8, 0.6])
+    loss = contrastive_loss(queries, codes, torch.tensor([0]), temperature=1.0)
+    e = math.exp
+    assert float(loss) == pytest.approx(-(math.log(e(1) / (e(1) + e(0.8))) + math.log(e(1) / (e(1) + e(0.6)))) / 2)
+
+
+def test_hardness_weighs_near_negatives_by_hand() -> None:
+    """Negatives at cosines 0.6 and 0 weigh 2 * softmax([0.6 h, 0])."""
+    queries, codes = _units([1.0, 0.0]), _units([1.0, 0.0], [0.6, 0.8], [0.0, 1.0])
+    loss = contrastive_loss(queries, codes, torch.tensor([0]), temperature=1.0, hardness=2.0)
+    near = 2 * math.exp(1.2) / (math.exp(1.2) + 1)
+    e = math.exp
+    assert float(loss) == pytest.approx(-math.log(e(1) / (e(1) + near * e(0.6) + (2 - near) * e(0))) / 2)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_hardness_zero_changes_nothing_and_any_leaves_equal_negatives_alone(seed: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    queries, codes = (F.normalize(torch.randn(n, 5, generator=generator), dim=-1) for _ in range(2))
+    target = torch.arange(n)
+    assert contrastive_loss(queries, codes, target) == contrastive_loss(queries, codes, target, hardness=0.0)
+    same = F.normalize(torch.ones(n, 5), dim=-1)
+    torch.testing.assert_close(contrastive_loss(same, same, target, hardness=9.0), torch.tensor(math.log(n)))
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 100), st.integers(2, 20), st.integers(1, 4))
+def test_batches_hold_no_false_negatives(seed: int, batch_size: int, neighbours: int) -> None:
+    pairs = [Pair(query=f"q{i % 30}", code=f"code {i % 17}") for i in range(60)]  # queries and codes repeat
+    clusters = [i % 17 % 11 for i in range(60)]  # some codes are near-duplicates
+    batches = Batches(pairs, TrainConfig(batch_size=batch_size, seed=seed, neighbours=neighbours), clusters)
+    seen: set[int] = set()
+    for _ in range(60):
+        batch = batches.next()
+        seen.update(batch)
+        assert len(batch) <= batch_size
+        queries = [pairs[i].query for i in batch]
+        assert len(set(queries)) == len(queries)
+        of_cluster: dict[int, set[str]] = {}
+        for i in batch:
+            of_cluster.setdefault(clusters[i], set()).add(pairs[i].code)
+        assert all(len(codes) == 1 for codes in of_cluster.values())
+        texts = batches.texts(batch, 0)
+        assert len(set(texts.codes)) == len(texts.codes)
+        assert [texts.codes[row] for row in texts.target] == [pairs[i].code for i in batch]
+        batches.remember(texts.codes, torch.randn(len(texts.codes), 4))
+    assert len(seen) == 60
+
+
+def test_an_epoch_shows_each_pair_once() -> None:
+    batches = Batches(PAIRS, TrainConfig(batch_size=16))
+    shown = [i for _ in range(4) for i in batches.next()]
+    assert sorted(shown) == list(range(64))
+
+
+def test_blocks_of_neighbours() -> None:
+    """Eight codes in four directions: with blocks of two, a code stands beside the one of its direction."""
+    pairs = [Pair(query=f"q{i}", code=f"c{i}") for i in range(8)]
+    batches = Batches(pairs, TrainConfig(batch_size=2, neighbours=2))
+    batches.remember([f"c{i}" for i in range(8)], torch.eye(4).repeat(2, 1))
+    for _ in range(4):
+        first, second = batches.next()
+        assert first % 4 == second % 4
+
+
+def test_judged_negatives_come_with_their_codes() -> None:
+    pairs = [
+        Pair(query="a", code="A", negatives=("not a", "B")),
+        Pair(query="b", code="B", negative_queries=("not b", "nor b")),
+    ]
+    batches = Batches(pairs, TrainConfig(batch_size=2, judged_negatives=2))
+    batch = batches.texts([0, 1], 0)
+    assert batch.codes == ["A", "B", "not a"]  # B is in the batch already
+    assert batch.queries[:2] == ["a", "b"]
+    assert sorted(batch.queries[2:]) == ["nor b", "not b"]
+    alone = Batches(pairs, TrainConfig(batch_size=2, judged_negatives=0)).texts([0, 1], 0)
+    assert (alone.queries, alone.codes) == (["a", "b"], ["A", "B"])
+
+
+def test_hard_positives_and_rewritten_queries() -> None:
+    config = TrainConfig(batch_size=2, hard_positives=1.0, rewritten_queries=1.0)
+    batch = Batches(PAIRS, config).texts([0, 1], 0)
+    assert all("def " not in code for code in batch.codes)
+    assert all(query != PAIRS[i].query for i, query in enumerate(batch.queries))
+    assert Batches(PAIRS, config).texts([0, 1], 0) == batch
+    assert Batches(PAIRS, config).texts([0, 1], 1) != batch
+
+
+def test_refuses_pairs_without_negatives() -> None:
+    with pytest.raises(ValueError, match="64 pairs are fewer than a batch of 65; lower batch_size"):
+        Batches(PAIRS, TrainConfig(batch_size=65))
+    with pytest.raises(ValueError, match="all codes are one and the same"):
+        Batches([Pair(query=f"q{i}", code="c") for i in range(4)], TrainConfig(batch_size=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_size", 1, "at least 2 to have in-batch negatives, got 1"),
+        ("learning_rate", 0.0, "learning_rate must be over 0"),
+        ("epochs", math.nan, "epochs must be over 0, got nan"),
+        ("hard_positives", 1.5, "is a share, from 0 to 1, got 1.5"),
+        ("patience", -1, "patience must not be negative"),
+    ],
+)
+def test_refuses_nonsense(name: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{name: value})  # type: ignore[arg-type]
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learns(method: Method, bert_folder: Path) -> None:
+    rate = {"ia3": 0.2, "prompt": 0.3, "full": 0.005}.get(method, 0.02)
+    config = replace(QUICK, epochs=6, batch_size=16, learning_rate=rate)
+    encoder = _encoder(bert_folder)
+    before = encoder.encode_codes([pair.code for pair in PAIRS])
+    result = train_adapter(encoder, PAIRS, AdapterConfig.preset(method), config)
+    losses = [entry["loss"] for entry in result.history]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.2
+    assert result.best_step == result.steps == len(losses) == 24
+    np.testing.assert_array_equal(encoder.encode_codes([pair.code for pair in PAIRS]), before)
+
+
+def _gradients(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> tuple[float, dict[str, Tensor]]:
+    run = _run(folder, config, adapter)
+    loss = run.backward(run.batches.texts(run.batches.next(), 0))
+    return loss, {name: p.grad.clone() for name, p in run.parameters.items() if p.grad is not None}
+
+
+def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Any:
+    from accelerate import PartialState
+
+    model = contrastive.attach_adapter(_encoder(folder), adapter, total_steps=100)
+    with torch.no_grad():  # LoRA starts at zero, where half of the gradients are
+        for i, p in enumerate(p for p in model.body.parameters() if p.requires_grad):
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) * 0.1)
+    model.train()
+    return contrastive._Run(model, Batches(PAIRS, config), adapter, config, 10, PartialState(cpu=True), None, None)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_grad_cache_gives_the_same_gradients(dropout: float, t5_folder: Path) -> None:
+    adapter = AdapterConfig(dropout=dropout)
+    config = replace(QUICK, batch_size=64, forward_tokens=64, learn_temperature=True)
+    loss, plain = _gradients(t5_folder, config, adapter)
+    cached_loss, cached = _gradients(t5_folder, replace(config, grad_cache=True), adapter)
+    assert cached_loss == pytest.approx(loss, abs=1e-5)
+    assert plain.keys() == cached.keys()
+    assert max(float(g.abs().max()) for g in plain.values()) > 1e-3
+    for name, gradient in plain.items():
+        torch.testing.assert_close(cached[name], gradient, atol=1e-5, rtol=0)
+
+
+def test_gradients_are_those_of_one_padded_batch(bert_folder: Path) -> None:
+    """Chunks and the detour over the vectors' gradient change nothing against plain autograd."""
+    adapter, config = AdapterConfig(), replace(QUICK, batch_size=16, forward_tokens=50)
+    _, ours = _gradients(bert_folder, config, adapter)
+    run = _run(bert_folder, config, adapter)
+    batch = run.batches.texts(run.batches.next(), 0)
+    queries, codes = run.model(batch.queries, side="query"), run.model(batch.codes, side="code")
+    contrastive_loss(queries, codes, torch.tensor(batch.target)).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in run.parameters.items():
+        torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=0)
+
+
+_WORKER = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+from test_contrastive import *
+config = replace(QUICK, batch_size=32, forward_tokens=64, grad_cache=sys.argv[4] == "cache")
+result = train_adapter(_encoder(Path(sys.argv[2])), PAIRS, AdapterConfig(), config)
+if contrastive.PartialState().is_main_process:
+    from safetensors.torch import save_file
+    save_file(_weights(result), sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("cache", ["plain", "cache"])
+def test_two_processes_train_as_one(cache: str, bert_folder: Path, tmp_path: Path) -> None:
+    script, out = tmp_path / "worker.py", tmp_path / "two.safetensors"
+    script.write_text(_WORKER)
+    arguments = [str(script), str(Path(__file__).parent), str(bert_folder), str(out), cache]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    config = replace(QUICK, batch_size=32, forward_tokens=64)
+    one = _weights(train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config))
+    two = load_file(out)
+    assert one.keys() == two.keys()
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path) -> None:
+    config = replace(
+        QUICK, learn_temperature=True, hard_negatives=1, refresh_steps=5, margin=0.0, neighbours=2, validate_steps=4
+    )
+    adapter = replace(AdapterConfig.preset(method), dropout=0.1)
+    encoder = _encoder(bert_folder)
+    validate = _Falling()
+    whole = train_adapter(encoder, PAIRS, adapter, config, validate=validate, folder=tmp_path / "whole")
+
+    def stop(step: int, total: int, facts: object) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(encoder, PAIRS, adapter, config, validate=_Falling(), folder=tmp_path / "cut", on_step=stop)
+    resumed = train_adapter(
+        encoder, PAIRS, adapter, config, validate=_Falling(calls=2), folder=tmp_path / "cut", resume=True
+    )
+    for name, weights in _weights(whole).items():
+        assert torch.equal(_weights(resumed)[name], weights), name
+    timeless = [[{k: v for k, v in e.items() if k != "seconds"} for e in r.history] for r in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+    assert (whole.steps, whole.best_step) == (resumed.steps, resumed.best_step)
+
+
+class _Falling:
+    """A validation whose MRR falls from call to call but for the fourth."""
+
+    def __init__(self, calls: int = 0) -> None:
+        self.calls = calls
+
+    def __call__(self, encoder: Encoder) -> dict[str, float]:
+        self.calls += 1
+        return {"mrr": 0.9 if self.calls == 4 else 0.5 - self.calls / 100}
+
+
+def test_the_best_step_is_kept_and_patience_ends_the_run(bert_folder: Path) -> None:
+    config = replace(QUICK, epochs=8, validate_steps=4, patience=2)
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(encoder: Encoder) -> dict[str, float]:
+        seen.append({n: p.detach().clone() for n, p in encoder.body.named_parameters() if p.requires_grad})
+        return {"mrr": [0.1, 0.3, 0.2, 0.25, 0.9][len(seen) - 1]}
+
+    result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, validate=validate)
+    assert (result.best_step, result.steps) == (4, 12)
+    for name, weights in _weights(result).items():
+        assert torch.equal(weights, seen[1][name])
+
+
+def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
+    adapter = AdapterConfig(method="adalora", rank=2, initial_rank=4, targets="linear")
+    config = replace(QUICK, epochs=5, learning_rate=0.05)
+    result = train_adapter(_encoder(bert_folder), PAIRS, adapter, config)
+    ranks = [entry["mean_rank"] for entry in result.history]
+    assert ranks[0] == 4.0
+    assert all(later <= earlier for earlier, later in zip(ranks, ranks[1:], strict=False))
+    assert ranks[-1] == pytest.approx(2.0, abs=1e-6)
+    values = [p for name, p in result.encoder.body.named_parameters() if "lora_E" in name]
+    left = [int((p != 0).sum()) for p in values]
+    assert sum(left) == 2 * len(values)
+    assert len(set(left)) > 1  # more where it matters
+
+
+def test_a_loss_that_is_no_number_stops(bert_folder: Path, tmp_path: Path) -> None:
+    config = replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30)
+    with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query '.*kept in"):
+        train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, folder=tmp_path)
+    kept = load_file(tmp_path / STATE)
+    assert all(bool(torch.isfinite(tensor).all()) for name, tensor in kept.items() if name.startswith("best/"))
+
+
+def test_refuses_to_resume_something_else(bert_folder: Path, tmp_path: Path) -> None:
+    encoder = _encoder(bert_folder)
+    with pytest.raises(ValueError, match="there is no unfinished run in"):
+        train_adapter(encoder, PAIRS, AdapterConfig(), QUICK, folder=tmp_path, resume=True)
+    train_adapter(encoder, PAIRS, AdapterConfig(), QUICK, folder=tmp_path)
+    assert (tmp_path / STATE).is_file()
+    with pytest.raises(ValueError, match="has another pairs than this one"):
+        train_adapter(encoder, PAIRS[1:], AdapterConfig(), QUICK, folder=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="has another settings than this one"):
+        train_adapter(encoder, PAIRS, AdapterConfig(), replace(QUICK, seed=1), folder=tmp_path, resume=True)
+
+
+def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[bytes] = []
+    real = contrastive.write_atomically
+
+    def third_time_full(path: Path, content: bytes) -> None:
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device", str(path))
+        saved.append(content)
+        real(path, content)
+
+    monkeypatch.setattr(contrastive, "write_atomically", third_time_full)
+    with pytest.raises(OSError, match="No space left"):
+        train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), QUICK, folder=tmp_path)
+    assert (tmp_path / STATE).read_bytes() == saved[-1]
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_a_time_budget_cuts_the_schedule(bert_folder: Path) -> None:
+    config = replace(QUICK, epochs=10_000, max_seconds=1.0)
+    result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config)
+    assert 6 <= result.steps < 5_000
+    assert result.seconds < 10
+    assert result.history[-1]["learning_rate"] < result.history[result.steps // 2]["learning_rate"]
+    json.dumps(result.history)

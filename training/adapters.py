@@ -1,0 +1,237 @@
+"""Adapters: what is trained of an encoder, by PEFT, and how it is saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, WEIGHTS, locate_adapter
+from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval.models import adapter_targets
+
+Method = Literal["lora", "adalora", "ia3", "prompt", "full"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """What is trained. The presets train at most 0.4 % of CodeT5+ 110M, but for ``full``, which trains all of it.
+
+    ``targets`` is ``"attention"`` (query and value projections), ``"linear"`` (all linear layers of the blocks) or a
+    regular expression over full module names; (IA)3 and prompt tuning have places of their own.
+    """
+
+    method: Method = "lora"
+    rank: int = 2
+    """LoRA's rank; AdaLoRA's mean rank at the end."""
+    initial_rank: int = 4
+    """AdaLoRA's rank before it prunes."""
+    alpha: float | None = None
+    """Scale: the update is multiplied by ``alpha / rank``; ``None`` takes ``2 * rank``."""
+    dropout: float = 0.0
+    targets: str = "linear"
+    virtual_tokens: int = 16
+    orthogonality: float = 0.5
+    """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        for name in ("rank", "initial_rank", "virtual_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.method == "adalora" and self.initial_rank <= self.rank:
+            raise ValueError(
+                f"AdaLoRA prunes from initial_rank down to rank on the mean, so initial_rank must be the larger; "
+                f"got {self.initial_rank} and {self.rank}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @classmethod
+    def preset(cls, method: Method) -> AdapterConfig:
+        """Return the settings that the README's table was made with."""
+        if method == "adalora":
+            return cls(method="adalora", rank=4, initial_rank=8, targets="attention")
+        return cls(method=method)
+
+
+def attach_adapter(
+    encoder: Encoder,
+    config: AdapterConfig,
+    *,
+    total_steps: int = 0,
+    start: str | Path | None = None,
+    seed: int = 0,
+) -> Encoder:
+    """Return an encoder of the same base, ready to train what ``config`` says; ``encoder`` stays as it is.
+
+    Adapters share the base's frozen weights; ``full`` trains a copy of them. AdaLoRA needs ``total_steps``, over which
+    it shrinks its ranks: it keeps all for a tenth of them, prunes for a half, and trains what is left. ``start`` is an
+    adapter of the same shape whose weights to go on from.
+
+    Raises:
+        ValueError: targets that match no module, AdaLoRA over fewer than 10 steps, virtual tokens that do not fit the
+            model's positions, a ``start`` of another shape.
+    """
+    if encoder.adapter is not None:
+        raise ValueError(f"this encoder already has the adapter {encoder.adapter}; train from the bare base")
+    if encoder.precision != "fp32":
+        raise ValueError(
+            "an adapter is trained on fp32 weights (the arithmetic may be bf16); load with precision='fp32'"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if config.method == "full":
+            if start is not None:
+                raise ValueError("full training starts from a base: name it as the base, not as start")
+            return encoder.with_body(_unfrozen_copy)
+        adapted = encoder.with_body(lambda body: _wrap(body, config, total_steps))
+    if start is not None:
+        _load_start(adapted, start, config)
+    return adapted
+
+
+def _load_start(encoder: Encoder, start: str | Path, config: AdapterConfig) -> None:
+    from peft import set_peft_model_state_dict
+
+    if config.method == "adalora":
+        raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
+    folder = locate_adapter(start)
+    encoder.check_trained_for_this(folder)
+    wanted = {name: p.shape for name, p in encoder.body.named_parameters() if p.requires_grad}
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    try:
+        loaded = set_peft_model_state_dict(encoder.body, weights)
+    except RuntimeError as error:
+        raise ValueError(f"the adapter in {folder} has another shape than this {config.method}: {error}") from error
+    missing = [name for name in loaded.missing_keys if name in wanted]
+    if missing or loaded.unexpected_keys:
+        raise ValueError(
+            f"the adapter in {folder} is another kind than this {config.method} ({len(missing)} tensors missing, "
+            f"{len(loaded.unexpected_keys)} too many); train with its settings, see its train_config.json"
+        )
+
+
+def _unfrozen_copy(body: nn.Module) -> nn.Module:
+    own: nn.Module = copy.deepcopy(body)
+    for name, parameter in own.named_parameters():
+        parameter.requires_grad_("pooler." not in name)  # BERT's pooler is not on the way to a vector
+    return own
+
+
+def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
+    from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+
+    if config.method == "prompt":
+        peft_config: Any = PromptTuningConfig(
+            task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=config.virtual_tokens
+        )
+    else:
+        where = config.targets
+        if where in ("attention", "linear") or config.method == "ia3":
+            known = adapter_targets(body.config.model_type)
+            where = {"attention": known.attention, "linear": known.linear}.get(where, where)
+        transposed = body.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
+        alpha = 2 * config.rank if config.alpha is None else config.alpha
+        if config.method == "ia3":
+            peft_config = IA3Config(
+                target_modules=known.ia3, feedforward_modules=known.ia3_feedforward, fan_in_fan_out=transposed
+            )
+        elif config.method == "lora":
+            peft_config = LoraConfig(
+                r=config.rank,
+                lora_alpha=alpha,
+                lora_dropout=config.dropout,
+                target_modules=where,
+                fan_in_fan_out=transposed,
+            )
+        else:
+            if total_steps < 10:
+                raise ValueError(f"AdaLoRA needs at least 10 steps to prune its ranks, got {total_steps}")
+            peft_config = AdaLoraConfig(
+                init_r=config.initial_rank,
+                target_r=config.rank,
+                lora_alpha=alpha,
+                lora_dropout=config.dropout,
+                target_modules=where,
+                tinit=total_steps // 10,
+                tfinal=total_steps - total_steps // 10 - total_steps // 2,
+                deltaT=max(1, total_steps // 100),
+                total_step=total_steps,
+                orth_reg_weight=config.orthogonality,
+                fan_in_fan_out=transposed,
+            )
+    try:
+        wrapped: nn.Module = get_peft_model(body, peft_config)
+    except ValueError as error:
+        raise ValueError(f"no module of this base matches targets={config.targets!r}: {error}") from error
+    return wrapped
+
+
+def trained_share(encoder: Encoder) -> tuple[int, int]:
+    """Return how many parameters are trained, and how many the base has (what an adapter adds not counted)."""
+    trained = sum(p.numel() for p in encoder.body.parameters() if p.requires_grad)
+    base = sum(p.numel() for p in encoder.base.parameters())
+    return trained, base
+
+
+def mean_rank(encoder: Encoder) -> float:
+    """Return the mean number of singular values that AdaLoRA has left a matrix; 0.0 for other methods.
+
+    A singular value that was pruned is exactly zero (peft's ``RankAllocator.mask_to_budget``).
+    """
+    values = [p for name, p in encoder.body.named_parameters() if "lora_E" in name]
+    return sum(int((p != 0).sum()) for p in values) / len(values) if values else 0.0
+
+
+def save_adapter(encoder: Encoder, folder: str | Path) -> None:
+    """Write a trained encoder into ``folder``: an adapter in PEFT's format, or a whole base after ``full``.
+
+    The configuration is moved in last, and without it the folder is neither: a kill leaves all of it or nothing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as name:
+        staged = Path(name)
+        encoder.body.save_pretrained(staged, safe_serialization=True)
+        if not hasattr(encoder.body, "peft_config"):
+            _complete_base(encoder, staged)
+            order = [*(file.name for file in staged.iterdir() if file.name != "config.json"), "config.json"]
+        else:
+            settings = json.loads((staged / "adapter_config.json").read_text(encoding="utf-8"))
+            settings["base_model_name_or_path"] = str(encoder.name)
+            (staged / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            order = [ADAPTER_WEIGHTS, "adapter_config.json"]
+        for file in order:
+            if (staged / file).is_dir():
+                shutil.copytree(staged / file, folder / file, dirs_exist_ok=True)
+            else:
+                (staged / file).replace(folder / file)
+
+
+def _complete_base(encoder: Encoder, staged: Path) -> None:
+    """Add to saved weights what else ``Encoder.from_pretrained`` reads: config, tokenizer, pooling, limits."""
+    for file in encoder.folder.iterdir():
+        if file.is_file() and file.suffix in (".json", ".txt", ".model") and not file.name.startswith("model."):
+            shutil.copyfile(file, staged / file.name)
+    (staged / "1_Pooling").mkdir()
+    write_atomically(
+        staged / "1_Pooling" / "config.json",
+        json.dumps(
+            {f"pooling_mode_{name}": encoder.pooling == name.split("_")[0] for name in ("cls_token", "mean_tokens")}
+        ),
+    )
+    write_atomically(staged / "sentence_bert_config.json", json.dumps({"max_seq_length": encoder.max_code_tokens}))
+    if not (staged / WEIGHTS).is_file():
+        raise OSError(f"{staged} holds no {WEIGHTS} after saving; a base of several shards is not supported here")
