@@ -13,7 +13,13 @@ from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.training.contrastive import STATE, train_adapter
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, mine, near_duplicate_clusters, split_by_repository
+from llamaindex_code_retrieval.training.pairs import (
+    Pair,
+    load_pairs,
+    mine,
+    near_duplicate_clusters,
+    split_by_repository,
+)
 from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.records import save_run
 
@@ -192,4 +198,3 @@ def _free_folder(folder: str | Path, *, resume: bool) -> Path:
         way = "resume that run (--resume)" if (out / STATE).is_file() else "remove it"
         raise ValueError(f"{out} is not empty; choose another folder, or {way}")
     return out
-

@@ -14,9 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,21 @@ from llamaindex_code_retrieval.models import BASES, DEFAULT_RERANKER, EMBEDDED
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
+    from llamaindex_code_retrieval.adapt import Trained
     from llamaindex_code_retrieval.index import CodeIndex, IndexReport
+    from llamaindex_code_retrieval.training.recipes import Recipe
 
 DEFAULT_INDEX = ".code-retrieval"
 _GIT_URL = re.compile(r"(https?|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
-_STAGES = {"parse": "parsing files", "embed": "embedding nodes", "evaluate": "asking"}
+_STAGES = {
+    "parse": "parsing files",
+    "embed": "embedding nodes",
+    "evaluate": "asking",
+    "mine": "mining files",
+    "compare": "comparing codes",
+    "score": "scoring the base",
+    "train": "training",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (ValueError, OSError, ImportError, TimeoutError) as error:
+    except (ValueError, OSError, ImportError, TimeoutError, FloatingPointError) as error:
         if options.debug:
             raise
         print(f"code-retrieval: error: {error}", file=sys.stderr)
@@ -104,6 +115,50 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="machine-readable")
     info.set_defaults(run=_info)
 
+    train = commands.add_parser("train", help="train an adapter (or all weights) of a base on pairs of query and code")
+    train.add_argument(
+        "--pairs",
+        nargs="+",
+        required=True,
+        metavar="SOURCE",
+        help="JSON lines of `mine` or CodeSearchNet, a folder in BEIR's layout, a set's name, or hf:org/name",
+    )
+    train.add_argument("--out", required=True, metavar="DIR", help="a new folder for the adapter")
+    train.add_argument("--method", choices=("lora", "adalora", "ia3", "prompt", "full"), help="default: lora")
+    train.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    train.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that validate (default: hold some out)"
+    )
+    train.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    train.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(train)
+    train.set_defaults(run=_train)
+
+    adapt = commands.add_parser("adapt", help="mine a code base, train an adapter on it, and index it with that")
+    adapt.add_argument("sources", nargs="+", metavar="PATH")
+    adapt.add_argument("--out", default=DEFAULT_INDEX, metavar="DIR", help="the index (default: %(default)s)")
+    adapt.add_argument(
+        "--adapter-out", default=f"{DEFAULT_INDEX}-adapter", metavar="DIR", help="the adapter (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--minutes", type=float, default=15, help="time for mining, training and scoring (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--recipe", default="lora", metavar="NAME|TOML", help="settings to begin with (default: %(default)s)"
+    )
+    _training(adapt)
+    adapt.add_argument(
+        "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    adapt.set_defaults(run=_adapt)
+
+    recipes = commands.add_parser("recipes", help="the training recipes that come with the package")
+    recipes.add_argument("--json", action="store_true", help="machine-readable")
+    recipes.set_defaults(run=_recipes)
+
     models = commands.add_parser("models", help="the bases known by name")
     models.add_argument("--json", action="store_true", help="machine-readable")
     models.set_defaults(run=_models)
@@ -112,6 +167,24 @@ def _parser() -> argparse.ArgumentParser:
     _common(demo)
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="MODEL", help=f"known name, hub name or folder (default: {EMBEDDED})")
+    parser.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
+    parser.add_argument("--language", nargs="+", metavar="L", help="only pairs of these")
+    parser.add_argument("--epochs", type=float, metavar="N")
+    parser.add_argument("--batch-size", type=int, metavar="PAIRS")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting of a recipe; repeat for more",
+    )
+    _common(parser, embeds=False)
 
 
 def _index_option(parser: argparse.ArgumentParser) -> None:
@@ -380,6 +453,149 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, 
                 background_color="default",
             )
         )
+
+
+# --- train and adapt -------------------------------------------------------------------------------------------------
+
+
+def _train(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.adapt import train_from_pairs
+
+    recipe = _recipe(options, options.recipe or options.method or "lora")
+    with _progress() as progress:
+        trained = train_from_pairs(
+            options.pairs,
+            options.out,
+            recipe,
+            start=options.start,
+            validate_on=options.validate,
+            device=options.device,
+            resume=options.resume,
+            on_progress=progress,
+        )
+    facts = {**trained.facts, "folder": str(trained.folder)}
+    if options.push:
+        from llamaindex_code_retrieval.training.records import push_run
+
+        facts["pushed"] = push_run(trained.folder, options.push)
+    _print_training(trained, facts, as_json=options.json)
+    return 0
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.adapt import adapt_to_repository
+    from llamaindex_code_retrieval.embedding import CodeEmbedding
+    from llamaindex_code_retrieval.index import CodeIndex, update_lock
+
+    for source in options.sources:
+        if not Path(source).expanduser().is_dir():
+            raise ValueError(f"{source} is not a folder; name a checkout with source code")
+    recipe = _recipe(options, options.recipe)
+    with _progress() as progress:
+        trained = adapt_to_repository(
+            options.sources,
+            options.adapter_out,
+            recipe,
+            minutes=options.minutes,
+            start=options.start,
+            device=options.device,
+            on_progress=progress,
+        )
+    if trained.before is None or trained.after is None:
+        raise ValueError("no function was held out, so there is nothing to compare; name a larger code base")
+    better = trained.after["mrr"] > trained.before["mrr"]
+    adapter = str(trained.folder.resolve()) if better else options.start
+    out = Path(options.out)
+    with update_lock(out, seconds=options.wait, on_wait=_say_waiting):
+        _ignore_by_git(out)
+        embedding = CodeEmbedding(
+            _absolute(recipe.base), adapter=adapter, device=options.device, cache_folder=_cache_folder(options)
+        )
+        index = CodeIndex(embedding)
+        with _progress() as progress:
+            report = index.update([Path(source) for source in options.sources], on_progress=progress)
+        index.save(out)
+    facts = {**trained.facts, "folder": str(trained.folder), "index": str(out), "indexed_with_adapter": better}
+    _print_training(trained, facts, as_json=options.json)
+    if not options.json:
+        _print_report(report, index, out, as_json=False)
+    if not better:
+        print("code-retrieval: the adapter does not help on held-out functions; indexed without it", file=sys.stderr)
+    return 0
+
+
+def _recipe(options: argparse.Namespace, name: str) -> Recipe:
+    from llamaindex_code_retrieval.training.adapters import AdapterConfig
+    from llamaindex_code_retrieval.training.recipes import load_recipe
+
+    recipe = load_recipe(name)
+    method = getattr(options, "method", None)
+    if method is not None and method != recipe.adapter.method:
+        recipe = replace(recipe, adapter=AdapterConfig.preset(method))
+    settings: dict[str, Any] = {}
+    for given in options.set:
+        key, equals, value = given.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {given!r}")
+        try:
+            settings[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key.strip()] = value  # a bare word
+    for key in ("base", "epochs", "batch_size", "learning_rate", "seed"):
+        if getattr(options, key) is not None:
+            settings[key] = getattr(options, key)
+    if options.language:
+        settings["languages"] = tuple(options.language)
+    return recipe.with_settings(settings)
+
+
+def _print_training(trained: Trained, facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    share = facts["trained_parameters"] / facts["base_parameters"]
+    rows = [
+        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
+        ("method", facts["adapter"]["method"]),
+        ("trained", f"{facts['trained_parameters']:,} of {facts['base_parameters']:,} parameters ({share:.2%})"),
+        ("pairs", f"{facts['data']['pairs']:,}"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+    ]
+    for name, value in (trained.before or {}).items():
+        after = "" if trained.after is None else f" -> {trained.after[name]:.4f}"
+        rows.append((f"held-out {name}", f"{value:.4f}{after}"))
+    rows.append(("fingerprint", facts["fingerprint"]))
+    table = Table(title=f"Adapter {trained.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.recipes import load_recipe, recipe_names
+
+    recipes = {name: asdict(load_recipe(name)) for name in recipe_names()}
+    if options.json:
+        print(json.dumps(recipes, indent=2))
+        return 0
+    table = Table(title="Recipes; `code-retrieval recipes --json` shows all settings")
+    for heading in ("name", "method", "languages", "epochs", "batch", "learning rate"):
+        table.add_column(heading)
+    for name, recipe in recipes.items():
+        train = recipe["train"]
+        languages = ", ".join(recipe["languages"]) or "all"
+        row = (
+            name,
+            recipe["adapter"]["method"],
+            languages,
+            train["epochs"],
+            train["batch_size"],
+            train["learning_rate"],
+        )
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+    return 0
 
 
 # --- info, models, demo ----------------------------------------------------------------------------------------------

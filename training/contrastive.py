@@ -450,7 +450,7 @@ class _Run:
         if config.learn_temperature:
             with torch.no_grad():
                 self.log_temperature.clamp_(math.log(0.01), math.log(1.0))
-            facts["temperature"] = round(float(self.log_temperature.exp()), 5)
+            facts["temperature"] = round(float(self.log_temperature.detach().exp()), 5)
         if self.adapter.method == "adalora":
             body: Any = self.model.body
             body.base_model.update_and_allocate(step)
@@ -464,6 +464,7 @@ class _Run:
         lengths = [min(limit, -(-len(row) // self.length_step) * self.length_step) for row in ids]
         chunks = list(token_budget_batches(lengths, self.config.forward_tokens))
         chunks = chunks[self.processes.process_index :: self.processes.num_processes]
+        self._adapter_dropout(True)
         parts: list[Tensor] = []
         vectors = torch.zeros(len(ids), self.model.dim, device=self.model.device)
         for number, chunk in enumerate(chunks):
@@ -482,13 +483,19 @@ class _Run:
             vectors[:n], vectors[n:], target, temperature=temperature, hardness=self.config.hardness
         )
         loss.backward()  # type: ignore[no-untyped-call]
-        assert_gradient = vectors.grad
-        if assert_gradient is None:
-            raise RuntimeError("the loss does not depend on the vectors")
+        gradient = vectors.grad
+        assert gradient is not None  # vectors is a leaf that the loss depends on
         for number, chunk in enumerate(chunks):
             part = self._embed(ids, chunk, lengths, number) if self.config.grad_cache else parts[number]
-            torch.autograd.backward(part, assert_gradient[chunk])
+            torch.autograd.backward(part, gradient[chunk])
+        self._adapter_dropout(False)
         return float(loss.detach())
+
+    def _adapter_dropout(self, on: bool) -> None:
+        """Switch the adapter's own dropout; the base's stays off."""
+        for name, module in self.model.body.named_modules():
+            if "lora_dropout" in name:
+                module.train(on)
 
     def _embed(self, ids: list[list[int]], chunk: list[int], lengths: list[int], number: int) -> Tensor:
         # Dropout of a chunk is the same in both passes of GradCache, and after a resume.
@@ -558,7 +565,7 @@ class _Run:
         for name, parameter in (*self.parameters.items(), ("log_temperature", self.log_temperature)):
             tensors[f"parameter/{name}"] = parameter.detach()
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}/{name}"] = value.reshape(-1) if value.dim() == 0 else value
+                tensors[f"{key}/{name}"] = value
         tensors.update((f"best/{name}", tensor) for name, tensor in self.best.items())
         lists = [np.asarray(rows, dtype=np.int64) for rows in self.batches.mined]
         if lists:
@@ -605,7 +612,7 @@ class _Run:
                 parameter.copy_(tensors[f"parameter/{name}"])
                 if f"step/{name}" in tensors:
                     self.optimizer.state[parameter] = {
-                        "step": tensors[f"step/{name}"].reshape(()),
+                        "step": tensors[f"step/{name}"],
                         "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
                         "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
                     }

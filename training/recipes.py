@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 from llamaindex_code_retrieval.models import EMBEDDED
@@ -48,7 +49,7 @@ class Recipe:
             if part is None:
                 known = ", ".join(sorted(name for kind in _KINDS.values() for name in _names(kind)))
                 raise ValueError(f"there is no setting {name!r}; there are {known}")
-            parts[part][name] = value
+            parts[part][name] = _checked(_KINDS[part], name, value)
         return replace(
             self,
             **parts[""],
@@ -58,6 +59,25 @@ class Recipe:
 
 
 _KINDS: dict[str, type] = {"": Recipe, "adapter": AdapterConfig, "train": TrainConfig}
+
+
+_RULES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "float | None": ((int, float, NoneType), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "tuple[str, ...]": ((list, tuple), "a list"),
+}
+
+
+def _checked(kind: type, name: str, value: Any) -> Any:
+    """Return a value that came from a file or a command line if it is of the setting's type."""
+    annotation = next(str(each.type) for each in fields(kind) if each.name == name)
+    types, rule = _RULES.get(annotation, ((str,), "text"))
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+    return tuple(value) if annotation.startswith("tuple") else value
 
 
 def _names(kind: type) -> set[str]:
@@ -93,9 +113,6 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             if unknown:
                 raise ValueError(f"[{part}] has no setting {', '.join(sorted(unknown))}")
         adapter, train = content.pop("adapter", {}), content.pop("train", {})
-        if "languages" in content:
-            content["languages"] = tuple(content["languages"])
-        recipe = Recipe(adapter=AdapterConfig(**adapter), train=TrainConfig(**train))
-        return recipe.with_settings(content)
-    except (TypeError, ValueError) as error:
+        return Recipe().with_settings({**content, **adapter, **train})
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,0 +1,56 @@
+"""Recipes: those that come with the package, files of one's own, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llamaindex_code_retrieval.training.adapters import METHODS
+from llamaindex_code_retrieval.training.recipes import Recipe, load_recipe, recipe_names
+
+
+def test_one_recipe_per_language_and_method() -> None:
+    assert set(recipe_names()) == {f"{scope}-{method}" for scope in ("general", "python", "java") for method in METHODS}
+    for name in recipe_names():
+        scope, _, method = name.partition("-")
+        recipe = load_recipe(name)
+        assert recipe.adapter.method == method
+        assert recipe.languages == (() if scope == "general" else (scope,))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_a_recipe(method: str) -> None:
+    assert load_recipe(method).adapter.method == method
+
+
+def test_own_file_and_changed_settings(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "org/model"\nlanguages = ["go"]\n[adapter]\nrank = 8\n[train]\nseed = 3\n')
+    recipe = load_recipe(path).with_settings({"epochs": 2.5, "targets": "attention"})
+    assert (recipe.base, recipe.languages, recipe.adapter.rank, recipe.train.seed) == ("org/model", ("go",), 8, 3)
+    assert (recipe.train.epochs, recipe.adapter.targets) == (2.5, "attention")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("base = ", "is not TOML"),
+        ("[train]\nspeed = 1\n", r"\[train\] has no setting speed"),
+        ("colour = 1\n", "there is no setting 'colour'; there are alpha, "),
+        ("[train]\nbatch_size = 1\n", "batch_size must be at least 2"),
+        ('[train]\nbatch_size = "many"\n', "batch_size must be a whole number, got 'many'"),
+    ],
+)
+def test_refuses_broken_recipes(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(path)
+
+
+def test_refuses_unknown_names() -> None:
+    with pytest.raises(ValueError, match="there is no recipe 'cobol-lora': it is no file, and of our own there are"):
+        load_recipe("cobol-lora")
+    with pytest.raises(ValueError, match="there is no setting 'rnak'"):
+        Recipe().with_settings({"rnak": 3})
