@@ -12,9 +12,19 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 import torch
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
 from safetensors.torch import save_file
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
+    AutoModel,
     BertConfig,
     BertModel,
     BertTokenizerFast,
@@ -230,3 +240,35 @@ def repository(tmp_path: Path) -> Path:
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "first"], check=True)
     return root
+
+
+def save_adapter(kind: str, base: Path, folder: Path, *, seed: int = 0) -> Path:
+    """Write an adapter for a BERT as PEFT does, with random weights large enough to change a vector."""
+    config: PeftConfig
+    task = TaskType.FEATURE_EXTRACTION
+    if kind == "lora":
+        config = LoraConfig(task_type=task, r=2, target_modules=["query", "value", "dense"])
+    elif kind == "adalora":
+        config = AdaLoraConfig(task_type=task, init_r=4, target_r=2, total_step=10, target_modules=["query", "value"])
+    elif kind == "ia3":
+        config = IA3Config(task_type=task, target_modules=["key", "value", "dense"], feedforward_modules=["dense"])
+    else:
+        config = PromptTuningConfig(task_type=task, num_virtual_tokens=4)
+    model = get_peft_model(AutoModel.from_pretrained(base), config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_" in name or "prompt" in name:
+            torch.nn.init.normal_(weight, std=0.3, generator=generator)
+        elif "ia3_" in name:
+            torch.nn.init.uniform_(weight, 0.2, 1.8, generator=generator)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> dict[str, Path]:
+    """An adapter of each kind for the tiny BERT."""
+    return {
+        kind: save_adapter(kind, bert_folder, tmp_path_factory.mktemp(kind), seed=seed)
+        for seed, kind in enumerate(["lora", "adalora", "ia3", "prompt"])
+    }

@@ -58,7 +58,7 @@ def test_saves_and_reloads(method: Method, fixture: str, request: pytest.Fixture
     out = tmp_path / ("unixcoder" if fixture == "unixcoder_folder" else "out")
     save_adapter(adapted, out)
     again = _encoder(out) if method == "full" else base.with_adapter(out)
-    np.testing.assert_allclose(again.encode_codes(CODES), vectors, atol=1e-6)
+    np.testing.assert_allclose(again.encode_codes(CODES), vectors, atol=5e-6)  # merged now, so rounded otherwise
     assert not list(out.glob("*.bin"))
     assert not list(out.glob(".*"))
 

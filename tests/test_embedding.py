@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from conftest import CODES, save_adapter
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -186,3 +189,240 @@ def test_wrong_options(bert_folder: Path) -> None:
 def test_truncated_codes_are_counted(bert_folder: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), max_code_tokens=8)
     assert embedding.truncated_codes(["a b", "a b c d e f g h"]) == 1
+
+
+# --- an adapter for each language ------------------------------------------------------------------------------------
+
+LANGUAGES = ["python", "java", "go", "rust", ""] * 4
+
+
+def _nodes(languages: list[str] = LANGUAGES) -> list[TextNode]:
+    return [
+        TextNode(id_=str(i), text=f"{CODES[i % len(CODES)]} {i}", metadata={"language": language} if language else {})
+        for i, language in enumerate(languages)
+    ]
+
+
+def _hide_metadata(nodes: list[TextNode]) -> list[TextNode]:
+    for node in nodes:
+        node.excluded_embed_metadata_keys = ["language"]
+    return nodes
+
+
+@pytest.fixture
+def options(bert_folder: Path, adapter_folders: dict[str, Path]) -> dict[str, Any]:
+    """LoRA for Python, (IA)3 for Java, prompt tuning for Go, AdaLoRA for all else."""
+    return {
+        "model_name": str(bert_folder),
+        "adapter": adapter_folders["adalora"],
+        "adapters": {language: adapter_folders[kind] for language, kind in KINDS.items() if language},
+        "max_query_tokens": 48,  # leaves room for virtual tokens
+        "max_code_tokens": 48,
+        "precision": "fp32",
+    }
+
+
+KINDS = {"python": "lora", "java": "ia3", "go": "prompt", "": "adalora"}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_mixed_batch_equals_each_adapter_alone(
+    asynchronous: bool, options: dict[str, Any], adapter_folders: dict[str, Path]
+) -> None:
+    """PEFT's own mixed batches (``adapter_names``) give row 1 the (IA)3 vector of adapter 0, without a word."""
+    embedding = CodeEmbedding(**options)
+    nodes = _hide_metadata(_nodes())
+    out = asyncio.run(embedding.acall(nodes)) if asynchronous else embedding(nodes)
+    assert [node.node_id for node in out] == [str(i) for i in range(len(nodes))]
+    kinds = [KINDS.get(language, KINDS[""]) for language in LANGUAGES]
+    alone = {
+        kind: CodeEmbedding(**options | {"adapter": folder, "adapters": None})
+        for kind, folder in adapter_folders.items()
+    }
+    expected = [alone[kind].get_text_embedding(node.text) for kind, node in zip(kinds, nodes, strict=True)]
+    np.testing.assert_allclose([node.embedding for node in nodes], expected, atol=1e-6)
+    np.testing.assert_allclose(embedding.embed_codes([node.text for node in nodes], LANGUAGES), expected, atol=1e-6)
+    assert embedding.get_text_embedding(nodes[0].text) == pytest.approx(
+        alone["adalora"].get_text_embedding(nodes[0].text), abs=1e-6
+    )
+    for language, kind in KINDS.items():
+        one = embedding.for_language(language)
+        assert one.fingerprint == alone[kind].fingerprint == embedding.fingerprints[language]
+        assert one.to_dict() == alone[kind].to_dict()
+        assert one.get_query_embedding("q") == pytest.approx(alone[kind].get_query_embedding("q"), abs=1e-6)
+    assert embedding.embed_codes([], []).shape == (0, 32)
+
+
+def test_one_switch_a_batch(options: dict[str, Any], events: list[Any]) -> None:
+    embedding = CodeEmbedding(**options)
+    embedding(_nodes())
+    ended = [event for event in events if isinstance(event, EmbeddingEndEvent)]
+    assert [len(event.chunks) for event in ended] == [4, 4, 4, 8]  # Python, Java, Go, all else
+
+
+def test_adapters_in_an_ingestion_pipeline(options: dict[str, Any]) -> None:
+    embedding = CodeEmbedding(**options)
+    nodes = _hide_metadata(_nodes())
+    out = IngestionPipeline(transformations=[embedding]).run(nodes=nodes)
+    expected = embedding.embed_codes([node.text for node in nodes], LANGUAGES)
+    np.testing.assert_allclose([node.embedding for node in out], expected, atol=1e-6)
+
+
+def test_adapters_survive_round_trips(options: dict[str, Any]) -> None:
+    embedding = CodeEmbedding(**options)
+    rebuild, (plain,) = embedding.__reduce__()
+    expected = embedding.embed_codes(CODES[:3], ["python", "java", "c"])
+    for other in (
+        CodeEmbedding.from_dict(embedding.to_dict()),
+        CodeEmbedding.from_json(embedding.to_json()),
+        rebuild(json.loads(json.dumps(plain))),
+        copy.deepcopy(embedding),
+    ):
+        assert other.to_dict() == embedding.to_dict()
+        assert other.fingerprints == embedding.fingerprints
+        np.testing.assert_allclose(other.embed_codes(CODES[:3], ["python", "java", "c"]), expected, atol=1e-6)
+
+
+def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], bert_folder: Path) -> None:
+    bare = CodeEmbedding(str(bert_folder), max_query_tokens=48, max_code_tokens=48, precision="fp32")
+    before = {name: weight.clone() for name, weight in bare.encoder.body.named_parameters()}
+    vectors = bare.get_text_embedding_batch(CODES)
+    words = {name: weight.data_ptr() for name, weight in bare.encoder.body.named_parameters()}
+    bare_encoder = bare.encoder
+    for language, adapter in options["adapters"].items():
+        bare.use_adapter(language, adapter)
+        bare.use_adapter("", adapter)
+        for encoder in (bare.encoder, bare.for_language(language).encoder):
+            shared = {weight.data_ptr() for weight in encoder.body.parameters()}
+            assert words["embeddings.word_embeddings.weight"] in shared
+    for name, weight in bare_encoder.body.named_parameters():
+        assert torch.equal(weight, before[name])
+    np.testing.assert_array_equal(bare_encoder.encode_codes(CODES), np.float32(vectors))
+
+
+def test_two_languages_with_one_adapter_load_it_once(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    lora = adapter_folders["lora"]
+    embedding = CodeEmbedding(str(bert_folder), adapters={"c": lora, "cpp": str(lora)})
+    assert embedding.for_language("c").encoder is embedding.for_language("cpp").encoder
+    same = CodeEmbedding(str(bert_folder), adapter=lora, adapters={"c": lora})
+    assert same.fingerprint == CodeEmbedding(str(bert_folder), adapter=lora).fingerprint
+
+
+def test_hot_swap(bert_folder: Path, tmp_path: Path, adapter_folders: dict[str, Path]) -> None:
+    lora, ia3 = adapter_folders["lora"], adapter_folders["ia3"]
+    base = str(bert_folder)
+    embedding = CodeEmbedding(base, adapters={"python": lora})
+    before, kept = embedding.to_dict(), copy.deepcopy(embedding)
+    bare = CodeEmbedding(base)
+
+    embedding.use_adapter("python", ia3)
+    assert embedding.to_dict() == CodeEmbedding(base, adapters={"python": ia3}).to_dict()
+    assert kept.to_dict() == before  # a copy keeps what it had
+    embedding.use_adapter("java", str(lora))
+    embedding.use_adapter("", ia3)
+    assert embedding.to_dict() == CodeEmbedding(base, adapter=ia3, adapters={"python": ia3, "java": lora}).to_dict()
+    embedding.use_adapter("python", None)
+    embedding.use_adapter("java", None)
+    embedding.use_adapter("never named", None)
+    assert embedding.to_dict() == CodeEmbedding(base, adapter=ia3).to_dict()
+    embedding.use_adapter("", None)
+    assert embedding.to_dict() == bare.to_dict()
+    assert embedding.get_text_embedding("x y") == bare.get_text_embedding("x y")
+
+    # An adapter that was trained anew in place is read again.
+    save_adapter("lora", bert_folder, tmp_path, seed=1)
+    embedding.use_adapter("python", tmp_path)
+    first = embedding.fingerprint
+    save_adapter("lora", bert_folder, tmp_path, seed=2)
+    embedding.use_adapter("python", tmp_path)
+    assert embedding.fingerprint != first
+
+
+def test_a_refused_adapter_leaves_all_as_it_was(
+    bert_folder: Path, roberta_folder: Path, tmp_path: Path, adapter_folders: dict[str, Path]
+) -> None:
+    embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]})
+    before = (embedding.to_dict(), embedding.embed_codes(["x"], ["python"]).tolist())
+    other_base = tmp_path / "other"
+    save_adapter("lora", bert_folder, other_base)
+    trained = {"name": "someone/else", "fingerprint": "0" * 16, "pooling": "mean"}
+    (other_base / "train_config.json").write_text(json.dumps({"base": trained}))
+    other_pooling = tmp_path / "pooling"
+    save_adapter("lora", bert_folder, other_pooling)
+    trained = {"name": "x", "fingerprint": embedding.encoder.base_fingerprint, "pooling": "cls"}
+    (other_pooling / "train_config.json").write_text(json.dumps({"base": trained}))
+    for adapter, message in (
+        (other_base, r"was trained on 'someone/else' with base fingerprint 0{16}.*\(the adapter for 'java'\)"),
+        (other_pooling, "was trained for pooling 'cls'.*pass pooling='cls'"),
+        (tmp_path / "missing", "neither a folder nor a hub name.*'java'"),
+        (roberta_folder, r"holds no adapter_config\.json"),
+        ("", "must be a folder or a hub name"),
+        (adapter_folders["prompt"], "virtual ones do not fit"),
+    ):
+        for language in ("java", "python"):
+            with pytest.raises(ValueError, match=message.replace("'java'", f"'{language}'")):
+                embedding.use_adapter(language, adapter)
+        with pytest.raises(ValueError, match=message.partition(".*")[0]):
+            CodeEmbedding(str(bert_folder), adapters={"java": adapter})
+    assert (embedding.to_dict(), embedding.embed_codes(["x"], ["python"]).tolist()) == before
+
+
+@pytest.mark.parametrize("adapters", ["python", [("python", "x")], {"": "x"}, {1: "x"}, {"python": ""}, {"python": 3}])
+def test_wrong_adapters(adapters: Any, bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"adapters must map|a language must be a word|must be a folder or a hub name"):
+        CodeEmbedding(str(bert_folder), adapters=adapters)
+
+
+def test_ingestion_hash_follows_the_adapters(bert_folder: Path, tmp_path: Path) -> None:
+    one, two = (save_adapter("lora", bert_folder, tmp_path / str(seed), seed=seed) for seed in (1, 2))
+    variants = [{}, {"python": one}, {"python": two}, {"java": one}, {"python": one, "java": two}]
+    embeddings = [CodeEmbedding(str(bert_folder), adapters=adapters) for adapters in variants]
+    nodes = [TextNode(text="x", id_="1")]
+    assert len({get_transformation_hash(nodes, embedding) for embedding in embeddings}) == len(variants)
+    assert len({embedding.fingerprint for embedding in embeddings}) == len(variants)
+    assert embeddings[0].fingerprint == CodeEmbedding(str(bert_folder)).fingerprint
+    hashed = get_transformation_hash(nodes, embeddings[1])
+    save_adapter("lora", bert_folder, one, seed=3)  # trained anew in place
+    assert get_transformation_hash(nodes, CodeEmbedding(str(bert_folder), adapters={"python": one})) != hashed
+
+
+def test_a_swap_keeps_the_cached_vectors_of_other_languages(
+    bert_folder: Path, tmp_path: Path, adapter_folders: dict[str, Path]
+) -> None:
+    options = {"java": adapter_folders["lora"], "python": adapter_folders["ia3"]}
+    embedding = CodeEmbedding(str(bert_folder), adapters=options, cache_folder=tmp_path)
+    codes, languages = ["a", "b", "c"], ["java", "python", "go"]
+    embedding.embed_codes(codes, languages)
+    assert len(EmbeddingCache(tmp_path)) == 3
+    embedding.use_adapter("python", adapter_folders["adalora"])
+    embedding.embed_codes(codes, languages)
+    assert len(EmbeddingCache(tmp_path)) == 4
+
+
+def test_swaps_while_other_threads_embed(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    """Each call sees one adapter or the other, never a mixture."""
+    loras = [adapter_folders["lora"], adapter_folders["ia3"]]
+    embedding = CodeEmbedding(str(bert_folder), adapters={"python": loras[0]}, precision="fp32")
+    codes, languages = CODES[:4], ["python", "java"] * 2
+    allowed = []
+    for adapter in loras:
+        embedding.use_adapter("python", adapter)
+        allowed.append(embedding.embed_codes(codes, languages))
+    wrong: list[Any] = []
+    stop = threading.Event()
+
+    def embed() -> None:
+        while not stop.is_set():
+            vectors = embedding.embed_codes(codes, languages)
+            if min(abs(vectors - each).max() for each in allowed) > 1e-5:
+                wrong.append(vectors)
+
+    threads = [threading.Thread(target=embed) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for i in range(10):
+        embedding.use_adapter("python", loras[i % 2])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
@@ -295,6 +296,76 @@ def test_prompt_tuning_on_the_native_architectures(folder: str, request: pytest.
     together = adapted.encode_codes(CODES)
     np.testing.assert_allclose(together, np.concatenate([adapted.encode_codes([c]) for c in CODES]), atol=1e-5)
     assert together.shape[1] == adapted.dim == base.dim
+
+
+def _unmerged(base: Encoder, folder: Path) -> Encoder:
+    def attach(body: Any) -> Any:
+        return PeftModel.from_pretrained(copy.deepcopy(body), str(folder)).eval()
+
+    return base.with_body(attach)
+
+
+MERGEABLE: dict[str, list[str]] = {
+    "bert_folder": ["query", "dense"],
+    "t5_folder": ["q", "wo"],
+    "codet5p_folder": ["q", "wo"],
+    "codesage_folder": ["c_attn", "c_proj"],
+}
+
+
+@pytest.mark.parametrize("kind", ["lora", "adalora", "ia3"])
+@pytest.mark.parametrize("folder", MERGEABLE)
+def test_merged_equals_unmerged_and_the_base_stays(
+    folder: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path, targets, task = request.getfixturevalue(folder), MERGEABLE[folder], TaskType.FEATURE_EXTRACTION
+    base = Encoder.from_pretrained(path, precision="fp32")
+    before = {name: (w.data_ptr(), w.clone()) for name, w in base.body.named_parameters()}
+    vectors = base.encode_codes(CODES)
+    config: PeftConfig
+    if kind == "lora":
+        config = LoraConfig(
+            task_type=task, r=2, target_modules=targets, bias="lora_only" if "bert" in folder else "none"
+        )
+    elif kind == "adalora":
+        config = AdaLoraConfig(task_type=task, init_r=4, target_r=2, total_step=10, target_modules=targets)
+    else:
+        config = IA3Config(task_type=task, target_modules=targets, feedforward_modules=targets[1:])
+    model = get_peft_model(copy.deepcopy(base.body), config)
+    torch.manual_seed(8)
+    for name, weight in model.named_parameters():
+        if "lora_" in name or "bias" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+        elif "ia3_" in name:
+            torch.nn.init.uniform_(weight, 0.2, 1.8)
+    model.save_pretrained(tmp_path)
+
+    adapted = base.with_adapter(tmp_path)
+    assert not any("lora_" in name or "ia3_" in name for name, _ in adapted.body.named_parameters())
+    got = adapted.encode_codes(CODES)
+    assert abs(got - vectors).max() > 0.001
+    np.testing.assert_allclose(got, _unmerged(base, tmp_path).encode_codes(CODES), atol=1e-6)
+
+    for name, weight in base.body.named_parameters():
+        pointer, value = before[name]
+        assert weight.data_ptr() == pointer
+        assert torch.equal(weight, value)
+    np.testing.assert_array_equal(base.encode_codes(CODES), vectors)
+    np.testing.assert_array_equal(adapted.without_adapter().encode_codes(CODES), vectors)
+    copied = [n for n, w in adapted.body.named_parameters() if w.data_ptr() not in {p for p, _ in before.values()}]
+    changed = (*targets, "bias") if kind == "lora" and "bert" in folder else targets
+    assert copied
+    assert all(any(part in changed for part in name.split(".")) for name in copied)
+
+
+def test_bf16_adapters_are_merged_in_fp32(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    for kind in ("lora", "ia3", "prompt"):
+        options: dict[str, Any] = {"adapter": adapter_folders[kind], "max_query_tokens": 32, "max_code_tokens": 32}
+        exact = Encoder.from_pretrained(bert_folder, precision="fp32", **options)
+        rough = Encoder.from_pretrained(bert_folder, precision="bf16", **options)
+        assert {weight.dtype for weight in rough.body.parameters()} == {torch.bfloat16}
+        cosines = (exact.encode_codes(CODES) * rough.encode_codes(CODES)).sum(1)
+        assert cosines.min() > 0.99
 
 
 def test_virtual_tokens_need_room(bert_folder: Path, tmp_path: Path) -> None:

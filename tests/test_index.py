@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import save_adapter
 from llama_index.core.schema import NodeRelationship, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
@@ -189,6 +191,160 @@ def test_truncation_is_counted(tmp_path: Path, bert_folder: Path) -> None:
     (tmp_path / "short.py").write_text("x = 1\n")
     report = CodeIndex(CodeEmbedding(str(bert_folder))).update([tmp_path])
     assert report.truncated == 1
+
+
+# --- an adapter for each language ------------------------------------------------------------------------------------
+
+SOURCES = {
+    "a.py": "def read_file(path):\n    return open(path).read()\n\n\ndef add(a, b):\n    return a + b\n",
+    "B.java": "class B {\n  int add(int a, int b) { return a + b; }\n}\n",
+    "c.go": "package c\n\nfunc Add(a int, b int) int {\n\treturn a + b\n}\n",
+}
+
+
+def _vectors(index: CodeIndex) -> dict[str, list[float]]:
+    store = index.vector_store
+    assert isinstance(store, FaissStore)
+    return {node.node_id: store.vectors([node.node_id])[0].tolist() for node in index.nodes()}
+
+
+def _stores_what_each_adapter_makes(index: CodeIndex) -> None:
+    for node in index.nodes():
+        one = index.embedding.for_language(node.metadata["language"])
+        assert _vectors(index)[node.node_id] == pytest.approx(one.get_text_embedding(node.text), abs=1e-5)
+
+
+def test_nodes_are_embedded_by_their_languages_adapter(
+    bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    adapters = {"python": adapter_folders["lora"], "java": adapter_folders["ia3"], "ruby": adapter_folders["adalora"]}
+    embedding = CodeEmbedding(str(bert_folder), adapters=adapters)
+    index = CodeIndex(embedding)
+    index.update_texts(SOURCES)
+    _stores_what_each_adapter_makes(index)
+    assert [(one.fingerprint, languages) for one, languages in index.partitions()] == [
+        (embedding.fingerprints[""], ["go"]),
+        (embedding.fingerprints["java"], ["java"]),
+        (embedding.fingerprints["python"], ["python"]),
+    ]
+    assert [languages for _, languages in index.partitions(["java", "cobol"])] == [["java"]]
+
+    index.save(tmp_path / "index")
+    manifest = read_manifest(tmp_path / "index")
+    assert manifest["fingerprint"] == embedding.fingerprint
+    assert manifest["adapters"] == {k: v for k, v in embedding.fingerprints.items() if k}
+    again = CodeIndex.load(tmp_path / "index")
+    assert again.embedding.to_dict() == embedding.to_dict()
+    assert _vectors(again) == _vectors(index)
+    assert again.update_texts(SOURCES).embedded == 0
+
+
+def test_an_index_names_the_language_whose_adapter_is_another(
+    bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    adapters = {"python": save_adapter("lora", bert_folder, tmp_path / "python"), "java": adapter_folders["ia3"]}
+    index = CodeIndex(CodeEmbedding(str(bert_folder), adapters=adapters))
+    index.update_texts(SOURCES)
+    index.save(tmp_path / "index")
+    for other, named in (
+        ({"python": adapter_folders["ia3"], "java": adapter_folders["ia3"]}, r"\(another adapter for python\)"),
+        ({"python": tmp_path / "python"}, r"\(another adapter for java\)"),
+        ({}, r"\(another adapter for java, python\)"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            CodeIndex.load(tmp_path / "index", embedding=CodeEmbedding(str(bert_folder), adapters=other))
+    save_adapter("lora", bert_folder, tmp_path / "python", seed=9)  # trained anew in place
+    with pytest.raises(ValueError, match=r"fingerprint .* \(another adapter for python\); rebuild it with"):
+        CodeIndex.load(tmp_path / "index")
+    shutil.rmtree(tmp_path / "python")
+    with pytest.raises(ValueError, match=r"unknown adapter .*'python'"):
+        CodeIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_update_after_a_swap_embeds_that_language_alone(
+    loaded: bool, bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    index = CodeIndex(CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]}))
+    index.update_texts(SOURCES)
+    if loaded:
+        index.save(tmp_path)
+        index = CodeIndex.load(tmp_path)
+    before, made_by = _vectors(index), index.embedding.fingerprint
+    query = "return a + b"
+    hits = [(hit.node_id, hit.score) for hit in CodeRetriever(index, mode="dense").retrieve(query)]
+    index.embedding.use_adapter("python", adapter_folders["ia3"])
+    # Until the update it is searched by the adapters that made its vectors, and saved with them.
+    assert [(hit.node_id, hit.score) for hit in CodeRetriever(index, mode="dense").retrieve(query)] == hits
+    index.save(tmp_path)
+    assert read_manifest(tmp_path)["fingerprint"] == made_by
+
+    report = index.update_texts(SOURCES)
+    assert (report.added, report.removed, report.embedded) == (0, 0, index.languages["python"])
+    _stores_what_each_adapter_makes(index)
+    after = _vectors(index)
+    same = {node_id for node_id in before if before[node_id] == after[node_id]}
+    assert same == {node.node_id for node in index.nodes() if node.metadata["language"] != "python"}
+    index.save(tmp_path)
+    assert _vectors(CodeIndex.load(tmp_path)) == after
+
+    index.embedding.use_adapter("java", adapter_folders["ia3"])  # a swap and a changed file at once
+    changed = SOURCES | {"c.go": SOURCES["c.go"].replace("Add", "Sum")}
+    report = index.update_texts(changed)
+    assert report.embedded == index.languages["java"] + 1
+    _stores_what_each_adapter_makes(index)
+    index.embedding.use_adapter("", adapter_folders["ia3"])  # what Python and Java have already
+    assert index.update_texts(changed).embedded == index.languages["go"]
+    assert len(index.partitions()) == 1
+
+
+def test_a_node_given_another_language_is_embedded_anew(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]})
+    index = CodeIndex(embedding)
+    for language, embedded in (("c", 1), ("python", 1), ("python", 0), ("go", 1), ("rust", 0)):
+        report = index.update_nodes([TextNode(id_="a", text="x + y", metadata={"language": language})])
+        assert report.embedded == embedded
+        assert _vectors(index)["a"] == pytest.approx(embedding.embed_codes(["x + y"], [language])[0].tolist(), abs=1e-5)
+    same_text = [TextNode(id_=i, text="x + y", metadata={"language": i}) for i in ("go", "python")]
+    assert index.update_nodes(same_text).embedded == 1
+    _stores_what_each_adapter_makes(index)
+
+
+@pytest.mark.parametrize("store", [FaissStore(32), FaissStore(32, exact_limit=40), SimpleVectorStore()])
+def test_search_among_languages(store: BasePydanticVectorStore, embedding: CodeEmbedding) -> None:
+    """Exactly the ranking over all, with the others taken out; in any vector store."""
+    index = CodeIndex(embedding, vector_store=store)
+    languages = ["python", "java", "go"]
+    nodes = [
+        TextNode(id_=f"{i}", text=f"return {i} + {i % 7}", metadata={"language": languages[min(i % 20, 2)]})
+        for i in range(60)
+    ]
+    index.update_nodes(nodes)
+    query = embedding.get_query_embedding("return 4 + 4")
+    everything = index.search_vectors(query, top_k=60)
+    for wanted in (["python"], ["java"], ["python", "java"], ["cobol"], languages):
+        among = [hit for hit in everything if index.node(hit[0]).metadata["language"] in wanted]
+        for top_k in (1, 2, 5, 60):
+            got = index.search_vectors(query, top_k=top_k, languages=wanted)
+            assert len(got) == min(top_k, len(among)) or not getattr(store, "is_exact", True)
+            if getattr(store, "is_exact", True):
+                assert [node_id for node_id, _ in got] == [node_id for node_id, _ in among[:top_k]]
+            assert all(index.node(node_id).metadata["language"] in wanted for node_id, _ in got)
+    everything = index.search_words("return 4", top_k=60)
+    among = [hit for hit in everything if index.node(hit[0]).metadata["language"] == "java"]
+    assert index.search_words("return 4", top_k=2, languages=["java"]) == among[:2]
+
+
+def test_adapters_with_another_vector_store(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]})
+    indexes = [CodeIndex(embedding), CodeIndex(embedding, vector_store=SimpleVectorStore())]
+    for swap in (None, adapter_folders["ia3"]):
+        embedding.use_adapter("java", swap)
+        for index in indexes:
+            index.update_texts(SOURCES)
+        hits = [CodeRetriever(index, mode="dense", top_k=3).retrieve("add two numbers") for index in indexes]
+        assert [hit.node_id for hit in hits[0]] == [hit.node_id for hit in hits[1]]
+        assert [hit.score for hit in hits[0]] == [hit.score for hit in hits[1]]
 
 
 # --- damage, other models, other processes ---------------------------------------------------------------------------

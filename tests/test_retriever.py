@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.retriever import reciprocal_rank_fusion
@@ -85,3 +86,91 @@ def test_odd_queries(index: CodeIndex) -> None:
     for query in ("", "漢字 \ud800", "x " * 50_000):
         assert len(CodeRetriever(index, mode="dense").retrieve(query)) == 5
         CodeRetriever(index).retrieve(query)
+
+
+# --- an adapter for each language ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(bert_folder: Path, adapter_folders: dict[str, Path]) -> CodeIndex:
+    """Python by LoRA, Java and Kotlin by (IA)3, Go by the bare base; Ruby has an adapter and no nodes."""
+    ia3 = adapter_folders["ia3"]
+    adapters = {"python": adapter_folders["lora"], "java": ia3, "kotlin": ia3, "ruby": adapter_folders["adalora"]}
+    index = CodeIndex(CodeEmbedding(str(bert_folder), adapters=adapters, precision="fp32"))
+    texts = ["def readFile(path): pass", "def write_file(path): pass", "add(a, b): return a + b", "x = 1", "y = 2"]
+    index.update_nodes(
+        [
+            TextNode(id_=f"{language}{i}", text=text, metadata={"path": "p", "language": language})
+            for language in ("python", "java", "kotlin", "go")
+            for i, text in enumerate(texts)
+        ]
+    )
+    return index
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("mode", ["dense", "fused", "bm25"])
+def test_the_query_is_embedded_once_by_each_adapter_in_use(mode: Any, asynchronous: bool, mixed: CodeIndex) -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    mixed.embedding.callback_manager = CallbackManager([debug])
+    retriever = CodeRetriever(mixed, mode=mode)
+    hits = asyncio.run(retriever.aretrieve("add")) if asynchronous else retriever.retrieve("add")
+    assert hits
+    assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == (0 if mode == "bm25" else 3)
+    only = CodeRetriever(mixed, mode=mode, languages=["java", "kotlin", "ruby"])
+    assert {hit.node.metadata["language"] for hit in only.retrieve("add")} == {"java", "kotlin"}
+    assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == (0 if mode == "bm25" else 4)
+
+
+def test_partitions_are_fused_by_rank(mixed: CodeIndex) -> None:
+    query = "add two numbers"
+    dense = []
+    for embedding, languages in mixed.partitions():
+        vector = embedding.get_query_embedding(query)
+        everything = mixed.vector_store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=20))
+        pairs = zip(everything.ids or [], everything.similarities or [], strict=True)
+        dense.append([(i, s) for i, s in pairs if mixed.node(i).metadata["language"] in languages])
+    cosines = {node_id: score for ranking in dense for node_id, score in ranking}
+    rank = {node_id: place for ranking in dense for place, (node_id, _) in enumerate(ranking, start=1)}
+    hits = CodeRetriever(mixed, mode="dense", top_k=20).retrieve(query)
+    assert [hit.node_id for hit in hits] == sorted(rank, key=lambda i: (rank[i], -cosines[i], i))
+    assert [hit.score for hit in hits] == pytest.approx([6 / (5 + rank[hit.node_id]) for hit in hits])
+    assert {hit.node.metadata["language"] for hit in hits[:3]} >= {"python", "go"}
+
+    words = {node_id: place for place, (node_id, _) in enumerate(mixed.search_words(query, top_k=100), start=1)}
+    for hit in CodeRetriever(mixed, top_k=20).retrieve(query):
+        bm25 = 0.25 / (5 + words[hit.node_id]) if hit.node_id in words else 0.0
+        assert hit.score == pytest.approx(6 * (0.75 / (5 + rank[hit.node_id]) + bm25))
+
+
+def test_what_only_the_right_adapter_ranks_first(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    """A query equal to a code has cosine 1 with it when both come from one adapter, and not when they do not."""
+    embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]}, precision="fp32")
+    index = CodeIndex(embedding)
+    texts = [f"{word} ( {number} )" for number, word in enumerate(["file", "read", "add", "numbers", "line", "return"])]
+    index.update_nodes([TextNode(id_=text, text=text, metadata={"language": "python"}) for text in texts])
+    wrong = 0
+    for text in texts:
+        hit = CodeRetriever(index, mode="dense", top_k=1).retrieve(text)[0]
+        assert (hit.node_id, hit.score) == (text, pytest.approx(1.0, abs=1e-5))
+        by_default = embedding.get_query_embedding(text)
+        wrong += index.search_vectors(by_default, top_k=1)[0][0] != text
+    assert wrong > 0
+
+
+def test_a_given_embedding_needs_one_adapter(mixed: CodeIndex) -> None:
+    vector = mixed.vector_store.vectors(["python3"])[0].tolist()  # type: ignore[attr-defined]
+    bundle = QueryBundle("add two numbers", embedding=vector)
+    one = CodeRetriever(mixed, mode="dense", top_k=1, languages=["python"]).retrieve(bundle)[0]
+    assert (one.node_id, one.score) == ("python3", pytest.approx(1.0, abs=1e-5))
+    retriever = CodeRetriever(mixed, mode="dense")
+    hits = [retriever.retrieve(asked) for asked in (bundle, QueryBundle("add two numbers"))]
+    assert [(hit.node_id, hit.score) for hit in hits[0]] == [(hit.node_id, hit.score) for hit in hits[1]]
+
+
+def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
+    assert CodeRetriever(mixed, languages=[]).retrieve("add") == []
+    assert CodeRetriever(index, languages=["python"]).retrieve("add") == []  # its nodes name no language
+    assert len(CodeRetriever(index, languages=[""]).retrieve("add")) == 5
+    with pytest.raises(ValueError, match="languages must be several names"):
+        CodeRetriever(mixed, languages="python")
