@@ -499,6 +499,72 @@ def _definition(item: Item, parsed: Parsed) -> Definition:
     )
 
 
+_WRAPPERS = ("{}", "class X {{\n{}\n}}", "<?php\n{}", "<?php\nclass X {{\n{}\n}}")  # a method alone is no program
+
+
+def without_signature_and_returns(source: str, language: str) -> str:
+    """Return the body of the first function of ``source``, dedented and without return statements.
+
+    Empty if there is no such function, it cannot be parsed, its body is an expression, or nothing else is in it.
+
+    >>> without_signature_and_returns("def f(x):\\n    y = x + 1\\n    return y", "python")
+    'y = x + 1'
+    """
+    known_language(language)
+    is_php = language == "php" and "<?" not in source
+    best: tuple[tree_sitter.Node, bytes] | None = None
+    for wrapper in _WRAPPERS[2:] if is_php else _WRAPPERS[:2]:
+        if language in ("python", "ruby", "go", "c", "rust") and wrapper != "{}":
+            continue
+        wrapped = wrapper.format(source)
+        parsed = parse(wrapped, language)
+        functions = [] if parsed is None else [item for item in _descendants(parsed.top) if item.kind != "class"]
+        body = _body(functions[0].node) if functions else None
+        if parsed is None or body is None:
+            continue
+        if best is None or not parsed.root.has_error:
+            best = body, wrapped.encode(errors="replace")
+        if not parsed.root.has_error:
+            break
+    return "" if best is None else _without_returns(*best)
+
+
+def _body(node: tree_sitter.Node) -> tree_sitter.Node | None:
+    """Return the block that is the body of the function in ``node``, the nearest to it."""
+    level = [node]
+    while level:
+        for each in level:
+            body = each.child_by_field_name("body")
+            if body is not None:
+                is_block = body.type in ("block", "body_statement") or _text(body).startswith("{")
+                return body if is_block else None
+        level = [child for each in level for child in each.named_children]
+    return None
+
+
+def _without_returns(body: tree_sitter.Node, raw: bytes) -> str:
+    start, end = body.start_byte, body.end_byte
+    if raw[start : start + 1] == b"{":
+        start, end = start + 1, end - 1
+    cuts: list[tuple[int, int]] = []
+    stack = [body]
+    while stack:
+        node = stack.pop()
+        if node.is_named and node.type in ("return_statement", "return_expression", "return"):
+            whole = node.parent if node.parent is not None and node.parent.type == "expression_statement" else node
+            cuts.append((whole.start_byte, whole.end_byte))
+        else:
+            stack.extend(node.children)
+    text = b" " * body.start_point.column if raw[start : start + 1] not in (b"\n", b"\r") else b""
+    for first, last in sorted(cuts):
+        text += raw[start:first] + b"\0"  # marks the lines of which something was taken
+        start = last
+    lines = (text + raw[start:end]).decode(errors="replace").split("\n")
+    kept = [line.replace("\0", "").rstrip() for line in lines if "\0" not in line or line.strip("\0 \t\r;")]
+    code = inspect.cleandoc("\n" + "\n".join(kept)).strip()
+    return code if re.search(r"\w", code) else ""
+
+
 def _without_statement(item: Item, statement: tree_sitter.Node, parsed: Parsed) -> list[str]:
     """Return the lines of a Python definition without its docstring, or with ``pass`` for it if it is the body."""
     first, last = statement.start_point.row, statement.end_point.row

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import random
+import re
+import textwrap
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.syntax import LANGUAGES, definitions, without_signature_and_returns
+from llamaindex_code_retrieval.training.comments import summary
 
 _TEXTS = ("language", "repository", "path", "license")
 _LISTS = ("negatives", "negative_queries")
@@ -104,3 +116,278 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
         **{name: row[name] for name in ("query", "code", *_TEXTS) if name in row},
         **{name: tuple(row[name]) for name in _LISTS if name in row},
     )
+
+
+# --- sets of pairs from elsewhere ------------------------------------------------------------------------------------
+
+
+def load_pairs(source: str) -> list[Pair]:
+    """Read pairs from wherever ``source`` says.
+
+    - a ``.jsonl`` or ``.jsonl.gz`` file: ours, or CodeSearchNet's, known by its fields;
+    - a folder in BEIR's layout, or the name of one in ``$CODE_RETRIEVAL_DATA``: its split ``train``, or the split that
+      stands behind a colon, as in ``cosqa:dev``;
+    - ``hf:org/name`` or ``hf:org/name:split``: a data set of the Hugging Face hub, read by ``datasets``.
+
+    Raises:
+        FileNotFoundError: there is no such file, folder or split.
+        ValueError: what is there is not laid out as above, or holds no pair.
+        ImportError: a hub data set without the package ``datasets``.
+    """
+    if source.startswith("hf:"):
+        return _hub_pairs(source.removeprefix("hf:"))
+    if source.endswith((".jsonl", ".jsonl.gz")):
+        pairs = [pair for where, row in _rows(Path(source)) if (pair := _any_pair(row, where)) is not None]
+        if not pairs:
+            raise ValueError(f"{source} has no row with both a description and a code; name a file with some")
+        return pairs
+    name, colon, split = source.rpartition(":")
+    if not colon or Path(source).is_dir():
+        name, split = source, "train"
+    folder = Path(name)
+    data = os.environ.get("CODE_RETRIEVAL_DATA")
+    if not folder.is_dir() and data and Path(data, name).is_dir():
+        folder = Path(data, name)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{name} is no folder, nor one in CODE_RETRIEVAL_DATA ({data or 'not set'}); name a .jsonl file, a folder "
+            "with corpus.jsonl, queries.jsonl and qrels/, or hf:org/name"
+        )
+    return _beir_pairs(folder, split)
+
+
+_DESCRIPTIONS = ("query", "docstring", "func_documentation_string", "docstring_tokens", "func_documentation_tokens")
+_CODES = ("code", "func_code_string", "code_tokens", "func_code_tokens")
+
+
+def _any_pair(row: dict[str, Any], where: str) -> Pair | None:
+    """Return a row of ours or of CodeSearchNet's as a pair, ``None`` where its description or code is empty."""
+    if "query" in row and "func_name" not in row:
+        return _pair(row, where)
+    description_name = next((name for name in _DESCRIPTIONS if name in row), None)
+    code_name = next((name for name in _CODES if name in row), None)
+    if description_name is None or code_name is None:
+        raise ValueError(
+            f"{where} has the fields {', '.join(row) or 'none'}; a pair needs query and code, or CodeSearchNet's "
+            "docstring and code"
+        )
+    texts = []
+    for name in (description_name, code_name):
+        value = row[name]
+        if isinstance(value, list) and all(isinstance(token, str) for token in value):
+            value = " ".join(value)
+        if not isinstance(value, str):
+            raise ValueError(f"{where} has the {name} {value!r:.80}; it must be a string or a list of tokens")
+        texts.append(value)
+    description, code = texts
+    language = str(row.get("language") or "").lower()
+    query = summary(description) or " ".join(description.split("\n\n")[0].split())
+    if language == "python" and (found := definitions(code, "python")):
+        code = textwrap.dedent(found[0].code_without_docstring)
+    if not query.strip() or not code.strip():
+        return None
+    return Pair(
+        query=query,
+        code=code,
+        language=language,
+        repository=str(row.get("repo") or row.get("repository_name") or ""),
+        path=str(row.get("path") or row.get("func_path_in_repository") or ""),
+    )
+
+
+def _beir_pairs(folder: Path, split: str) -> list[Pair]:
+    qrels = folder / "qrels" / f"{split}.tsv"
+    if not qrels.is_file():
+        splits = ", ".join(sorted(file.stem for file in qrels.parent.glob("*.tsv"))) or "none"
+        raise FileNotFoundError(f"{folder} has no split {split!r} ({qrels} is missing); splits there: {splits}")
+    codes = _texts(folder / "corpus.jsonl")
+    queries = _texts(folder / "queries.jsonl")
+    positive: list[tuple[str, str]] = []
+    rejected_codes: dict[str, list[str]] = {}
+    rejected_queries: dict[str, list[str]] = {}
+    for number, line in enumerate(qrels.read_text(encoding="utf-8").splitlines(), start=1):
+        if number == 1 or not line.strip():
+            continue
+        fields = line.split("\t")
+        if len(fields) != 3 or not fields[2].removeprefix("-").isdecimal():
+            raise ValueError(
+                f"{qrels}, line {number} is {line!r:.80}; it must be query-id, corpus-id and a whole score"
+            )
+        query, code, score = fields
+        for id_, known, name in ((query, queries, "queries.jsonl"), (code, codes, "corpus.jsonl")):
+            if id_ not in known:
+                raise ValueError(f"{qrels}, line {number} judges {id_!r}, which {name} lacks; add or remove it")
+        if int(score) > 0:
+            positive.append((query, code))
+        else:
+            rejected_codes.setdefault(query, []).append(codes[code][0])
+            rejected_queries.setdefault(code, []).append(queries[query][0])
+    if not positive:
+        raise ValueError(f"{qrels} names no code that answers a query (score over 0), so there is no pair")
+    pairs = []
+    for query, code in positive:
+        text, language = codes[code]
+        pairs.append(
+            Pair(
+                query=queries[query][0],
+                code=text,
+                language=language,
+                negatives=tuple(rejected_codes.get(query, ())),
+                negative_queries=tuple(rejected_queries.pop(code, ())),  # on the code's first pair only: no doubles
+            )
+        )
+    return pairs
+
+
+def _texts(file: Path) -> dict[str, tuple[str, str]]:
+    """Return id -> text and language."""
+    texts: dict[str, tuple[str, str]] = {}
+    for where, row in _rows(file):
+        id_, text, language = row.get("_id"), row.get("text"), row.get("language", "")
+        if not isinstance(id_, str) or not isinstance(text, str) or not isinstance(language, str):
+            raise ValueError(f"{where} is {row!r:.80}; _id, text and, if given, language must be strings")
+        if id_ in texts:
+            raise ValueError(f"{where} gives the id {id_!r} a second time; ids must differ")
+        texts[id_] = text, language
+    return texts
+
+
+def _hub_pairs(source: str) -> list[Pair]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "reading hf: data sets needs `datasets`; pip install 'llamaindex-code-retrieval[train]'"
+        ) from error
+    name, colon, split = source.rpartition(":")
+    if not colon:
+        name, split = source, "train"
+    try:
+        rows = datasets.load_dataset(name, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"hf:{source} cannot be read ({type(error).__name__}: {error}); is the name right, has it the split "
+            f"{split!r}, and can the hub be reached? A .jsonl file of the same rows works without it"
+        ) from error
+    pairs = [_any_pair(dict(row), f"hf:{source}, row {number}") for number, row in enumerate(rows, start=1)]
+    found = [pair for pair in pairs if pair is not None]
+    if not found:
+        raise ValueError(f"hf:{source} has no row with both a description and a code")
+    return found
+
+
+# --- splitting and varying -------------------------------------------------------------------------------------------
+
+
+def split_by_repository(
+    pairs: Sequence[Pair], *, held_out: float = 0.1, seed: int = 0
+) -> tuple[list[Pair], list[Pair]]:
+    """Return training pairs and held-out pairs, in their order, with no repository on both sides.
+
+    Which repositories are held out depends on ``seed`` and their names alone, up to the share. Where all pairs are of
+    one repository, whole files of it are held out instead. A pair without a repository goes with its file, and without
+    a path with the pairs of the same code.
+
+    Raises:
+        ValueError: ``held_out`` is no share, or everything is of one repository and file.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
+    single = len({pair.repository for pair in pairs}) == 1
+
+    def group(pair: Pair) -> str:
+        if pair.repository and not single:
+            return f"repository {pair.repository}"
+        return f"path {pair.path}" if pair.path else f"code {pair.code}"
+
+    sizes = Counter(map(group, pairs))
+    if len(sizes) < 2:
+        raise ValueError(
+            f"{len(pairs)} pairs of {len(sizes)} repository, file or code cannot be split; add pairs of another one"
+        )
+    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="replace")).digest())
+    wanted = held_out * len(pairs)
+    chosen: set[str] = set()
+    total = 0
+    for name in order:
+        # a group that ends farther above the share than it started below would make it worse
+        if total < wanted and abs(total + sizes[name] - wanted) <= wanted - total:
+            chosen.add(name)
+            total += sizes[name]
+    if not chosen:
+        chosen.add(min(order, key=lambda name: sizes[name]))
+    sides = [(pair, group(pair) in chosen) for pair in pairs]
+    return [pair for pair, is_out in sides if not is_out], [pair for pair, is_out in sides if is_out]
+
+
+def hard_positive(code: str, language: str) -> str:
+    """Return ``code`` without its signature and return statements (CodeSage, Zhang et al. 2024, section 3.2).
+
+    What cannot be parsed, or would be empty, is returned as it is.
+    """
+    return (without_signature_and_returns(code, language) if language in LANGUAGES else "") or code
+
+
+def rewrite_query(query: str, rng: random.Random) -> str:
+    """Delete, copy or switch one random word (CoCLR, Huang et al. 2021); the only word of a query is copied."""
+    words = query.split()
+    if not words:
+        return query
+    place = rng.randrange(len(words))
+    match rng.choice(("delete", "copy", "switch")) if len(words) > 1 else "copy":
+        case "delete":
+            del words[place]
+        case "copy":
+            words.insert(place, words[place])
+        case _:
+            other = rng.choice([each for each in range(len(words)) if each != place])
+            words[place], words[other] = words[other], words[place]
+    return " ".join(words)
+
+
+def near_duplicate_clusters(codes: Sequence[str], *, threshold: float = 0.8) -> list[int]:
+    """Return a cluster number for each code: those joined by a chain of near-duplicates share one.
+
+    Near-duplicates have a Jaccard similarity of ``threshold`` between their sets of five successive tokens; white space
+    does not count. MinHash finds the candidates (64 permutations), the sets themselves decide.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be over 0 and at most 1, got {threshold}")
+    tokens = [tuple(_TOKEN.findall(code)) for code in codes]
+    first = {each: place for place, each in reversed(list(enumerate(tokens)))}
+    parent = [first[each] for each in tokens]
+    distinct = sorted(set(parent))
+    shingles = {place: _shingles(tokens[place]) for place in distinct}
+    # weights: a missed candidate is lost, a wrong one only costs a comparison
+    index = MinHashLSH(threshold=min(threshold, 0.99), num_perm=64, weights=(0.2, 0.8))
+    sketches = MinHash.generator(shingles.values(), num_perm=64, hashfunc=int)
+
+    def find(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    for place, sketch in zip(distinct, sketches, strict=True):
+        for other in index.query(sketch):
+            one, two = find(place), find(other)
+            if one != two and _jaccard(shingles[place], shingles[other]) >= threshold:
+                parent[max(one, two)] = min(one, two)
+        index.insert(place, sketch, check_duplication=False)
+    return [find(place) for place in range(len(codes))]
+
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def _shingles(tokens: Sequence[str]) -> NDArray[np.uint32]:
+    """Return the sorted hashes of every five successive tokens, or of all of them where they are fewer."""
+    runs = zip(*(tokens[skip:] for skip in range(5)), strict=False) if len(tokens) > 5 else [tokens]
+    hashes = [zlib.crc32(" ".join(run).encode(errors="replace")) for run in runs]
+    return np.unique(np.array(hashes, dtype=np.uint32))
+
+
+def _jaccard(one: NDArray[np.uint32], two: NDArray[np.uint32]) -> float:
+    common = len(np.intersect1d(one, two, assume_unique=True))
+    return common / (len(one) + len(two) - common)
