@@ -100,7 +100,7 @@ def why_not_asked(query: str) -> str | None:
 
     The rules are those of CodeSearchNet (Husain et al. 2019) and CodeXGLUE (Lu et al. 2021), and a little more.
 
-    >>> why_not_asked("Read a file line by line."), why_not_asked("Reads."), why_not_asked("Gibt die Summe und das Ziel")
+    >>> why_not_asked("Read a file line by line."), why_not_asked("Reads."), why_not_asked("Die Summe und das Ziel")
     (None, 'description under 3 words', 'description not in English')
     """
     words = re.findall(r"[^\W_]\w*", query)

@@ -11,7 +11,7 @@ import re
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.syntax import LANGUAGES, definitions, without_signature_and_returns
-from llamaindex_code_retrieval.training.comments import summary
+from llamaindex_code_retrieval.sources import Skips, walk
+from llamaindex_code_retrieval.syntax import (
+    LANGUAGES,
+    definitions,
+    known_language,
+    language_of,
+    without_signature_and_returns,
+)
+from llamaindex_code_retrieval.training.comments import summary, why_not_asked
+from llamaindex_code_retrieval.training.licenses import is_permissive, license_of_header
+from llamaindex_code_retrieval.training.mining import Source, why_not_answer, why_not_mined
 
 _TEXTS = ("language", "repository", "path", "license")
 _LISTS = ("negatives", "negative_queries")
@@ -274,6 +283,114 @@ def _hub_pairs(source: str) -> list[Pair]:
     if not found:
         raise ValueError(f"hf:{source} has no row with both a description and a code")
     return found
+
+
+# --- mining -----------------------------------------------------------------------------------------------------------
+
+
+MAX_SAME_QUERY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MineReport:
+    """What was mined. ``dropped`` counts documented functions and ``skipped`` files, by reason."""
+
+    pairs: list[Pair]
+    files: int  # that were parsed
+    functions: int  # functions and methods in them that have a doc comment
+    dropped: dict[str, int]
+    skipped: dict[str, int]
+
+
+def mine(
+    roots: Sequence[Path],
+    *,
+    languages: Collection[str] | None = None,
+    permissive_only: bool = False,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> MineReport:
+    """Make pairs of the documented functions and methods under ``roots``: folders, checkouts or not.
+
+    The query is the first paragraph of the doc comment in plain words, the code the function without it. The filters
+    are CodeSearchNet's (Husain et al. 2019, arXiv:1909.09436): nothing short, standard, generated or of a test. Of
+    near-duplicates the first is kept (Allamanis 2019, arXiv:1812.06469), and a description that one repository gives
+    to more than three functions is left out. A folder of installed packages, one that holds ``*.dist-info``, counts as
+    a repository for each package. ``on_progress`` is called with a stage, what is done of it and its total.
+
+    Raises:
+        ValueError: an unknown language, or a root that is no folder.
+    """
+    wanted = None if languages is None else {known_language(language) for language in languages}
+    skips = Skips()
+    dropped: Counter[str] = Counter()
+    found: list[Pair] = []
+    files = functions = 0
+    for root in roots:
+        source = Source(root)
+        listed = list(walk(root, skips))
+        for done, file in enumerate(listed, start=1):
+            if on_progress is not None:
+                on_progress(f"mining {root.name or root}", done, len(listed))
+            language = language_of(file.path)
+            if language is None or (wanted is not None and language not in wanted):
+                skips.reasons["another language"] += 1
+                continue
+            reason = why_not_mined(file)
+            if reason is not None:
+                skips.reasons[reason] += 1
+                continue
+            license_ = license_of_header(file.text) or source.license_of(file.path)
+            if permissive_only and not is_permissive(license_):
+                skips.reasons["licence not permissive"] += 1
+                continue
+            files += 1
+            repository = source.repository_of(file.path)
+            for definition in definitions(file.text, language):
+                if definition.kind == "class" or not definition.docstring:
+                    continue
+                functions += 1
+                query = summary(definition.docstring)
+                code = textwrap.dedent(definition.code_without_docstring).strip("\n")
+                reason = why_not_asked(query) or why_not_answer(definition, code)
+                if reason is not None:
+                    dropped[reason] += 1
+                    continue
+                pair = Pair(
+                    query=query,
+                    code=code,
+                    language=language,
+                    repository=repository,
+                    path=file.path,
+                    license=license_,
+                )
+                found.append(pair)
+    return MineReport(
+        pairs=_distinct(found, dropped, on_progress),
+        files=files,
+        functions=functions,
+        dropped=dict(dropped.most_common()),
+        skipped=dict(skips.reasons.most_common()),
+    )
+
+
+def _distinct(
+    pairs: Sequence[Pair], dropped: Counter[str], on_progress: Callable[[str, int, int], None] | None
+) -> list[Pair]:
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        first.setdefault(" ".join(pair.code.split()), pair)
+    dropped["same code as another"] += len(pairs) - len(first)
+    times = Counter((pair.repository, pair.query.lower()) for pair in first.values())
+    single = [pair for pair in first.values() if times[pair.repository, pair.query.lower()] <= MAX_SAME_QUERY]
+    dropped[f"description of over {MAX_SAME_QUERY} functions"] += len(first) - len(single)
+    if on_progress is not None:
+        on_progress("near-duplicates", 0, len(single))
+    clusters = near_duplicate_clusters([pair.code for pair in single])
+    kept = [pair for place, pair in enumerate(single) if clusters[place] == place]
+    dropped["near-duplicate of another"] += len(single) - len(kept)
+    if on_progress is not None:
+        on_progress("near-duplicates", len(single), len(single))
+    return kept
 
 
 # --- splitting and varying -------------------------------------------------------------------------------------------
