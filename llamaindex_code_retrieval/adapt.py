@@ -26,7 +26,7 @@ from llamaindex_code_retrieval.training.records import save_run
 VALIDATION_QUERIES = 300
 VALIDATION_OTHERS = 500
 
-Progress = Callable[[str, int, int], object]
+Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 

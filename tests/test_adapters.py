@@ -214,7 +214,7 @@ def test_adapters_of_another_base_or_pooling_are_refused(
     assert encoder.with_adapter(tmp_path).adapter == tmp_path
     longer = Encoder.from_pretrained(bert_folder, precision="fp32", max_code_tokens=16)
     assert longer.with_adapter(tmp_path).fingerprint != encoder.with_adapter(tmp_path).fingerprint
-    with pytest.raises(ValueError, match="trained for pooling 'mean'.*pass pooling='mean'"):
+    with pytest.raises(ValueError, match=r"trained for pooling 'mean'.*pass pooling='mean'"):
         Encoder.from_pretrained(bert_folder, pooling="cls").with_adapter(tmp_path)
     with pytest.raises(ValueError, match="was trained on 'mine' with base fingerprint"):
         _encoder(roberta_folder).with_adapter(tmp_path)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from test_contrastive import *
+from test_contrastive import AdapterConfig, PAIRS, QUICK, contrastive, replace, train_adapter, _encoder, _weights
 config = replace(QUICK, batch_size=32, forward_tokens=64, grad_cache=sys.argv[4] == "cache")
 result = train_adapter(_encoder(Path(sys.argv[2])), PAIRS, AdapterConfig(), config)
 if contrastive.PartialState().is_main_process:
@@ -341,7 +342,7 @@ def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
     result = train_adapter(_encoder(bert_folder), PAIRS, adapter, config)
     ranks = [entry["mean_rank"] for entry in result.history]
     assert ranks[0] == 4.0
-    assert all(later <= earlier for earlier, later in zip(ranks, ranks[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(ranks))
     assert ranks[-1] == pytest.approx(2.0, abs=1e-6)
     values = [p for name, p in result.encoder.body.named_parameters() if "lora_E" in name]
     left = [int((p != 0).sum()) for p in values]

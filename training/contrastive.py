@@ -8,10 +8,13 @@ import logging
 import math
 import random
 import resource
+import signal
 import sys
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -400,28 +403,40 @@ class _Run:
     def go(self, validate: Validate | None) -> None:
         self._started = time.perf_counter() - self.at.seconds
         if self.at.step == 0:
-            self._validate(validate)
+            self._validate(validate, [])
         every = self.config.validate_steps or max(1, self.at.total // 5)
-        try:
+        with _deferred_interrupt() as interrupt:
             while self.at.step < self.at.total and not self._out_of_patience():
                 if self.config.hard_negatives and self.at.step % self.config.refresh_steps == 0:
                     self._mine()
-                facts = self._step(self.batches.next())
+                epoch, waiting = self.batches.epoch, self.batches.waiting.copy()
+                try:
+                    facts = self._step(self.batches.next())
+                except FloatingPointError:
+                    self.batches.epoch, self.batches.waiting = epoch, waiting
+                    self.save()
+                    raise
                 self.at.step += 1
                 self.at.seconds = time.perf_counter() - self._started
-                self.at.history.append({"step": self.at.step, **facts, "seconds": round(self.at.seconds, 2)})
-                if self.on_step is not None:
-                    self.on_step(self.at.step, self.at.total, self.at.history[-1])
+                self._log({"step": self.at.step, **facts, "seconds": round(self.at.seconds, 2)}, interrupt)
                 self._fit_into_time()
                 if self.at.step % every == 0 or self.at.step == self.at.total:
-                    self._validate(validate)
-                if self.at.step % self.config.save_steps == 0 and self.at.step < self.at.total:
+                    self._validate(validate, interrupt)
+                if interrupt or self.at.step % self.config.save_steps == 0:
                     self.save()
-        except (KeyboardInterrupt, FloatingPointError):
-            self.save()
-            raise
+                if interrupt:
+                    raise KeyboardInterrupt
         if validate is None:
             self._keep_best(-math.inf)
+        self.save()
+
+    def _log(self, entry: dict[str, Any], interrupt: list[bool]) -> None:
+        self.at.history.append(entry)
+        if self.on_step is not None:
+            try:
+                self.on_step(self.at.step, self.at.total, entry)
+            except KeyboardInterrupt:
+                interrupt.append(True)  # this step is finished first
 
     def _step(self, positions: list[int]) -> dict[str, Any]:
         """One update; returns what is logged of it."""
@@ -519,13 +534,11 @@ class _Run:
             answers=[frozenset(answers[pair.query]) for pair in pairs],
         )
 
-    def _validate(self, validate: Validate | None) -> None:
+    def _validate(self, validate: Validate | None, interrupt: list[bool]) -> None:
         if validate is None:
             return
         scores = dict(validate(self.model))
-        self.at.history.append({"step": self.at.step, "validation": scores})
-        if self.on_step is not None:
-            self.on_step(self.at.step, self.at.total, self.at.history[-1])
+        self._log({"step": self.at.step, "validation": scores}, interrupt)
         if self.adapter.method == "adalora" and mean_rank(self.model) > self.adapter.rank + 1e-6:
             return  # not within its budget yet: no candidate for the best
         if scores["mrr"] > self.at.best_mrr:
@@ -627,6 +640,27 @@ class _Run:
                 values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 setattr(body.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in values.items()})
             body.peft_config["default"].rank_pattern = pattern
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[list[bool]]:
+    """Let the first Ctrl-C wait until a step is finished (the list is then not empty); the second one stops at once."""
+    asked: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(signum: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        logger.warning("stopping after this step; Ctrl-C again stops at once, and goes back to the last saved state")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _schedule(step: int, total: int, warmup: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, cast
+from typing import Any
 
 from llamaindex_code_retrieval.models import EMBEDDED
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
@@ -77,7 +77,7 @@ def _checked(kind: type, name: str, value: Any) -> Any:
     types, rule = _RULES.get(annotation, ((str,), "text"))
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ValueError(f"{name} must be {rule}, got {value!r}")
-    return tuple(value) if annotation.startswith("tuple") else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _names(kind: type) -> set[str]:
@@ -96,7 +96,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         ValueError: neither a known name nor a file, not TOML, an unknown setting or a value that breaks its rule.
     """
     if name_or_path in METHODS:
-        return Recipe.of_method(cast(Method, name_or_path))
+        return Recipe.of_method(name_or_path)
     path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in recipe_names() else Path(name_or_path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

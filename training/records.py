@@ -101,13 +101,17 @@ def run_facts(
 def _saved(encoder: Encoder, folder: Path) -> Encoder:
     if hasattr(encoder.body, "peft_config"):
         return encoder.with_adapter(folder)
-    return Encoder.from_pretrained(folder, precision="fp32", device=str(encoder.device))
+    return Encoder.from_pretrained(
+        folder,
+        precision="fp32",
+        max_query_tokens=encoder.max_query_tokens,
+        max_code_tokens=encoder.max_code_tokens,
+    )
 
 
 def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Draw the loss of each step and, where there was a validation, its MRR, over the steps."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
@@ -125,7 +129,7 @@ def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
             right.plot(*zip(*scores, strict=True), color="#ee6677", marker="o", markersize=3, label="MRR")
             right.set_ylabel("validation MRR", color="#ee6677")
         buffer = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
@@ -135,12 +139,12 @@ def _tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    with SummaryWriter(str(folder / "tensorboard")) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
         for entry in history:
             values = {**entry, **{f"validation/{k}": v for k, v in entry.get("validation", {}).items()}}
             for name, value in values.items():
                 if isinstance(value, int | float) and name != "step":
-                    writer.add_scalar(name, value, entry["step"])  # type: ignore[no-untyped-call]
+                    writer.add_scalar(name, value, entry["step"])
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -179,7 +183,8 @@ embedding = {load}
 | | |
 |---|---|
 | base | {base["name"]}, fingerprint `{base["fingerprint"]}`, pooling {base["pooling"]} |
-| fingerprint with this adapter | `{facts["fingerprint"]}` |
+| fingerprint with this adapter | `{facts["fingerprint"]}`, at the token limits trained with |
+| tokens trained with | {facts["max_query_tokens"]} of a query, {facts["max_code_tokens"]} of a code |
 | trained | {facts["trained_parameters"]:,} of {facts["base_parameters"]:,} parameters ({share:.2%}) |
 | pairs | {data["pairs"]:,} (fingerprint `{data["fingerprint"]}`), from {", ".join(data["sources"]) or "memory"} |
 | languages | {languages} |
