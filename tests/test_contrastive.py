@@ -195,10 +195,10 @@ def test_refuses_nonsense(name: str, value: float, message: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_learns(method: Method, bert_folder: Path) -> None:
+def test_learns(method: Method, t5_folder: Path) -> None:
     rate = {"ia3": 0.2, "prompt": 0.3, "full": 0.005}.get(method, 0.02)
     config = replace(QUICK, epochs=12, batch_size=16, learning_rate=rate)
-    encoder = _encoder(bert_folder)
+    encoder = _encoder(t5_folder)
     before = encoder.encode_codes([pair.code for pair in PAIRS])
     result = train_adapter(encoder, PAIRS, AdapterConfig.preset(method), config)
     assert result.best_step == result.steps == len(result.history) == 48

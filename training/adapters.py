@@ -40,7 +40,7 @@ class AdapterConfig:
     """Scale: the update is multiplied by ``alpha / rank``; ``None`` takes ``2 * rank``."""
     dropout: float = 0.0
     targets: str = "linear"
-    virtual_tokens: int = 16
+    virtual_tokens: int = 8
     orthogonality: float = 0.5
     """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
 
@@ -135,7 +135,9 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
 
     if config.method == "prompt":
         peft_config: Any = PromptTuningConfig(
-            task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=config.virtual_tokens
+            task_type=TaskType.FEATURE_EXTRACTION,
+            num_virtual_tokens=config.virtual_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB",  # of words: random numbers lie far from all of them
         )
     else:
         where = config.targets

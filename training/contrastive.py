@@ -346,7 +346,8 @@ def train_adapter(
     total = max(1, round(config.epochs * len(pairs) / config.batch_size))
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
         model = attach_adapter(encoder, adapter, total_steps=total, start=start, seed=config.seed)
-        run = _Run(model, batches, adapter, config, total, processes, None if folder is None else Path(folder), on_step)
+        out = None if folder is None else Path(folder)
+        run = _Run(model, batches, adapter, config, total, processes, out, on_step, start is not None)
         if resume:
             run.load()
         run.go(validate)
@@ -377,8 +378,10 @@ class _Run:
         processes: PartialState,
         folder: Path | None,
         on_step: Callable[[int, int, Mapping[str, Any]], object] | None,
+        started_elsewhere: bool = False,
     ) -> None:
         self.model = model
+        self.started_elsewhere = started_elsewhere
         self.batches = batches
         self.adapter = adapter
         self.config = config
@@ -402,8 +405,12 @@ class _Run:
 
     def go(self, validate: Validate | None) -> None:
         self._started = time.perf_counter() - self.at.seconds
-        if self.at.step == 0:
-            self._validate(validate, [])
+        if self.at.step == 0 and validate is not None:
+            if self.adapter.method == "prompt" and not self.started_elsewhere:
+                # Untrained virtual tokens change vectors, so what is compared with is the base itself.
+                self._log({"step": 0, "validation": dict(validate(self.model.with_body(lambda base: base)))}, [])
+            else:
+                self._validate(validate, [])
         every = self.config.validate_steps or max(1, self.at.total // 5)
         with _deferred_interrupt() as interrupt:
             while self.at.step < self.at.total and not self._out_of_patience():

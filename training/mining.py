@@ -11,7 +11,6 @@ from llamaindex_code_retrieval.sources import SourceFile
 from llamaindex_code_retrieval.syntax import Definition
 from llamaindex_code_retrieval.training.licenses import (
     license_of_folder,
-    license_of_header,
     license_of_metadata,
 )
 
