@@ -14,7 +14,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -127,6 +129,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--method", choices=("lora", "adalora", "ia3", "prompt", "full"), help="default: lora")
     train.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
     train.add_argument(
+    mine = commands.add_parser("mine", help="make training pairs of the documented functions in source code")
+    mine.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
+    mine.add_argument("--out", required=True, metavar="FILE", help="pairs.jsonl or pairs.jsonl.gz")
+    mine.add_argument("--language", action="append", metavar="L", help="only this one; may be repeated")
+    mine.add_argument("--permissive-only", action="store_true", help="leave out what is not under a permissive licence")
+    mine.add_argument("--json", action="store_true", help="machine-readable")
+    mine.set_defaults(run=_mine)
+
         "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that validate (default: hold some out)"
     )
     train.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
@@ -479,6 +489,47 @@ def _train(options: argparse.Namespace) -> int:
 
         facts["pushed"] = push_run(trained.folder, options.push)
     _print_training(trained, facts, as_json=options.json)
+    return 0
+
+
+def _mine(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.pairs import mine, write_pairs
+
+    out = Path(options.out)
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ValueError(f"--out is {out}; its name must end in .jsonl or .jsonl.gz")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out is {out}, but there is no folder {out.parent}; make it first")
+    with tempfile.TemporaryDirectory() as clones, _progress() as progress:
+        roots = [
+            _checkout(source, Path(clones, str(place))) if _GIT_URL.fullmatch(source) else Path(source).expanduser()
+            for place, source in enumerate(options.sources)
+        ]
+        report = mine(roots, languages=options.language, permissive_only=options.permissive_only, on_progress=progress)
+    if not report.pairs:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in {**report.dropped, **report.skipped}.items())
+        raise ValueError(
+            f"no pair in {', '.join(options.sources)}: {report.files:,} files read, {report.functions:,} functions "
+            f"with a doc comment ({reasons or 'no source file'}); name a folder with documented functions"
+        )
+    write_pairs(out, report.pairs)
+    facts: dict[str, Any] = {"pairs": len(report.pairs), "files": report.files, "functions": report.functions}
+    for name in ("language", "repository", "license"):
+        facts[name] = dict(Counter(getattr(pair, name) or "unknown" for pair in report.pairs).most_common())
+    facts |= {"dropped": report.dropped, "skipped": report.skipped, "out": str(out)}
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    table = Table(title=f"{len(report.pairs):,} pairs in {out}", show_header=False, title_justify="left")
+    table.add_row("files", f"{report.files:,}")
+    table.add_row("documented functions", f"{report.functions:,}")
+    for name in ("language", "repository", "license", "dropped", "skipped"):
+        rows = list(facts[name].items())
+        shown = [f"{count:,} {what}" for what, count in rows[:20]]
+        shown += [f"and {len(rows) - 20:,} more"] if len(rows) > 20 else []
+        if shown:
+            table.add_row(name, Text("\n".join(shown)))
+    Console().print(table)
     return 0
 
 

@@ -15,7 +15,7 @@ _END = re.compile(
     r"""\s*(?:
         [@\\][A-Za-z!]\w*\b(?!\.)                       # Javadoc, JSDoc, PHPDoc, YARD, Doxygen: @param
       | :(?:param|parameter|arg|type|returns?|rtype|raises?|except|yields?|ivar|var|cvar|keyword|kwarg|meta)\b.*:
-      | (?:args|arguments|parameters?|params|returns?|raises|yields?|examples?|usage|notes?|attributes|keyword\ args
+      | (?:args|arguments?|parameters?|params|returns?|raises|yields?|examples?|usage|notes?|attributes|keyword\ args
           |inputs?|outputs?|see\ also|references|throws|warnings?|todo|safety|panics|errors):\s*$
       | >>>\s | \.\.\s | ```|~~~ | \#{1,6}\s+\w | =+\s | :call-seq:|call-seq:
     )""",
@@ -42,6 +42,7 @@ _INLINE = (
     (re.compile(r"(?<!\S)[@\\](?:a|c|p|e|em|b|ref|ingroup)\s+(?=\w)"), ""),  # Doxygen
     (re.compile(r"(?<![\w*])\*\*(?=\S)([^*]+?)(?<=\S)\*\*(?![\w*])"), r"\1"),
     (re.compile(r"(?<![\w*])\*(?=\S)([^*]+?)(?<=\S)\*(?![\w*])"), r"\1"),
+    (re.compile(r"\s?%\(\w+\)s"), ""),  # filled in when the module is loaded
     (re.compile(r"&lt;"), "<"),
     (re.compile(r"&gt;"), ">"),
     (re.compile(r"&nbsp;"), " "),
@@ -85,7 +86,8 @@ MIN_WORDS, MAX_WORDS = 3, 64
 _USELESS = re.compile(
     r"(?:todo|fixme|xxx|hack|noqa|type:|pylint|pragma|nolint|eslint|jshint|istanbul|rubocop|@?ts-|deprecated\b"
     r"|see\s|same as\b|overrid(?:es|den|e)\b|inherit(?:ed|s)?\b|\(non-javadoc\)|alias (?:for|of)\b|copyright\b"
-    r"|docstring\b|not documented|undocumented|auto-?generated|generated\b|internal use|private\b|region\b)",
+    r"|[\w-]+ :?:?=\s|docstring\b|not documented|undocumented|auto-?generated|generated\b|internal use|private\b"
+    r"|region\b)",
     re.IGNORECASE,
 )
 _FOREIGN = frozenset(

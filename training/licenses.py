@@ -18,7 +18,7 @@ _FILE = re.compile(r"(?:licen[cs]e|copying|unlicense|notice)(?:$|[.\-_])", re.IG
 _HEADER = re.compile(r"SPDX-License-Identifier:\s*([\w.+\-() ]*[\w.+)])")
 _GNU = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL", "": "GPL"}
 _NAMES = (  # of metadata, which is rarely SPDX
-    (r"apache.*\b2", "Apache-2.0"),
+    (r"apache.*2", "Apache-2.0"),
     (r"\bmit\b.*\bcmu\b|\bhpnd\b", "HPND"),
     (r"\bmit\b", "MIT"),
     (r"\b(?:3[- ]clause|new|modified|revised)\b.*\bbsd\b|\bbsd\b.*\b(?:3|new|modified|revised)\b", "BSD-3-Clause"),
@@ -28,7 +28,7 @@ _NAMES = (  # of metadata, which is rarely SPDX
     (r"\bmpl|mozilla", "MPL-2.0"),
     (r"agpl|affero", "AGPL-3.0"),
     (r"lgpl|lesser general", "LGPL"),
-    (r"gpl.*\b3|general public.*\b3", "GPL-3.0"),
+    (r"gpl.*3|general public.*3", "GPL-3.0"),
     (r"gpl|general public", "GPL-2.0"),
     (r"\bpsf\b|python software foundation", "PSF-2.0"),
     (r"unlicense", "Unlicense"),
@@ -41,7 +41,7 @@ _PHRASES = (
     ("BSD", "redistribution and use in source and binary forms"),
     (
         "ISC",
-        "permission to use, copy, modify, and(?:/or)? distribute this software for any purpose with or without fee",
+        "permission to use, copy, modify, and(?: or)? distribute this software for any purpose with or without fee",
     ),
     ("MPL-2.0", r"mozilla public license,? (?:version|v\.) ?2.0"),
     ("GNU", r"gnu (?:(affero|lesser|library) )?general public license,? version (\d(?:\.\d)?)"),

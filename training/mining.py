@@ -30,6 +30,7 @@ _STANDARD = frozenset(
         "partial_cmp default toJSON valueOf repr"
     ).split()
 )
+_REMOTE = re.compile(r"(?:://[^/]+/|@[^:/]+:)(?:.*/)?([^/]+/[^/]+?)(?:\.git)?/*$")  # its org/name
 _STUB = re.compile(
     r":\s*(?:#.*)?\s*(?:pass|\.\.\.|raise NotImplementedError\b[^\n]*(?:\n[^\n]*\))?)\s*$"
     r"|\{\s*(?:throw new (?:\w*NotImplemented|UnsupportedOperation)\w*\([^)]*\);?|unimplemented!\(\)|todo!\(\))?\s*\}$"
@@ -85,9 +86,8 @@ class Source:
         top = None if self._is_installed else _git(self._root, "rev-parse", "--show-toplevel")
         self._top = Path(top) if top else self._root
         remote = _git(self._root, "remote", "get-url", "origin") if top else None
-        match = re.search(r"([^/:]+/[^/:]+?)(?:\.git)?/*$", remote or "")
-        self._repository = match[1] if match and "://" in (remote or "") + "://" * ("@" in (remote or "")) else ""
-        self._repository = self._repository or self._top.name
+        match = _REMOTE.search(remote or "")
+        self._repository = match[1] if match else self._top.name
 
     def repository_of(self, path: str) -> str:
         """Return ``org/name`` of the remote, else the name of the checkout, folder or installed package."""

@@ -121,10 +121,9 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
         value = row.get(name, [])
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
             raise ValueError(f"{where} has the {name} {value!r:.80}; it must be a list of strings that are not empty")
-    return Pair(
-        **{name: row[name] for name in ("query", "code", *_TEXTS) if name in row},
-        **{name: tuple(row[name]) for name in _LISTS if name in row},
-    )
+    known: dict[str, Any] = {name: row[name] for name in ("query", "code", *_TEXTS) if name in row}
+    known |= {name: tuple(row[name]) for name in _LISTS if name in row}
+    return Pair(**known)
 
 
 # --- sets of pairs from elsewhere ------------------------------------------------------------------------------------
@@ -324,13 +323,13 @@ def mine(
     skips = Skips()
     dropped: Counter[str] = Counter()
     found: list[Pair] = []
-    files = functions = 0
+    files = functions = before = 0
     for root in roots:
-        source = Source(root)
         listed = list(walk(root, skips))
+        source = Source(root)
         for done, file in enumerate(listed, start=1):
             if on_progress is not None:
-                on_progress(f"mining {root.name or root}", done, len(listed))
+                on_progress("mine", before + done, before + len(listed))
             language = language_of(file.path)
             if language is None or (wanted is not None and language not in wanted):
                 skips.reasons["another language"] += 1
@@ -364,11 +363,12 @@ def mine(
                     license=license_,
                 )
                 found.append(pair)
+        before += len(listed)
     return MineReport(
         pairs=_distinct(found, dropped, on_progress),
         files=files,
         functions=functions,
-        dropped=dict(dropped.most_common()),
+        dropped={reason: count for reason, count in dropped.most_common() if count},
         skipped=dict(skips.reasons.most_common()),
     )
 
@@ -384,12 +384,12 @@ def _distinct(
     single = [pair for pair in first.values() if times[pair.repository, pair.query.lower()] <= MAX_SAME_QUERY]
     dropped[f"description of over {MAX_SAME_QUERY} functions"] += len(first) - len(single)
     if on_progress is not None:
-        on_progress("near-duplicates", 0, len(single))
+        on_progress("compare", 0, len(single))
     clusters = near_duplicate_clusters([pair.code for pair in single])
     kept = [pair for place, pair in enumerate(single) if clusters[place] == place]
     dropped["near-duplicate of another"] += len(single) - len(kept)
     if on_progress is not None:
-        on_progress("near-duplicates", len(single), len(single))
+        on_progress("compare", len(single), len(single))
     return kept
 
 
@@ -428,7 +428,7 @@ def split_by_repository(
     total = 0
     for name in order:
         # a group that ends farther above the share than it started below would make it worse
-        if total < wanted and abs(total + sizes[name] - wanted) <= wanted - total:
+        if len(chosen) + 1 < len(sizes) and total < wanted and abs(total + sizes[name] - wanted) <= wanted - total:
             chosen.add(name)
             total += sizes[name]
     if not chosen:
