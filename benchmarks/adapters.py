@@ -103,7 +103,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
 def table(runs: dict[str, dict[str, Any]]) -> str:
     """Return the table in Markdown: means over seeds, and the half width of the 95 % interval of the mean."""
     before = runs["none-0"]["scores"]
-    names = [name for name in ("cosqa", "mbxp dev", "held-out repositories") if name in before]
+    names = [name for name in ("cosqa/dev", "mbxp dev", "held-out repositories") if name in before]
     lines = [
         "| method | trained | minutes | peak MiB | " + " | ".join(f"{name}: MRR, R@1, R@10" for name in names) + " |",
         "|---|---|---|---|" + "---|" * len(names),

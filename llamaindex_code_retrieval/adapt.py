@@ -12,6 +12,7 @@ from typing import Any
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
+from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, NO_ADAPTER
 from llamaindex_code_retrieval.training.contrastive import STATE, train_adapter
 from llamaindex_code_retrieval.training.pairs import (
     Pair,
@@ -82,7 +83,8 @@ def adapt_to_repository(
 ) -> Trained:
     """Mine the checkouts, hold a fifth of their files out, train on the rest within ``minutes``, score and save.
 
-    The budget is for all of it: what mining and scoring take is not left for training.
+    The budget is for all of it: what mining and scoring take is not left for training. Training goes on from
+    ``start``, by default from the adapter that comes with the package for this base; ``"none"`` begins with the base.
     """
     if minutes is not None and minutes <= 0:
         raise ValueError(f"minutes must be over 0, got {minutes}")
@@ -91,6 +93,8 @@ def adapt_to_repository(
     began = time.perf_counter()
     pairs = _of_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
     train, held_out = split_by_repository(_as_one_repository(pairs), held_out=0.2, seed=recipe.train.seed)
+    if start is None and recipe.adapter.method == "lora":
+        start = DEFAULT_ADAPTERS.get(recipe.base)
     batch_size = min(recipe.train.batch_size, len(train))
     config = replace(recipe.train, batch_size=batch_size)
     encoder = _base(recipe, device)
@@ -128,6 +132,8 @@ def _train(
     def on_step(step: int, total: int, facts: Mapping[str, Any]) -> None:
         progress("train", step, total)
 
+    if start == NO_ADAPTER:
+        start = None
     result = train_adapter(
         encoder,
         train,

@@ -15,6 +15,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAIN_CONFIG = "train_config.json"
 """What our training writes beside the weights of an adapter."""
 
+ARTIFACTS = Path(__file__).resolve().parent / "artifacts"
+
 _HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # org/name, perhaps @revision
 _HUB_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/config.json", "model*.safetensors", ADAPTER_WEIGHTS]
 
@@ -95,16 +97,27 @@ def _from_hub(name: str) -> Path:
     return folder
 
 
+def shipped_adapters() -> list[str]:
+    """Return the names of the adapters that come with the package."""
+    return sorted(path.parent.name for path in ARTIFACTS.glob("*/adapter_config.json"))
+
+
 def locate_adapter(adapter: str | Path) -> Path:
     """Return the local folder of an adapter in PEFT's format, fetching it when it is named ``org/name``.
 
+    The name of an adapter that comes with the package stands for that one, whatever lies in the working folder.
+
     Raises:
-        ValueError: neither a folder nor a hub name, or without ``adapter_config.json`` or safetensors.
+        ValueError: no such name, folder or hub name, or without ``adapter_config.json`` or safetensors.
     """
-    folder = Path(adapter).expanduser()
+    shipped = isinstance(adapter, str) and adapter in shipped_adapters()
+    folder = ARTIFACTS / adapter if shipped else Path(adapter).expanduser()
     if not folder.is_dir():
         if isinstance(adapter, Path) or not re.fullmatch(_HUB_NAME, str(adapter)):
-            raise ValueError(f"unknown adapter {str(adapter)!r}: it is neither a folder nor a hub name (org/name)")
+            raise ValueError(
+                f"unknown adapter {str(adapter)!r}: it is neither a folder nor a hub name (org/name), nor one that "
+                f"comes with the package: {', '.join(shipped_adapters())}"
+            )
         folder = _from_hub(str(adapter))
     for file in ("adapter_config.json", ADAPTER_WEIGHTS):
         if not (folder / file).is_file():

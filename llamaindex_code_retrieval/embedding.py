@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.encoder import Encoder, Precision, Side
-from llamaindex_code_retrieval.models import EMBEDDED, Pooling
+from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
 
 
 class CodeEmbedding(BaseEmbedding):
@@ -43,7 +43,7 @@ class CodeEmbedding(BaseEmbedding):
     the default adapter; give such an index the nodes of one language and the embedding of :meth:`for_language`.
     """
 
-    adapter: str | None = Field(default=None, description="Folder or hub name of an adapter in PEFT's format.")
+    adapter: str = Field(description="Folder, hub name or shipped name of an adapter in PEFT's format, or 'none'.")
     adapters: dict[str, str] = Field(default_factory=dict, description="Adapter by the language of a node.")
     pooling: str = Field(description="'cls' or 'mean'.")
     precision: str = Field(description="'fp32' or 'bf16', the one in force.")
@@ -79,7 +79,8 @@ class CodeEmbedding(BaseEmbedding):
     ) -> None:
         """Load the model.
 
-        ``fingerprint`` may name the one expected, as a serialised embedding does; another one is refused.
+        ``adapter=None`` takes the adapter that comes with the package for this base, if there is one, and ``"none"``
+        the bare base. ``fingerprint`` may name the one expected, as a serialised embedding does; another is refused.
         ``embed_batch_size`` texts go to the encoder at a time, which cuts them into token-budget batches itself.
 
         Raises:
@@ -95,9 +96,13 @@ class CodeEmbedding(BaseEmbedding):
         if unknown:
             raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
         names = _adapter_names(adapters)
+        if adapter is None:
+            known = BASES.get(str(model_name))
+            other_pooling = known is not None and pooling not in (None, known.pooling)
+            adapter = NO_ADAPTER if other_pooling else DEFAULT_ADAPTERS.get(str(model_name), NO_ADAPTER)
         encoder = Encoder.from_pretrained(
             model_name,
-            adapter=adapter,
+            adapter=None if adapter == NO_ADAPTER else adapter,
             device=device,
             precision=precision,
             pooling=pooling,
@@ -105,7 +110,7 @@ class CodeEmbedding(BaseEmbedding):
             max_code_tokens=max_code_tokens,
         )
         encoders = {"": encoder}
-        loaded = {} if adapter is None else {str(adapter): encoder}
+        loaded = {str(adapter): encoder}
         for language, name in names.items():
             if name not in loaded:
                 loaded[name] = _adapted(encoders, name, language)
@@ -118,7 +123,7 @@ class CodeEmbedding(BaseEmbedding):
             )
         super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
             model_name=str(model_name),
-            adapter=None if adapter is None else str(adapter),
+            adapter=str(adapter),
             adapters=names,
             pooling=encoder.pooling,
             precision=encoder.precision,
@@ -199,7 +204,7 @@ class CodeEmbedding(BaseEmbedding):
             else:
                 encoders.pop(language, None)
             if not language:
-                self.adapter = None if adapter is None else str(adapter)
+                self.adapter = NO_ADAPTER if adapter is None else str(adapter)
             elif adapter is not None:
                 names[language] = str(adapter)
             else:
@@ -241,7 +246,7 @@ class CodeEmbedding(BaseEmbedding):
             rows.setdefault(encoder.fingerprint, []).append(row)
         return [(view[fingerprint], positions) for fingerprint, positions in rows.items()]
 
-    def _only(self, encoder: Encoder, adapter: str | None) -> CodeEmbedding:
+    def _only(self, encoder: Encoder, adapter: str) -> CodeEmbedding:
         changes: dict[str, Any] = {"adapter": adapter, "adapters": {}, "fingerprint": encoder.fingerprint}
         view = self.model_copy(update=changes)
         view._encoders = {"": encoder}
@@ -311,7 +316,7 @@ def _adapter_names(adapters: Mapping[str, str | Path] | None) -> dict[str, str]:
 def _adapted(encoders: Mapping[str, Encoder], adapter: str | Path, language: str) -> Encoder:
     """Return an encoder with ``adapter``, an equal one of ``encoders`` if there is one."""
     try:
-        new = encoders[""].with_adapter(adapter)
+        new = encoders[""].without_adapter() if adapter == NO_ADAPTER else encoders[""].with_adapter(adapter)
     except ValueError as error:
         if not language:
             raise

@@ -32,7 +32,7 @@ from llamaindex_code_retrieval.sources import Skips, SourceFile, walk
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 _OWN = re.compile(r"data-[0-9a-f]{16}|manifest\.json(\.tmp)?|\.lock|\.lock-holder\.json|\.gitignore|sources")
 _EMBED_AT_ONCE = 256  # nodes between two cache writes: what an interruption can cost

@@ -208,6 +208,12 @@ def adapter_targets(model_type: str) -> Targets:
     )
 
 
+NO_ADAPTER = "none"
+"""What to name in place of an adapter for the bare base."""
+
+DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general"}
+"""Base -> the adapter, of those that come with the package, that it has unless another is named."""
+
 DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 """What ``search --rerank`` loads when it names no model."""
 

@@ -106,7 +106,7 @@ def test_save_load_search(repository: Path, embedding: CodeEmbedding, tmp_path: 
     index.update([repository])
     index.save(tmp_path / "index")
     manifest = read_manifest(tmp_path / "index")
-    assert (manifest["format"], manifest["dim"], manifest["files"]) == (1, 32, 3)
+    assert (manifest["format"], manifest["dim"], manifest["files"]) == (2, 32, 3)
     assert manifest["fingerprint"] == embedding.fingerprint
     assert not [p for p in (tmp_path / "index").rglob("*") if p.suffix in (".pkl", ".pickle", ".tmp")]
 
@@ -409,7 +409,7 @@ def test_damage_is_noticed(name: str, damage: Callable[[Path], None], saved: Pat
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"format": 99}', "format 99"),
-        ('{"format": 1}', "damaged"),
+        ('{"format": 2}', "damaged"),
         (None, "no index"),
     ],
 )

@@ -1,0 +1,57 @@
+"""The adapters that come with the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from llamaindex_code_retrieval import CodeEmbedding
+from llamaindex_code_retrieval.checkpoints import ARTIFACTS, locate_adapter, shipped_adapters
+from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, EMBEDDED
+
+
+def test_what_is_shipped() -> None:
+    assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
+    assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
+
+
+@pytest.mark.parametrize("name", shipped_adapters())
+def test_shipped_adapters_fit_and_say_where_they_come_from(name: str) -> None:
+    base = Encoder.from_pretrained(EMBEDDED, precision="fp32")
+    adapted = base.with_adapter(name)
+    assert adapted.base_fingerprint == base.base_fingerprint
+    code = "def read(path):\n    with open(path) as file:\n        return file.read()"
+    assert 0.5 < float((adapted.encode_codes([code]) @ base.encode_codes([code]).T)[0, 0]) < 0.9999
+    settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
+    trained = sum(tensor.numel() for tensor in load_file(ARTIFACTS / name / "adapter_model.safetensors").values())
+    assert trained == settings["trained_parameters"] <= 0.004 * settings["base_parameters"]
+    assert settings["base"]["fingerprint"] == base.base_fingerprint
+    assert settings["data"]["licenses"]
+    for file in ("README.md", "log.jsonl", "curves.svg"):
+        assert (ARTIFACTS / name / file).stat().st_size > 100
+
+
+def test_the_default_of_embedded_and_none() -> None:
+    default, bare = CodeEmbedding(), CodeEmbedding(adapter="none")
+    named = CodeEmbedding(adapter=DEFAULT_ADAPTERS[EMBEDDED])
+    assert default.adapter == named.adapter == "embedded-general"
+    assert default.fingerprint == named.fingerprint != bare.fingerprint
+    assert bare.adapter == "none"
+    vectors = bare.encoder.encode_codes(["x = 1"])
+    np.testing.assert_array_equal(vectors, Encoder.from_pretrained(EMBEDDED).encode_codes(["x = 1"]))
+    assert CodeEmbedding.from_dict(bare.to_dict()).fingerprint == bare.fingerprint
+    assert CodeEmbedding.from_dict(default.to_dict()).fingerprint == default.fingerprint
+    assert CodeEmbedding(pooling="cls").adapter == "none"  # ours was trained for mean pooling
+
+
+def test_a_folder_of_the_same_name_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded-general").mkdir()
+    assert locate_adapter("embedded-general").parent == ARTIFACTS
+    with pytest.raises(ValueError, match="nor one that comes with the package: embedded-general"):
+        locate_adapter("embedded-cobol")
