@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from llamaindex_code_retrieval.models import BASES, DEFAULT_RERANKER, EMBEDDED
+from llamaindex_code_retrieval.checkpoints import shipped_adapters
+from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED, NO_ADAPTER
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX = ".code-retrieval"
 _GIT_URL = re.compile(r"(https?|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
+_QUIET_SECONDS = 60
 _STAGES = {
     "parse": "parsing files",
     "embed": "embedding nodes",
@@ -80,7 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
     index.add_argument("--out", default=DEFAULT_INDEX, metavar="DIR", help="the index (default: %(default)s)")
     index.add_argument("--model", default=EMBEDDED, help="known name, hub name or folder (default: %(default)s)")
-    index.add_argument("--adapter", help="PEFT adapter: hub name or folder")
+    index.add_argument(
+        "--adapter",
+        metavar="ADAPTER",
+        help=f"folder, hub name or one of ours (`code-retrieval models`); {NO_ADAPTER}: the bare base (default: ours)",
+    )
+    index.add_argument(
+        "--language-adapter",
+        action="append",
+        default=[],
+        metavar="LANGUAGE=ADAPTER",
+        help="for the nodes of this language; repeat for more",
+    )
     index.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     index.add_argument("--max-code-tokens", type=int, metavar="N", help="default: what suits the model")
     index.add_argument("--max-lines", type=int, default=60, metavar="N", help="longest node (default: %(default)s)")
@@ -244,6 +258,7 @@ def _index(options: argparse.Namespace) -> int:
             embedding = CodeEmbedding(
                 _absolute(options.model),
                 adapter=_absolute(options.adapter) if options.adapter else None,
+                adapters=_language_adapters(options.language_adapter),
                 precision=options.precision,
                 max_code_tokens=options.max_code_tokens,
                 device=options.device,
@@ -275,10 +290,21 @@ def _update(options: argparse.Namespace) -> int:
     return _print_report(report, index, target, as_json=options.json)
 
 
+def _language_adapters(given: Sequence[str]) -> dict[str, str]:
+    adapters: dict[str, str] = {}
+    for each in given:
+        language, equals, adapter = each.partition("=")
+        if not (language and equals and adapter):
+            raise ValueError(f"--language-adapter takes LANGUAGE=ADAPTER, got {each!r}")
+        adapters[language] = _absolute(adapter)
+    return adapters
+
+
 def _absolute(name_or_path: str) -> str:
     """Return a folder by its full path, since the index is searched from elsewhere; a name as it is."""
     folder = Path(name_or_path).expanduser()
-    return str(folder.resolve()) if name_or_path != EMBEDDED and folder.is_dir() else name_or_path
+    named = name_or_path in (EMBEDDED, NO_ADAPTER, *shipped_adapters())
+    return str(folder.resolve()) if not named and folder.is_dir() else name_or_path
 
 
 def _say_waiting(who: str) -> None:
@@ -379,7 +405,7 @@ def _print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: 
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """Yield a callback (stage, done, total) that draws a bar a stage on stderr, if that is a terminal."""
+    """Yield a callback (stage, done, total) that draws a bar a stage on stderr, or a line a minute into a file."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -389,8 +415,13 @@ def _progress() -> Iterator[Any]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
+        said = time.monotonic()
 
         def show(stage: str, done: int, total: int) -> None:
+            nonlocal said
+            if not bars.console.is_terminal and time.monotonic() - said > _QUIET_SECONDS:
+                said = time.monotonic()
+                print(f"{_STAGES.get(stage, stage)}: {done:,} of {total:,}", file=sys.stderr, flush=True)
             if stage not in tasks:
                 tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)
@@ -555,7 +586,7 @@ def _adapt(options: argparse.Namespace) -> int:
     if trained.before is None or trained.after is None:
         raise ValueError("no function was held out, so there is nothing to compare; name a larger code base")
     better = trained.after["mrr"] > trained.before["mrr"]
-    adapter = str(trained.folder.resolve()) if better else options.start
+    adapter = str(trained.folder.resolve()) if better else options.start  # None: the base's default one
     out = Path(options.out)
     with update_lock(out, seconds=options.wait, on_wait=_say_waiting):
         _ignore_by_git(out)
@@ -681,6 +712,8 @@ def _models(options: argparse.Namespace) -> int:
         row = (base.name, base.architecture, base.pooling, str(base.dim), tokens, f"{base.millions} M")
         table.add_row(*map(Text, row))
     Console().print(table)
+    default = ", ".join(f"{adapter} for {base}" for base, adapter in DEFAULT_ADAPTERS.items())
+    Console().print(f"Adapters that come with the package: {', '.join(shipped_adapters())} (default: {default})")
     return 0
 
 
