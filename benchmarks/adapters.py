@@ -1,8 +1,8 @@
 """The README's table of methods: one base, five methods, some seeds; scores before and after, with intervals.
 
 Each run is a process of its own and is kept in the result file as soon as it is done; a second call does what is
-missing. Pools are whole only with --whole-pools: otherwise CoSQA's is the codes of its dev queries and 500 others, and
-MBXP's the solutions of its dev tasks.
+missing. Pools are whole only with --whole-pools: otherwise CoSQA's is the codes of its dev queries and --others more, and MBXP's
+the solutions of its dev tasks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ RESULT = Path(__file__).with_suffix(".json")
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
 
 
-def benchmarks(held_out: str | None, *, whole_pools: bool) -> list[Benchmark]:
-    """Return CoSQA dev, MBXP dev in each language, and the pairs of the held-out repositories."""
+def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
+    """Return CoSQA dev, MBXP dev in each language, and the pairs of the held-out repositories, as far as wanted."""
     found = []
-    cosqa, mbxp = data_folder("cosqa"), data_folder("mbxp_nl")
+    held_out, whole_pools = options.held_out, options.whole_pools
+    cosqa, mbxp = (data_folder(name) if name in options.sets else None for name in ("cosqa", "mbxp_nl"))
     if cosqa is not None:
         found.append(load_beir(cosqa, split="dev"))
         if not whole_pools:
-            found[-1] = _reduced(found[-1], others=500)
+            found[-1] = _reduced(found[-1], others=options.others)
     if mbxp is not None:
         for split in sorted(path.stem for path in (mbxp / "qrels").glob("dev-*.tsv")):
             part = load_beir(mbxp, split=split)
@@ -63,7 +64,7 @@ def scores(encoder: Encoder, options: argparse.Namespace) -> dict[str, dict[str,
     from llamaindex_code_retrieval.adapt import score
 
     results: dict[str, dict[str, float]] = {}
-    for benchmark in benchmarks(options.held_out, whole_pools=options.whole_pools):
+    for benchmark in benchmarks(options):
         results[benchmark.name] = score(encoder, benchmark)
         print(benchmark.name, results[benchmark.name], file=sys.stderr, flush=True)
     mbxp = [values for name, values in results.items() if name.startswith("mbxp")]
@@ -142,6 +143,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1.0, help="over these pairs (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--sets", nargs="+", default=["cosqa", "mbxp_nl"], help="to score on (default: both)")
+    parser.add_argument(
+        "--others", type=int, default=500, help="CoSQA codes that answer no query (default: %(default)s)"
+    )
     parser.add_argument("--whole-pools", action="store_true")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--method", help=argparse.SUPPRESS)
