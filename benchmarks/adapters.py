@@ -1,8 +1,8 @@
 """The README's table of methods: one base, five methods, some seeds; scores before and after, with intervals.
 
 Each run is a process of its own and is kept in the result file as soon as it is done; a second call does what is
-missing. Pools are whole only with --whole-pools: otherwise CoSQA's is the codes of its dev queries and --others more, and MBXP's
-the solutions of its dev tasks.
+missing. Pools are whole only with --whole-pools: otherwise CoSQA's is the codes of its dev queries and --others
+more, and MBXP's the solutions of its dev tasks.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "\ncode-retrieval: interrupted; an index on disk is as it was, and the same command goes on from the cache",
+            "\ncode-retrieval: interrupted; what is on disk is whole, and the same command goes on from there "
+            "(`train` with --resume)",
             file=sys.stderr,
         )
         return 130
@@ -135,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     mine.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
     mine.add_argument("--out", required=True, metavar="FILE", help="pairs.jsonl or pairs.jsonl.gz")
     mine.add_argument("--language", action="append", metavar="L", help="only this one; may be repeated")
+    mine.add_argument(
+        "--exclude", action="append", default=[], metavar="REPOSITORY", help="to measure on; repeat for more"
+    )
+    mine.add_argument("--most-of-a-repository", type=int, metavar="N", help="keep at most so many pairs of each")
     mine.add_argument("--permissive-only", action="store_true", help="leave out what is not under a permissive licence")
     mine.add_argument("--json", action="store_true", help="machine-readable")
     mine.set_defaults(run=_mine)
@@ -512,7 +517,14 @@ def _mine(options: argparse.Namespace) -> int:
             _checkout(source, Path(clones, str(place))) if _GIT_URL.fullmatch(source) else Path(source).expanduser()
             for place, source in enumerate(options.sources)
         ]
-        report = mine(roots, languages=options.language, permissive_only=options.permissive_only, on_progress=progress)
+        report = mine(
+            roots,
+            languages=options.language,
+            permissive_only=options.permissive_only,
+            exclude=options.exclude,
+            most_of_a_repository=options.most_of_a_repository,
+            on_progress=progress,
+        )
     if not report.pairs:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in {**report.dropped, **report.skipped}.items())
         raise ValueError(

@@ -254,6 +254,17 @@ def test_gradients_are_those_of_one_padded_batch(bert_folder: Path) -> None:
         torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=0)
 
 
+def test_bf16_arithmetic_on_fp32_weights(bert_folder: Path) -> None:
+    config = replace(QUICK, batch_size=16)
+    full, full_gradients = _gradients(bert_folder, config, AdapterConfig())
+    half, half_gradients = _gradients(bert_folder, replace(config, precision="bf16"), AdapterConfig())
+    assert half == pytest.approx(full, rel=0.02)
+    assert half != full
+    assert all(gradient.dtype == torch.float32 for gradient in half_gradients.values())
+    flat = [torch.cat([g.flatten() for g in each.values()]) for each in (full_gradients, half_gradients)]
+    assert float(F.cosine_similarity(flat[0], flat[1], dim=0)) > 0.98
+
+
 _WORKER = """
 import sys, torch
 from pathlib import Path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -563,3 +564,28 @@ def test_mine_writes_nothing_where_nothing_is(
     assert main(["mine", *arguments]) == 2
     assert says in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_excluded_repositories_and_few_of_each(tmp_path: Path) -> None:
+    for package, count in (("one", 5), ("two", 3), ("three", 2)):
+        body = "".join(
+            f'def {package}_{i}(x):\n    """Says the {package} thing number {i}."""\n    y = {package}[{i}] * x\n'
+            f"    z = [y, {i}, x.{package}{i}()]\n    return [z, {i * 7}]\n\n\n"
+            for i in range(count)
+        )
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "code.py").write_text(body)
+    roots = [tmp_path / name for name in ("one", "two", "three")]
+    every = mine(roots)
+    assert Counter(pair.repository for pair in every.pairs) == {"one": 5, "two": 3, "three": 2}
+    few = mine(roots, exclude=["two"], most_of_a_repository=3)
+    assert Counter(pair.repository for pair in few.pairs) == {"one": 3, "three": 2}
+    assert few.skipped["repository excluded"] == 1
+    assert few.dropped["beyond 3 of a repository"] == 2
+    ordered = sorted(
+        (pair for pair in every.pairs if pair.repository == "one"),
+        key=lambda pair: hashlib.sha256(pair.code.encode()).digest(),
+    )
+    assert {pair.code for pair in few.pairs if pair.repository == "one"} == {pair.code for pair in ordered[:3]}
+    with pytest.raises(ValueError, match="most_of_a_repository must be at least 1, got 0"):
+        mine(roots, most_of_a_repository=0)

@@ -306,6 +306,8 @@ def mine(
     *,
     languages: Collection[str] | None = None,
     permissive_only: bool = False,
+    exclude: Collection[str] = (),
+    most_of_a_repository: int | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> MineReport:
     """Make pairs of the documented functions and methods under ``roots``: folders, checkouts or not.
@@ -314,11 +316,15 @@ def mine(
     are CodeSearchNet's (Husain et al. 2019, arXiv:1909.09436): nothing short, standard, generated or of a test. Of
     near-duplicates the first is kept (Allamanis 2019, arXiv:1812.06469), and a description that one repository gives
     to more than three functions is left out. A folder of installed packages, one that holds ``*.dist-info``, counts as
-    a repository for each package. ``on_progress`` is called with a stage, what is done of it and its total.
+    a repository for each package. Repositories named in ``exclude`` are left out, for instance to measure on them, and
+    of any other at most ``most_of_a_repository`` pairs are kept, those whose code's SHA-256 comes first, so that no
+    large one drowns the rest. ``on_progress`` is called with a stage, what is done of it and its total.
 
     Raises:
-        ValueError: an unknown language, or a root that is no folder.
+        ValueError: an unknown language, a root that is no folder, or a limit under 1.
     """
+    if most_of_a_repository is not None and most_of_a_repository < 1:
+        raise ValueError(f"most_of_a_repository must be at least 1, got {most_of_a_repository}")
     wanted = None if languages is None else {known_language(language) for language in languages}
     skips = Skips()
     dropped: Counter[str] = Counter()
@@ -342,8 +348,11 @@ def mine(
             if permissive_only and not is_permissive(license_):
                 skips.reasons["licence not permissive"] += 1
                 continue
-            files += 1
             repository = source.repository_of(file.path)
+            if repository in exclude:
+                skips.reasons["repository excluded"] += 1
+                continue
+            files += 1
             for definition in definitions(file.text, language):
                 if definition.kind == "class" or not definition.docstring:
                     continue
@@ -365,7 +374,7 @@ def mine(
                 found.append(pair)
         before += len(listed)
     return MineReport(
-        pairs=_distinct(found, dropped, on_progress),
+        pairs=_few_of_each(_distinct(found, dropped, on_progress), most_of_a_repository, dropped),
         files=files,
         functions=functions,
         dropped={reason: count for reason, count in dropped.most_common() if count},
@@ -391,6 +400,19 @@ def _distinct(
     if on_progress is not None:
         on_progress("compare", len(single), len(single))
     return kept
+
+
+def _few_of_each(pairs: list[Pair], most: int | None, dropped: Counter[str]) -> list[Pair]:
+    if most is None:
+        return pairs
+    kept: set[str] = set()
+    taken: Counter[str] = Counter()
+    for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.code.encode()).digest()):
+        taken[pair.repository] += 1
+        if taken[pair.repository] <= most:
+            kept.add(pair.code)
+    dropped[f"beyond {most} of a repository"] += len(pairs) - len(kept)
+    return [pair for pair in pairs if pair.code in kept]
 
 
 # --- splitting and varying -------------------------------------------------------------------------------------------
