@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from accelerate import PartialState
 
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
@@ -22,7 +26,7 @@ from llamaindex_code_retrieval.training.pairs import (
     split_by_repository,
 )
 from llamaindex_code_retrieval.training.recipes import Recipe
-from llamaindex_code_retrieval.training.records import save_run
+from llamaindex_code_retrieval.training.records import run_facts, save_run
 
 VALIDATION_QUERIES = 300
 VALIDATION_OTHERS = 500
@@ -96,16 +100,11 @@ def adapt_to_repository(
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
     batch_size = min(recipe.train.batch_size, len(train))
-    config = replace(recipe.train, batch_size=batch_size)
     encoder = _base(recipe, device)
+    config = replace(recipe.train, batch_size=batch_size)
     if minutes is not None:
-        others = time.perf_counter() - began
-        progress("score", 0, 1)
-        timed = time.perf_counter()
-        benchmark = _validation(held_out, train, seed=config.seed)
-        rank_by_cosine(encoder, benchmark)
-        scoring = time.perf_counter() - timed
-        config = replace(config, max_seconds=max(10.0, minutes * 60 - others - 4 * scoring), validate_steps=10**9)
+        left = minutes * 60 - (time.perf_counter() - began)
+        config = replace(config, max_seconds=max(10.0, left), validate_steps=10**9)  # before and after only
     recipe = replace(recipe, train=config)
     return _train(encoder, train, held_out, out, recipe, [str(root) for root in roots], start, False, progress)
 
@@ -146,16 +145,22 @@ def _train(
         resume=resume,
         on_step=on_step,
     )
-    facts = save_run(
+    facts = run_facts(
         result,
-        out,
         pairs=train,
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
         start=None if start is None else str(start),
     )
+    if is_main_process():
+        facts["fingerprint"] = save_run(result, out, facts)
     return Trained(folder=out, facts=facts, before=facts["validation_before"], after=facts["validation_best"])
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one, of those that ``accelerate launch`` started, that writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def score(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
@@ -174,6 +179,8 @@ def _validation(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int) -
 
 
 def _base(recipe: Recipe, device: str | None) -> Encoder:
+    if "LOCAL_RANK" in os.environ:  # makes "cuda" mean this process's own GPU
+        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     return Encoder.from_pretrained(
         recipe.base,
         device=device,

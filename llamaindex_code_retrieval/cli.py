@@ -553,7 +553,7 @@ def _mine(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.adapt import train_from_pairs
+    from llamaindex_code_retrieval.adapt import is_main_process, train_from_pairs
 
     recipe = _recipe(options, options.recipe or options.method or "lora")
     with _progress() as progress:
@@ -567,6 +567,8 @@ def _train(options: argparse.Namespace) -> int:
             resume=options.resume,
             on_progress=progress,
         )
+    if not is_main_process():
+        return 0
     facts = {**trained.facts, "folder": str(trained.folder)}
     if options.push:
         from llamaindex_code_retrieval.training.records import push_run

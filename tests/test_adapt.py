@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
@@ -128,6 +131,27 @@ def test_train_goes_on_after_an_interruption(
     assert main([*cut, "--resume"]) == 0
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_train_by_two_processes(pairs: Path, bert_folder: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", "-m"]
+    command = _train(pairs, tmp_path / "out", bert_folder, "--device", "cpu", "--json")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, "llamaindex_code_retrieval.cli", *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)  # printed once
+    assert main(_train(pairs, tmp_path / "one", bert_folder)) == 0
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "out"))
+    assert facts["trained_parameters"] == sum(tensor.numel() for tensor in two.values())
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, atol=1e-4, rtol=0)
 
 
 def test_adapt(checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,8 @@ class TrainConfig:
     """Validations without a better MRR after which to stop; 0 is never."""
     save_steps: int = 50
     max_seconds: float | None = None
-    """A time budget: the schedule is cut, after five steps, to what fits. Such a run cannot be repeated exactly."""
+    """A time budget, validations included: after five steps the schedule is cut to what fits. Such a run cannot be
+    repeated exactly."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -341,6 +342,8 @@ def train_adapter(
         ValueError: fewer pairs than a batch; ``resume`` without a state, or with one of other settings or pairs.
         FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
     """
+    if config.max_seconds is not None and adapter.method == "adalora":
+        raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs and leave max_seconds out")
     processes = PartialState(cpu=encoder.device.type == "cpu")
     batches = Batches(pairs, config, clusters)
     total = max(1, round(config.epochs * len(pairs) / config.batch_size))
@@ -400,6 +403,7 @@ class _Run:
         self.length_step = config.length_step or (16 if self.bf16 else 1)
         self.identity = _identity(model, batches, adapter, config)
         self._started = 0.0
+        self._validation_seconds = 0.0
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -544,7 +548,9 @@ class _Run:
     def _validate(self, validate: Validate | None, interrupt: list[bool]) -> None:
         if validate is None:
             return
+        started = time.perf_counter()
         scores = dict(validate(self.model))
+        self._validation_seconds = time.perf_counter() - started
         self._log({"step": self.at.step, "validation": scores}, interrupt)
         if self.adapter.method == "adalora" and mean_rank(self.model) > self.adapter.rank + 1e-6:
             return  # not within its budget yet: no candidate for the best
@@ -569,10 +575,12 @@ class _Run:
     def _fit_into_time(self) -> None:
         if self.config.max_seconds is None:
             return
+        left = self.config.max_seconds - self._validation_seconds - self.at.seconds
         if self.at.step == 5:
-            fitting = int(5 * self.config.max_seconds / self.at.seconds)
-            self.at.total = max(6, min(self.at.total, fitting))
-        elif self.at.seconds > self.config.max_seconds:
+            times = [entry["seconds"] for entry in self.at.history if "loss" in entry]
+            a_step = max(1e-3, (times[4] - times[0]) / 4)
+            self.at.total = min(self.at.total, 5 + max(1, int(left / a_step)))
+        elif left < 0:
             self.at.total = self.at.step
 
     # --- saving and resuming -----------------------------------------------------------------------------------------

@@ -23,33 +23,23 @@ from llamaindex_code_retrieval.training.pairs import Pair
 _VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 
-def save_run(
-    result: TrainResult,
-    folder: str | Path,
-    *,
-    pairs: Sequence[Pair],
-    adapter: AdapterConfig,
-    config: TrainConfig,
-    sources: Sequence[str] = (),
-    start: str | None = None,
-) -> dict[str, Any]:
-    """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg``, ``README.md``; return the facts of the card.
+def save_run(result: TrainResult, folder: str | Path, facts: Mapping[str, Any]) -> str:
+    """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the fingerprint.
 
-    The adapter's own configuration comes after its weights and settings, so that a kill leaves no half adapter. The
-    state of the unfinished run is removed last.
+    ``facts`` are those of :func:`run_facts`. The adapter's own configuration comes after its weights and settings, so
+    that a kill leaves no half adapter. The state of the unfinished run is removed last.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = run_facts(result, pairs=pairs, adapter=adapter, config=config, sources=sources, start=start)
     write_atomically(folder / TRAIN_CONFIG, json.dumps(facts, indent=2) + "\n")
     write_atomically(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in result.history))
     write_atomically(folder / "curves.svg", curves_svg(result.history))
     _tensorboard(result.history, folder)
     save_adapter(result.encoder, folder)
-    facts["fingerprint"] = _saved(result.encoder, folder).fingerprint
-    write_atomically(folder / "README.md", model_card(facts))
+    fingerprint = _saved(result.encoder, folder).fingerprint
+    write_atomically(folder / "README.md", model_card({**facts, "fingerprint": fingerprint}))
     (folder / STATE).unlink(missing_ok=True)
-    return facts
+    return fingerprint
 
 
 def run_facts(
@@ -58,8 +48,8 @@ def run_facts(
     pairs: Sequence[Pair],
     adapter: AdapterConfig,
     config: TrainConfig,
-    sources: Sequence[str],
-    start: str | None,
+    sources: Sequence[str] = (),
+    start: str | None = None,
 ) -> dict[str, Any]:
     """Return all that a run was: base, settings, data, sizes, scores, versions."""
     encoder = result.encoder
