@@ -104,7 +104,7 @@ def adapt_to_repository(
     config = replace(recipe.train, batch_size=batch_size)
     if minutes is not None:
         left = minutes * 60 - (time.perf_counter() - began)
-        config = replace(config, max_seconds=max(10.0, left), validate_steps=10**9)  # before and after only
+        config = replace(config, max_seconds=max(10.0, left))
     recipe = replace(recipe, train=config)
     return _train(encoder, train, held_out, out, recipe, [str(root) for root in roots], start, False, progress)
 

@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument(
         "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
     )
-    adapt.set_defaults(run=_adapt)
+    adapt.set_defaults(run=_adapt, epochs=10.0)
 
     recipes = commands.add_parser("recipes", help="the training recipes that come with the package")
     recipes.add_argument("--json", action="store_true", help="machine-readable")

@@ -36,7 +36,12 @@ from llamaindex_code_retrieval.training.pairs import Pair
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
-    Pair(query=f"{a} the {b}", code=f"def {a}_{b}({b}):\n    return {b}.{a}({i})", language="python", repository="r")
+    Pair(
+        query=f"{a} the {b}",
+        code=f"def {a}_{b}({b}):\n    x = {b}.{a}({i})\n    return x",
+        language="python",
+        repository="r",
+    )
     for i, (a, b) in enumerate((a, b) for a in WORDS[:8] for b in WORDS[8:])
 ]
 QUICK = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, precision="fp32", save_steps=3)

@@ -14,6 +14,7 @@ from llama_index.core.response_synthesizers import ResponseMode
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
+from llamaindex_code_retrieval.checkpoints import ARTIFACTS
 
 
 @pytest.fixture
@@ -68,8 +69,9 @@ def test_the_readme_examples_run(
 ) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     shutil.copytree(cross_encoder_folder, repository / "my-cross-encoder")
+    shutil.copytree(ARTIFACTS / "embedded-general", repository / "my-java-adapter")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     monkeypatch.chdir(repository)
     names: dict[str, object] = {}
     for block in blocks:

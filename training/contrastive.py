@@ -415,7 +415,6 @@ class _Run:
                 self._log({"step": 0, "validation": dict(validate(self.model.with_body(lambda base: base)))}, [])
             else:
                 self._validate(validate, [])
-        every = self.config.validate_steps or max(1, self.at.total // 5)
         with _deferred_interrupt() as interrupt:
             while self.at.step < self.at.total and not self._out_of_patience():
                 if self.config.hard_negatives and self.at.step % self.config.refresh_steps == 0:
@@ -431,6 +430,7 @@ class _Run:
                 self.at.seconds = time.perf_counter() - self._started
                 self._log({"step": self.at.step, **facts, "seconds": round(self.at.seconds, 2)}, interrupt)
                 self._fit_into_time()
+                every = self.config.validate_steps or max(1, self.at.total // 5)
                 if self.at.step % every == 0 or self.at.step == self.at.total:
                     self._validate(validate, interrupt)
                 if interrupt or self.at.step % self.config.save_steps == 0:
@@ -575,12 +575,13 @@ class _Run:
     def _fit_into_time(self) -> None:
         if self.config.max_seconds is None:
             return
-        left = self.config.max_seconds - self._validation_seconds - self.at.seconds
+        validations = 1 if self.config.validate_steps else 5
+        left = self.config.max_seconds - validations * self._validation_seconds - self.at.seconds
         if self.at.step == 5:
             times = [entry["seconds"] for entry in self.at.history if "loss" in entry]
             a_step = max(1e-3, (times[4] - times[0]) / 4)
             self.at.total = min(self.at.total, 5 + max(1, int(left / a_step)))
-        elif left < 0:
+        elif self.at.step > 5 and self.at.seconds > self.config.max_seconds:
             self.at.total = self.at.step
 
     # --- saving and resuming -----------------------------------------------------------------------------------------
