@@ -1,9 +1,9 @@
 """Evaluation: benchmarks in, metrics out."""
 
+from llamaindex_code_retrieval.beir import data_folder
 from llamaindex_code_retrieval.eval.datasets import (
     Benchmark,
     benchmark_of,
-    data_folder,
     documented_functions,
     load_beir,
 )

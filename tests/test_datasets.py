@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
+from llamaindex_code_retrieval.beir import data_folder
+from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir
 
 Write = Callable[..., Path]
 

@@ -144,9 +144,9 @@ def test_judgements_become_pairs_and_negatives(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("qrels", "says"),
     [
-        ("q9\tc0\t1\n", r"line 2 judges 'q9', which queries\.jsonl lacks"),
-        ("q0\tc9\t1\n", r"line 2 judges 'c9', which corpus\.jsonl lacks"),
-        ("q0\tc0\n", "line 2 is"),
+        ("q9\tc0\t1\n", r"line 2 judges query 'q9', which queries\.jsonl lacks"),
+        ("q0\tc9\t1\n", r"line 2 judges code 'c9', which corpus\.jsonl lacks"),
+        ("q0\tc0\n", "line 2 has 2 fields"),
         ("q0\tc0\t0\n", "names no code that answers"),
     ],
 )

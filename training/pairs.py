@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval.beir import data_folder, read_split
 from llamaindex_code_retrieval.sources import Skips, walk
 from llamaindex_code_retrieval.syntax import (
     LANGUAGES,
@@ -152,13 +153,11 @@ def load_pairs(source: str) -> list[Pair]:
     name, colon, split = source.rpartition(":")
     if not colon or Path(source).is_dir():
         name, split = source, "train"
-    folder = Path(name)
-    data = os.environ.get("CODE_RETRIEVAL_DATA")
-    if not folder.is_dir() and data and Path(data, name).is_dir():
-        folder = Path(data, name)
-    if not folder.is_dir():
+    folder = Path(name) if Path(name).is_dir() else data_folder(name)
+    if folder is None:
+        data = os.environ.get("CODE_RETRIEVAL_DATA", "not set")
         raise FileNotFoundError(
-            f"{name} is no folder, nor one in CODE_RETRIEVAL_DATA ({data or 'not set'}); name a .jsonl file, a folder "
+            f"{name} is no folder, nor one in CODE_RETRIEVAL_DATA ({data}); name a .jsonl file, a folder "
             "with corpus.jsonl, queries.jsonl and qrels/, or hf:org/name"
         )
     return _beir_pairs(folder, split)
@@ -204,60 +203,28 @@ def _any_pair(row: dict[str, Any], where: str) -> Pair | None:
 
 
 def _beir_pairs(folder: Path, split: str) -> list[Pair]:
-    qrels = folder / "qrels" / f"{split}.tsv"
-    if not qrels.is_file():
-        splits = ", ".join(sorted(file.stem for file in qrels.parent.glob("*.tsv"))) or "none"
-        raise FileNotFoundError(f"{folder} has no split {split!r} ({qrels} is missing); splits there: {splits}")
-    codes = _texts(folder / "corpus.jsonl")
-    queries = _texts(folder / "queries.jsonl")
-    positive: list[tuple[str, str]] = []
+    judged = read_split(folder, split)
+    rows = [(query, code, score) for query, scores in judged.qrels.items() for code, score in scores.items()]
     rejected_codes: dict[str, list[str]] = {}
     rejected_queries: dict[str, list[str]] = {}
-    for number, line in enumerate(qrels.read_text(encoding="utf-8").splitlines(), start=1):
-        if number == 1 or not line.strip():
-            continue
-        fields = line.split("\t")
-        if len(fields) != 3 or not fields[2].removeprefix("-").isdecimal():
-            raise ValueError(
-                f"{qrels}, line {number} is {line!r:.80}; it must be query-id, corpus-id and a whole score"
-            )
-        query, code, score = fields
-        for id_, known, name in ((query, queries, "queries.jsonl"), (code, codes, "corpus.jsonl")):
-            if id_ not in known:
-                raise ValueError(f"{qrels}, line {number} judges {id_!r}, which {name} lacks; add or remove it")
-        if int(score) > 0:
-            positive.append((query, code))
-        else:
-            rejected_codes.setdefault(query, []).append(codes[code][0])
-            rejected_queries.setdefault(code, []).append(queries[query][0])
-    if not positive:
-        raise ValueError(f"{qrels} names no code that answers a query (score over 0), so there is no pair")
-    pairs = []
-    for query, code in positive:
-        text, language = codes[code]
-        pairs.append(
-            Pair(
-                query=queries[query][0],
-                code=text,
-                language=language,
-                negatives=tuple(rejected_codes.get(query, ())),
-                negative_queries=tuple(rejected_queries.pop(code, ())),  # on the code's first pair only: no doubles
-            )
+    for query, code, score in rows:
+        if score <= 0:
+            rejected_codes.setdefault(query, []).append(judged.corpus[code])
+            rejected_queries.setdefault(code, []).append(judged.queries[query])
+    pairs = [
+        Pair(
+            query=judged.queries[query],
+            code=judged.corpus[code],
+            language=judged.languages.get(code, ""),
+            negatives=tuple(rejected_codes.get(query, ())),
+            negative_queries=tuple(rejected_queries.pop(code, ())),  # on the code's first pair only: no doubles
         )
+        for query, code, score in rows
+        if score > 0
+    ]
+    if not pairs:
+        raise ValueError(f"{judged.file} names no code that answers a query (score over 0), so there is no pair")
     return pairs
-
-
-def _texts(file: Path) -> dict[str, tuple[str, str]]:
-    """Return id -> text and language."""
-    texts: dict[str, tuple[str, str]] = {}
-    for where, row in _rows(file):
-        id_, text, language = row.get("_id"), row.get("text"), row.get("language", "")
-        if not isinstance(id_, str) or not isinstance(text, str) or not isinstance(language, str):
-            raise ValueError(f"{where} is {row!r:.80}; _id, text and, if given, language must be strings")
-        if id_ in texts:
-            raise ValueError(f"{where} gives the id {id_!r} a second time; ids must differ")
-        texts[id_] = text, language
-    return texts
 
 
 def _hub_pairs(source: str) -> list[Pair]:
