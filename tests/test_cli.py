@@ -65,6 +65,29 @@ def test_index_and_search_with_the_embedded_model(shell: Shell, repository: Path
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
+def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path: Path) -> None:
+    """The shipped one by default, none on demand, and one for a language."""
+    fingerprints = {}
+    for name, options in {
+        "default": [],
+        "none": ["--adapter", "none"],
+        "java": ["--adapter", "none", "--language-adapter", "java=embedded-java"],
+    }.items():
+        report = shell("index", repository, "--out", tmp_path / name, *options, "--json")
+        fingerprints[name] = report["fingerprint"]
+        assert shell("search", "send an email to the customer", "--index", tmp_path / name, "--json")
+    assert fingerprints["default"] == CodeEmbedding().fingerprint
+    assert fingerprints["none"] == CodeEmbedding(adapter="none").fingerprint
+    assert len(set(fingerprints.values())) == 3
+    assert read_manifest(tmp_path / "java")["embedding"]["adapters"] == {"java": "embedded-java"}
+    assert "embedded-general" in shell("models")
+    shell("index", repository, "--out", tmp_path / "x", "--language-adapter", "java", code=2)
+    assert "--language-adapter takes LANGUAGE=ADAPTER, got 'java'" in shell.err
+    shell("index", repository, "--out", tmp_path / "x", "--adapter", "embedded-cobol", code=2)
+    assert "nor one that comes with the package: embedded-general" in shell.err
+    assert not (tmp_path / "x").exists()
+
+
 def test_update(shell: Shell, indexed: Path, repository: Path) -> None:
     (repository / "src" / "mail.py").unlink()
     (repository / "src" / "new.py").write_text("def brandNewThing():\n    return 1\n")

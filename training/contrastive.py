@@ -458,10 +458,9 @@ class _Run:
         batch = self.batches.texts(positions, step)
         self.optimizer.zero_grad()
         loss = self.backward(batch)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        for gradient in gradients:
-            if self.processes.num_processes > 1:
-                gradient.copy_(reduce(gradient, "sum"))
+        if self.processes.num_processes > 1:
+            for p in self.parameters.values():  # a process without a chunk has no gradient, but its share is awaited
+                p.grad = reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
         if self.adapter.method == "adalora":
             (self.adapter.orthogonality * _orthogonality(self.parameters)).backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.max_gradient_norm))
@@ -508,9 +507,11 @@ class _Run:
         loss = contrastive_loss(
             vectors[:n], vectors[n:], target, temperature=temperature, hardness=self.config.hardness
         )
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient = vectors.grad
-        assert gradient is not None  # vectors is a leaf that the loss depends on
+        gradient, *of_temperature = torch.autograd.grad(
+            loss, [vectors, self.log_temperature] if self.config.learn_temperature else [vectors]
+        )
+        if of_temperature:
+            self.log_temperature.grad = of_temperature[0]
         for number, chunk in enumerate(chunks):
             part = self._embed(ids, chunk, lengths, number) if self.config.grad_cache else parts[number]
             torch.autograd.backward(part, gradient[chunk])
