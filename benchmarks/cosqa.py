@@ -3,7 +3,7 @@
 How many functions differ in more than white space and docstring is printed as well: equal ones, of which one is marked
 relevant, would push the figures down. In the official pool there are none.
 
-    CODE_RETRIEVAL_DATA=… python benchmarks/cosqa.py [--model embedded] [--adapter FOLDER]
+    CODE_RETRIEVAL_DATA=… python benchmarks/cosqa.py [--model embedded] [--adapter none]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     """Run and write the result beside this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--adapter")
+    parser.add_argument("--adapter", help="default: the one that comes with the package; none: the bare base")
     parser.add_argument("--split", default="dev")
     options = parser.parse_args()
     folder = data_folder("cosqa")
@@ -54,6 +54,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "benchmark": benchmark.name,
         "model": options.model,
+        "adapter": embedding.adapter,
         "fingerprint": embedding.fingerprint,
         "precision": embedding.precision,
         "codes": len(benchmark.corpus),
@@ -63,9 +64,11 @@ def main() -> None:
             mode: {name: round(value, 4) for name, value in values.items()} for mode, values in metrics.items()
         },
     }
-    text = json.dumps(result, indent=2)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    file = Path(__file__).with_suffix(".json")
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results[embedding.adapter] = result  # the other adapters' results stay
+    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
