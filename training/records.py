@@ -167,6 +167,7 @@ Made by `code-retrieval train` of llamaindex-code-retrieval. Queries and codes a
 
 ```python
 from llamaindex_code_retrieval import CodeEmbedding
+
 embedding = {load}
 ```
 
