@@ -113,8 +113,9 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     for method in METHODS:
         own = [run for key, run in runs.items() if key.rpartition("-")[0] == method]
         if own:
+            seeds = "1 seed" if len(own) == 1 else f"{len(own)} seeds"
             lines.append(
-                f"| {method} ({len(own)} seeds) | {own[0]['share']:.2%} | {_mean(own, 'minutes'):.1f} | "
+                f"| {method} ({seeds}) | {own[0]['share']:.2%} | {_mean(own, 'minutes'):.1f} | "
                 f"{_mean(own, 'peak_mib'):.0f} | "
                 + " | ".join(_cell([run["scores"][name] for run in own]) for name in names)
                 + " |"
