@@ -152,7 +152,7 @@ def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest
     facts = shell("demo", "--cache", tmp_path / "cache", "--json")
     assert len(facts["answers"]) == 5
     quoted = facts["answers"]["quote a string so that the shell takes it literally"]
-    assert "quote" in [scope for _, scope, *_ in quoted["dense"]]
+    assert "quote" in [scope for _, scope in quoted["fused"]]
     assert {len(hits) for hits in quoted.values()} == {3}
     assert all(0.3 < facts["metrics"][mode]["MRR"] <= 1 for mode in ("dense", "bm25", "fused"))
     out = shell("demo", "--cache", tmp_path / "cache")
