@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-BATCH, STEPS, TOKENS = 64, 8, 256
+BATCH, TOKENS = 64, 256
 RESULT = Path(__file__).with_suffix(".json")
 
 
-def pairs() -> list[tuple[str, str]]:
+def pairs(steps: int) -> list[tuple[str, str]]:
     """Return the first pairs of distinct queries and codes."""
     from llamaindex_code_retrieval.eval import data_folder
     from llamaindex_code_retrieval.training.pairs import load_pairs, mine
@@ -30,24 +30,24 @@ def pairs() -> list[tuple[str, str]]:
     stdlib = Path(sysconfig.get_path("stdlib"))
     found = load_pairs(str(folder)) if folder is not None else mine([stdlib / "email", stdlib / "asyncio"]).pairs
     distinct = {pair.code: pair.query for pair in reversed(found)}
-    return [(query, code) for code, query in distinct.items()][: BATCH * (STEPS + 1)]
+    return [(query, code) for code, query in distinct.items()][: BATCH * (steps + 1)]
 
 
-def ours() -> float:
+def ours(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
     from llamaindex_code_retrieval.encoder import Encoder
     from llamaindex_code_retrieval.training.adapters import AdapterConfig
     from llamaindex_code_retrieval.training.contrastive import TrainConfig, train_adapter
     from llamaindex_code_retrieval.training.pairs import Pair
 
-    data = [Pair(query=query, code=code) for query, code in pairs()]
+    data = [Pair(query=query, code=code) for query, code in pairs(steps)]
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)
     config = TrainConfig(epochs=1, batch_size=BATCH, precision="fp32")
     history = train_adapter(encoder, data, AdapterConfig(rank=8, targets="attention"), config).history
     return (history[-1]["seconds"] - history[0]["seconds"]) / (len(history) - 1)
 
 
-def theirs() -> float:
+def theirs(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
     from datasets import Dataset
     from peft import LoraConfig, TaskType
@@ -72,7 +72,7 @@ def theirs() -> float:
         def on_step_end(self, *arguments: object, **more: object) -> None:
             stamps.append(time.perf_counter())
 
-    data = pairs()
+    data = pairs(steps)
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
@@ -98,16 +98,17 @@ def main() -> None:
     """Run both in turn and print medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="that are timed, after a first one (default: %(default)s)")
     parser.add_argument("--run", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        seconds = ours() if options.run == "ours" else theirs()
+        seconds = (ours if options.run == "ours" else theirs)(options.steps)
         print(json.dumps({"seconds": seconds, "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
         return
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
     for _ in range(options.repeats):
         for name, results in runs.items():
-            command = [sys.executable, __file__, "--run", name]
+            command = [sys.executable, __file__, "--run", name, "--steps", str(options.steps)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             results.append(json.loads(done.stdout.splitlines()[-1]))
             print(name, results[-1], file=sys.stderr)
