@@ -151,6 +151,20 @@ def test_blocks_of_neighbours() -> None:
         assert first % 4 == second % 4
 
 
+def test_memory_leaves_out_what_may_answer() -> None:
+    """Of codes A to F, a batch of the query "a" keeps neither its two answers A and B, nor B's near-duplicate C; F was
+    not embedded yet."""
+    pairs = [Pair(query="a" if code in "AB" else code.lower(), code=code) for code in "ABCDEF"]
+    batches = Batches(pairs, TrainConfig(batch_size=2, memory=True), clusters=[0, 1, 1, 2, 3, 4])
+    assert len(batches.remembered([0])) == 0
+    batches.remember(list("ABCDE"), torch.eye(5))
+    assert torch.equal(batches.remembered([0]), torch.eye(5)[3:])
+    assert torch.equal(batches.remembered([3]), torch.eye(5)[[0, 1, 2, 4]])
+    without = Batches(pairs, TrainConfig(batch_size=2, neighbours=2))
+    without.remember(list("ABCDE"), torch.eye(5))
+    assert len(without.remembered([0])) == 0
+
+
 def test_judged_negatives_come_with_their_codes() -> None:
     pairs = [
         Pair(query="a", code="A", negatives=("not a", "B")),
@@ -220,7 +234,7 @@ def _loss(encoder: Encoder) -> float:
 
 def _gradients(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> tuple[float, dict[str, Tensor]]:
     run = _run(folder, config, adapter)
-    loss = run.backward(run.batches.texts(run.batches.next(), 0))
+    loss = run.backward(run.batches.texts(run.batches.next(), 0), torch.zeros(0, 0))
     return loss, {name: p.grad.clone() for name, p in run.parameters.items() if p.grad is not None}
 
 
@@ -257,6 +271,26 @@ def test_gradients_are_those_of_one_padded_batch(bert_folder: Path) -> None:
     contrastive_loss(queries, codes, torch.tensor(batch.target)).backward()  # type: ignore[no-untyped-call]
     for name, parameter in run.parameters.items():
         torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=0)
+
+
+def test_memory_is_a_batch_of_all_codes_to_the_queries(bert_folder: Path) -> None:
+    """With vectors that are not stale, the loss is that of all codes at once, whose negatives get no gradient."""
+    adapter, config = AdapterConfig(), replace(QUICK, batch_size=16, memory=True)
+    run = _run(bert_folder, config, adapter)
+    run.batches.remember(run.batches.codes, torch.from_numpy(run.model.encode_codes(run.batches.codes)))
+    positions = run.batches.next()
+    batch, memory = run.batches.texts(positions, 0), run.batches.remembered(positions)
+    assert len(memory) == len(PAIRS) - 16
+    loss = run.backward(batch, memory)
+    others = [code for code in run.batches.codes if code not in batch.codes]
+    queries, codes = run.model(batch.queries, side="query"), run.model(batch.codes, side="code")
+    with torch.no_grad():
+        further = run.model(others, side="code")
+    plain = contrastive_loss(queries, torch.cat([codes, further]), torch.tensor(batch.target))
+    assert loss == pytest.approx(float(plain.detach()), abs=1e-5)
+    gradients = torch.autograd.grad(plain, list(run.parameters.values()))
+    for (name, parameter), gradient in zip(run.parameters.items(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=0, msg=name)
 
 
 def test_bf16_arithmetic_on_fp32_weights(bert_folder: Path) -> None:
@@ -304,7 +338,14 @@ def test_two_processes_train_as_one(cache: str, bert_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path) -> None:
     config = replace(
-        QUICK, learn_temperature=True, hard_negatives=1, refresh_steps=5, margin=0.0, neighbours=2, validate_steps=4
+        QUICK,
+        learn_temperature=True,
+        hard_negatives=1,
+        refresh_steps=5,
+        margin=0.0,
+        neighbours=2,
+        memory=True,
+        validate_steps=4,
     )
     adapter = replace(AdapterConfig.preset(method), dropout=0.1)
     encoder = _encoder(bert_folder)

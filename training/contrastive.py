@@ -71,6 +71,9 @@ class TrainConfig:
     neighbours: int = 1
     """Codes come into a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
     in-batch negatives are hard at no cost; 1 leaves it to chance, as the first epoch always does."""
+    memory: bool = False
+    """All codes, by their vectors when last embedded, are negatives of each query: as many as there are codes at no
+    cost (cross-batch memory: Wang et al. 2020, section 3.2)."""
     margin: float = 0.05
     """A code nearer than the positive's cosine less this is taken for an answer, not for a negative."""
     judged_negatives: int = 1
@@ -203,6 +206,9 @@ class Batches:
         for i, pair in enumerate(pairs):
             by_code.setdefault(pair.code, []).append(i)
         self.clusters = [cluster[code] for code in self.codes]
+        self._answers: dict[str, set[int]] = {}  # query -> rows of all codes that answer it
+        for pair in pairs:
+            self._answers.setdefault(pair.query, set()).add(self.row[pair.code])
         if len(set(self.clusters)) < 2:
             raise ValueError("all codes are one and the same (or near-duplicates): there are no in-batch negatives")
         most = max(1, config.batch_size // 4)  # of one code in a batch
@@ -246,12 +252,23 @@ class Batches:
 
     def remember(self, codes: Sequence[str], vectors: Tensor) -> None:
         """Keep the vectors, (codes, dim), of those codes that are codes of pairs as they stand."""
-        if self.config.neighbours == 1:
+        if self.config.neighbours == 1 and not self.config.memory:
             return
         if self.vectors is None:
             self.vectors = torch.zeros(len(self.codes), vectors.shape[1])
         known = [(self.row[code], i) for i, code in enumerate(codes) if code in self.row]
         self.vectors[[row for row, _ in known]] = vectors[[i for _, i in known]].detach().float().cpu()
+
+    def remembered(self, positions: Sequence[int]) -> Tensor:
+        """Return the kept vectors, (codes, dim), of what is a negative for all queries of a batch.
+
+        Left out are codes not embedded yet, all that answer one of its queries, and their near-duplicates.
+        """
+        if not self.config.memory or self.vectors is None:
+            return torch.zeros(0, 0)
+        answers = {self.clusters[row] for i in positions for row in self._answers[self.pairs[i].query]}
+        free = torch.tensor([cluster not in answers for cluster in self.clusters])
+        return self.vectors[free & self.vectors.any(dim=1)]
 
     def _take(self) -> list[int]:
         batch: list[int] = []
@@ -457,7 +474,7 @@ class _Run:
             group["lr"] = rate
         batch = self.batches.texts(positions, step)
         self.optimizer.zero_grad()
-        loss = self.backward(batch)
+        loss = self.backward(batch, self.batches.remembered(positions))
         if self.processes.num_processes > 1:
             for p in self.parameters.values():  # a process without a chunk has no gradient, but its share is awaited
                 p.grad = reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
@@ -482,8 +499,11 @@ class _Run:
             facts["mean_rank"] = round(mean_rank(self.model), 3)
         return facts
 
-    def backward(self, batch: Batch) -> float:
-        """Add this process's part of the batch's gradient to the parameters; return the loss of the whole batch."""
+    def backward(self, batch: Batch, memory: Tensor) -> float:
+        """Add this process's part of the batch's gradient to the parameters; return the loss of the whole batch.
+
+        ``memory`` (any, dim) are vectors of further negatives, which get no gradient.
+        """
         ids = self.model.tokenize(batch.queries, side="query") + self.model.tokenize(batch.codes, side="code")
         limit = max(self.model.max_query_tokens, self.model.max_code_tokens)
         lengths = [min(limit, -(-len(row) // self.length_step) * self.length_step) for row in ids]
@@ -504,9 +524,8 @@ class _Run:
         self.batches.remember(batch.codes, vectors[n:])
         target = torch.tensor(batch.target, device=vectors.device)
         temperature = self.log_temperature.exp().to(vectors.device)
-        loss = contrastive_loss(
-            vectors[:n], vectors[n:], target, temperature=temperature, hardness=self.config.hardness
-        )
+        codes = torch.cat([vectors[n:], memory.to(vectors.device)]) if len(memory) else vectors[n:]
+        loss = contrastive_loss(vectors[:n], codes, target, temperature=temperature, hardness=self.config.hardness)
         gradient, *of_temperature = torch.autograd.grad(
             loss, [vectors, self.log_temperature] if self.config.learn_temperature else [vectors]
         )
