@@ -48,7 +48,7 @@ def main() -> None:
     metrics: dict[str, dict[str, float]] = {}
     for mode in get_args(Mode):
         retriever = CodeRetriever(index, mode=mode, top_k=1000)
-        run = rank_queries(retriever, benchmark, query_vectors=query_vectors)
+        run = rank_queries(retriever, benchmark, query_vectors=query_vectors).run
         metrics[mode] = evaluate_run(run, benchmark.qrels)
     result = {
         "date": date.today().isoformat(),

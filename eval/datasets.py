@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
 from llamaindex_code_retrieval.beir import read_split
 from llamaindex_code_retrieval.eval.metrics import Qrels
+from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.syntax import definitions, language_of
 
 
@@ -43,6 +47,89 @@ class Benchmark:
                 raise ValueError(f"benchmark {self.name!r} has no relevant code for query {query!r}; leave it out")
         for code in sorted(self.languages.keys() - self.corpus.keys()):
             raise ValueError(f"benchmark {self.name!r} has a language for code {code!r}, which its corpus lacks")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over codes, queries and judgements, whatever their order: equal ones are comparable."""
+        digest = hashlib.sha256()
+        for part in (self.corpus, self.queries, self.qrels):
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def query_languages(self) -> dict[str, str]:
+        """Query id -> language of its relevant codes, where all of them have the same."""
+        found: dict[str, str] = {}
+        for query, judged in self.qrels.items():
+            languages = {self.languages.get(code, "") for code, score in judged.items() if score > 0}
+            if len(languages) == 1 and "" not in languages:
+                found[query] = languages.pop()
+        return found
+
+    def representatives(self) -> dict[str, str]:
+        """Return corpus id -> the first id whose code is the same but for white space."""
+        first: dict[str, str] = {}
+        return {id_: first.setdefault(" ".join(code.split()), id_) for id_, code in self.corpus.items()}
+
+    def sample(self, queries: int, *, seed: int = 0) -> Benchmark:
+        """Return a benchmark of so many of the queries, drawn by chance, over the same codes."""
+        if not 0 < queries <= len(self.queries):
+            raise ValueError(f"benchmark {self.name!r} has {len(self.queries)} queries, so 1 to as many can be drawn")
+        drawn = set(random.Random(seed).sample(sorted(self.queries), queries))
+        return replace(
+            self,
+            name=f"{self.name}, {queries} queries (seed {seed})",
+            queries={query: text for query, text in self.queries.items() if query in drawn},
+            qrels={query: judged for query, judged in self.qrels.items() if query in drawn},
+        )
+
+    def pools(self, size: int = 1000, *, seed: int = 0) -> list[Benchmark]:
+        """Return benchmarks of ``size`` codes each, every query in one of them: SPENCER's protocol.
+
+        Queries are dealt out by chance, as many to a pool as have all their judged codes fit in; codes drawn by chance
+        fill it up. (Gu et al. 2024, section 4: a query ranks 1,000 codes.)
+        """
+        if not 1 < size <= len(self.corpus):
+            raise ValueError(f"a pool of {size} codes cannot be drawn of the {len(self.corpus)} of {self.name!r}")
+        rng = random.Random(seed)
+        waiting = sorted(self.queries)
+        rng.shuffle(waiting)
+        pools: list[Benchmark] = []
+        while waiting:
+            codes: set[str] = set()
+            asked: list[str] = []
+            while waiting and len(codes | self.qrels[waiting[-1]].keys()) <= size:
+                asked.append(waiting.pop())
+                codes |= self.qrels[asked[-1]].keys()
+            if not asked:
+                raise ValueError(f"query {waiting[-1]!r} has more than {size} judged codes; take larger pools")
+            others = sorted(self.corpus.keys() - codes)
+            codes |= set(rng.sample(others, size - len(codes)))
+            pools.append(
+                Benchmark(
+                    name=f"{self.name}, pool {len(pools) + 1}",
+                    corpus={code: text for code, text in self.corpus.items() if code in codes},
+                    queries={query: self.queries[query] for query in sorted(asked)},
+                    qrels={query: self.qrels[query] for query in sorted(asked)},
+                    languages={code: language for code, language in self.languages.items() if code in codes},
+                )
+            )
+        return pools
+
+
+def save_beir(benchmark: Benchmark, folder: str | Path, *, split: str = "test") -> None:
+    """Write a benchmark in BEIR's layout, for :func:`load_beir` to read: a set that stays as it is while code moves."""
+    folder = Path(folder)
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    corpus = [
+        {"_id": id_, "text": code, **({"language": benchmark.languages[id_]} if id_ in benchmark.languages else {})}
+        for id_, code in benchmark.corpus.items()
+    ]
+    queries = [{"_id": id_, "text": text} for id_, text in benchmark.queries.items()]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    judged = [f"{query}\t{code}\t{score}" for query, codes in benchmark.qrels.items() for code, score in codes.items()]
+    write_atomically(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
 
 
 def load_beir(path: str | Path, *, split: str) -> Benchmark:

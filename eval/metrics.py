@@ -47,8 +47,10 @@ def per_query_metrics(
     _check(run, qrels)
     ir_measures = _ir_measures()
     # Scores fall strictly, because equal ones would be reordered by id; small whole numbers stay distinct in float32.
+    # No metric sees what stands behind a query's last relevant code, and most of a long ranking stands there.
     scored = {
-        query: {code: float(len(ranking) - rank) for rank, code in enumerate(ranking)} for query, ranking in run.items()
+        query: {code: float(-rank) for rank, code in enumerate(_up_to_last_relevant(ranking, qrels[query]))}
+        for query, ranking in run.items()
     }
     values = {
         (str(result.measure), result.query_id): float(result.value)
@@ -57,6 +59,23 @@ def per_query_metrics(
         )
     }
     return {name: {query: values[str(measure), query] for query in qrels} for name, measure in measures.items()}
+
+
+def first_relevant(run: Run, qrels: Qrels) -> dict[str, int | None]:
+    """Return for each query of ``qrels`` the rank, from 1, of its first relevant code; ``None`` where there is none.
+
+    >>> first_relevant({"q1": ["b", "a"]}, {"q1": {"a": 1, "b": 0}, "q2": {"a": 1}})
+    {'q1': 2, 'q2': None}
+    """
+    return {
+        query: next((rank for rank, code in enumerate(run.get(query, ()), start=1) if judged.get(code, 0) > 0), None)
+        for query, judged in qrels.items()
+    }
+
+
+def _up_to_last_relevant(ranking: Sequence[str], judged: Mapping[str, int]) -> Sequence[str]:
+    relevant = {code for code, score in judged.items() if score > 0}
+    return ranking[: max((rank for rank, code in enumerate(ranking, start=1) if code in relevant), default=0)]
 
 
 def _ir_measures() -> Any:

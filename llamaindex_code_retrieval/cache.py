@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -12,10 +13,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_SELECT = 500  # SQLite's default limit on bound values is 999 in old builds
+
+
+def default_cache_folder() -> Path:
+    """Return ``$CODE_RETRIEVAL_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("CODE_RETRIEVAL_CACHE") or user_cache_path("code-retrieval"))
 
 
 class EmbeddingCache:

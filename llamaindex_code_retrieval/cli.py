@@ -47,6 +47,7 @@ _STAGES = {
     "parse": "parsing files",
     "embed": "embedding nodes",
     "evaluate": "asking",
+    "generate": "answering",
     "mine": "mining files",
     "compare": "comparing codes",
     "score": "scoring the base",
@@ -188,6 +189,25 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("--json", action="store_true", help="machine-readable")
     recipes.set_defaults(run=_recipes)
 
+    evaluate = commands.add_parser("eval", help="measure retrieval and answers, and compare them with a baseline")
+    evaluate.add_argument(
+        "suite", nargs="?", default=EMBEDDED, metavar="SUITE", help="TOML file, or one of ours (default: %(default)s)"
+    )
+    evaluate.add_argument("--out", default="code-retrieval-report", metavar="DIR", help="default: %(default)s")
+    evaluate.add_argument("--baseline", metavar="FILE", help="an earlier report.json to compare with")
+    evaluate.add_argument("--gate", action="store_true", help="exit with 1 if something got significantly worse")
+    evaluate.add_argument("--update-baseline", action="store_true", help="write the result to --baseline, for review")
+    _common(evaluate)
+    evaluate.set_defaults(run=_eval)
+
+    benchmark = commands.add_parser("benchmark", help="make a fixed benchmark of the documented functions in folders")
+    benchmark.add_argument("sources", nargs="+", metavar="PATH")
+    benchmark.add_argument("--out", required=True, metavar="DIR", help="a new folder, in BEIR's layout")
+    benchmark.add_argument("--split", default="test", help="default: %(default)s")
+    benchmark.add_argument("--queries", type=int, metavar="N", help="so many of them, drawn by chance (default: all)")
+    benchmark.add_argument("--json", action="store_true", help="machine-readable")
+    benchmark.set_defaults(run=_benchmark)
+
     models = commands.add_parser("models", help="the bases known by name")
     models.add_argument("--json", action="store_true", help="machine-readable")
     models.set_defaults(run=_models)
@@ -234,9 +254,9 @@ def _common(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: boo
 
 
 def _cache_folder(options: argparse.Namespace) -> Path:
-    from platformdirs import user_cache_path
+    from llamaindex_code_retrieval.cache import default_cache_folder
 
-    return Path(options.cache or os.environ.get("CODE_RETRIEVAL_CACHE") or user_cache_path("code-retrieval"))
+    return Path(options.cache) if options.cache else default_cache_folder()
 
 
 # --- index and update ------------------------------------------------------------------------------------------------
@@ -691,6 +711,73 @@ def _recipes(options: argparse.Namespace) -> int:
         )
         table.add_row(*(Text(str(cell)) for cell in row))
     Console().print(table)
+    return 0
+
+
+# --- eval ------------------------------------------------------------------------------------------------------------
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.eval.gate import compare, describe
+    from llamaindex_code_retrieval.eval.report import html, junit, markdown
+    from llamaindex_code_retrieval.eval.results import Report
+    from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
+    from llamaindex_code_retrieval.files import write_atomically
+
+    if (options.gate or options.update_baseline) and not options.baseline:
+        raise ValueError("--gate and --update-baseline need to know the file: name it with --baseline")
+    if options.gate and options.update_baseline:
+        raise ValueError("--gate compares with the baseline and --update-baseline replaces it; give one of them")
+    suite = load_suite(options.suite)
+    baseline = Report.load(options.baseline) if options.baseline and not options.update_baseline else None
+    out = Path(options.out)
+    with _progress() as progress:
+        outcome = run_suite(
+            suite, out=out, cache_folder=_cache_folder(options), device=options.device, on_progress=progress
+        )
+    report = outcome.report
+    out.mkdir(parents=True, exist_ok=True)
+    report.save(out / "report.json")  # before the comparison, which may be refused
+    compared = [] if baseline is None else compare(report, baseline, suite.rules)
+    write_atomically(out / "report.html", html(report, compared, codes=outcome.codes, baseline=baseline))
+    write_atomically(out / "report.md", markdown(report, compared))
+    write_atomically(out / "junit.xml", junit(report, compared))
+    if options.update_baseline:
+        report.save(options.baseline)
+    regressions = [each for each in compared if each.regression]
+    if options.json:
+        facts = asdict(report)
+        facts["comparisons"] = [asdict(each) | {"changed": len(each.changed)} for each in compared]
+        print(json.dumps(facts, indent=1))
+    else:
+        print(markdown(report, compared))
+    print(f"code-retrieval: report in {out / 'report.html'}", file=sys.stderr)
+    for each in regressions:
+        print(f"code-retrieval: regression: {describe(each)}", file=sys.stderr)
+    return 1 if regressions and options.gate else 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.eval.datasets import documented_functions, save_beir
+    from llamaindex_code_retrieval.sources import read_sources
+
+    out = Path(options.out)
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} exists already; name a new folder")
+    benchmark = documented_functions(read_sources(map(Path, options.sources)), name=out.name)
+    if options.queries:
+        benchmark = benchmark.sample(options.queries)
+    save_beir(benchmark, out, split=options.split)
+    facts = {
+        "folder": str(out),
+        "codes": len(benchmark.corpus),
+        "queries": len(benchmark.queries),
+        "fingerprint": benchmark.fingerprint,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"{facts['codes']:,} codes and {facts['queries']:,} queries in {out}, fingerprint {facts['fingerprint']}")
     return 0
 
 

@@ -120,7 +120,9 @@ def run_demo(
     metrics: dict[str, dict[str, float]] = {}
     for mode in MODES:
         retriever = CodeRetriever(codes, top_k=100, mode=mode)
-        metrics[mode] = evaluate_run(rank_queries(retriever, benchmark, query_vectors=query_vectors), benchmark.qrels)
+        metrics[mode] = evaluate_run(
+            rank_queries(retriever, benchmark, query_vectors=query_vectors).run, benchmark.qrels
+        )
     return Demo(
         python=sysconfig.get_python_version(),
         nodes=len(index),

@@ -72,6 +72,14 @@ class CodeRetriever(BaseRetriever):
         self.rank_constant = rank_constant
         self.languages = None if languages is None else frozenset(languages)
 
+    def embed_query(self, query: str) -> list[list[float]]:
+        """Return the query's vector by each adapter in use, as :meth:`rank` wants them; none in mode "bm25"."""
+        return [embedding.get_query_embedding(query) for embedding, _ in self._partitions()]
+
+    def rank(self, query: str, vectors: Sequence[list[float]]) -> list[tuple[str, float]]:
+        """Return ids and scores of the ``top_k`` best nodes, without building the nodes."""
+        return self._rank(query, self._partitions(), vectors)
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         partitions = self._partitions()
         vectors = self._given(query_bundle, partitions)
@@ -97,11 +105,14 @@ class CodeRetriever(BaseRetriever):
         return None if vector is None or len(partitions) != 1 else [vector]
 
     def _hits(
-        self,
-        query: str,
-        partitions: Sequence[tuple[CodeEmbedding, list[str]]],
-        vectors: Sequence[list[float]],
+        self, query: str, partitions: Sequence[tuple[CodeEmbedding, list[str]]], vectors: Sequence[list[float]]
     ) -> list[NodeWithScore]:
+        ranked = self._rank(query, partitions, vectors)
+        return [NodeWithScore(node=self.index.node(node_id), score=score) for node_id, score in ranked]
+
+    def _rank(
+        self, query: str, partitions: Sequence[tuple[CodeEmbedding, list[str]]], vectors: Sequence[list[float]]
+    ) -> list[tuple[str, float]]:
         depth = self.top_k if self.mode != "fused" else max(self.top_k, self.candidates)
         dense = [
             self.index.search_vectors(vector, top_k=depth, languages=languages)
@@ -114,7 +125,7 @@ class CodeRetriever(BaseRetriever):
             ranked = dense[0] if dense else []
         else:
             ranked = self._fused(dense, bm25)
-        return [NodeWithScore(node=self.index.node(node_id), score=score) for node_id, score in ranked[: self.top_k]]
+        return ranked[: self.top_k]
 
     def _fused(
         self, dense: Sequence[Sequence[tuple[str, float]]], bm25: Sequence[tuple[str, float]]

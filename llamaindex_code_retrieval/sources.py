@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,22 @@ def walk(root: Path, skips: Skips, *, max_file_bytes: int = MAX_FILE_BYTES) -> I
         file = _read(root / path, path, skips, max_file_bytes)
         if file is not None:
             yield file
+
+
+def read_sources(roots: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of the source files under several folders; a path begins with its folder's name.
+
+    Raises:
+        ValueError: a root is not a folder, or two have one name.
+    """
+    names: set[str] = set()
+    for root in roots:
+        name = root.resolve().name
+        if name in names:
+            raise ValueError(f"two folders are named {name!r}, so paths would not tell them apart; name one of them")
+        names.add(name)
+        for file in walk(root, Skips()):
+            yield f"{name}/{file.path}", file.text
 
 
 def _read(full: Path, path: str, skips: Skips, max_file_bytes: int) -> SourceFile | None:

@@ -158,6 +158,16 @@ def test_presets_train_little_of_codet5p_110m(full_size_codet5p: Path) -> None:
     assert min(shares.values()) > 0
 
 
+def test_adalora_starts_with_orthonormal_singular_vectors(bert_folder: Path) -> None:
+    adapted = attach_adapter(_encoder(bert_folder), AdapterConfig.preset("adalora"), total_steps=10)
+    vectors = {name: p.detach() for name, p in adapted.body.named_parameters() if "lora_A" in name or "lora_B" in name}
+    assert len(vectors) == 8  # two layers, query and value
+    for name, p in vectors.items():
+        rows = p if "lora_A" in name else p.T
+        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(adapted.encode_codes(["x = 1"]), _encoder(bert_folder).encode_codes(["x = 1"]))
+
+
 def test_adalora_needs_room_to_prune(bert_folder: Path) -> None:
     with pytest.raises(ValueError, match="at least 10 steps"):
         attach_adapter(_encoder(bert_folder), AdapterConfig.preset("adalora"), total_steps=9)

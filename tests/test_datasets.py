@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamaindex_code_retrieval.beir import data_folder
-from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir
+from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir, save_beir
 
 Write = Callable[..., Path]
 
@@ -225,3 +225,68 @@ def test_documented_functions_need_some() -> None:
         documented_functions([("a.py", "x = 1\n")])
     with pytest.raises(ValueError, match=r"a\.py is given twice"):
         documented_functions([("a.py", PYTHON), ("a.py", PYTHON)])
+
+
+def _benchmark(n: int = 30, **changes: object) -> Benchmark:
+    settings: dict[str, object] = {
+        "name": "many",
+        "corpus": {f"c{i}": f"code {i}" for i in range(n)},
+        "queries": {f"q{i}": f"query {i}" for i in range(10)},
+        "qrels": {f"q{i}": {f"c{i}": 1, f"c{i + 10}": 0} for i in range(10)},
+        "languages": {f"c{i}": "python" if i % 2 else "java" for i in range(n)},
+    }
+    return Benchmark(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_a_fingerprint_is_of_content_and_not_of_order_or_name() -> None:
+    one, shuffled = _benchmark(), _benchmark(name="other", corpus=dict(reversed(_benchmark().corpus.items())))
+    assert one.fingerprint == shuffled.fingerprint
+    assert one.fingerprint != _benchmark(queries={**one.queries, "q0": "else"}).fingerprint
+    assert one.fingerprint != _benchmark(qrels={**one.qrels, "q0": {"c0": 1}}).fingerprint
+    assert one.fingerprint != _benchmark(31).fingerprint
+
+
+def test_the_language_of_a_query_is_that_of_its_answers() -> None:
+    assert _benchmark().query_languages["q1"] == "python"
+    both = _benchmark(qrels={**_benchmark().qrels, "q0": {"c0": 1, "c1": 1}})
+    assert "q0" not in both.query_languages
+
+
+def test_equal_codes_have_the_first_id() -> None:
+    corpus = {"a": "x = 1\n", "b": "x  = 1", "c": "y"}
+    found = Benchmark(name="b", corpus=corpus, queries={"q": "?"}, qrels={"q": {"c": 1}}).representatives()
+    assert found == {"a": "a", "b": "a", "c": "c"}
+
+
+def test_pools_hold_each_query_once_with_all_its_codes() -> None:
+    pools = _benchmark().pools(7, seed=3)
+    assert sorted(query for pool in pools for query in pool.queries) == sorted(_benchmark().queries)
+    assert all(len(pool.corpus) == 7 for pool in pools)
+    assert all(judged.keys() <= pool.corpus.keys() for pool in pools for judged in pool.qrels.values())
+    assert [pool.fingerprint for pool in pools] == [pool.fingerprint for pool in _benchmark().pools(7, seed=3)]
+    assert [pool.fingerprint for pool in pools] != [pool.fingerprint for pool in _benchmark().pools(7, seed=4)]
+    (whole,) = _benchmark().pools(30)
+    assert whole.fingerprint == _benchmark().fingerprint
+
+
+def test_pools_that_cannot_be_dealt_are_refused() -> None:
+    with pytest.raises(ValueError, match="a pool of 31 codes cannot be drawn of the 30 of 'many'"):
+        _benchmark().pools(31)
+    wide = _benchmark(qrels={**_benchmark().qrels, "q0": dict.fromkeys(_benchmark().corpus, 1)})
+    with pytest.raises(ValueError, match="query 'q0' has more than 5 judged codes; take larger pools"):
+        wide.pools(5)
+
+
+def test_a_sample_has_fewer_queries_over_the_same_codes() -> None:
+    sample = _benchmark().sample(4, seed=1)
+    assert (len(sample.queries), sample.corpus) == (4, _benchmark().corpus)
+    assert sample.queries == _benchmark().sample(4, seed=1).queries != _benchmark().sample(4, seed=2).queries
+    with pytest.raises(ValueError, match="has 10 queries, so 1 to as many can be drawn"):
+        _benchmark().sample(11)
+
+
+def test_a_benchmark_is_what_was_saved(tmp_path: Path) -> None:
+    save_beir(_benchmark(), tmp_path / "set", split="dev")
+    read = load_beir(tmp_path / "set", split="dev")
+    assert read.fingerprint == _benchmark().fingerprint
+    assert read.languages == _benchmark().languages

@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.eval.metrics import evaluate_run, per_query_metrics
+from llamaindex_code_retrieval.eval.metrics import evaluate_run, first_relevant, per_query_metrics
 
 ALL = ("MRR", "MRR@2", "R@1", "R@10", "nDCG", "nDCG@10", "MAP", "MAP@1")
 
@@ -146,3 +148,26 @@ def test_a_missing_ir_measures_names_the_extra() -> None:
     )
     assert done.returncode == 1
     assert "ImportError: metrics need ir_measures: pip install 'llamaindex-code-retrieval[eval]'" in done.stderr
+
+
+def test_first_relevant_ranks() -> None:
+    run = {"q1": ["a", "b"], "q2": ["a"]}
+    assert first_relevant(run, {"q1": {"b": 2, "a": 0}, "q2": {"b": 1}, "q3": {"a": 1}}) == {
+        "q1": 2,
+        "q2": None,
+        "q3": None,
+    }
+
+
+@given(st.permutations(list("abcdefgh")), st.sets(st.sampled_from("abcdefgh"), min_size=1))
+def test_what_follows_the_last_relevant_code_changes_no_metric(ranking: list[str], relevant: set[str]) -> None:
+    """So it is left out; here against ir_measures on the whole ranking."""
+    import ir_measures
+
+    qrels = {"q": dict.fromkeys(relevant, 1)}
+    names = {"MRR": "RR", "MAP": "AP", "nDCG@3": "nDCG@3", "R@5": "R@5", "nDCG": "nDCG"}
+    whole = {"q": {code: float(-rank) for rank, code in enumerate(ranking)}}
+    expected = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in names.values()], qrels, whole)
+    found = evaluate_run({"q": ranking}, qrels, metrics=list(names))
+    for name, measure in names.items():
+        assert found[name] == pytest.approx(expected[ir_measures.parse_measure(measure)])

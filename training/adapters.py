@@ -178,6 +178,12 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
         wrapped: nn.Module = get_peft_model(body, peft_config)
     except ValueError as error:
         raise ValueError(f"no module of this base matches targets={config.targets!r}: {error}") from error
+    if config.method == "adalora":
+        # PEFT draws singular vectors of length 0.4 and less, so that a step of a singular value moves a weight by a
+        # sixth of what it should; the penalty would make them orthonormal in time (Zhang et al. 2023, equation 4).
+        for name, parameter in wrapped.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                nn.init.orthogonal_(parameter)
     return wrapped
 
 

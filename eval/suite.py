@@ -1,0 +1,563 @@
+"""A suite: which systems are measured on which tasks, as a TOML file, and its run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from llama_index.core.schema import Document, TextNode
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import llamaindex_code_retrieval
+from llamaindex_code_retrieval.beir import data_folder
+from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir
+from llamaindex_code_retrieval.eval.gate import GateRules
+from llamaindex_code_retrieval.eval.generation import (
+    AnswerCache,
+    Condition,
+    GenerationTask,
+    code_from_description,
+    docstring_from_code,
+    generate,
+    load_writer,
+    sweqa,
+)
+from llamaindex_code_retrieval.eval.results import (
+    GenerationResult,
+    Published,
+    Report,
+    RetrievalResult,
+    generation_result,
+    retrieval_result,
+)
+from llamaindex_code_retrieval.eval.retrieval import METRICS, benchmark_index, evaluate_retrieval
+from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval.index import CodeIndex
+from llamaindex_code_retrieval.reranker import CodeReranker
+from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
+from llamaindex_code_retrieval.sources import read_sources
+
+T = TypeVar("T")
+_OWN = Path(__file__).resolve().parent / "suites"
+_UNFINISHED = "unfinished"
+
+OnProgress = Callable[[str, int, int], object]
+"""Called with (stage, done, total); stages are ``embed``, ``evaluate`` and ``generate``."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSpec(_Spec):
+    """A benchmark and the protocol it is measured by."""
+
+    name: str
+    set: str | None = None
+    """Of ``$CODE_RETRIEVAL_DATA``."""
+    folder: str | None = None
+    """In BEIR's layout; a relative one is beside the suite."""
+    repository: list[str] | None = None
+    """Folders whose documented functions are the benchmark; a relative one is beside the suite."""
+    package: list[str] | None = None
+    """The same, by the names of installed packages."""
+    split: str = "dev"
+    pool_size: int = Field(0, ge=0)
+    """0 is the whole pool (CasCode); 1,000 is SPENCER's protocol."""
+    queries: int = Field(0, ge=0)
+    """So many of them, drawn by the suite's seed; 0 is all."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TaskSpec:
+        given = [name for name in ("set", "folder", "repository", "package") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"task {self.name!r} must have one of set, folder, repository or package, got {given}")
+        return self
+
+
+class SystemSpec(_Spec):
+    """A ``CodeRetriever`` and what follows it."""
+
+    name: str
+    model: str = "embedded"
+    adapter: str | None = None
+    adapters: dict[str, str] = {}
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    max_code_tokens: int | None = None
+    mode: Mode = "fused"
+    dense_weight: float = 0.75
+    bm25_weight: float = 0.25
+    rerank: str | None = None
+    rerank_top_n: int = Field(10, ge=1)
+    optional: bool = False
+    """Left out, with the reason in the report, where its model is not at hand."""
+
+    def embedding(self, *, cache_folder: Path | None, device: str | None) -> CodeEmbedding:
+        """Load the model."""
+        return CodeEmbedding(
+            self.model,
+            adapter=self.adapter,
+            adapters=dict(self.adapters),
+            precision=self.precision,
+            max_code_tokens=self.max_code_tokens,
+            cache_folder=cache_folder,
+            device=device,
+        )
+
+    @property
+    def vectors(self) -> str:
+        """Equal for systems whose vectors are equal."""
+        return json.dumps([self.model, self.adapter, self.adapters, self.precision, self.max_code_tokens])
+
+    def retriever(self, index: CodeIndex, *, depth: int) -> CodeRetriever:
+        """Return the retriever of an index."""
+        return CodeRetriever(
+            index,
+            top_k=depth,
+            mode=self.mode,
+            dense_weight=self.dense_weight,
+            bm25_weight=self.bm25_weight,
+        )
+
+
+class GenerationSpec(_Spec):
+    """Questions that a writer answers with gold, retrieved and no passages."""
+
+    name: str
+    kind: Literal["sweqa", "code", "docstring"]
+    task: str | None = None
+    """Of ``code``: the retrieval task whose queries are the questions. Of ``docstring``: the one whose codes are."""
+    project: str | None = None
+    """Of ``sweqa``: flask or requests; its sources are the installed package's, or ``repository``."""
+    repository: str | None = None
+    writer: str = "extractive"
+    systems: list[str] = []
+    """Whose hits are the retrieved passages; none named is all."""
+    top_n: int = Field(5, ge=1)
+    questions: int = Field(0, ge=0)
+    """The first so many; 0 is all."""
+    timeout: float = Field(120, gt=0)
+    """Seconds for one answer."""
+
+    @model_validator(mode="after")
+    def _source(self) -> GenerationSpec:
+        wanted = "project" if self.kind == "sweqa" else "task"
+        if not getattr(self, wanted):
+            raise ValueError(f"generation {self.name!r} of kind {self.kind!r} must name its {wanted}")
+        return self
+
+
+class _PublishedSpec(_Spec):
+    system: str
+    task: str
+    metric: str
+    value: float
+    source: str
+
+
+class _GateSpec(_Spec):
+    metrics: tuple[str, ...] = ("MRR", "R@10")
+    generation_metrics: tuple[str, ...] = ("rougeL",)
+    tolerance: float = 0.005
+    alpha: float = 0.05
+    systems: tuple[str, ...] = ()
+
+
+class Suite(_Spec):
+    """What is measured. Names of systems, and of tasks, differ."""
+
+    name: str
+    depth: int = Field(100, ge=1)
+    """Hits asked for."""
+    seed: int = 0
+    metrics: tuple[str, ...] = METRICS
+    task: tuple[TaskSpec, ...] = ()
+    system: tuple[SystemSpec, ...] = ()
+    generation: tuple[GenerationSpec, ...] = ()
+    published: tuple[_PublishedSpec, ...] = ()
+    gate: _GateSpec = _GateSpec()
+    place: Path = Path()
+    """The folder that relative paths begin at."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        for kind, names in (
+            ("system", [each.name for each in self.system]),
+            ("task", [each.name for each in (*self.task, *self.generation)]),
+        ):
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise ValueError(f"the suite names {kind} {twice!r} twice; names must differ")
+        if not self.system or not (self.task or self.generation):
+            raise ValueError("a suite has one [[system]] and one [[task]] or [[generation]] at least")
+        systems, tasks = {each.name for each in self.system}, {each.name for each in self.task}
+        wanted = {name for each in self.generation for name in each.systems} | set(self.gate.systems)
+        for name in sorted(wanted - systems):
+            raise ValueError(f"system {name!r} is named, but there is none; there are {', '.join(sorted(systems))}")
+        for each in self.generation:
+            if each.task is not None and each.task not in tasks:
+                raise ValueError(f"generation {each.name!r} names the task {each.task!r}, which the suite lacks")
+        return self
+
+    @property
+    def rules(self) -> GateRules:
+        """The gate's rules."""
+        return GateRules(**self.gate.model_dump())
+
+
+def suite_names() -> list[str]:
+    """Return the names of the suites that come with the package."""
+    return sorted(file.stem for file in _OWN.glob("*.toml"))
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """Read a suite by the name of one that comes with the package, or from a TOML file.
+
+    Raises:
+        ValueError: neither, not TOML, an unknown setting, or a value that breaks its rule.
+    """
+    path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in suite_names() else Path(name_or_path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"there is no suite {str(name_or_path)!r}: it is no file, and of our own there are "
+            f"{', '.join(suite_names())}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    try:
+        suite = Suite.model_validate({"name": path.stem, **content, "place": path.resolve().parent})
+        suite.rules  # noqa: B018  # refuses nonsense
+        return suite
+    except ValidationError as error:
+        problems = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
+            for each in error.errors()
+        )
+        raise ValueError(f"{path}: {problems}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A finished run: the report, and the codes that it shows some of."""
+
+    report: Report
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Task -> corpus id -> code."""
+
+
+def run_suite(
+    suite: Suite,
+    *,
+    out: str | Path | None = None,
+    cache_folder: Path | None = None,
+    device: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Outcome:
+    """Measure every system on every task.
+
+    With ``out`` each result is kept there as soon as it is there, and an interrupted run of the same suite, models,
+    sets and package goes on behind the last one. Sets that are not at hand, and optional models, are left out with the
+    reason in ``report.skipped``.
+
+    Raises:
+        ValueError: nothing of the suite can be run; a model or reranker that is not optional is not to be had; what
+            the parts of the suite raise.
+    """
+    return _Run(suite, out, cache_folder, device, on_progress or (lambda stage, done, total: None)).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        suite: Suite,
+        out: str | Path | None,
+        cache_folder: Path | None,
+        device: str | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self.suite = suite
+        self.kept = None if out is None else Path(out) / _UNFINISHED
+        self.cache_folder = cache_folder
+        self.device = device
+        self.on_progress = on_progress
+        self.skipped: dict[str, str] = {}
+        self.embeddings: dict[str, CodeEmbedding] = {}
+        self.benchmarks: dict[str, Benchmark] = {}
+        self.found: dict[tuple[str, str], RetrievalResult] = {}
+        self.generated: list[GenerationResult] = []
+
+    def go(self) -> Outcome:
+        started = time.perf_counter()
+        for task in self.suite.task:
+            benchmark = self._benchmark(task)
+            if benchmark is not None:
+                self.benchmarks[task.name] = benchmark
+        systems = [system for system in self.suite.system if self._loaded(system)]
+        for task in self.suite.task:
+            if task.name in self.benchmarks:
+                for same in _by_vectors(systems):
+                    self._measure(task, same)
+        for spec in self.suite.generation:
+            self._generate(spec, [system for system in systems if not spec.systems or system.name in spec.systems])
+        if not self.found and not self.generated:
+            reasons = "; ".join(f"{what}: {why}" for what, why in self.skipped.items())
+            raise ValueError(f"nothing of the suite {self.suite.name!r} can be run here ({reasons})")
+        report = Report(
+            suite=self.suite.name,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=_machine(),
+            versions={name: version(name) for name in ("llamaindex-code-retrieval", "llama-index-core", "torch")},
+            retrieval=list(self.found.values()),
+            generation=self.generated,
+            published=[Published(**each.model_dump()) for each in self.suite.published],
+            skipped=self.skipped,
+            seconds=round(time.perf_counter() - started, 1),
+        )
+        if self.kept is not None:
+            shutil.rmtree(self.kept, ignore_errors=True)
+        return Outcome(report, {name: dict(benchmark.corpus) for name, benchmark in self.benchmarks.items()})
+
+    # --- retrieval ---------------------------------------------------------------------------------------------------
+
+    def _benchmark(self, task: TaskSpec) -> Benchmark | None:
+        if task.set is not None:
+            folder = data_folder(task.set)
+            if folder is None:
+                self.skipped[task.name] = f"there is no {task.set}/ in $CODE_RETRIEVAL_DATA"
+                return None
+            benchmark = load_beir(folder, split=task.split)
+        elif task.folder is not None:
+            benchmark = load_beir(self.suite.place / task.folder, split=task.split)
+        else:
+            folders = [self.suite.place / path for path in task.repository or ()]
+            for name in task.package or ():
+                package = _package(name)
+                if package is None:
+                    self.skipped[task.name] = f"the package {name} is not installed"
+                    return None
+                folders.append(package)
+            benchmark = documented_functions(read_sources(folders), name=task.name)
+        return benchmark.sample(task.queries, seed=self.suite.seed) if task.queries else benchmark
+
+    def _loaded(self, system: SystemSpec) -> bool:
+        if system.vectors not in self.embeddings:
+            try:
+                self.embeddings[system.vectors] = system.embedding(cache_folder=self.cache_folder, device=self.device)
+            except (ValueError, OSError) as error:
+                if not system.optional:
+                    raise
+                self.skipped[system.name] = str(error)
+                return False
+        return True
+
+    def _measure(self, task: TaskSpec, systems: list[SystemSpec]) -> None:
+        """Measure systems that share their vectors, so that the codes are indexed once."""
+        benchmark, indexes = self.benchmarks[task.name], dict[str, CodeIndex]()
+        embedding = self.embeddings[systems[0].vectors]
+
+        def index(pool: Benchmark) -> CodeIndex:
+            if pool.name not in indexes:
+                indexes[pool.name] = benchmark_index(pool, embedding, on_progress=self.on_progress)
+            return indexes[pool.name]
+
+        for system in systems:
+            key = self._key("retrieval", system, task, embedding.fingerprint, benchmark.fingerprint)
+            result = self._kept(key, retrieval_result)
+            if result is None:
+                rerankers = self._rerankers(system)
+                if rerankers is None:
+                    continue
+                result = evaluate_retrieval(
+                    lambda pool, system=system: system.retriever(index(pool), depth=self.suite.depth),  # type: ignore[misc]
+                    benchmark,
+                    system=system.name,
+                    task=task.name,
+                    depth=self.suite.depth,
+                    pool_size=task.pool_size,
+                    seed=self.suite.seed,
+                    metrics=self.suite.metrics,
+                    postprocessors=rerankers,
+                    fingerprint=embedding.fingerprint,
+                    on_progress=lambda done, total: self.on_progress("evaluate", done, total),
+                )
+                self._keep(key, asdict(result))
+            self.found[system.name, task.name] = result
+
+    def _rerankers(self, system: SystemSpec) -> list[CodeReranker] | None:
+        if system.rerank is None:
+            return []
+        try:
+            return [CodeReranker(system.rerank, top_n=system.rerank_top_n, device=self.device)]
+        except (ValueError, OSError) as error:
+            if not system.optional:
+                raise
+            self.skipped[system.name] = str(error)
+            return None
+
+    # --- generation --------------------------------------------------------------------------------------------------
+
+    def _generate(self, spec: GenerationSpec, systems: list[SystemSpec]) -> None:
+        task = self._questions(spec)
+        if task is None:
+            return
+        if spec.questions:
+            task = replace(task, questions=task.questions[: spec.questions])
+        writer = load_writer(spec.writer, timeout=spec.timeout)
+        asked: list[tuple[Condition, SystemSpec | None]] = [("retrieved", system) for system in systems]
+        if any(question.gold for question in task.questions):
+            asked.insert(0, ("gold", None))
+        asked.append(("none", None))
+        for condition, system in asked:
+            model = "" if system is None else self.embeddings[system.vectors].fingerprint
+            key = self._key(condition, system, spec, model, task.fingerprint, writer.settings)
+            result = self._kept(key, generation_result)
+            if result is None:
+                result = generate(
+                    task,
+                    writer,
+                    condition=condition,
+                    run=None if system is None else self._passages(spec, task, system),
+                    system="" if system is None else system.name,
+                    benchmark_name=spec.name,
+                    top_n=spec.top_n,
+                    cache=None if self.cache_folder is None else AnswerCache(self.cache_folder / "answers"),
+                    timeout=spec.timeout,
+                    on_progress=lambda done, total: self.on_progress("generate", done, total),
+                )
+                self._keep(key, asdict(result))
+            self.generated.append(result)
+
+    def _questions(self, spec: GenerationSpec) -> GenerationTask | None:
+        if spec.kind == "sweqa":
+            folder, sources = data_folder("sweqa"), self._project(spec)
+            if folder is None or sources is None:
+                self.skipped[spec.name] = (
+                    "there is no sweqa/ in $CODE_RETRIEVAL_DATA"
+                    if folder is None
+                    else f"the sources of {spec.project} are not at hand; install it, or name them as repository"
+                )
+                return None
+            parser = CodeNodeParser()
+            documents = [
+                Document(text=text, id_=path, metadata={"path": path}) for path, text in read_sources([sources])
+            ]
+            nodes = [node for node in parser.get_nodes_from_documents(documents) if isinstance(node, TextNode)]
+            return sweqa(folder / "answers.jsonl", spec.project or "", nodes)
+        benchmark = self.benchmarks.get(spec.task or "")
+        if benchmark is None:
+            self.skipped[spec.name] = f"its task {spec.task} is left out"
+            return None
+        make = code_from_description if spec.kind == "code" else docstring_from_code
+        return make(benchmark, name=spec.name)
+
+    def _project(self, spec: GenerationSpec) -> Path | None:
+        if spec.repository is None:
+            return _package(spec.project or "")
+        folder = self.suite.place / spec.repository
+        return folder if folder.is_dir() else None
+
+    def _passages(self, spec: GenerationSpec, task: GenerationTask, system: SystemSpec) -> Mapping[str, list[str]]:
+        """Return question id -> passage ids, best first."""
+        measured = self.found.get((system.name, spec.task or ""))
+        if spec.kind == "code" and measured is not None:
+            return measured.top
+        embedding = self.embeddings[system.vectors]
+        if spec.kind == "sweqa":
+            index = CodeIndex(embedding)
+            index.update_texts(dict(read_sources([self._project(spec) or Path()])), on_progress=self.on_progress)
+        else:
+            index = benchmark_index(self.benchmarks[spec.task or ""], embedding, on_progress=self.on_progress)
+        rerankers = self._rerankers(system) or []
+        # A question may lie in the corpus itself, and is not shown to its own writer: hence one more.
+        retriever = system.retriever(index, depth=self.suite.depth if rerankers else spec.top_n + 1)
+        passages: dict[str, list[str]] = {}
+        for question in task.questions:
+            hits = retriever.retrieve(question.text)
+            for reranker in rerankers:
+                hits = reranker.postprocess_nodes(hits, query_str=question.text)
+            passages[question.id] = [hit.node_id for hit in hits]
+        return passages
+
+    # --- what an interrupted run has done already --------------------------------------------------------------------
+
+    def _key(self, kind: str, system: SystemSpec | None, spec: BaseModel, *more: str) -> str:
+        facts = [
+            kind,
+            None if system is None else system.model_dump(),
+            spec.model_dump(),
+            self.suite.depth,
+            self.suite.seed,
+            self.suite.metrics,
+            _ownread_sources(),
+            *more,
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _kept(self, key: str, made: Callable[[dict[str, Any]], T]) -> T | None:
+        try:
+            return None if self.kept is None else made(json.loads((self.kept / f"{key}.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _keep(self, key: str, facts: dict[str, Any]) -> None:
+        if self.kept is not None:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.kept / f"{key}.json", json.dumps(facts))
+
+
+def _by_vectors(systems: Iterable[SystemSpec]) -> list[list[SystemSpec]]:
+    """Return systems in groups that share their vectors."""
+    groups: dict[str, list[SystemSpec]] = {}
+    for system in systems:
+        groups.setdefault(system.vectors, []).append(system)
+    return list(groups.values())
+
+
+def _package(name: str) -> Path | None:
+    """Return the folder of an installed package, without importing it."""
+    found = importlib.util.find_spec(name)
+    places = [] if found is None else list(found.submodule_search_locations or ())
+    return Path(places[0]) if places else None
+
+
+@cache
+def _ownread_sources() -> str:
+    """Return a digest of this package's code: what another version measured is not this one's result."""
+    digest = hashlib.sha256()
+    root = Path(llamaindex_code_retrieval.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _machine() -> str:
+    import torch
+
+    names = [platform.processor() or platform.machine()]
+    cpus = Path("/proc/cpuinfo")
+    if cpus.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        names = [found[1]] if found else names
+    if torch.cuda.is_available():
+        names.append(torch.cuda.get_device_name())
+    return f"{', '.join(names)}, {os.cpu_count()} cores, Python {platform.python_version()}"

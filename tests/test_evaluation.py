@@ -1,0 +1,370 @@
+"""Retrievers asked and measured: hand-worked rankings, plain functions, real retrievers, pools, suites, the command."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
+from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.eval.datasets import Benchmark, load_beir
+from llamaindex_code_retrieval.eval.results import Report
+from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
+from llamaindex_code_retrieval.eval.suite import load_suite, run_suite, suite_names
+
+BENCHMARK = Benchmark(
+    name="three",
+    corpus={"a": "read the file", "b": "write  the file", "c": "write the file", "d": "close it"},
+    queries={"q1": "read", "q2": "write", "q3": "close"},
+    qrels={"q1": {"a": 1}, "q2": {"c": 1}, "q3": {"d": 1}},
+    languages={"a": "python", "b": "java", "c": "java", "d": "python"},
+)
+CODE = '''\
+def {name}({argument}):
+    """{text} the {argument}."""
+    return {name}_{argument}({argument}, "{text}")
+
+
+'''
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """Twenty-four documented functions."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for verb in "read write open close sort count".split():
+        functions = [
+            CODE.format(name=f"{verb}_{noun}", argument=noun, text=f"{verb.title()} all of")
+            for noun in "line word tree node".split()
+        ]
+        (folder / f"{verb}.py").write_text("".join(functions))
+    return folder
+
+
+# --- rankings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_function_is_measured_by_hand() -> None:
+    """q1 finds a at 2, q2 finds c at 1, q3 finds nothing: MRR (1/2 + 1 + 0) / 3."""
+    answers = {"read": ["b", "a"], "write": ["c"], "close": []}
+    result = evaluate_retrieval(lambda _: answers.__getitem__, BENCHMARK, system="function", metrics=["MRR", "R@1"])
+    assert result.means == {"MRR": pytest.approx(0.5), "R@1": pytest.approx(1 / 3)}
+    assert result.ranks == {"q1": 2, "q2": 1, "q3": None}
+    assert result.top == {"q1": ["b", "a"], "q2": ["c"], "q3": []}
+    assert result.languages == {"q1": "python", "q2": "java", "q3": "python"}
+    assert set(result.milliseconds) == {"retrieve", "total"}
+
+
+def test_equal_codes_are_one_where_they_are_collapsed() -> None:
+    """b and c are one code: found first where b is, though c alone is marked."""
+    answers = {"read": ["a"], "write": ["b", "d", "c"], "close": ["b", "c", "d"]}
+    result = evaluate_retrieval(lambda _: answers.__getitem__, BENCHMARK, system="function", metrics=["MRR"])
+    assert result.duplicates == 1
+    assert result.means["MRR"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+    assert result.collapsed["MRR"] == pytest.approx((1 + 1 + 1 / 2) / 3)
+
+
+def test_ties_are_broken_by_id_and_the_order_is_otherwise_kept() -> None:
+    hits = [("d", 0.5), ("b", 0.9), ("a", 0.9), ("c", 0.1)]
+    asked = rank_queries(lambda query: hits, BENCHMARK)
+    assert asked.run["q1"] == ["d", "a", "b", "c"]
+
+
+def test_the_best_of_several_nodes_of_one_code_counts() -> None:
+    def search(query: str) -> list[NodeWithScore]:
+        return [NodeWithScore(node=TextNode(id_=name, text="x")) for name in ("b-1", "a-1", "b-2")]
+
+    assert rank_queries(search, BENCHMARK, id_of=lambda hit: hit.node_id[0]).run["q1"] == ["b", "a"]
+
+
+def test_what_means_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"score of 'a' for query 'q1' is no number \(NaN\)"):
+        rank_queries(lambda query: [("a", math.nan)], BENCHMARK)
+    with pytest.raises(ValueError, match="query 'q1' got 'z', which the corpus of 'three' lacks"):
+        rank_queries(lambda query: ["z"], BENCHMARK)
+    with pytest.raises(ValueError, match="postprocessors work on nodes"):
+        rank_queries(lambda query: ["a"], BENCHMARK, postprocessors=[SimilarityPostprocessor(similarity_cutoff=0.1)])
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "fused"])
+def test_a_retriever_is_ranked_as_it_retrieves(mode: Any, bert_folder: Path) -> None:
+    """Without building nodes, with given vectors and through LlamaIndex's door: one ranking."""
+    embedding = CodeEmbedding(str(bert_folder))
+    retriever = CodeRetriever(benchmark_index(BENCHMARK, embedding), mode=mode, top_k=4)
+    asked = rank_queries(retriever, BENCHMARK)
+    assert set(asked.seconds) == {"embed", "search", "total"}
+    vectors = {query: embedding.get_query_embedding(text) for query, text in BENCHMARK.queries.items()}
+    assert rank_queries(retriever, BENCHMARK, query_vectors=vectors).run == asked.run
+    assert rank_queries(lambda query: retriever.retrieve(query), BENCHMARK).run == asked.run
+
+
+def test_postprocessors_follow_in_their_order(bert_folder: Path) -> None:
+    retriever = CodeRetriever(benchmark_index(BENCHMARK, CodeEmbedding(str(bert_folder))), mode="dense", top_k=4)
+    cut = SimilarityPostprocessor(similarity_cutoff=2.0)
+    asked = rank_queries(retriever, BENCHMARK, postprocessors=[cut])
+    assert asked.run == {"q1": [], "q2": [], "q3": []}
+    assert set(asked.seconds) == {"embed", "search", "SimilarityPostprocessor", "total"}
+
+
+def test_pools_are_each_their_own_corpus(bert_folder: Path) -> None:
+    embedding, seen = CodeEmbedding(str(bert_folder)), []
+
+    def build(pool: Benchmark) -> CodeRetriever:
+        seen.append(set(pool.corpus))
+        return CodeRetriever(benchmark_index(pool, embedding), mode="dense", top_k=4)
+
+    result = evaluate_retrieval(build, BENCHMARK, system="dense", pool_size=2, depth=4, metrics=["R@10"])
+    assert result.protocol == "pools of 2 (seed 0)"
+    assert all(len(pool) == 2 for pool in seen)
+    assert result.means["R@10"] == 1.0  # of two codes, one of the first ten is always the right one
+    assert list(result.values["R@10"]) == sorted(BENCHMARK.queries)
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, bert_folder: Path, *, more: str = "", sources: str = "shop", system: str = "") -> Path:
+    path.write_text(f"""
+depth = 24
+[[task]]
+name = "own"
+repository = ["{sources}"]
+[[system]]
+name = "dense"
+model = "{bert_folder}"
+mode = "dense"
+{system}
+[[system]]
+name = "words"
+model = "{bert_folder}"
+mode = "bm25"
+{more}
+""")
+    return path
+
+
+def test_a_suite_measures_all_systems_on_all_tasks(sources: Path, bert_folder: Path, tmp_path: Path) -> None:
+    more = """
+[[task]]
+name = "absent"
+set = "no-such-set"
+[[system]]
+name = "gone"
+model = "./no-such-folder"
+optional = true
+[[generation]]
+name = "write"
+kind = "code"
+task = "own"
+top_n = 1
+[[generation]]
+name = "describe"
+kind = "docstring"
+task = "own"
+systems = ["words"]
+questions = 5
+[[published]]
+system = "theirs"
+task = "own"
+metric = "MRR"
+value = 0.5
+source = "a paper"
+"""
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder, more=more))
+    outcome = run_suite(suite, out=tmp_path / "out", cache_folder=tmp_path / "cache")
+    report = outcome.report
+    assert [(each.system, each.task) for each in report.retrieval] == [("dense", "own"), ("words", "own")]
+    assert set(report.skipped) == {"absent", "gone"}
+    words = report.retrieval[1]
+    assert words.means["R@5"] > 0.9
+    assert (words.codes, len(words.queries), words.depth, words.languages["shop/count.py:1"]) == (24, 24, 24, "python")
+    conditions = [(each.task, each.condition, each.system) for each in report.generation]
+    assert conditions[:4] == [
+        ("write", "gold", ""),
+        ("write", "retrieved", "dense"),
+        ("write", "retrieved", "words"),
+        ("write", "none", ""),
+    ]
+    gold, dense, quoted, none = (each.means["rougeL"] for each in report.generation[:4])
+    assert gold == 1.0
+    assert none == 0.0
+    assert none < dense < quoted <= 1.0
+    assert len(report.generation[4].answers) == 5
+    assert report.published[0].value == 0.5
+    assert not (tmp_path / "out" / "unfinished").exists()
+    assert outcome.codes["own"]["shop/count.py:1"].startswith("def count_line")
+
+
+def test_an_interrupted_suite_goes_on(
+    sources: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder))
+    asked: list[int] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "evaluate":
+            asked.append(done)
+        if len(asked) == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, out=tmp_path / "out", on_progress=stop)
+    assert len(list((tmp_path / "out" / "unfinished").iterdir())) == 1  # the first system is done
+    report = run_suite(suite, out=tmp_path / "out", on_progress=stop).report
+    assert len(asked) == 30 + 24  # the second one anew, the first not again
+    whole = run_suite(suite).report
+    assert [each.ranks for each in report.retrieval] == [each.ranks for each in whole.retrieval]
+
+
+def test_the_suites_that_come_along_are_whole() -> None:
+    assert suite_names() == ["embedded", "leaderboard"]
+    for name in suite_names():
+        assert load_suite(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[task", "is not TOML"),
+        ("", "one .*system.* and one .*task.* or .*generation.* at least"),
+        ('[[task]]\nname="t"\n[[system]]\nname="s"', "task 't' must have one of set, folder, repository or package"),
+        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nmode="sparse"', "system.0.mode: Input should be 'dense'"),
+        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nspeed=1', "system.0.speed: Extra inputs"),
+        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[[system]]\nname="s"', "names system 's' twice"),
+        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nalpha=2', "alpha is a probability"),
+        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nsystems=["x"]', "system 'x' is named, but"),
+        (
+            '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[[generation]]\nname="g"\nkind="code"\ntask="u"',
+            "names the task 'u', which the suite lacks",
+        ),
+        ('[[system]]\nname="s"\n[[generation]]\nname="g"\nkind="sweqa"', "kind 'sweqa' must name its project"),
+    ],
+)
+def test_a_suite_refuses_nonsense(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_suite(tmp_path / "bad.toml")
+    with pytest.raises(
+        ValueError, match="there is no suite 'absent': it is no file, and of our own there are embedded"
+    ):
+        load_suite("absent")
+
+
+def test_a_suite_of_which_nothing_is_at_hand_says_so(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODE_RETRIEVAL_DATA", raising=False)
+    text = f'[[task]]\nname="t"\nset="cosqa"\n[[system]]\nname="s"\nmodel="{bert_folder}"'
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"nothing of the suite 's' can be run here \(t: there is no cosqa/"):
+        run_suite(load_suite(tmp_path / "s.toml"))
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluate(
+    sources: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    _write(tmp_path / "suite.toml", bert_folder)
+
+    def run(*arguments: str, code: int = 0, suite: str = "suite.toml") -> str:
+        capsys.readouterr()
+        got = main(["eval", str(tmp_path / suite), "--out", str(tmp_path / "out"), *arguments])
+        printed = capsys.readouterr()
+        assert got == code, printed.err
+        return printed.err if code else printed.out
+
+    return run
+
+
+def test_eval_writes_its_reports_and_gates(
+    evaluate: Callable[..., str], sources: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    baseline = str(tmp_path / "baseline.json")
+    facts = json.loads(evaluate("--json", "--baseline", baseline, "--update-baseline"))
+    assert {"retrieval", "generation", "comparisons"} <= facts.keys()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.json",
+        "report.html",
+        "report.md",
+        "junit.xml",
+    }
+    assert Report.load(baseline) == Report.load(tmp_path / "out" / "report.json")
+    assert "words" in evaluate("--baseline", baseline, "--gate")
+
+    _write(tmp_path / "worse.toml", bert_folder, system="max_code_tokens = 3")
+    text = (tmp_path / "worse.toml").read_text().replace('mode = "bm25"', 'mode = "dense"')  # random vectors for words
+    (tmp_path / "worse.toml").write_text(text)
+    said = evaluate("--baseline", baseline, "--gate", code=1, suite="worse.toml")
+    assert "regression: MRR of 'words' on 'own' fell from" in said
+    assert "first is now shop/" in said
+    evaluate("--baseline", baseline, suite="worse.toml")  # without --gate a regression is only shown
+
+    (sources / "more.py").write_text(CODE.format(name="f", argument="x", text="Another one of"))
+    said = evaluate("--baseline", baseline, "--gate", code=2)
+    assert "another benchmark" in said
+    assert "--update-baseline" in said
+    assert Report.load(tmp_path / "out" / "report.json").retrieval[0].codes == 25  # what was measured is kept
+
+
+def test_eval_refuses_what_it_cannot_do(evaluate: Callable[..., str], tmp_path: Path) -> None:
+    assert "name it with --baseline" in evaluate("--gate", code=2)
+    assert "give one of them" in evaluate("--gate", "--update-baseline", "--baseline", "x", code=2)
+    assert "x.json cannot be read" in evaluate("--gate", "--baseline", str(tmp_path / "x.json"), code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_is_made_of_folders(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "set"
+    assert main(["benchmark", str(sources), "--out", str(out), "--queries", "5", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    read = load_beir(out, split="test")
+    assert (facts["codes"], facts["queries"], facts["fingerprint"]) == (24, 5, read.fingerprint)
+    assert main(["benchmark", str(sources), "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+# --- pytest ----------------------------------------------------------------------------------------------------------
+
+
+def _pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_each_metric_of_a_baseline_is_a_test(
+    evaluate: Callable[..., str], bert_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    baseline = str(tmp_path / "baseline.json")
+    evaluate("--baseline", baseline, "--update-baseline")
+    empty = tmp_path_factory.mktemp("empty")
+    options = ["--code-retrieval-baseline", baseline, "--code-retrieval-suite"]
+    good = _pytest(empty, *options, str(tmp_path / "suite.toml"))
+    assert good.returncode == 0, good.stdout
+    assert "4 passed" in good.stdout
+
+    text = (tmp_path / "suite.toml").read_text().replace('mode = "bm25"', 'mode = "dense"')
+    (tmp_path / "suite.toml").write_text(text)
+    bad = _pytest(empty, *options, str(tmp_path / "suite.toml"), "-m", "code_retrieval")
+    assert bad.returncode == 1
+    assert "words / own / MRR" in bad.stdout
+    assert "MRR of 'words' on 'own' fell from" in bad.stdout
+    assert "Traceback" not in bad.stdout
+
+    half = _pytest(empty, "--code-retrieval-suite", "suite.toml")
+    assert half.returncode == 4
+    assert "are given together" in half.stderr
+    shutil.rmtree(empty)

@@ -1,0 +1,201 @@
+"""What the gate lets pass, what it stops, and what it refuses to compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llamaindex_code_retrieval.eval.gate import GateRules, IncomparableError, compare, describe
+from llamaindex_code_retrieval.eval.results import Answer, GenerationResult, Report, RetrievalResult, worst
+
+
+def retrieval(ranks: list[int | None], **changes: Any) -> RetrievalResult:
+    """A result whose query i has its one relevant code at ``ranks[i]``."""
+    by_query = {f"q{i}": rank for i, rank in enumerate(ranks)}
+    settings: dict[str, Any] = {
+        "system": "dense",
+        "task": "tiny",
+        "benchmark": "tiny",
+        "benchmark_fingerprint": "abc",
+        "protocol": "whole",
+        "depth": 100,
+        "codes": 200,
+        "duplicates": 0,
+        "values": {
+            "MRR": {query: 1 / rank if rank else 0.0 for query, rank in by_query.items()},
+            "R@10": {query: float(bool(rank) and rank <= 10) for query, rank in by_query.items()},
+        },
+        "collapsed": {},
+        "ranks": by_query,
+        "top": {query: [f"first of {query}"] for query in by_query},
+        "queries": {query: f"text of {query}" for query in by_query},
+    }
+    return RetrievalResult(**{**settings, **changes})
+
+
+def answers(values: list[float], **changes: Any) -> GenerationResult:
+    settings: dict[str, Any] = {
+        "system": "dense",
+        "task": "write",
+        "benchmark": "write",
+        "benchmark_fingerprint": "def",
+        "condition": "retrieved",
+        "writer": "extractive",
+        "values": {"rougeL": {f"q{i}": value for i, value in enumerate(values)}},
+        "answers": {f"q{i}": Answer(question="?", reference="r", answer="a", passages=[]) for i in range(len(values))},
+    }
+    return GenerationResult(**{**settings, **changes})
+
+
+def report(*results: RetrievalResult | GenerationResult, **changes: Any) -> Report:
+    return Report(
+        suite="tiny",
+        date="2026-01-01",
+        machine="none",
+        versions={},
+        retrieval=[each for each in results if isinstance(each, RetrievalResult)],
+        generation=[each for each in results if isinstance(each, GenerationResult)],
+        **changes,
+    )
+
+
+GOOD = [1] * 40 + [2] * 10
+
+
+def test_the_same_system_passes() -> None:
+    found = compare(report(retrieval(GOOD)), report(retrieval(GOOD)))
+    assert [(each.metric, each.difference, each.regression) for each in found] == [
+        ("MRR", 0, False),
+        ("R@10", 0, False),
+    ]
+    assert found[0].changed == []
+
+
+def test_a_real_drop_is_a_regression_with_its_queries() -> None:
+    """Ten queries fall from first to second place: MRR from 0.9 to 0.8."""
+    worse = [2] * 10 + [1] * 30 + [2] * 10
+    mrr, recall = compare(report(retrieval(worse)), report(retrieval(GOOD)))
+    assert (mrr.before, mrr.after, mrr.regression) == (pytest.approx(0.9), pytest.approx(0.8), True)
+    assert mrr.p_worse == pytest.approx(2 / 2**10)  # all ten fell: one exchange of 1,024, and two comparisons
+    assert not recall.regression
+    assert [change.query for change in worst(mrr.changed)] == sorted(f"q{i}" for i in range(10))
+    text = describe(mrr, most=1)
+    assert text.startswith("MRR of 'dense' on 'tiny' fell from 0.9000 to 0.8000: -0.1000, 95 % interval -0.1")
+    assert text.endswith("q0: 'text of q0': rank 1 -> rank 2; first is now first of q0")
+
+
+def test_a_drop_within_the_tolerance_passes() -> None:
+    worse = [2] * 10 + [1] * 30 + [2] * 10
+    rules = GateRules(tolerance=0.11)
+    assert not any(each.regression for each in compare(report(retrieval(worse)), report(retrieval(GOOD)), rules))
+
+
+def test_a_drop_by_chance_passes() -> None:
+    """Three of fifty fall and two rise by as much: a drop of 0.01 that means nothing."""
+    worse = [2, 2, 2, *GOOD[3:40], 1, 1, *GOOD[42:]]
+    mrr = compare(report(retrieval(worse)), report(retrieval(GOOD)))[0]
+    assert mrr.difference == pytest.approx(-0.01)
+    assert not mrr.regression
+
+
+def test_many_metrics_are_corrected_for() -> None:
+    """A drop at p = 0.03 alone is none among four comparisons."""
+    fell = [None] * 5 + [1] * 45
+    one = compare(report(retrieval(fell)), report(retrieval([1] * 50)), GateRules(metrics=("MRR",)))
+    assert one[0].p_worse == pytest.approx(1 / 32)
+    assert one[0].regression
+    other = retrieval(GOOD, system="other")
+    four = compare(report(retrieval(fell), other), report(retrieval([1] * 50), other))
+    assert [each.regression for each in four] == [False] * 4
+
+
+def test_answers_are_gated_too_with_retrieved_passages_only() -> None:
+    before = report(answers([0.9] * 12), answers([0.9] * 12, condition="gold", system=""))
+    now = report(answers([0.5] * 12), answers([0.1] * 12, condition="gold", system=""))
+    found = compare(now, before)
+    assert [(each.task, each.metric, each.regression) for each in found] == [("write", "rougeL", True)]
+    with pytest.raises(IncomparableError, match="another writer than its baseline: 'big' and 'extractive'"):
+        compare(report(answers([0.5] * 12, writer="big")), report(answers([0.9] * 12)))
+
+
+def test_only_the_systems_named_are_gated_and_new_ones_are_let_in() -> None:
+    base = report(retrieval(GOOD), retrieval(GOOD, system="other"))
+    now = report(retrieval(GOOD), retrieval([None] * 50, system="other"), retrieval([None] * 50, system="new"))
+    assert {each.system for each in compare(now, base)} == {"dense", "other"}
+    assert not any(each.regression for each in compare(now, base, GateRules(systems=("dense",))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"benchmark_fingerprint": "xyz"},
+            "another benchmark .tiny; codes, queries or judgements differ., fingerprint",
+        ),
+        ({"protocol": "pools of 1000 (seed 0)"}, "another protocol than its baseline: 'pools of 1000"),
+        ({"depth": 10}, "another depth than its baseline: 10 and 100"),
+        ({"system": "renamed"}, "the baseline has 'dense' on 'tiny', which this run lacks"),
+        ({"values": {"MRR": {"q0": 1.0}}}, "answered other queries"),
+        ({"values": {"MAP": {}}}, "has no metric 'MRR', only MAP"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(IncomparableError, match=message):
+        compare(report(replace(retrieval(GOOD), **changes)), report(retrieval(GOOD)))
+
+
+def test_a_task_left_out_is_named_with_its_reason() -> None:
+    with pytest.raises(IncomparableError, match="which this run lacks: there is no cosqa/; run it"):
+        compare(report(skipped={"tiny": "there is no cosqa/"}), report(retrieval(GOOD)))
+    with pytest.raises(IncomparableError, match="no system and task in common"):
+        compare(report(retrieval(GOOD)), report())
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [({"tolerance": 1.0}, "tolerance is a drop"), ({"alpha": 0.0}, "alpha is a prob"), ({"metrics": ()}, "a metric")],
+)
+def test_rules_refuse_nonsense(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GateRules(**rules)
+
+
+def test_chance_raises_few_alarms_and_harm_is_seen() -> None:
+    """The gate's own error rates on made runs: 40 reruns by chance alone, and 20 with a tenth of the queries lost."""
+    rng = np.random.default_rng(0)
+
+    def run(lost: float) -> RetrievalResult:
+        ranks = rng.choice([1, 1, 1, 2, 3, 8, 40], 200)
+        return retrieval([None if rng.random() < lost else int(rank) for rank in ranks])
+
+    false_alarms = sum(any(each.regression for each in compare(report(run(0)), report(run(0)))) for _ in range(40))
+    assert false_alarms <= 5
+    seen = sum(any(each.regression for each in compare(report(run(0.25)), report(run(0)))) for _ in range(20))
+    assert seen == 20
+
+
+def test_a_report_is_what_was_saved(tmp_path: Path) -> None:
+    whole = report(retrieval([1, None, 3]), answers([0.5]), skipped={"a": "b"})
+    whole.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no report of this version"),
+        ("[]", "is no report"),
+        ('{"format": 99}', "not of format 1"),
+        ('{"format": 1, "retrieval": [{}], "generation": []}', "too many or too few"),
+    ],
+)
+def test_what_is_no_report_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Report.load(tmp_path / "r.json")
+    with pytest.raises(ValueError, match="cannot be read .*--update-baseline"):
+        Report.load(tmp_path / "none.json")
