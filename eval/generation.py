@@ -68,20 +68,19 @@ class GenerationTask:
     def __post_init__(self) -> None:
         if not self.questions:
             raise ValueError(f"task {self.name!r} has no questions; give it at least one")
-        for id_, times in Counter(question.id for question in self.questions).items():
-            if times > 1:
-                raise ValueError(f"task {self.name!r} has {times} questions with the id {id_!r}; ids must differ")
+        if unknown := sorted(self.answer_of.keys() - self.passages.keys()):
+            raise ValueError(f"answer_of names {unknown[0]!r}, which the passages of {self.name!r} lack; add it")
+        seen: set[str] = set()
         for question in self.questions:
+            if question.id in seen:
+                raise ValueError(f"task {self.name!r} has question {question.id!r} twice; ids must differ")
+            seen.add(question.id)
             if not question.reference.strip():
                 raise ValueError(f"question {question.id!r} has an empty reference, which no answer can meet; drop it")
             for id_ in question.gold:
-                if id_ not in self.passages:
-                    raise ValueError(f"question {question.id!r} has gold {id_!r}, which the passages lack; add it")
-                if id_ in question.excluded:
-                    raise ValueError(f"question {question.id!r} has gold {id_!r}, which it excludes; choose one")
-        for id_ in self.answer_of:
-            if id_ not in self.passages:
-                raise ValueError(f"answer_of names {id_!r}, which the passages of task {self.name!r} lack; add it")
+                if id_ not in self.passages or id_ in question.excluded:
+                    why = "it excludes" if id_ in question.excluded else "the passages lack"
+                    raise ValueError(f"question {question.id!r} has gold {id_!r}, which {why}; name another")
 
     @property
     def fingerprint(self) -> str:
@@ -117,36 +116,24 @@ def docstring_from_code(benchmark: Benchmark, *, name: str) -> GenerationTask:
         ValueError: a query without exactly one relevant code.
     """
     code_of: dict[str, str] = {}  # query id -> corpus id
-    for query, judged in benchmark.qrels.items():
-        relevant = [code for code, score in judged.items() if score > 0]
+    summaries: dict[str, str] = {}  # corpus id -> query
+    for query, text in benchmark.queries.items():
+        relevant = [code for code, score in benchmark.qrels[query].items() if score > 0]
         if len(relevant) != 1:
-            raise ValueError(
-                f"query {query!r} of {benchmark.name!r} has {len(relevant)} relevant codes, but a docstring has one; "
-                "make the benchmark with documented_functions"
-            )
+            raise ValueError(f"query {query!r} has {len(relevant)} relevant codes, not one; use documented_functions")
         code_of[query] = relevant[0]
-    summaries: dict[str, str] = {}
-    for query, code in code_of.items():
-        summaries.setdefault(code, benchmark.queries[query])
+        summaries.setdefault(relevant[0], text)
     nearest = _nearest(summaries)
-    questions = [
-        Question(
-            query,
-            benchmark.corpus[code],
-            benchmark.queries[query],
-            gold=(nearest[code],) if code in nearest else (),
-            excluded=(code,),
-        )
-        for query, code in code_of.items()
-    ]
+    questions = []
+    for query, code in code_of.items():
+        gold = (nearest[code],) if code in nearest else ()
+        questions.append(Question(query, benchmark.corpus[code], benchmark.queries[query], gold, excluded=(code,)))
     instruction = (
         "Say in one sentence what the function in the question does, as the first line of its docstring would. "
         "Answer with that sentence alone. The passages, if there are any, are other functions below their summaries."
     )
-    passages = {
-        id_: f"{summaries[id_]}\n{code}" if id_ in summaries else code for id_, code in benchmark.corpus.items()
-    }
-    return GenerationTask(name, instruction, questions, passages, answer_of=summaries)
+    documented = {id_: f"{summary}\n{benchmark.corpus[id_]}" for id_, summary in summaries.items()}
+    return GenerationTask(name, instruction, questions, {**benchmark.corpus, **documented}, answer_of=summaries)
 
 
 def _nearest(texts: Mapping[str, str]) -> dict[str, str]:
@@ -247,19 +234,14 @@ def _cited(answer: str, nodes: Sequence[TextNode]) -> tuple[str, ...]:
 class Writer(Protocol):
     """Answers a question from passages."""
 
-    @property
-    def name(self) -> str:
-        """For reports."""
-
-    @property
-    def settings(self) -> str:
-        """All that an answer depends on beside name, instruction, question and passages."""
+    name: str
+    settings: str
+    """All that an answer depends on beside name, instruction, question and passages."""
 
     def write(self, instruction: str, question: str, passages: Sequence[str]) -> str:
         """Return the answer; ``passages`` are best first."""
 
 
-@dataclass(frozen=True, slots=True)
 class ExtractiveWriter:
     """Quotes the best passages: the first one, cut at the limit, and the next ones as long as they fit whole.
 
@@ -269,21 +251,13 @@ class ExtractiveWriter:
     'one two\\n\\nthree'
     """
 
-    most_words: int = 300
+    name = "extractive"
 
-    def __post_init__(self) -> None:
-        if self.most_words < 1:
-            raise ValueError(f"most_words must be at least 1 to quote anything, got {self.most_words}")
-
-    @property
-    def name(self) -> str:
-        """For reports."""
-        return "extractive"
-
-    @property
-    def settings(self) -> str:
-        """The limit."""
-        return json.dumps({"most_words": self.most_words})
+    def __init__(self, most_words: int = 300) -> None:
+        if most_words < 1:
+            raise ValueError(f"most_words must be at least 1 to quote anything, got {most_words}")
+        self.most_words = most_words
+        self.settings = json.dumps({"most_words": most_words})
 
     def write(self, instruction: str, question: str, passages: Sequence[str]) -> str:
         """Return the quotation; the empty text without passages."""
@@ -351,11 +325,11 @@ def _said(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else type(value).__name__
 
 
-_WRITERS = {  # kind -> module, class and package of LlamaIndex's integration
-    "ollama": ("llama_index.llms.ollama", "Ollama", "llama-index-llms-ollama"),
-    "openai-like": ("llama_index.llms.openai_like", "OpenAILike", "llama-index-llms-openai-like"),
-    "huggingface": ("llama_index.llms.huggingface", "HuggingFaceLLM", "llama-index-llms-huggingface"),
-    "llama-cpp": ("llama_index.llms.llama_cpp", "LlamaCPP", "llama-index-llms-llama-cpp"),
+_INTEGRATIONS = {
+    "ollama": "Ollama",
+    "openai-like": "OpenAILike",
+    "huggingface": "HuggingFaceLLM",
+    "llama-cpp": "LlamaCPP",
 }
 _MAX_TOKENS = 512  # of an answer; those of SWE-QA have about 290 words
 _CONTEXT_WINDOW = 8192  # tokens
@@ -374,51 +348,28 @@ def load_writer(name: str, *, timeout: float) -> Writer:
     if name == "extractive":
         return ExtractiveWriter()
     kind, _, model = name.partition(":")
-    if kind not in _WRITERS or not model:
-        raise ValueError(
-            f"unknown writer {name!r}; use extractive, ollama:MODEL, openai-like:MODEL, huggingface:MODEL-OR-FOLDER "
-            "or llama-cpp:FILE.gguf"
-        )
-    module, class_name, package = _WRITERS[kind]
-    make = getattr(_import(module, install=package), class_name)
+    if kind not in _INTEGRATIONS or not model:
+        known = "extractive, ollama:MODEL, openai-like:MODEL, huggingface:MODEL-OR-FOLDER, llama-cpp:FILE.gguf"
+        raise ValueError(f"unknown writer {name!r}; use one of {known}")
+    module = _import(f"llama_index.llms.{kind.replace('-', '_')}", install=f"llama-index-llms-{kind}")
+    options: dict[str, Any] = {"context_window": _CONTEXT_WINDOW}
     if kind == "ollama":
-        options = {"num_predict": _MAX_TOKENS}
-        llm = make(
-            model=model,
-            temperature=0.0,
-            request_timeout=timeout,
-            additional_kwargs=options,
-            context_window=_CONTEXT_WINDOW,
-        )
+        options |= {"model": model, "temperature": 0.0, "request_timeout": timeout}
+        options |= {"additional_kwargs": {"num_predict": _MAX_TOKENS}}
     elif kind == "openai-like":
         base = os.environ.get("OPENAI_API_BASE")
         if not base:
             raise ValueError(f"writer {name!r} needs a server; set OPENAI_API_BASE to its URL, which ends in /v1")
-        llm = make(
-            model=model,
-            api_base=base,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            is_chat_model=True,
-            temperature=0.0,
-            max_tokens=_MAX_TOKENS,
-            timeout=timeout,
-            max_retries=0,
-            context_window=_CONTEXT_WINDOW,
-        )
+        options |= {"model": model, "temperature": 0.0, "max_tokens": _MAX_TOKENS, "is_chat_model": True}
+        options |= {"api_base": base, "api_key": os.environ.get("OPENAI_API_KEY", "none")}
+        options |= {"timeout": timeout, "max_retries": 0}
     elif kind == "huggingface":
-        llm = make(
-            model_name=model,
-            tokenizer_name=model,
-            context_window=_CONTEXT_WINDOW,
-            max_new_tokens=_MAX_TOKENS,
-            generate_kwargs={"do_sample": False},
-            completion_to_prompt=_chat_prompt(model),
-            tokenizer_outputs_to_remove=["token_type_ids"],
-        )
+        options |= {"model_name": model, "tokenizer_name": model, "max_new_tokens": _MAX_TOKENS}
+        options |= {"generate_kwargs": {"do_sample": False}, "tokenizer_outputs_to_remove": ["token_type_ids"]}
+        options |= {"completion_to_prompt": _chat_prompt(model)}
     else:
-        llm = make(
-            model_path=model, temperature=0.0, max_new_tokens=_MAX_TOKENS, context_window=_CONTEXT_WINDOW, verbose=False
-        )
+        options |= {"model_path": model, "temperature": 0.0, "max_new_tokens": _MAX_TOKENS, "verbose": False}
+    llm: LLM = getattr(module, _INTEGRATIONS[kind])(**options)
     # code has about three characters a token, and models may have less context than was asked for
     most_characters = min(12_000, 3 * (llm.metadata.context_window - _MAX_TOKENS))
     return LLMWriter(llm, name, most_characters=most_characters)

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         raise pytest.UsageError(str(error)) from error
     config.stash[_RUN] = run
     items.extend(
-        MetricItem.from_parent(session, name=" / ".join(key), key=key)  # type: ignore[no-untyped-call]
+        MetricItem.from_parent(session, name=" / ".join(key), key=key)
         for key in run.keys()  # noqa: SIM118 - no dictionary
     )
 

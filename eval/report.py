@@ -76,22 +76,18 @@ def markdown(report: Report, comparisons: Sequence[Comparison] = ()) -> str:
     """Return the tables of a report for a pull request comment, the verdict first where there are comparisons."""
     verdict = [f"**{_verdict(comparisons)}**"] if comparisons else []
     parts = [f"## Code retrieval: {_markdown(report.suite)}", *verdict, _markdown(f"{report.date}, {report.machine}")]
-    for title, (note, table) in _sections(report, comparisons).items():
+    for title, (note, table) in _sections(report, comparisons, intervals=False).items():
         parts += [f"### {title}", *filter(None, [note]), table.markdown()]
     return "\n\n".join(parts) + "\n"
 
 
 def junit(report: Report, comparisons: Sequence[Comparison] = ()) -> str:
-    """Return JUnit XML: a test per comparison, failed by a regression, or per measured mean where there are none.
-
-    What was skipped is a skipped test.
-    """
-    cases = [  # where, name, element, text
-        (f"{each.system} / {each.task}", each.metric, "failure", describe(each))
-        if each.regression
-        else (f"{each.system} / {each.task}", each.metric, "system-out", f"{each.before:.4f} -> {each.after:.4f}")
-        for each in comparisons
-    ]
+    """Return JUnit XML: a test per comparison, or per mean where there are none; what was skipped is a skipped test."""
+    cases: list[tuple[str, str, str, str]] = []  # where, name, element, text
+    for each in comparisons:
+        passed = ("system-out", f"{each.before:.4f} -> {each.after:.4f}")
+        kind, text = ("failure", describe(each)) if each.regression else passed
+        cases.append((f"{each.system} / {each.task}", each.metric, kind, text))
     results: list[RetrievalResult | GenerationResult] = [*report.retrieval, *report.generation]
     for result in [] if comparisons else results:
         asked = "" if isinstance(result, RetrievalResult) else f" ({result.condition})"
@@ -121,9 +117,7 @@ def _clean(text: str) -> str:
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "�", text)
 
 
-def _sections(
-    report: Report, comparisons: Sequence[Comparison], *, intervals: bool = False
-) -> dict[str, tuple[str, _Table]]:
+def _sections(report: Report, comparisons: Sequence[Comparison], *, intervals: bool) -> dict[str, tuple[str, _Table]]:
     """Return title -> note and table, of all that there is something of."""
     figures = [(each.system, each.task, each.metric, each.source, f"{each.value:g}") for each in report.published]
     published = _Table(columns=("system", "task", "metric", "published in", "value"), rows=figures, words=4)
@@ -140,7 +134,7 @@ def _sections(
 
 def _verdict(comparisons: Sequence[Comparison]) -> str:
     worse = sum(each.regression for each in comparisons)
-    what = "no regression" if not worse else "1 regression" if worse == 1 else f"{worse} regressions"
+    what = f"{worse or 'no'} regression{'s' * (worse > 1)}"
     return f"{'▼' if worse else '✓'} {what} in {len(comparisons)} comparison{'s' * (len(comparisons) > 1)}"
 
 
@@ -180,7 +174,7 @@ def _collapsed(report: Report) -> _Table:
     return _Table(columns=("system", "task", *metrics, "codes that equal another"), rows=rows, words=2)
 
 
-def _generation(report: Report, *, intervals: bool = False) -> _Table:
+def _generation(report: Report, *, intervals: bool) -> _Table:
     """Return the means of each condition, with their 95 % bootstrap intervals if asked."""
     results = _by_task(report.generation)
     metrics = _present([result.values for result in results], _GENERATION_METRICS)
@@ -228,7 +222,7 @@ h2 { border-bottom: 1px solid var(--line); padding-bottom: .2em; } .soft { color
 table { border-collapse: collapse; font-size: .875rem; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
 th { background: var(--box); } .number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number, .bad, .good, .down, .equal { white-space: nowrap; }
+td.number, .bad, .good, .down, .equal { white-space: nowrap; } .word { min-width: 4.5rem; }
 .query { min-width: 14rem; overflow-wrap: anywhere; }
 .charts, .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem; }
 .sides { grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); } .sides > div { min-width: 0; }
@@ -236,7 +230,7 @@ figure { margin: 0; min-width: 0; } figcaption, .legend { font-size: .875rem; }
 svg { display: block; max-width: 100%; height: auto; } svg * { stroke-linejoin: round; }
 .legend { position: sticky; top: 0; background: var(--paper); padding: .3rem 0; list-style: none; margin: 0;
   display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
-details { margin: .4rem 0; } summary { cursor: pointer; } td details { margin: 0; }
+details { margin: .4rem 0; } summary { cursor: pointer; } td details { margin: 0; } td pre { width: min(32rem, 75vw); }
 pre { background: var(--box); border: 1px solid var(--line); padding: .5rem; margin: .3rem 0; font-size: .8125rem;
   max-height: 24rem; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
@@ -264,10 +258,9 @@ def html(
         f'<p class="soft">{_text(report.date)} · {_text(report.machine)} · {report.seconds:,.0f} s</p>',
         verdict if comparisons else '<p class="verdict">Compared with no baseline</p>',
     ]
-    once = "<h3>Equal codes counted as one</h3>"
     more = {
         "Against the baseline": lambda: _changed_queries(comparisons, codes or {}),
-        "Retrieval": lambda: [once, _collapsed(report).html(), *_charts(report, baseline)],
+        "Retrieval": lambda: ["<h3>Equal codes once</h3>", _collapsed(report).html(), *_charts(report, baseline)],
         "Generation": lambda: _examples(report.generation),
     }
     for heading, (note, table) in _sections(report, comparisons, intervals=True).items():
@@ -339,11 +332,9 @@ def _examples(generation: Sequence[GenerationResult]) -> list[str]:
         parts.append(f"<h3>Examples: {_text(task)}</h3>")
         for id_ in list(questions)[:: -(-len(questions) // _EXAMPLES)]:
             sides = "".join(_side(each, id_) for each in results if id_ in each.answers)
-            parts.append(
-                f"<details><summary>{_text(questions[id_].question)}</summary>\n"
-                f'<div class="sides"><div><h4>Reference</h4>{_code(questions[id_].reference)}</div>'
-                f"{sides}</div></details>"
-            )
+            sides = f"<div><h4>Reference</h4>{_code(questions[id_].reference)}</div>{sides}"
+            summary = f"<summary>{_text(questions[id_].question)}</summary>"
+            parts.append(f'<details>{summary}\n<div class="sides">{sides}</div></details>')
     return parts
 
 
@@ -418,8 +409,7 @@ def _svg(draw: Callable[[Axes], None], *, prefix: str, label: str, height: float
         draw(figure.add_subplot())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     # matplotlib's <style> would hold for the whole page, and metadata and namespaces name addresses.
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.S)
     svg = re.sub(r'( id="| (?:xlink:)?href="#|url\(#)', lambda found: found[0].replace("xlink:", "") + prefix, svg)
@@ -466,9 +456,8 @@ def _draw_bars(groups: Mapping[str, Mapping[str, list[float]]], looks: _Looks, a
             axes.errorbar(mean, y, xerr=around, fmt=marker, color=_INK, markersize=3, linewidth=1, capsize=2)
     names = [f"{name} (n={len(next(iter(by_system.values()))):,})" for name, by_system in groups.items()]
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(xlim=(0, 1.02), xlabel="MRR")
+    axes.set(xlim=(0, 1.02), ylim=(len(names) - 0.45, -0.55), xlabel="MRR")
 
 
 def _draw_ranks(before: Mapping[str, int | None], result: RetrievalResult, looks: _Looks, axes: Axes) -> None:
@@ -481,9 +470,8 @@ def _draw_ranks(before: Mapping[str, int | None], result: RetrievalResult, looks
     axes.plot([1, result.depth], [1, result.depth], color=_INK, linewidth=1)
     for line in (axes.axvline, axes.axhline):
         line(nowhere, color=_INK, linewidth=0.8, linestyle=":")
-    ticks = [10**e for e in range(7) if 10**e <= result.depth]
-    axes.set(xscale="log", yscale="log", xlabel="rank in the baseline", ylabel="rank now")
-    axes.set(xlim=(0.8, nowhere * 1.4), ylim=(0.8, nowhere * 1.4))
+    ends, ticks = (0.8, nowhere * 1.4), [10**e for e in range(7) if 10**e <= result.depth]
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="rank in the baseline", ylabel="rank now")
     axes.set_xticks([*ticks, nowhere], [*map(str, ticks), "not found"])
     axes.set_yticks([*ticks, nowhere], [*map(str, ticks), "not found"])
     axes.minorticks_off()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -123,6 +123,16 @@ class Report:
     def save(self, path: str | Path) -> None:
         """Write all of it as JSON, atomically."""
         write_atomically(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    def slim(self) -> Report:
+        """Return what a later run is compared with: no answers' texts, and of the hits the first alone."""
+        return replace(
+            self,
+            retrieval=[
+                replace(each, top={query: ids[:1] for query, ids in each.top.items()}) for each in self.retrieval
+            ],
+            generation=[replace(each, answers={}) for each in self.generation if each.condition == "retrieved"],
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

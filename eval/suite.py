@@ -199,7 +199,7 @@ class Suite(_Spec):
     def _consistent(self) -> Suite:
         for kind, names in (
             ("system", [each.name for each in self.system]),
-            ("task", [each.name for each in (*self.task, *self.generation)]),
+            ("task", [*(each.name for each in self.task), *(each.name for each in self.generation)]),
         ):
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)

@@ -743,7 +743,7 @@ def _eval(options: argparse.Namespace) -> int:
     write_atomically(out / "report.md", markdown(report, compared))
     write_atomically(out / "junit.xml", junit(report, compared))
     if options.update_baseline:
-        report.save(options.baseline)
+        report.slim().save(options.baseline)
     regressions = [each for each in compared if each.regression]
     if options.json:
         facts = asdict(report)

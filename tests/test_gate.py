@@ -197,5 +197,5 @@ def test_what_is_no_report_is_refused(text: str, message: str, tmp_path: Path) -
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         Report.load(tmp_path / "r.json")
-    with pytest.raises(ValueError, match="cannot be read .*--update-baseline"):
+    with pytest.raises(ValueError, match=r"cannot be read .*--update-baseline"):
         Report.load(tmp_path / "none.json")

@@ -44,12 +44,25 @@ def test_every_direct_dependency_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["eval.metrics", "eval.datasets", "models", "checkpoints", "syntax", "cli", "lexical", "cache", "sources"]
+    "module",
+    (
+        "models checkpoints syntax cli lexical cache sources eval eval.metrics eval.datasets eval.results eval.gate "
+        "eval.significance eval.pytest_plugin"
+    ).split(),
 )
 def test_light_modules_do_not_import_torch(module: str) -> None:
     code = f"import sys, llamaindex_code_retrieval.{module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_public_names_of_evaluation() -> None:
+    from llamaindex_code_retrieval import eval as package
+
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    assert list(package.__all__) == sorted(package._HOMES)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
 
 
 def test_public_names() -> None:
