@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -456,6 +457,7 @@ def generate(
     shown = {id_: ids[:top_n] for id_, ids in _passages(task, condition, run).items()}
     quoted = isinstance(writer, ExtractiveWriter)
     cache = cache or AnswerCache(None)
+    score_answers({})  # a metric's package that is missing shows before an LLM is asked
     answers: dict[str, Answer] = {}
     for question in task.questions:
         if question.id not in shown:
@@ -466,7 +468,7 @@ def generate(
         answer, error = cache.get(key), ""
         for _ in range(0 if answer is not None else 1 + retries):
             try:
-                answer = _within(timeout, lambda p=passages, q=question: writer.write(task.instruction, q.text, p))
+                answer = _within(timeout, partial(writer.write, task.instruction, question.text, passages))
             except Exception as reason:  # whatever an LLM's client raises
                 error = f"{type(reason).__name__}: {reason}"
             else:
