@@ -35,7 +35,6 @@ from llamaindex_code_retrieval.eval.generation import (
     code_from_description,
     docstring_from_code,
     generate,
-    load_writer,
     sweqa,
 )
 from llamaindex_code_retrieval.eval.results import (
@@ -47,6 +46,7 @@ from llamaindex_code_retrieval.eval.results import (
     retrieval_result,
 )
 from llamaindex_code_retrieval.eval.retrieval import METRICS, benchmark_index, evaluate_retrieval
+from llamaindex_code_retrieval.eval.writers import load_writer
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.index import CodeIndex
 from llamaindex_code_retrieval.reranker import CodeReranker

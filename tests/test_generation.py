@@ -20,19 +20,17 @@ from rouge_score.rouge_scorer import RougeScorer
 from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, documented_functions
 from llamaindex_code_retrieval.eval.generation import (
     AnswerCache,
-    ExtractiveWriter,
     GenerationTask,
-    LLMWriter,
     Question,
     _nearest,
     code_from_description,
     docstring_from_code,
     generate,
-    load_writer,
     score_answers,
     sweqa,
 )
 from llamaindex_code_retrieval.eval.rouge import ROUGE, Rouge
+from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, LLMWriter, load_writer
 
 TEXTS = [
     "",
