@@ -69,6 +69,8 @@ def paired_difference(before: Sequence[float], after: Sequence[float], *, seed: 
     changed = difference[difference != 0]  # exchanging equal values changes nothing
     if not len(changed):
         return Difference(mean=0.0, low=0.0, high=0.0, p_worse=1.0, p=1.0)
+    if len(changed) == 1:
+        changed = np.append(changed, 0.0)  # scipy wants two
     below, above = (
         float(
             _scipy()
