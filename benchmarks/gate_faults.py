@@ -22,7 +22,6 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,7 +275,7 @@ def main() -> None:
             print(fault, result["faults"][fault], file=sys.stderr, flush=True)
     alarms = 0
     for seed in range(options.reruns):
-        rerun = compare(replace(bench.rerun(seed), suite="faults"), baseline, RULES)
+        rerun = compare(bench.rerun(seed), baseline, RULES)
         alarms += any(each.regression for each in rerun)
         print(f"rerun {seed + 1}: {alarms} false alarms", file=sys.stderr, flush=True)
     result["caught"] = sum(each["caught"] for each in result["faults"].values())
