@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.generation import generate
     from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, per_query_metrics
     from llamaindex_code_retrieval.eval.results import Report
-    from llamaindex_code_retrieval.eval.retrieval import evaluate_retrieval, rank_queries
+    from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
     from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
 
 _HOMES = {
@@ -31,6 +31,7 @@ _HOMES = {
     "Qrels": "eval.metrics",
     "Report": "eval.results",
     "Run": "eval.metrics",
+    "benchmark_index": "eval.retrieval",
     "benchmark_of": "eval.datasets",
     "compare": "eval.gate",
     "data_folder": "beir",
@@ -53,6 +54,7 @@ __all__ = [
     "Qrels",
     "Report",
     "Run",
+    "benchmark_index",
     "benchmark_of",
     "compare",
     "data_folder",

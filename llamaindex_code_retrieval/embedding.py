@@ -179,6 +179,13 @@ class CodeEmbedding(BaseEmbedding):
             encoder = self._encoders.get(language, self.encoder)
             return self._only(encoder, self.adapters.get(language, self.adapter))
 
+    def uncached(self) -> CodeEmbedding:
+        """Return an embedding that shares the encoders and computes every vector anew, as a measurement of time must."""
+        with self._swap:
+            view = self.model_copy(update={"cache_folder": None})
+        view._cache = None
+        return view
+
     def use_adapter(self, language: str, adapter: str | Path | None) -> None:
         """Swap the adapter of ``language`` (``""``: the default one) without loading the base again.
 

@@ -15,7 +15,7 @@ import pytest
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
+from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.eval.datasets import Benchmark, load_beir
 from llamaindex_code_retrieval.eval.results import Report
@@ -229,6 +229,25 @@ def test_an_interrupted_suite_goes_on(
     assert len(asked) == 30 + 24  # the second one anew, the first not again
     whole = run_suite(suite).report
     assert [each.ranks for each in report.retrieval] == [each.ranks for each in whole.retrieval]
+
+
+def test_a_query_is_timed_with_its_embedding(
+    sources: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes come out of the cache the second time, queries do not."""
+    asked: list[str] = []
+    encode = Encoder.encode
+
+    def counted(self: Encoder, texts: Any, *, side: Any) -> Any:
+        asked.extend([side] * len(texts))
+        return encode(self, texts, side=side)
+
+    monkeypatch.setattr(Encoder, "encode", counted)
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder))
+    for codes in (24, 0):
+        asked.clear()
+        run_suite(suite, cache_folder=tmp_path / "cache")
+        assert (asked.count("code"), asked.count("query")) == (codes, 24)
 
 
 def test_the_suites_that_come_along_are_whole() -> None:

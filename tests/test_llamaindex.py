@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
 from llamaindex_code_retrieval.checkpoints import ARTIFACTS
+from llamaindex_code_retrieval.cli import main
 
 
 @pytest.fixture
@@ -71,8 +72,9 @@ def test_the_readme_examples_run(
     shutil.copytree(cross_encoder_folder, repository / "my-cross-encoder")
     shutil.copytree(ARTIFACTS / "embedded-general", repository / "my-java-adapter")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(repository)
+    assert main(["benchmark", ".", "--out", "my-set"]) == 0
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
