@@ -180,7 +180,7 @@ class CodeEmbedding(BaseEmbedding):
             return self._only(encoder, self.adapters.get(language, self.adapter))
 
     def uncached(self) -> CodeEmbedding:
-        """Return an embedding that shares the encoders and computes every vector anew, as a measurement of time must."""
+        """Return an embedding that shares the encoders and computes each vector anew, as a measurement of time must."""
         with self._swap:
             view = self.model_copy(update={"cache_folder": None})
         view._cache = None
