@@ -37,8 +37,9 @@ def ours(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
     from llamaindex_code_retrieval.encoder import Encoder
     from llamaindex_code_retrieval.training.adapters import AdapterConfig
-    from llamaindex_code_retrieval.training.contrastive import TrainConfig, train_adapter
+    from llamaindex_code_retrieval.training.contrastive import train_adapter
     from llamaindex_code_retrieval.training.pairs import Pair
+    from llamaindex_code_retrieval.training.settings import TrainConfig
 
     data = [Pair(query=query, code=code) for query, code in pairs(steps)]
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)

@@ -17,7 +17,8 @@ from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, NO_ADAPTER
-from llamaindex_code_retrieval.training.contrastive import STATE, train_adapter
+from llamaindex_code_retrieval.training.contrastive import train_adapter
+from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import (
     Pair,
     load_pairs,

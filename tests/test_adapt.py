@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.training.contrastive import STATE
+from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 
 VERBS = "read write open close sort add list count".split()
@@ -109,20 +109,20 @@ def test_train_by_recipe_and_validation_set(
 def test_train_goes_on_after_an_interruption(
     pairs: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llamaindex_code_retrieval.training import contrastive
+    from llamaindex_code_retrieval.training.loop import Loop
 
     command = _train(pairs, tmp_path / "whole", bert_folder)
     assert main(command) == 0
-    step = contrastive._Run._step
+    step = Loop.step
 
-    def stop(run: Any, positions: list[int]) -> Any:
-        if run.at.step == 3:
+    def stop(loop: Loop) -> Any:
+        if loop.at.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(run, positions)
+        return step(loop)
 
     cut = _train(pairs, tmp_path / "cut", bert_folder)
     with monkeypatch.context() as patch:
-        patch.setattr(contrastive._Run, "_step", stop)
+        patch.setattr(Loop, "step", stop)
         assert main(cut) == 130
     assert [path.name for path in (tmp_path / "cut").iterdir()] == [STATE]
     capsys.readouterr()

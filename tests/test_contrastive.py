@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,17 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llamaindex_code_retrieval.encoder import Encoder
-from llamaindex_code_retrieval.training import contrastive
+from llamaindex_code_retrieval.training import contrastive, loop
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.contrastive import (
-    STATE,
-    Batches,
-    TrainConfig,
-    TrainResult,
-    contrastive_loss,
-    train_adapter,
-)
+from llamaindex_code_retrieval.training.batches import Batches
+from llamaindex_code_retrieval.training.contrastive import Contrastive, TrainResult, contrastive_loss, train_adapter
+from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.settings import TrainConfig
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -234,18 +229,18 @@ def _loss(encoder: Encoder) -> float:
 
 def _gradients(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> tuple[float, dict[str, Tensor]]:
     run = _run(folder, config, adapter)
-    loss = run.backward(run.batches.texts(run.batches.next(), 0), torch.zeros(0, 0))
+    loss = run.backward_batch(run.batches.texts(run.batches.next(), 0), torch.zeros(0, 0))
     return loss, {name: p.grad.clone() for name, p in run.parameters.items() if p.grad is not None}
 
 
-def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Any:
+def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Contrastive:
     from accelerate import PartialState
 
     model = contrastive.attach_adapter(_encoder(folder), adapter, total_steps=100)
     with torch.no_grad():  # LoRA starts at zero, where half of the gradients are
         for i, p in enumerate(p for p in model.body.parameters() if p.requires_grad):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) * 0.1)
-    return contrastive._Run(model, Batches(PAIRS, config), adapter, config, 10, PartialState(cpu=True), None, None)
+    return Contrastive(model, Batches(PAIRS, config), adapter, config, PartialState(cpu=True))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -281,7 +276,7 @@ def test_memory_is_a_batch_of_all_codes_to_the_queries(bert_folder: Path) -> Non
     positions = run.batches.next()
     batch, memory = run.batches.texts(positions, 0), run.batches.remembered(positions)
     assert len(memory) == len(PAIRS) - 16
-    loss = run.backward(batch, memory)
+    loss = run.backward_batch(batch, memory)
     others = [code for code in run.batches.codes if code not in batch.codes]
     queries, codes = run.model(batch.queries, side="query"), run.model(batch.codes, side="code")
     with torch.no_grad():
@@ -429,7 +424,7 @@ def test_refuses_to_resume_something_else(bert_folder: Path, tmp_path: Path) -> 
 
 def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[bytes] = []
-    real = contrastive.write_atomically
+    real = loop.write_atomically
 
     def third_time_full(path: Path, content: bytes) -> None:
         if len(saved) == 2:
@@ -437,7 +432,7 @@ def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, mo
         saved.append(content)
         real(path, content)
 
-    monkeypatch.setattr(contrastive, "write_atomically", third_time_full)
+    monkeypatch.setattr(loop, "write_atomically", third_time_full)
     with pytest.raises(OSError, match="No space left"):
         train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), QUICK, folder=tmp_path)
     assert (tmp_path / STATE).read_bytes() == saved[-1]

@@ -426,6 +426,15 @@ def split_by_repository(
     return [pair for pair, is_out in sides if not is_out], [pair for pair, is_out in sides if is_out]
 
 
+def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
+    """Return 16 hex digits over all that training reads of the pairs, their order included."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        fields = (pair.query, pair.code, pair.language, *pair.negatives, "", *pair.negative_queries)
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()[:16]
+
+
 def hard_positive(code: str, language: str) -> str:
     """Return ``code`` without its signature and return statements (CodeSage, Zhang et al. 2024, section 3.2).
 

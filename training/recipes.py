@@ -11,7 +11,7 @@ from typing import Any
 
 from llamaindex_code_retrieval.models import EMBEDDED
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.contrastive import TrainConfig
+from llamaindex_code_retrieval.training.settings import TrainConfig
 
 _LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
 _OWN = Path(__file__).resolve().parent / "recipes"

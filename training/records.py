@@ -17,8 +17,10 @@ from llamaindex_code_retrieval.checkpoints import TRAIN_CONFIG
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
-from llamaindex_code_retrieval.training.contrastive import STATE, TrainConfig, TrainResult, pairs_fingerprint
-from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.contrastive import TrainResult
+from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.settings import TrainConfig
 
 _VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 

@@ -1,0 +1,101 @@
+"""Settings of the trainings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llamaindex_code_retrieval.encoder import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """What every training has to know, whatever it minimises."""
+
+    epochs: float = 1.0
+    batch_size: int = 64
+    """Pairs a step, over all processes together."""
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises; it then falls to zero linearly."""
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    forward_tokens: int = 2048
+    """Padded tokens of one forward pass; 2,048 is fastest on a CPU, a GPU wants many times that."""
+    length_step: int = 0
+    """Texts are padded to a multiple of this many tokens, so that few shapes occur; 0 is 16 in bf16, and none in fp32,
+    where padding costs more than new shapes do."""
+    precision: Precision = "auto"
+    """Of the arithmetic; weights are fp32 either way."""
+    validate_steps: int = 0
+    """Steps between two validations; 0 is a fifth of the run."""
+    patience: int = 0
+    """Validations without a better MRR after which to stop; 0 is never."""
+    save_steps: int = 50
+    max_seconds: float | None = None
+    """A time budget, validations included: after five steps the schedule is cut to what fits. Such a run cannot be
+    repeated exactly."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 to have in-batch negatives, got {self.batch_size}")
+        check_over_0(self, "epochs", "learning_rate", "forward_tokens", "save_steps")
+        check_shares(self, "warmup")
+        check_not_negative(self, "length_step", "validate_steps", "patience", "weight_decay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """Settings of one contrastive run, saved in ``train_config.json`` beside the adapter."""
+
+    temperature: float = 0.05
+    learn_temperature: bool = False
+    grad_cache: bool = False
+    """Embed twice, so that memory holds one forward pass and not the whole batch (Gao et al. 2021)."""
+    hard_negatives: int = 0
+    """Mined codes a query, embedded with the batch."""
+    refresh_steps: int = 200
+    """Steps between two minings with the model as it then is."""
+    neighbours: int = 1
+    """Codes come into a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
+    in-batch negatives are hard at no cost; 1 leaves it to chance, as the first epoch always does."""
+    memory: bool = False
+    """All codes, by their vectors when last embedded, are negatives of each query: as many as there are codes at no
+    cost (cross-batch memory: Wang et al. 2020, section 3.2)."""
+    margin: float = 0.05
+    """A code nearer than the positive's cosine less this is taken for an answer, not for a negative."""
+    judged_negatives: int = 1
+    """Codes a query, and queries a code, of those that were judged not to match."""
+    hard_positives: float = 0.0
+    """Share of codes shown without signature and return statements (Zhang et al. 2024, section 3.2)."""
+    hardness: float = 0.0
+    """Negatives weigh by exp(hardness * cosine), of mean one (Robinson et al. 2021; CodeSage: 1/temperature)."""
+    rewritten_queries: float = 0.0
+    """Share of queries with one word deleted, copied or switched (CoCLR: Huang et al. 2021, section 4.2)."""
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)
+        check_over_0(self, "temperature", "refresh_steps", "neighbours")
+        check_shares(self, "hard_positives", "rewritten_queries")
+        check_not_negative(self, "hard_negatives", "judged_negatives", "hardness", "margin")
+
+
+def check_over_0(settings: object, *names: str) -> None:
+    """Refuse a value that is not over 0."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be over 0, got {getattr(settings, name)}")
+
+
+def check_shares(settings: object, *names: str) -> None:
+    """Refuse a value outside 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(settings, name) <= 1:
+            raise ValueError(f"{name} is a share, from 0 to 1, got {getattr(settings, name)}")
+
+
+def check_not_negative(settings: object, *names: str) -> None:
+    """Refuse a value under 0."""
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
