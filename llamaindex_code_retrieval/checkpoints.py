@@ -15,10 +15,17 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAIN_CONFIG = "train_config.json"
 """What our training writes beside the weights of an adapter."""
 
+RERANKER_CONFIG = "reranker.json"
+"""What makes a folder a reranker of ours."""
+HEAD_WEIGHTS = "head.safetensors"
+
 ARTIFACTS = Path(__file__).resolve().parent / "artifacts"
 
 _HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # org/name, perhaps @revision
-_HUB_FILES = ["*.json", "*.txt", "*.model", "1_Pooling/config.json", "model*.safetensors", ADAPTER_WEIGHTS]
+_HUB_FILES = [
+    *("*.json", "*.txt", "*.model", "1_Pooling/config.json"),
+    *("model*.safetensors", ADAPTER_WEIGHTS, HEAD_WEIGHTS),
+]
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -99,7 +106,35 @@ def _from_hub(name: str) -> Path:
 
 def shipped_adapters() -> list[str]:
     """Return the names of the adapters that come with the package."""
-    return sorted(path.parent.name for path in ARTIFACTS.glob("*/adapter_config.json"))
+    folders = (path.parent for path in ARTIFACTS.glob("*/adapter_config.json"))
+    return sorted(folder.name for folder in folders if not (folder / RERANKER_CONFIG).is_file())
+
+
+def shipped_rerankers() -> list[str]:
+    """Return the names of the rerankers that come with the package."""
+    return sorted(path.parent.name for path in ARTIFACTS.glob(f"*/{RERANKER_CONFIG}"))
+
+
+def locate_reranker(name_or_path: str | Path) -> Path:
+    """Return the local folder of a reranker: one that comes with the package, a folder, or ``org/name``.
+
+    Raises:
+        ValueError: no such name, folder or hub name.
+    """
+    name = str(name_or_path)
+    if name in shipped_rerankers():
+        return ARTIFACTS / name
+    folder = Path(name).expanduser()
+    if (folder / RERANKER_CONFIG).is_file():
+        return folder
+    try:
+        return locate(name_or_path)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot find the reranker {name!r}: name one that comes with the package "
+            f"({', '.join(shipped_rerankers())}), a folder that `train-reranker` or save_pretrained wrote, or a hub "
+            "model (org/name) that is in the hub cache or within reach"
+        ) from error
 
 
 def locate_adapter(adapter: str | Path) -> Path:
@@ -124,6 +159,8 @@ def locate_adapter(adapter: str | Path) -> Path:
             raise ValueError(
                 f"{folder} holds no {file}; an adapter is a folder written by PEFT's save_pretrained with safetensors"
             )
+    if (folder / RERANKER_CONFIG).is_file():
+        raise ValueError(f"{folder} is a reranker, which embeds nothing; give it to CodeReranker, or to --rerank")
     return folder
 
 

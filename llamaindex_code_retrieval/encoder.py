@@ -6,8 +6,10 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,10 +192,24 @@ class Encoder(nn.Module):
                 trained on another base or for another pooling.
         """
         folder = locate_adapter(adapter)
-        self.check_trained_for_this(folder)
-        encoder = self.with_body(lambda body: _merged(_attach(body, folder)), adapter=folder)
+        encoder = self.with_peft(folder)
         _check_room(encoder.body, self._plan)
         return encoder
+
+    def with_peft(self, folder: Path, *, merge: bool = True, int8: bool = False) -> Self:
+        """Return an encoder of the same base with what PEFT saved in ``folder``, an embedding's or a reranker's.
+
+        Without ``merge`` it costs no memory but its own few weights, and is slower. With ``int8`` what was merged is
+        quantized.
+        """
+        self.check_trained_for_this(folder)
+
+        def change(body: nn.Module) -> nn.Module:
+            body = _attach(body, folder)
+            body = _merged(body) if merge or int8 else body
+            return quantized(body) if int8 else body
+
+        return self.with_body(change, adapter=folder)
 
     def without_adapter(self) -> Self:
         """Return an encoder of the same base with no adapter; it shares the base's weights."""
@@ -252,6 +268,25 @@ class Encoder(nn.Module):
         limits = ("max_query_tokens", "max_code_tokens")
         plan = {name: value for name, value in self._facts["plan"].items() if name not in limits}
         return _hash(self._facts | {"plan": plan})
+
+    def pair_layout(self) -> tuple[list[int], list[int], list[int]]:
+        """Return the ids that stand before, between and after two texts that are read as one."""
+        if self.architecture == "codesage":  # its tokenizer puts nothing between two texts
+            return [], self._suffix, self._suffix
+        text = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        pair = self._tokenizer("a", "a")["input_ids"]
+        first, second = (i for i in range(len(pair)) if pair[i : i + len(text)] == text)
+        return self._prefix, list(pair[first + len(text) : second]), list(pair[second + len(text) :])
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens the body can read at most; ``None`` where it knows no limit."""
+        return self._plan.positions
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, a fast one of transformers."""
+        return self._tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -333,15 +368,7 @@ class Encoder(nn.Module):
         """Return unit vectors of token rows, shape ``(rows, dim)``, differentiable, padded to ``length`` at least."""
         if not ids:
             return torch.empty(0, self.dim, device=self.device)
-        length = max(length, *(len(row) for row in ids))
-        tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
-        mask = torch.zeros((len(ids), length), dtype=torch.long)
-        for i, row in enumerate(ids):
-            tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[i, : len(row)] = 1
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
-        hidden = self.body(input_ids=tokens, attention_mask=mask).last_hidden_state
-        hidden = hidden[:, self._virtual_tokens :].float()  # prompt tuning prepends these; pool the *text* tokens only
+        hidden, mask = self.hidden_states(ids, length=length)
         if self.pooling == "cls":
             pooled = hidden[:, 0]
         else:
@@ -351,6 +378,30 @@ class Encoder(nn.Module):
         if projection is not None:
             pooled = projection(pooled.to(projection.weight.dtype)).float()
         return F.normalize(pooled, dim=-1)
+
+    def hidden_states(
+        self, ids: Sequence[Sequence[int]], *, starts: Sequence[int] | None = None, length: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the last hidden states in fp32, ``(rows, tokens, width)``, and the mask of text tokens.
+
+        ``starts`` says at which token the second text of each row begins, where a body tells two texts apart.
+        """
+        length = max(length, *(len(row) for row in ids))
+        tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
+        mask = torch.zeros((len(ids), length), dtype=torch.long)
+        types = torch.zeros((len(ids), length), dtype=torch.long)
+        for i, row in enumerate(ids):
+            tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+            if starts is not None:
+                types[i, starts[i] : len(row)] = 1
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        second: dict[str, Tensor] = {}
+        if starts is not None and getattr(self.body.config, "type_vocab_size", 0) > 1:
+            second["token_type_ids"] = types.to(self.device)
+        hidden = self.body(input_ids=tokens, attention_mask=mask, **second).last_hidden_state
+        # Prompt tuning prepends virtual tokens; what is read is the text.
+        return hidden[:, self._virtual_tokens :].float(), mask
 
 
 def _plan(
@@ -540,6 +591,23 @@ def _merged(body: Any) -> nn.Module:
     return merged
 
 
+def quantized(body: nn.Module) -> nn.Module:
+    """Return the body with its linear layers in int8, their inputs quantized as they come (dynamic quantization).
+
+    Raises:
+        ValueError: the body is not on a CPU, or has no linear layer.
+    """
+    if next(body.parameters()).device.type != "cpu":
+        raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
+    if not any(isinstance(module, nn.Linear) for module in body.modules()):
+        raise ValueError(f"{type(body).__name__} has no linear layer that int8 could quantize; use 'fp32'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its successor is a package of its own
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        made: nn.Module = quantize(body, {nn.Linear}, dtype=torch.qint8)
+    return made
+
+
 def _own(module: nn.Module, names: Sequence[str]) -> None:
     """Give the module fp32 copies of these weights, which it shares with the base until then."""
     for name in names:
@@ -603,6 +671,35 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[i
         size = max(1, budget // lengths[order[start]])
         yield order[start : start + size]
         start += size
+
+
+def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list[list[int]]:
+    """Return positions in batches that cost least, longest first, each within ``budget`` as above.
+
+    A batch costs its padded tokens and ``overhead`` more, what calling the model at all costs in tokens; so texts of
+    unequal length are not padded to each other where that costs more than a call.
+
+    >>> tight_batches([30, 9, 29, 8], 100, overhead=10)
+    [[0, 2], [1, 3]]
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    cheapest, starts = [0.0], [0]  # over the first i positions of the order, and where their last batch starts
+    for end in range(1, len(order) + 1):
+        best, start = math.inf, end - 1
+        for first in range(end - 1, -1, -1):
+            padded = (end - first) * lengths[order[first]]
+            if padded > budget and first < end - 1:
+                break
+            if cheapest[first] + padded + overhead < best:
+                best, start = cheapest[first] + padded + overhead, first
+        cheapest.append(best)
+        starts.append(start)
+    batches: list[list[int]] = []
+    end = len(order)
+    while end:
+        batches.append(order[starts[end] : end])
+        end = starts[end]
+    return batches[::-1]
 
 
 def _facts(folder: Path, plan: _Plan) -> dict[str, Any]:

@@ -214,8 +214,8 @@ NO_ADAPTER = "none"
 DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general"}
 """Base -> the adapter, of those that come with the package, that it has unless another is named."""
 
-DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
-"""What ``search --rerank`` loads when it names no model."""
+DEFAULT_RERANKER = "embedded-reranker"
+"""The reranker that comes with the package, for ``embedded``."""
 
 
 def architecture_of(model_type: str, *, folder_name: str) -> Architecture:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -16,24 +20,73 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval.checkpoints import locate
-from llamaindex_code_retrieval.encoder import quiet_transformers, resolve_device, token_budget_batches
+from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker
+from llamaindex_code_retrieval.cross_encoder import Calibration, CrossEncoder, Prepared, RerankPrecision
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.encoder import (
+    quantized,
+    quiet_transformers,
+    resolve_device,
+    resolve_precision,
+    tight_batches,
+)
+from llamaindex_code_retrieval.models import DEFAULT_RERANKER
 
 dispatcher = get_dispatcher(__name__)
 
+_CHUNK = 10  # hits between two looks at whether to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The best hits, and how many pairs were scored to find them."""
+
+    hits: list[NodeWithScore]
+    scored: int
+
+
+class PairScorer(Protocol):
+    """What ``CodeReranker`` scores with: a :class:`CrossEncoder` of ours, or a :class:`Checkpoint`."""
+
+    calibration: Calibration
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over all that decides a score."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def room(self, max_tokens: int) -> int:
+        """Return how many tokens are left to query and code."""
+
+    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> Prepared:
+        """Tokenize the query with each code."""
+
 
 class CodeReranker(BaseNodePostprocessor):
-    """Score each hit by a Hugging Face sequence-classification checkpoint and keep the ``top_n`` best.
+    """Score each hit by a cross-encoder and keep the ``top_n`` best.
 
-    A score is a probability: the sigmoid of the logit of a one-label checkpoint, the softmax of label 1 of a two-label
-    one. It does not depend on the other hits (to 1e-5, always in fp32). Hits come back as new ``NodeWithScore`` objects
-    around the caller's nodes, best first, equal scores by node id; of hits with one node id the first is kept.
-    What is scored is the node's text with the metadata meant for embedding (``MetadataMode.EMBED``).
+    ``model`` is a reranker that comes with the package, a folder that ``code-retrieval train-reranker`` wrote, or a
+    Hugging Face sequence-classification checkpoint with one label or two. Give the ``embedding`` as well, and a
+    reranker that is an adapter of the same base works on that one: no second copy in memory.
+
+    A score is a probability. :meth:`score` gives that of a code by itself, which does not depend on the others (to
+    1e-5 in fp32). Hits come from a first stage, best first, and a reranker of ours weighs that in: the
+    score of a hit then depends on its rank too, as far as ``rank_weight`` says (None: as was best on held-out queries;
+    0: not at all). With ``early_exit`` at a confidence such as 0.95, hits are scored ten at a time, and those that
+    are left are passed over once that share of the calibration's queries had none among them that would get into the
+    ``top_n``.
+
+    Hits come back as new ``NodeWithScore`` objects around the caller's nodes, best first, equal scores by node id; of
+    hits with one node id the first is kept. What is scored is the node's text with the metadata meant for embedding
+    (``MetadataMode.EMBED``).
     """
 
     model_config = ConfigDict(validate_assignment=True)
 
-    model: str = Field(frozen=True, description="Folder written by save_pretrained, or hub name (org/name[@revision]).")
+    model: str = Field(frozen=True, description="One of ours, a folder, or a hub name (org/name[@revision]).")
     top_n: int = Field(ge=1, description="Hits to keep.")
     max_tokens: int = Field(
         ge=1,
@@ -42,51 +95,76 @@ class CodeReranker(BaseNodePostprocessor):
     )
     token_budget: int = Field(ge=1, description="Padded tokens in a batch; a batch holds one pair at least.")
     threshold: float | None = Field(ge=0, le=1, description="Drop hits that score under it.")
+    rank_weight: float | None = Field(ge=0, description="Weight of the first stage's rank; None is the calibration's.")
+    early_exit: float | None = Field(gt=0, lt=1, description="Confidence at which to stop; None scores all hits.")
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(frozen=True, description="Of the arithmetic.")
     device: str | None = Field(frozen=True, description="Torch device; None takes a GPU where there is one.")
 
-    _model: Any = PrivateAttr()
-    _tokenizer: Any = PrivateAttr()
-    _positions: int = PrivateAttr()
+    _scorer: PairScorer = PrivateAttr()
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def __init__(
         self,
-        model: str,
+        model: str = DEFAULT_RERANKER,
         *,
+        embedding: CodeEmbedding | None = None,
         top_n: int = 10,
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
         token_budget: int = 4096,
         threshold: float | None = None,
+        rank_weight: float | None = None,
+        early_exit: float | None = None,
+        precision: RerankPrecision = "auto",
         device: str | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        """Load the checkpoint.
+        """Load the model; ``max_tokens`` is by default what a reranker of ours was made for, and else 512.
+
+        ``precision`` "auto" is bf16 where the device computes it natively and fp32 elsewhere; "int8" quantizes the
+        linear layers on a CPU: a third faster and smaller, and scores then differ a little from batch to batch.
 
         Raises:
-            ValueError: a setting out of range; no such folder or hub name; no safetensors, no trained classification
-                head or neither one nor two labels in the checkpoint; a device that this machine lacks.
+            ValueError: a setting out of range; no such model, or one that cannot be read; its adapter is of another
+                base than the embedding's; ``early_exit`` with a model or at a confidence that was not calibrated; a
+                device or precision that this machine lacks.
         """
         super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
             model=model,
             top_n=top_n,
-            max_tokens=max_tokens,
+            max_tokens=512 if max_tokens is None else max_tokens,
             token_budget=token_budget,
             threshold=threshold,
+            rank_weight=rank_weight,
+            early_exit=early_exit,
+            precision=precision,
             device=device,
             callback_manager=callback_manager or CallbackManager(),
         )
-        self._model, self._tokenizer = _load(self.model, resolve_device(self.device))
-        self._positions = _positions(self._model, self._tokenizer)
-        if self._room() < 2:
+        scorer = load_scorer(self.model, embedding=embedding, device=self.device, precision=self.precision)
+        self._scorer = scorer
+        if max_tokens is None and isinstance(scorer, CrossEncoder):
+            self.max_tokens = scorer.max_tokens
+        if scorer.room(self.max_tokens) < 2:
             raise ValueError(
                 f"max_tokens leaves no room for a query and a code beside the special tokens of {self.model}: "
                 f"got {self.max_tokens}; 512 is usual"
             )
+        self._ceiling()  # refuses a confidence that was not calibrated
 
     @classmethod
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex saves and traces this component."""
         return "CodeReranker"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over weights, tokenizer and head."""
+        return self._scorer.fingerprint
+
+    @property
+    def calibration(self) -> Calibration:
+        """How log-odds become probabilities."""
+        return self._scorer.calibration
 
     def score(self, query: str, codes: Sequence[str]) -> list[float]:
         """Return for each code, in the order given, the probability between 0 and 1 that it answers ``query``.
@@ -94,27 +172,58 @@ class CodeReranker(BaseNodePostprocessor):
         A code is cut to the tokens that the query leaves; a query that leaves none is itself cut to half of them.
 
         Raises:
-            ValueError: the checkpoint gives logits that are not finite, so its weights are damaged.
+            ValueError: the model gives log-odds that are not finite, so its weights are damaged.
         """
+        return [_probability(self.calibration.alone(value)) for value in self.log_odds(query, codes)]
+
+    def log_odds(self, query: str, codes: Sequence[str]) -> list[float]:
+        """Return what the model says of each code, before calibration."""
         distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
         if not distinct:
             return []
         # The tokenizer keeps its truncation in shared state, so it belongs under the lock as well.
         with self._lock, torch.inference_mode():
-            pairs = self._tokenize(query, distinct)
-            probability: dict[str, float] = {}
-            for batch in token_budget_batches([len(ids) for ids in pairs["input_ids"]], self.token_budget):
-                columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
-                inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self._model.device)
-                logits = self._model(**inputs).logits  # (batch, labels)
-                if not logits.isfinite().all():
+            lengths, model = self._scorer.prepare(query, distinct, self.max_tokens)
+            overhead = 16 if self._scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
+            found: dict[str, float] = {}
+            for batch in tight_batches(lengths, self.token_budget, overhead=overhead):
+                values = model(batch)
+                if not values.isfinite().all():
                     raise ValueError(
                         f"{self.model} gives logits that are not finite numbers; its weights are damaged, "
                         "train or fetch it again"
                     )
-                for i, value in zip(batch, _probabilities(logits).tolist(), strict=True):
-                    probability[distinct[i]] = value
-        return [probability[code] for code in codes]
+                found.update((distinct[i], value) for i, value in zip(batch, values.tolist(), strict=True))
+        return [found[code] for code in codes]
+
+    def rerank(self, query: str, hits: Sequence[NodeWithScore]) -> Reranked:
+        """Return the ``top_n`` best of ``hits``, which are in the order of the first stage, best first."""
+        first: dict[str, NodeWithScore] = {}
+        for hit in hits:
+            first.setdefault(hit.node_id, hit)
+        nodes, ceiling = list(first.values()), self._ceiling()
+        size = len(nodes) if ceiling is None else _CHUNK
+        fused: list[float] = []
+        while len(fused) < len(nodes):
+            chunk = nodes[len(fused) : len(fused) + size]
+            texts = [hit.get_content(MetadataMode.EMBED) for hit in chunk]
+            fused.extend(
+                self.calibration.fused(value, rank, rank_weight=self.rank_weight)
+                for rank, value in enumerate(self.log_odds(query, texts), start=len(fused) + 1)
+            )
+            if ceiling is None or len(fused) < self.top_n:
+                continue
+            # Behind what was calibrated the last ceiling holds: first stages put ever worse hits there.
+            if sorted(fused)[-self.top_n] >= ceiling[min(len(fused), len(ceiling) - 1)]:
+                break
+        scored = [
+            (-value, hit.node_id, NodeWithScore(node=hit.node, score=_probability(value)))
+            for hit, value in zip(nodes, fused, strict=False)
+        ]
+        # By log-odds: sure probabilities all round to 1.
+        best = [hit for _, _, hit in sorted(scored, key=lambda each: each[:2])]
+        kept = [hit for hit in best if self.threshold is None or hit.get_score() >= self.threshold]
+        return Reranked(kept[: self.top_n], len(fused))
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -131,48 +240,89 @@ class CodeReranker(BaseNodePostprocessor):
             EventPayload.TOP_K: self.top_n,
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
-            first: dict[str, NodeWithScore] = {}
-            for hit in nodes:
-                first.setdefault(hit.node_id, hit)
-            scores = self.score(query, [hit.get_content(MetadataMode.EMBED) for hit in first.values()])
-            scored = [
-                NodeWithScore(node=hit.node, score=score)
-                for hit, score in zip(first.values(), scores, strict=True)
-                if self.threshold is None or score >= self.threshold
-            ]
-            best = sorted(scored, key=lambda hit: (-hit.get_score(), hit.node_id))[: self.top_n]
+            best = self.rerank(query, nodes).hits
             event.on_end(payload={EventPayload.NODES: best})
         dispatcher.event(ReRankEndEvent(nodes=best))
         return best
 
-    def _limit(self) -> int:
-        return min(self.max_tokens, self._positions)
+    def _ceiling(self) -> list[float] | None:
+        """Return what hits behind each rank seldom exceed, ``None`` to score all."""
+        if self.early_exit is None:
+            return None
+        calibrated = self.calibration.ceilings
+        found = next((ranks for name, ranks in calibrated.items() if math.isclose(float(name), self.early_exit)), None)
+        if found is None:
+            known = f"it was calibrated at {', '.join(calibrated)}" if calibrated else "it was never calibrated"
+            raise ValueError(f"{self.model} cannot stop at confidence {self.early_exit}: {known}; leave early_exit out")
+        if self.rank_weight not in (None, self.calibration.rank_weight):
+            raise ValueError(
+                f"early_exit was calibrated with rank_weight {self.calibration.rank_weight}, got {self.rank_weight}; "
+                "leave one of them out"
+            )
+        return found
 
-    def _room(self) -> int:
-        """Return how many tokens query and code can have together."""
-        return self._limit() - int(self._tokenizer.num_special_tokens_to_add(pair=True))
 
-    def _tokenize(self, query: str, codes: Sequence[str]) -> dict[str, list[list[int]]]:
+def load_scorer(
+    name: str, *, embedding: CodeEmbedding | None, device: str | None, precision: RerankPrecision
+) -> CrossEncoder | Checkpoint:
+    """Load a reranker of ours, on the embedding's base where it may, or a Hugging Face checkpoint."""
+    folder = locate_reranker(name)
+    if not (folder / RERANKER_CONFIG).is_file():
+        return Checkpoint(name, folder, device=device, precision=precision)
+    encoder = None if embedding is None else embedding.encoder
+    return CrossEncoder.load(folder, encoder=encoder, device=device, precision=precision)
+
+
+class Checkpoint:
+    """A sequence-classification checkpoint of the Hugging Face kind.
+
+    Its log-odds are the logit of the one label, or by how much that of label 1 is above that of label 0.
+    """
+
+    def __init__(self, name: str, folder: Path, *, device: str | None, precision: RerankPrecision) -> None:
+        """Load it.
+
+        Raises:
+            ValueError: no safetensors, no trained classification head or neither one nor two labels; a device or
+                precision that this machine lacks.
+        """
+        self.calibration = Calibration()
+        place = resolve_device(device)
+        half = precision != "int8" and resolve_precision(precision, place) == "bf16"
+        model, self._tokenizer = _load_checkpoint(name, folder, place)
+        self._positions = _positions(model, self._tokenizer)
+        self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
+        self.device: torch.device = model.device
+        self.fingerprint = hashlib.sha256(f"{folder}-{precision}".encode()).hexdigest()[:16]
+
+    def room(self, max_tokens: int) -> int:
+        """Return how many tokens are left to query and code."""
+        special: int = self._tokenizer.num_special_tokens_to_add(pair=True)
+        return min(max_tokens, self._positions) - special
+
+    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> Prepared:
+        """Tokenize the query with each code."""
         # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
         query, *codes = (text.encode("utf-8", "replace").decode("utf-8") for text in (query, *codes))
         tokens = self._tokenizer(query, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        if len(tokens["input_ids"]) >= self._room():
-            _, end = tokens["offset_mapping"][self._room() // 2 - 1]
+        room = self.room(max_tokens)
+        if len(tokens["input_ids"]) >= room:
+            _, end = tokens["offset_mapping"][room // 2 - 1]
             query = query[:end]
-        return dict(
-            self._tokenizer([query] * len(codes), list(codes), truncation="only_second", max_length=self._limit())
-        )
+        limit = min(max_tokens, self._positions)
+        pairs = self._tokenizer([query] * len(codes), list(codes), truncation="only_second", max_length=limit)
+
+        def log_odds(batch: Sequence[int]) -> Tensor:
+            columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
+            inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
+            logits: Tensor = self._model(**inputs).logits.double()  # (batch, labels)
+            return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+        return [len(ids) for ids in pairs["input_ids"]], log_odds
 
 
-def _load(name: str, device: torch.device) -> tuple[Any, Any]:
+def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any, Any]:
     """Return the model, ready to score on ``device``, and its tokenizer."""
-    try:
-        folder = locate(name)
-    except ValueError as error:
-        raise ValueError(
-            f"cannot find the reranker {name!r}: name a folder that save_pretrained wrote (config.json, "
-            "model.safetensors, tokenizer), or a hub model (org/name) that is in the hub cache or within reach"
-        ) from error
     if not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"{name} holds no safetensors, and this package never loads pickles (pytorch_model.bin); "
@@ -209,8 +359,13 @@ def _positions(model: Any, tokenizer: Any) -> int:
     return min(positions, int(tokenizer.model_max_length))
 
 
-def _probabilities(logits: Tensor) -> Tensor:
-    """Return ``(batch,)`` probabilities; in fp64, where confident scores do not all round to 1."""
-    if logits.shape[1] == 1:
-        return logits[:, 0].double().sigmoid()
-    return logits.double().softmax(dim=1)[:, 1]
+def _probability(log_odds: float) -> float:
+    """Return the logistic function, also where its exponential would overflow.
+
+    >>> _probability(0.0), _probability(1000.0)
+    (0.5, 1.0)
+    """
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    odds = math.exp(max(log_odds, -700.0))
+    return odds / (1 + odds)

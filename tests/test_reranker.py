@@ -327,7 +327,7 @@ def test_a_checkpoint_without_a_trained_head_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/nowhere/reranker", "nowhere", "nobody/has-this-model"])
 def test_a_model_that_is_nowhere_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
-    with pytest.raises(ValueError, match=f"cannot find the reranker '{name}': name a folder"):
+    with pytest.raises(ValueError, match=f"cannot find the reranker '{name}': name one that comes with the package"):
         CodeReranker(name)
 
 
