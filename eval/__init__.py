@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.beir import data_folder
+    from llamaindex_code_retrieval.eval.cascade import rerank_curve
     from llamaindex_code_retrieval.eval.datasets import (
         Benchmark,
         benchmark_of,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, per_query_metrics
     from llamaindex_code_retrieval.eval.results import Report
     from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
-    from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
+    from llamaindex_code_retrieval.eval.suite import load_suite, run_curves, run_suite
 
 _HOMES = {
     "Benchmark": "eval.datasets",
@@ -43,6 +44,8 @@ _HOMES = {
     "load_suite": "eval.suite",
     "per_query_metrics": "eval.metrics",
     "rank_queries": "eval.retrieval",
+    "rerank_curve": "eval.cascade",
+    "run_curves": "eval.suite",
     "run_suite": "eval.suite",
     "save_beir": "eval.datasets",
 }
@@ -66,6 +69,8 @@ __all__ = [
     "load_suite",
     "per_query_metrics",
     "rank_queries",
+    "rerank_curve",
+    "run_curves",
     "run_suite",
     "save_beir",
 ]

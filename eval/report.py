@@ -1,7 +1,7 @@
 """A report for reading: Markdown for a pull request, JUnit XML for CI, one HTML page for a browser. No torch here.
 
 Nothing is measured here. All three show the same tables; the HTML adds charts, rank changes and examples, and loads
-nothing from anywhere.
+nothing from anywhere. Curves of a cascade are shown likewise, in Markdown and HTML.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from llamaindex_code_retrieval.eval.significance import interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-R = TypeVar("R", RetrievalResult, GenerationResult)
+    from llamaindex_code_retrieval.eval.cascade import Curve, CurvePoint, CurveReport
+
+R = TypeVar("R", RetrievalResult, GenerationResult, "Curve")
 _METRICS = ("MRR", "MRR@10", "R@1", "R@5", "R@10", "R@100", "nDCG@10", "MAP")  # what comes first, and in which order
 _GENERATION_METRICS = ("rougeL", "rougeLsum", "rouge1", "rouge2", "bleu", "chrf", "exact")
 _LINES = 20  # of a code or an answer that are shown
@@ -35,8 +37,14 @@ _CHANGES = 20
 _EXAMPLES = 6
 _WRITERS = "The writer was shown the right passages (gold), those that the system found (retrieved), or none."
 _PUBLISHED = "As published in the sources named; never measured here, and not always by the same protocol."
+_K_NOTE = (
+    "The first K hits as the reranker orders them, the rest behind them as the first stage does; the time is that of "
+    "reranking alone. Early exit stops scoring where no better hit is expected."
+)
+_CALIBRATION_NOTE = "Expected calibration error (15 bins) of all pairs scored here, and of those it was calibrated by."
 _MISSING = "–"
 _WORDS = {"1-3 words": 3, "4-6 words": 6, "7-10 words": 10, "11+ words": 10**9}  # of a query, at most
+_RECALLS = ("R@1", "R@5", "R@10")
 _DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 _INK = "#010203"  # drawn in this, then turned into currentColor: axes and text follow the page's theme
 _RESULTS = {"bad": "▼ regression", "down": "▼ lower, tolerated", "good": "▲ better", "equal": "= no clear change"}
@@ -266,6 +274,10 @@ def html(
     for heading, (note, table) in _sections(report, comparisons, intervals=True).items():
         parts += [f"<h2>{heading}</h2>", *([f"<p>{note}</p>"] if note else []), table.html()]
         parts += more.get(heading, list)()
+    return _page(title, parts)
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
     # By this policy no script runs and nothing loads, whatever a query or a code holds.
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
@@ -348,8 +360,7 @@ def _side(result: GenerationResult, id_: str) -> str:
 
 
 def _charts(report: Report, baseline: Report | None) -> list[str]:
-    systems = dict.fromkeys(result.system for result in report.retrieval)
-    looks = {system: (_COLOURS[i % 7], list(_MARKERS)[i % 5]) for i, system in enumerate(systems)}
+    looks = _looks(report.retrieval)
     were = {} if baseline is None else {(each.system, each.task): each.ranks for each in baseline.retrieval}
     parts = []
     for place, (task, group) in enumerate(groupby(_by_task(report.retrieval), key=lambda result: result.task)):
@@ -373,21 +384,30 @@ def _charts(report: Report, baseline: Report | None) -> list[str]:
             if before.keys() == result.ranks.keys() and before != result.ranks:
                 caption = f"{result.system}: rank of the first relevant code, above the line worse than in the baseline"
                 drawn.append((caption, partial(_draw_ranks, before, result, looks), 3.8))
-        legend = "".join(
-            f'<li><span style="color: {colour}">{_MARKERS[marker]}</span> {_text(system)}</li>'
-            for system, (colour, marker) in looks.items()
-            if any(result.system == system for result in results)
-        ).replace(_INK, "inherit")
-        charts = "\n".join(
-            f"<figure><figcaption>{_text(caption)}</figcaption>\n"
-            f"{_svg(draw, prefix=f't{place}c{i}-', label=f'{task}: {caption}', height=height)}</figure>"
-            for i, (caption, draw, height) in enumerate(drawn)
-        )
-        parts.append(
-            f'<section><h3>{_text(task)}</h3>\n<ul class="legend">{legend}</ul>\n<div class="charts">\n{charts}\n</div>'
-            "</section>"
-        )
+        parts.append(_charted(task, place, drawn, {name: looks[name] for name in looks if name in _looks(results)}))
     return parts
+
+
+def _looks(results: Sequence[R]) -> _Looks:
+    systems = dict.fromkeys(result.system for result in results)
+    return {system: (_COLOURS[i % 7], list(_MARKERS)[i % 5]) for i, system in enumerate(systems)}
+
+
+def _charted(task: str, place: int, drawn: Sequence[tuple[str, Callable[[Axes], None], float]], looks: _Looks) -> str:
+    """Return a task's charts, each with caption and height, under one legend; ``place`` tells tasks apart."""
+    legend = "".join(
+        f'<li><span style="color: {colour}">{_MARKERS[marker]}</span> {_text(system)}</li>'
+        for system, (colour, marker) in looks.items()
+    ).replace(_INK, "inherit")
+    charts = "\n".join(
+        f"<figure><figcaption>{_text(caption)}</figcaption>\n"
+        f"{_svg(draw, prefix=f't{place}c{i}-', label=f'{task}: {caption}', height=height)}</figure>"
+        for i, (caption, draw, height) in enumerate(drawn)
+    )
+    return (
+        f'<section><h3>{_text(task)}</h3>\n<ul class="legend">{legend}</ul>\n<div class="charts">\n{charts}\n</div>'
+        "</section>"
+    )
 
 
 def _svg(draw: Callable[[Axes], None], *, prefix: str, label: str, height: float) -> str:
@@ -438,11 +458,8 @@ def _draw_latency(results: Sequence[RetrievalResult], looks: _Looks, axes: Axes)
         colour, marker = looks[result.system]
         found = fmean(_reciprocal_ranks(result).values())
         axes.scatter([time], [found], s=60, color=colour, marker=marker, edgecolors=_INK, linewidths=0.6)
-    low, high = min(times) / 2, max(times) * 2
-    axes.set(xscale="log", xlim=(low, high), ylim=(0, 1.02), xlabel="median milliseconds of a query", ylabel="MRR")
-    ticks = [n * 10.0**e for e in range(-4, 8) for n in (1, 2, 5) if low <= n * 10.0**e <= high]
-    axes.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
-    axes.minorticks_off()
+    _milliseconds(axes, times)
+    axes.set(ylim=(0, 1.02), ylabel="MRR")
 
 
 def _draw_bars(groups: Mapping[str, Mapping[str, list[float]]], looks: _Looks, axes: Axes) -> None:
@@ -474,6 +491,117 @@ def _draw_ranks(before: Mapping[str, int | None], result: RetrievalResult, looks
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="rank in the baseline", ylabel="rank now")
     axes.set_xticks([*ticks, nowhere], [*map(str, ticks), "not found"])
     axes.set_yticks([*ticks, nowhere], [*map(str, ticks), "not found"])
+    axes.minorticks_off()
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def curve_markdown(report: CurveReport) -> str:
+    """Return the tables of a cascade's curves."""
+    parts = [f"## Reranked first K hits: {_markdown(report.suite)}", _markdown(f"{report.date}, {report.machine}")]
+    for title, (note, table) in _curve_sections(report).items():
+        parts += [f"### {title}", *filter(None, [note]), table.markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def curve_html(report: CurveReport) -> str:
+    """Return one page with charts and tables that loads nothing; the same values give the same page.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    title = _text(f"Reranked first K hits: {report.suite}")
+    parts = [
+        f"<h1>{title}</h1>",
+        f'<p class="soft">{_text(report.date)} · {_text(report.machine)} · {report.seconds:,.0f} s</p>',
+    ]
+    looks = _looks(report.curves)
+    for place, (task, group) in enumerate(groupby(_by_task(report.curves), key=lambda curve: curve.task)):
+        curves = list(group)
+        drawn: list[tuple[str, Callable[[Axes], None], float]] = [
+            ("MRR by K", partial(_draw_curves, curves, looks, ("MRR",)), 3.4),
+            ("Recall by K: R@1 —, R@5 – –, R@10 ···", partial(_draw_curves, curves, looks, _RECALLS), 3.4),
+            ("MRR by median milliseconds, named by K; hollow: early exit", partial(_draw_costs, curves, looks), 3.4),
+        ]
+        parts.append(_charted(task, place, drawn, {name: looks[name] for name in looks if name in _looks(curves)}))
+    for heading, (note, table) in _curve_sections(report).items():
+        parts += [f"<h2>{heading}</h2>", *([f"<p>{note}</p>"] if note else []), table.html()]
+    return _page(title, parts)
+
+
+def _curve_sections(report: CurveReport) -> dict[str, tuple[str, _Table]]:
+    curves = _by_task(report.curves)
+    metrics = ("MRR", *_RECALLS)
+    rows, facts = [], []
+    for curve in curves:
+        for point in curve.points:
+            means = (_figure(point.metrics, metric) for metric in metrics)
+            times = (_figure(point.milliseconds, part, ".1f") for part in ("p50", "p95"))
+            rows.append((curve.system, curve.task, _k(point), *means, f"{point.pairs:,.1f}", *times))
+        model = f"{curve.reranker} ({curve.precision}, {curve.max_tokens} tokens)"
+        codes = f"{curve.codes:,}" + ("" if curve.protocol == "whole" else f" in {curve.protocol}")
+        errors = (_MISSING if each is None else f"{each:.4f}" for each in (curve.error, curve.calibration_error))
+        times = (_figure(curve.first_stage, part, ".1f") for part in ("p50", "p95"))
+        counts = (codes, f"{curve.queries:,}", f"{curve.timed:,}", f"{curve.depth:,}")
+        facts.append((curve.system, curve.task, model, *times, *errors, *counts))
+    columns = ("system", "task", "K", *metrics, "pairs a query", "reranking p50 ms", "p95 ms")
+    about = ("system", "task", "reranker", "first stage p50 ms", "p95 ms", "calibration error", "when calibrated")
+    sections = {
+        "By K": (_K_NOTE, _Table(columns=columns, rows=rows, words=3)),
+        "First stage and reranker": (
+            _CALIBRATION_NOTE,
+            _Table(columns=(*about, "codes", "queries", "timed", "depth"), rows=facts, words=3),
+        ),
+        "Skipped": ("", _Table(columns=("skipped", "why"), rows=list(report.skipped.items()), words=2)),
+        "Versions": ("", _Table(columns=("package", "version"), rows=list(report.versions.items()), words=2)),
+    }
+    return {title: (note, table) for title, (note, table) in sections.items() if table.rows}
+
+
+def _k(point: CurvePoint) -> str:
+    if point.early_exit is not None:
+        return f"early exit {point.early_exit:g} for the first {point.top_n}, K={point.k}"
+    return str(point.k) if point.k else "first stage alone"
+
+
+def _draw_curves(curves: Sequence[Curve], looks: _Looks, metrics: Sequence[str], axes: Axes) -> None:
+    ks = sorted({max(point.k, 1) for curve in curves for point in curve.points})  # 1 changes nothing: as good as 0
+    for curve in curves:
+        colour, marker = looks[curve.system]
+        points = {max(point.k, 1): point for point in curve.points if point.early_exit is None}
+        for metric, style in zip(metrics, ("-", "--", ":"), strict=False):
+            values = [point.metrics[metric] for point in points.values()]
+            axes.plot(list(points), values, style, color=colour, marker=marker, markersize=5)
+    what = metrics[0] if len(metrics) == 1 else "recall"
+    axes.set(xscale="log", xlim=(0.93, ks[-1] * 1.07), xlabel="K (1: the first stage alone)", ylabel=what)
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
+
+
+def _draw_costs(curves: Sequence[Curve], looks: _Looks, axes: Axes) -> None:
+    times = []
+    for curve in curves:
+        colour, marker = looks[curve.system]
+        at = [max(curve.first_stage["p50"] + point.milliseconds["p50"], 0.001) for point in curve.points]
+        found = [point.metrics["MRR"] for point in curve.points]
+        times += at
+        whole = [i for i, point in enumerate(curve.points) if point.early_exit is None]
+        axes.plot([at[i] for i in whole], [found[i] for i in whole], color=colour, marker=marker, markersize=5)
+        for i, point in enumerate(curve.points):
+            if point.early_exit is None:
+                axes.annotate(str(point.k), (at[i], found[i]), xytext=(4, -10), textcoords="offset points", fontsize=7)
+            else:
+                axes.scatter(at[i], found[i], s=40, facecolors="none", edgecolors=colour, marker=marker)
+    _milliseconds(axes, times)
+    axes.set(ylabel="MRR")
+
+
+def _milliseconds(axes: Axes, times: Sequence[float]) -> None:
+    low, high = min(times) / 2, max(times) * 2
+    axes.set(xscale="log", xlim=(low, high), xlabel="median milliseconds of a query")
+    ticks = [n * 10.0**e for e in range(-4, 8) for n in (1, 2, 5) if low <= n * 10.0**e <= high]
+    axes.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axes.minorticks_off()
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -25,7 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import llamaindex_code_retrieval
 from llamaindex_code_retrieval.beir import data_folder
 from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.cross_encoder import RerankPrecision
 from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.eval.cascade import CurveReport, checked_ks, rerank_curve
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir
 from llamaindex_code_retrieval.eval.gate import GateRules
 from llamaindex_code_retrieval.eval.generation import (
@@ -55,10 +57,11 @@ from llamaindex_code_retrieval.sources import read_sources
 
 T = TypeVar("T")
 _OWN = Path(__file__).resolve().parent / "suites"
-_UNFINISHED = "unfinished"
+_UNFINISHED, _UNFINISHED_CURVES = "unfinished", "unfinished-curves"  # either survives the other's end
 
 OnProgress = Callable[[str, int, int], object]
-"""Called with (stage, done, total); stages are ``embed``, ``evaluate`` and ``generate``."""
+"""Called with (stage, done, total); stages are ``embed``, ``evaluate`` and ``generate``, of curves ``rerank`` and
+``time`` as well."""
 
 
 class _Spec(BaseModel):
@@ -105,6 +108,11 @@ class SystemSpec(_Spec):
     bm25_weight: float = 0.25
     rerank: str | None = None
     rerank_top_n: int = Field(10, ge=1)
+    rerank_k: int | None = Field(None, ge=1)
+    """Hits that are reranked; by default as many as the suite's depth."""
+    rerank_precision: RerankPrecision = "auto"
+    early_exit: float | None = Field(None, gt=0, lt=1)
+    """Confidence at which the reranker stops; by default it scores all."""
     optional: bool = False
     """Left out, with the reason in the report, where its model is not at hand."""
 
@@ -283,20 +291,46 @@ def run_suite(
         ValueError: nothing of the suite can be run; a model or reranker that is not optional is not to be had; what
             the parts of the suite raise.
     """
-    return _Run(suite, out, cache_folder, device, on_progress or (lambda stage, done, total: None)).go()
+    kept = None if out is None else Path(out) / _UNFINISHED
+    return _Run(suite, kept, cache_folder, device, on_progress or (lambda stage, done, total: None)).go()
+
+
+def run_curves(
+    suite: Suite,
+    ks: Sequence[int],
+    *,
+    latency_queries: int = 20,
+    out: str | Path | None = None,
+    cache_folder: Path | None = None,
+    device: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> CurveReport:
+    """Measure every system with a reranker on every retrieval task at each K, see :func:`rerank_curve`.
+
+    The first stage is asked for as many hits as the suite's depth, and at least the largest K; ``rerank_top_n``,
+    ``rerank_k`` and ``early_exit`` of a system have no part in it. With ``out`` the log-odds of all pairs are kept
+    there until all is done, and an interrupted run goes on from them.
+
+    Raises:
+        ValueError: K's that are none, see :func:`parse_ks`; no task, or no system with a reranker; what
+            :func:`run_suite` raises.
+    """
+    kept = None if out is None else Path(out) / _UNFINISHED_CURVES
+    run = _Run(suite, kept, cache_folder, device, on_progress or (lambda stage, done, total: None))
+    return run.curves(checked_ks(ks), latency_queries=latency_queries)
 
 
 class _Run:
     def __init__(
         self,
         suite: Suite,
-        out: str | Path | None,
+        kept: Path | None,
         cache_folder: Path | None,
         device: str | None,
         on_progress: OnProgress,
     ) -> None:
         self.suite = suite
-        self.kept = None if out is None else Path(out) / _UNFINISHED
+        self.kept = kept
         self.cache_folder = cache_folder
         self.device = device
         self.on_progress = on_progress
@@ -308,11 +342,7 @@ class _Run:
 
     def go(self) -> Outcome:
         started = time.perf_counter()
-        for task in self.suite.task:
-            benchmark = self._benchmark(task)
-            if benchmark is not None:
-                self.benchmarks[task.name] = benchmark
-        systems = [system for system in self.suite.system if self._loaded(system)]
+        systems = self._load(self.suite.system)
         for task in self.suite.task:
             if task.name in self.benchmarks:
                 for same in _by_vectors(systems):
@@ -320,22 +350,76 @@ class _Run:
         for spec in self.suite.generation:
             self._generate(spec, [system for system in systems if not spec.systems or system.name in spec.systems])
         if not self.found and not self.generated:
-            reasons = "; ".join(f"{what}: {why}" for what, why in self.skipped.items())
-            raise ValueError(f"nothing of the suite {self.suite.name!r} can be run here ({reasons})")
+            raise self._nothing()
         report = Report(
             suite=self.suite.name,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=_machine(),
-            versions={name: version(name) for name in ("llamaindex-code-retrieval", "llama-index-core", "torch")},
+            **_surroundings(),
             retrieval=list(self.found.values()),
             generation=self.generated,
             published=[Published(**each.model_dump()) for each in self.suite.published],
             skipped=self.skipped,
             seconds=round(time.perf_counter() - started, 1),
         )
-        if self.kept is not None:
-            shutil.rmtree(self.kept, ignore_errors=True)
+        self._forget()
         return Outcome(report, {name: dict(benchmark.corpus) for name, benchmark in self.benchmarks.items()})
+
+    def _load(self, systems: Iterable[SystemSpec]) -> list[SystemSpec]:
+        """Load all benchmarks, and the models of ``systems``; return those that can be run."""
+        for task in self.suite.task:
+            benchmark = self._benchmark(task)
+            if benchmark is not None:
+                self.benchmarks[task.name] = benchmark
+        return [system for system in systems if self._loaded(system)]
+
+    def _nothing(self) -> ValueError:
+        reasons = "; ".join(f"{what}: {why}" for what, why in self.skipped.items())
+        return ValueError(f"nothing of the suite {self.suite.name!r} can be run here ({reasons})")
+
+    # --- curves ------------------------------------------------------------------------------------------------------
+
+    def curves(self, ks: Sequence[int], *, latency_queries: int) -> CurveReport:
+        started = time.perf_counter()
+        cascades = [system for system in self.suite.system if system.rerank is not None]
+        if not cascades or not self.suite.task:
+            lacks = "[[task]] to measure on" if cascades else "system with a reranker, so there is no K to vary"
+            raise ValueError(
+                f'the suite {self.suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
+            )
+        systems = self._load(cascades)
+        depth = max(self.suite.depth, *ks)
+        curves = []
+        for task in self.suite.task:
+            if task.name not in self.benchmarks:
+                continue
+            for same in _by_vectors(systems):
+                benchmark, embedding = self.benchmarks[task.name], self.embeddings[same[0].vectors]
+                index = self._indexes(embedding)
+                for system in same:
+                    for reranker in self._rerankers(system) or []:
+                        facts = (reranker.fingerprint, embedding.fingerprint, benchmark.fingerprint)
+                        limits = (reranker.max_tokens, reranker.precision, depth)
+                        key = _digest(["curve", system.name, task.name, *facts, *limits])
+                        curve = rerank_curve(
+                            lambda pool, system=system, index=index: system.retriever(index(pool), depth=depth),  # type: ignore[misc]
+                            reranker,
+                            benchmark,
+                            ks,
+                            system=system.name,
+                            task=task.name,
+                            pool_size=task.pool_size,
+                            seed=self.suite.seed,
+                            latency_queries=latency_queries,
+                            kept=None if self.kept is None else self.kept / f"{key}.json",
+                            on_progress=self.on_progress,
+                        )
+                        curves.append(curve)
+        if not curves:
+            raise self._nothing()
+        self._forget()
+        seconds = round(time.perf_counter() - started, 1)
+        return CurveReport(
+            suite=self.suite.name, **_surroundings(), curves=curves, skipped=self.skipped, seconds=seconds
+        )
 
     # --- retrieval ---------------------------------------------------------------------------------------------------
 
@@ -372,17 +456,10 @@ class _Run:
 
     def _measure(self, task: TaskSpec, systems: list[SystemSpec]) -> None:
         """Measure systems that share their vectors, so that the codes are indexed once."""
-        benchmark, indexes = self.benchmarks[task.name], dict[str, CodeIndex]()
-        embedding = self.embeddings[systems[0].vectors]
-
-        def index(pool: Benchmark) -> CodeIndex:
-            if pool.name not in indexes:
-                made = benchmark_index(pool, embedding, on_progress=self.on_progress)
-                made.embedding = embedding.uncached()  # a query that the cache answers would take no time
-                indexes[pool.name] = made
-            return indexes[pool.name]
-
+        benchmark, embedding = self.benchmarks[task.name], self.embeddings[systems[0].vectors]
+        index = self._indexes(embedding)
         for system in systems:
+            depth = self._depth(system)
             key = self._key("retrieval", system, task, embedding.fingerprint, benchmark.fingerprint)
             result = self._kept(key, retrieval_result)
             if result is None:
@@ -390,11 +467,11 @@ class _Run:
                 if rerankers is None:
                     continue
                 result = evaluate_retrieval(
-                    lambda pool, system=system: system.retriever(index(pool), depth=self.suite.depth),  # type: ignore[misc]
+                    lambda pool, system=system, depth=depth: system.retriever(index(pool), depth=depth),  # type: ignore[misc]
                     benchmark,
                     system=system.name,
                     task=task.name,
-                    depth=self.suite.depth,
+                    depth=depth,
                     pool_size=task.pool_size,
                     seed=self.suite.seed,
                     metrics=self.suite.metrics,
@@ -405,11 +482,35 @@ class _Run:
                 self._keep(key, asdict(result))
             self.found[system.name, task.name] = result
 
+    def _indexes(self, embedding: CodeEmbedding) -> Callable[[Benchmark], CodeIndex]:
+        """Return what indexes a pool when it is first asked for."""
+        indexes: dict[str, CodeIndex] = {}
+
+        def index(pool: Benchmark) -> CodeIndex:
+            if pool.name not in indexes:
+                made = benchmark_index(pool, embedding, on_progress=self.on_progress)
+                made.embedding = embedding.uncached()  # a query that the cache answers would take no time
+                indexes[pool.name] = made
+            return indexes[pool.name]
+
+        return index
+
+    def _depth(self, system: SystemSpec) -> int:
+        return self.suite.depth if system.rerank is None else system.rerank_k or self.suite.depth
+
     def _rerankers(self, system: SystemSpec) -> list[CodeReranker] | None:
         if system.rerank is None:
             return []
         try:
-            return [CodeReranker(system.rerank, top_n=system.rerank_top_n, device=self.device)]
+            reranker = CodeReranker(
+                system.rerank,
+                embedding=self.embeddings[system.vectors],
+                top_n=system.rerank_top_n,
+                early_exit=system.early_exit,
+                precision=system.rerank_precision,
+                device=self.device,
+            )
+            return [reranker]
         except (ValueError, OSError) as error:
             if not system.optional:
                 raise
@@ -491,7 +592,7 @@ class _Run:
             index = benchmark_index(self.benchmarks[spec.task or ""], embedding, on_progress=self.on_progress)
         rerankers = self._rerankers(system) or []
         # A question may lie in the corpus itself, and is not shown to its own writer: hence one more.
-        retriever = system.retriever(index, depth=self.suite.depth if rerankers else spec.top_n + 1)
+        retriever = system.retriever(index, depth=self._depth(system) if rerankers else spec.top_n + 1)
         passages: dict[str, list[str]] = {}
         for question in task.questions:
             hits = retriever.retrieve(question.text)
@@ -513,7 +614,7 @@ class _Run:
             _ownread_sources(),
             *more,
         ]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(facts)
 
     def _kept(self, key: str, made: Callable[[dict[str, Any]], T]) -> T | None:
         try:
@@ -525,6 +626,14 @@ class _Run:
         if self.kept is not None:
             self.kept.mkdir(parents=True, exist_ok=True)
             write_atomically(self.kept / f"{key}.json", json.dumps(facts))
+
+    def _forget(self) -> None:
+        if self.kept is not None:
+            shutil.rmtree(self.kept, ignore_errors=True)
+
+
+def _digest(facts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _by_vectors(systems: Iterable[SystemSpec]) -> list[list[SystemSpec]]:
@@ -550,6 +659,15 @@ def _ownread_sources() -> str:
     for file in sorted(root.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _surroundings() -> dict[str, Any]:
+    """Return date, machine and versions of a report."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "versions": {name: version(name) for name in ("llamaindex-code-retrieval", "llama-index-core", "torch")},
+    }
 
 
 def _machine() -> str:

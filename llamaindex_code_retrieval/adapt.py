@@ -64,8 +64,8 @@ def train_from_pairs(
         ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use.
     """
     progress = on_progress or (lambda stage, done, total: None)
-    out = _free_folder(folder, resume=resume)
-    pairs = _of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    out = free_folder(folder, resume=resume)
+    pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
         train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
     elif recipe.held_out > 0:
@@ -94,9 +94,9 @@ def adapt_to_repository(
     if minutes is not None and minutes <= 0:
         raise ValueError(f"minutes must be over 0, got {minutes}")
     progress = on_progress or (lambda stage, done, total: None)
-    out = _free_folder(folder, resume=False)
+    out = free_folder(folder, resume=False)
     began = time.perf_counter()
-    pairs = _of_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
+    pairs = of_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
     train, held_out = split_by_repository(_as_one_repository(pairs), held_out=0.2, seed=recipe.train.seed)
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
@@ -191,7 +191,8 @@ def _base(recipe: Recipe, device: str | None) -> Encoder:
     )
 
 
-def _of_languages(pairs: list[Pair], languages: Sequence[str]) -> list[Pair]:
+def of_languages(pairs: list[Pair], languages: Sequence[str]) -> list[Pair]:
+    """Return the pairs of these languages, or all where none is named."""
     found = sorted({pair.language for pair in pairs})
     for language in languages:
         if language not in found:
@@ -204,10 +205,11 @@ def _as_one_repository(pairs: Sequence[Pair]) -> list[Pair]:
     return [replace(pair, repository="", path=f"{pair.repository}/{pair.path}") for pair in pairs]
 
 
-def _free_folder(folder: str | Path, *, resume: bool) -> Path:
+def free_folder(folder: str | Path, *, resume: bool) -> Path:
+    """Return the folder as a path if a training may write there."""
     out = Path(folder).expanduser()
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a new folder for the adapter")
+        raise ValueError(f"{out} is a file; name a new folder")
     if not resume and out.is_dir() and any(out.iterdir()):
         way = "resume that run (--resume)" if (out / STATE).is_file() else "remove it"
         raise ValueError(f"{out} is not empty; choose another folder, or {way}")

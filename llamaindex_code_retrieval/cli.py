@@ -48,10 +48,13 @@ _STAGES = {
     "embed": "embedding nodes",
     "evaluate": "asking",
     "generate": "answering",
+    "rerank": "reranking",
+    "time": "taking the time",
     "mine": "mining files",
     "compare": "comparing codes",
     "score": "scoring the base",
     "train": "training",
+    "calibrate": "calibrating",
 }
 
 
@@ -160,9 +163,33 @@ def _parser() -> argparse.ArgumentParser:
         "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that validate (default: hold some out)"
     )
     train.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    train.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
     train.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
     _training(train)
     train.set_defaults(run=_train)
+
+    reranker = commands.add_parser("train-reranker", help="train and calibrate a cross-encoder behind a first stage")
+    reranker.add_argument("--pairs", nargs="+", required=True, metavar="SOURCE", help="as for `train`")
+    reranker.add_argument("--out", required=True, metavar="DIR", help="a new folder for the reranker")
+    reranker.add_argument(
+        "--variant",
+        choices=("adapters", "separate", "shared"),
+        help="an adapter on the embedding's base, a base of its own, or one trained for both (default: adapters)",
+    )
+    reranker.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    reranker.add_argument(
+        "--retriever", metavar="ADAPTER", help="of the first stage, whose hits it learns from (default: the base's)"
+    )
+    reranker.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that calibrate (default: hold some out)"
+    )
+    reranker.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    reranker.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(reranker)
+    reranker.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    reranker.set_defaults(run=_train_reranker)
 
     adapt = commands.add_parser("adapt", help="mine a code base, train an adapter on it, and index it with that")
     adapt.add_argument("sources", nargs="+", metavar="PATH")
@@ -176,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     adapt.add_argument(
         "--recipe", default="lora", metavar="NAME|TOML", help="settings to begin with (default: %(default)s)"
     )
+    adapt.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
     _training(adapt)
     adapt.add_argument(
         "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
@@ -194,6 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         "suite", nargs="?", default=EMBEDDED, metavar="SUITE", help="TOML file, or one of ours (default: %(default)s)"
     )
     evaluate.add_argument("--out", default="code-retrieval-report", metavar="DIR", help="default: %(default)s")
+    evaluate.add_argument(
+        "--rerank-k", metavar="K,K,...", help="instead, measure systems with a reranker by the number of hits it reads"
+    )
     evaluate.add_argument("--baseline", metavar="FILE", help="an earlier report.json to compare with")
     evaluate.add_argument("--gate", action="store_true", help="exit with 1 if something got significantly worse")
     evaluate.add_argument("--update-baseline", action="store_true", help="write the result to --baseline, for review")
@@ -220,7 +251,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="MODEL", help=f"known name, hub name or folder (default: {EMBEDDED})")
-    parser.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
     parser.add_argument("--language", nargs="+", metavar="L", help="only pairs of these")
     parser.add_argument("--epochs", type=float, metavar="N")
     parser.add_argument("--batch-size", type=int, metavar="PAIRS")
@@ -640,6 +670,60 @@ def _adapt(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train_reranker(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.adapt import is_main_process
+    from llamaindex_code_retrieval.cascade import train_reranker_from_pairs
+    from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
+
+    recipe = load_reranker_recipe(options.recipe or options.variant or "adapters")
+    if options.variant is not None and options.variant != recipe.train.variant:
+        raise ValueError(
+            f"the recipe {options.recipe} is for the variant {recipe.train.variant!r}; leave out --variant"
+        )
+    settings = _settings(options)
+    if options.retriever is not None:
+        settings["retriever"] = options.retriever
+    with _progress() as progress:
+        trained = train_reranker_from_pairs(
+            options.pairs,
+            options.out,
+            recipe.with_settings(settings),
+            validate_on=options.validate,
+            device=options.device,
+            cache_folder=_cache_folder(options),
+            resume=options.resume,
+            on_progress=progress,
+        )
+    if not is_main_process():
+        return 0
+    facts = {**trained.facts, "folder": str(trained.folder)}
+    if options.push:
+        from llamaindex_code_retrieval.training.records import push_run
+
+        facts["pushed"] = push_run(trained.folder, options.push)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    calibration = facts["calibration"]
+    rows = [
+        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
+        ("variant", f"{facts['train']['variant']}, {facts['adapter']['method']}"),
+        ("trained", f"{facts['trained_parameters']:,} parameters; the base has {facts['base_parameters']:,}"),
+        ("pairs", f"{facts['data']['pairs']:,}"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+    ]
+    for name, scores in facts["calibration_scores"].items():
+        rows.append((name, f"MRR {scores['mrr']:.4f}, R@1 {scores['r@1']:.4f}"))
+    rows.append(("calibration error", f"{calibration['error']}"))
+    rows.append(("fingerprint", facts["fingerprint"]))
+    table = Table(title=f"Reranker {trained.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    return 0
+
+
 def _recipe(options: argparse.Namespace, name: str) -> Recipe:
     from llamaindex_code_retrieval.training.adapters import AdapterConfig
     from llamaindex_code_retrieval.training.recipes import load_recipe
@@ -648,6 +732,11 @@ def _recipe(options: argparse.Namespace, name: str) -> Recipe:
     method = getattr(options, "method", None)
     if method is not None and method != recipe.adapter.method:
         recipe = replace(recipe, adapter=AdapterConfig.preset(method))
+    return recipe.with_settings(_settings(options))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of a recipe's settings on the command line."""
     settings: dict[str, Any] = {}
     for given in options.set:
         key, equals, value = given.partition("=")
@@ -662,7 +751,7 @@ def _recipe(options: argparse.Namespace, name: str) -> Recipe:
             settings[key] = getattr(options, key)
     if options.language:
         settings["languages"] = tuple(options.language)
-    return recipe.with_settings(settings)
+    return settings
 
 
 def _print_training(trained: Trained, facts: dict[str, Any], *, as_json: bool) -> None:
@@ -718,6 +807,8 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    if options.rerank_k is not None:
+        return _eval_curves(options)
     from llamaindex_code_retrieval.eval.gate import compare, describe
     from llamaindex_code_retrieval.eval.report import html, junit, markdown
     from llamaindex_code_retrieval.eval.results import Report
@@ -755,6 +846,36 @@ def _eval(options: argparse.Namespace) -> int:
     for each in regressions:
         print(f"code-retrieval: regression: {describe(each)}", file=sys.stderr)
     return 1 if regressions and options.gate else 0
+
+
+def _eval_curves(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.eval.cascade import parse_ks
+    from llamaindex_code_retrieval.eval.report import curve_html, curve_markdown
+    from llamaindex_code_retrieval.eval.suite import load_suite, run_curves
+    from llamaindex_code_retrieval.files import write_atomically
+
+    if options.baseline or options.gate or options.update_baseline:
+        raise ValueError(
+            "--rerank-k measures curves, which are compared with no baseline; leave it out, or --baseline, --gate and "
+            "--update-baseline"
+        )
+    ks, out = parse_ks(options.rerank_k), Path(options.out)
+    with _progress() as progress:
+        report = run_curves(
+            load_suite(options.suite),
+            ks,
+            out=out,
+            cache_folder=_cache_folder(options),
+            device=options.device,
+            on_progress=progress,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "curve.json", report.json())  # before the page, for which matplotlib may be missing
+    write_atomically(out / "curve.md", curve_markdown(report))
+    write_atomically(out / "curve.html", curve_html(report))
+    print(report.json() if options.json else curve_markdown(report))
+    print(f"code-retrieval: curves in {out / 'curve.html'}", file=sys.stderr)
+    return 0
 
 
 def _benchmark(options: argparse.Namespace) -> int:

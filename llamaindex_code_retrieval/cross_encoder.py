@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -61,6 +63,50 @@ class Calibration:
         """Return the calibrated log-odds of the hit of ``rank``, from 1."""
         weight = self.rank_weight if rank_weight is None else rank_weight
         return log_odds / self.fused_temperature - weight * math.log(rank) + self.fused_shift
+
+
+EXIT_CHUNK = 10
+"""Hits that early exit scores between two looks at whether to stop."""
+
+
+def settled(fused: Sequence[float], ceiling: Sequence[float], *, top_n: int) -> bool:
+    """Return whether no hit behind those scored is expected among the ``top_n``: early exit's rule.
+
+    >>> settled([2.0, -1.0, 0.5], [3.0, 2.5, 1.0, 0.5], top_n=2), settled([2.0, -1.0], [3.0, 2.5, 1.0, 0.5], top_n=2)
+    (True, False)
+    """
+    if len(fused) < top_n:
+        return False
+    # Behind what was calibrated the last ceiling holds: first stages put ever worse hits there.
+    return sorted(fused)[-top_n] >= ceiling[min(len(fused), len(ceiling) - 1)]
+
+
+def scored_until_settled(
+    fused: Sequence[float], ceiling: Sequence[float], *, top_n: int, chunk: int = EXIT_CHUNK
+) -> int:
+    """Return how many hits early exit scores of those whose ``fused`` log-odds, in first-stage order, are all known.
+
+    >>> scored_until_settled([2.0, -1.0, 0.5, 0.0, 0.0], [3.0, 2.5, 1.0, 0.5], top_n=1, chunk=2)
+    2
+    """
+    scored = 0
+    while scored < len(fused):
+        scored = min(scored + chunk, len(fused))
+        if settled(fused[:scored], ceiling, top_n=top_n):
+            break
+    return scored
+
+
+def calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> float:
+    """Return the expected calibration error over bins of equal width (Guo et al. 2017, equation 3).
+
+    >>> calibration_error([0.8, 0.8, 0.8, 0.8, 0.8], [True, True, True, True, False])
+    0.0
+    """
+    said, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    place = np.minimum((said * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weights=said - truth, minlength=bins)  # of each bin: its share times its error
+    return round(float(np.abs(gaps).sum()) / len(said), 12)
 
 
 class MatchingHead(nn.Module):
@@ -122,14 +168,21 @@ class CrossEncoder(nn.Module):
         self.calibration = calibration or Calibration()
         self.variant: Variant = variant
         self._layout = encoder.pair_layout()
-        self.fingerprint = _fingerprint(encoder, head)
 
     @classmethod
-    def on(cls, encoder: Encoder, *, head: Head = "interaction", max_tokens: int = 256, seed: int = 0) -> Self:
+    def on(
+        cls,
+        encoder: Encoder,
+        *,
+        head: Head = "interaction",
+        max_tokens: int = 256,
+        variant: Variant = "separate",
+        seed: int = 0,
+    ) -> Self:
         """Return an untrained one on an encoder as it is."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return cls(encoder, MatchingHead(head, _width(encoder)), max_tokens=max_tokens)
+            return cls(encoder, MatchingHead(head, _width(encoder)), max_tokens=max_tokens, variant=variant)
 
     @classmethod
     def load(
@@ -181,30 +234,34 @@ class CrossEncoder(nn.Module):
         made.eval()
         return made
 
-    def save(self, folder: str | Path) -> None:
-        """Write head and ``reranker.json`` beside the adapter or weights that ``save_adapter`` writes."""
+    def save(self, folder: str | Path, *, base: Encoder | None = None) -> None:
+        """Write head and ``reranker.json`` beside the adapter or weights that ``save_adapter`` writes.
+
+        ``base`` is what was saved, where it is not the base that training began with.
+        """
         folder = Path(folder)
         write_atomically(
             folder / HEAD_WEIGHTS,
             safetensors.torch.save({name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}),
         )
-        self.save_config(folder)
-
-    def save_config(self, folder: Path) -> None:
-        """Write ``reranker.json``: all but the weights."""
+        base = base or self.encoder
         facts = {
             "format": FORMAT,
             "variant": self.variant,
             "head": self.head.kind,
             "max_tokens": self.max_tokens,
-            "base": {
-                "name": self.encoder.name,
-                "fingerprint": self.encoder.base_fingerprint,
-                "architecture": self.encoder.architecture,
-            },
+            "base": {"name": self.encoder.name, "fingerprint": base.base_fingerprint},
             "calibration": asdict(self.calibration),
         }
         write_atomically(folder / RERANKER_CONFIG, json.dumps(facts, indent=1) + "\n")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all that decides log-odds, but the token limit, precision and device."""
+        digest = hashlib.sha256(self.encoder.fingerprint.encode())
+        for name, tensor in sorted(self.head.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def device(self) -> torch.device:
@@ -267,13 +324,6 @@ class CrossEncoder(nn.Module):
 def _width(encoder: Encoder) -> int:
     width: int = encoder.base.config.hidden_size  # type: ignore[union-attr, assignment]
     return width
-
-
-def _fingerprint(encoder: Encoder, head: MatchingHead) -> str:
-    digest = hashlib.sha256(encoder.fingerprint.encode())
-    for name, tensor in sorted(head.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

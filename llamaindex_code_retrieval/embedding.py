@@ -225,6 +225,10 @@ class CodeEmbedding(BaseEmbedding):
             vectors[rows] = embedding.get_text_embedding_batch([codes[row] for row in rows])
         return vectors
 
+    def embed_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(queries, dim)``, of queries by the default adapter, in the order given."""
+        return self._embed(queries, "query")
+
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed nodes, those of each adapter in one go, and return them in their order."""
         for embedding, rows in self._by_adapter([language_of(node.metadata) for node in nodes]):

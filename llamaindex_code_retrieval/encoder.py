@@ -602,7 +602,7 @@ def quantized(body: nn.Module) -> nn.Module:
     if not any(isinstance(module, nn.Linear) for module in body.modules()):
         raise ValueError(f"{type(body).__name__} has no linear layer that int8 could quantize; use 'fp32'")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its successor is a package of its own
+        warnings.simplefilter("ignore")  # deprecated in torch for a package of its own
         quantize: Any = torch.ao.quantization.quantize_dynamic
         made: nn.Module = quantize(body, {nn.Linear}, dtype=torch.qint8)
     return made

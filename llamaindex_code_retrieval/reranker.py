@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker
-from llamaindex_code_retrieval.cross_encoder import Calibration, CrossEncoder, Prepared, RerankPrecision
+from llamaindex_code_retrieval.cross_encoder import (
+    EXIT_CHUNK,
+    Calibration,
+    CrossEncoder,
+    Prepared,
+    RerankPrecision,
+    settled,
+)
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import (
     quantized,
@@ -33,8 +40,6 @@ from llamaindex_code_retrieval.encoder import (
 from llamaindex_code_retrieval.models import DEFAULT_RERANKER
 
 dispatcher = get_dispatcher(__name__)
-
-_CHUNK = 10  # hits between two looks at whether to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,27 +179,18 @@ class CodeReranker(BaseNodePostprocessor):
         Raises:
             ValueError: the model gives log-odds that are not finite, so its weights are damaged.
         """
-        return [_probability(self.calibration.alone(value)) for value in self.log_odds(query, codes)]
+        return [probability(self.calibration.alone(value)) for value in self.log_odds(query, codes)]
 
     def log_odds(self, query: str, codes: Sequence[str]) -> list[float]:
         """Return what the model says of each code, before calibration."""
-        distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
-        if not distinct:
-            return []
         # The tokenizer keeps its truncation in shared state, so it belongs under the lock as well.
-        with self._lock, torch.inference_mode():
-            lengths, model = self._scorer.prepare(query, distinct, self.max_tokens)
-            overhead = 16 if self._scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
-            found: dict[str, float] = {}
-            for batch in tight_batches(lengths, self.token_budget, overhead=overhead):
-                values = model(batch)
-                if not values.isfinite().all():
-                    raise ValueError(
-                        f"{self.model} gives logits that are not finite numbers; its weights are damaged, "
-                        "train or fetch it again"
-                    )
-                found.update((distinct[i], value) for i, value in zip(batch, values.tolist(), strict=True))
-        return [found[code] for code in codes]
+        with self._lock:
+            try:
+                return score_pairs(
+                    self._scorer, query, codes, max_tokens=self.max_tokens, token_budget=self.token_budget
+                )
+            except FloatingPointError as error:
+                raise ValueError(f"{self.model} {error}; its weights are damaged, train or fetch it again") from error
 
     def rerank(self, query: str, hits: Sequence[NodeWithScore]) -> Reranked:
         """Return the ``top_n`` best of ``hits``, which are in the order of the first stage, best first."""
@@ -202,7 +198,7 @@ class CodeReranker(BaseNodePostprocessor):
         for hit in hits:
             first.setdefault(hit.node_id, hit)
         nodes, ceiling = list(first.values()), self._ceiling()
-        size = len(nodes) if ceiling is None else _CHUNK
+        size = len(nodes) if ceiling is None else EXIT_CHUNK
         fused: list[float] = []
         while len(fused) < len(nodes):
             chunk = nodes[len(fused) : len(fused) + size]
@@ -211,13 +207,10 @@ class CodeReranker(BaseNodePostprocessor):
                 self.calibration.fused(value, rank, rank_weight=self.rank_weight)
                 for rank, value in enumerate(self.log_odds(query, texts), start=len(fused) + 1)
             )
-            if ceiling is None or len(fused) < self.top_n:
-                continue
-            # Behind what was calibrated the last ceiling holds: first stages put ever worse hits there.
-            if sorted(fused)[-self.top_n] >= ceiling[min(len(fused), len(ceiling) - 1)]:
+            if ceiling is not None and settled(fused, ceiling, top_n=self.top_n):
                 break
         scored = [
-            (-value, hit.node_id, NodeWithScore(node=hit.node, score=_probability(value)))
+            (-value, hit.node_id, NodeWithScore(node=hit.node, score=probability(value)))
             for hit, value in zip(nodes, fused, strict=False)
         ]
         # By log-odds: sure probabilities all round to 1.
@@ -260,6 +253,29 @@ class CodeReranker(BaseNodePostprocessor):
                 "leave one of them out"
             )
         return found
+
+
+def score_pairs(
+    scorer: PairScorer, query: str, codes: Sequence[str], *, max_tokens: int, token_budget: int = 4096
+) -> list[float]:
+    """Return the log-odds of each code, in the order given; equal codes get equal ones.
+
+    Raises:
+        FloatingPointError: they are not finite.
+    """
+    distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
+    if not distinct:
+        return []
+    with torch.inference_mode():
+        lengths, model = scorer.prepare(query, distinct, max_tokens)
+        overhead = 16 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
+        found: dict[str, float] = {}
+        for batch in tight_batches(lengths, token_budget, overhead=overhead):
+            values = model(batch)
+            if not values.isfinite().all():
+                raise FloatingPointError("gives logits that are not finite numbers")
+            found.update((distinct[i], value) for i, value in zip(batch, values.tolist(), strict=True))
+    return [found[code] for code in codes]
 
 
 def load_scorer(
@@ -359,10 +375,10 @@ def _positions(model: Any, tokenizer: Any) -> int:
     return min(positions, int(tokenizer.model_max_length))
 
 
-def _probability(log_odds: float) -> float:
+def probability(log_odds: float) -> float:
     """Return the logistic function, also where its exponential would overflow.
 
-    >>> _probability(0.0), _probability(1000.0)
+    >>> probability(0.0), probability(1000.0)
     (0.5, 1.0)
     """
     if log_odds >= 0:

@@ -310,10 +310,9 @@ def _orthogonality(parameters: Mapping[str, Tensor]) -> Tensor:
 
 def _identity(model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig) -> dict[str, str]:
     """Return what has to be equal for a run to be the same one."""
-    settings = {key: value for key, value in asdict(config).items() if key not in ("save_steps", "patience")}
     return {
         "base": model.base_fingerprint,
         "pairs": pairs_fingerprint(batches.pairs),
         "adapter": json.dumps(asdict(adapter), sort_keys=True),
-        "settings": json.dumps(settings, sort_keys=True),
+        "settings": json.dumps(config.lasting(), sort_keys=True),
     }

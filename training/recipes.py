@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
+from llamaindex_code_retrieval.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.models import EMBEDDED
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.settings import TrainConfig
+from llamaindex_code_retrieval.training.settings import MatchConfig, TrainConfig
 
 _LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
+_RERANKER = "reranker-"
 _OWN = Path(__file__).resolve().parent / "recipes"
 
 
@@ -43,22 +45,50 @@ class Recipe:
         >>> Recipe().with_settings({"rank": 8, "epochs": 3}).train.epochs
         3
         """
-        parts: dict[str, dict[str, Any]] = {"": {}, "adapter": {}, "train": {}}
-        for name, value in settings.items():
-            part = next((part for part, kind in _KINDS.items() if name in _names(kind)), None)
-            if part is None:
-                known = ", ".join(sorted(name for kind in _KINDS.values() for name in _names(kind)))
-                raise ValueError(f"there is no setting {name!r}; there are {known}")
-            parts[part][name] = _checked(_KINDS[part], name, value)
-        return replace(
-            self,
-            **parts[""],
-            adapter=replace(self.adapter, **parts["adapter"]),
-            train=replace(self.train, **parts["train"]),
-        )
+        return _changed(self, settings)
 
 
-_KINDS: dict[str, type] = {"": Recipe, "adapter": AdapterConfig, "train": TrainConfig}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankerRecipe:
+    """One training of a reranker: on which base, behind which first stage, how, and on which languages' pairs."""
+
+    base: str = EMBEDDED
+    retriever: str = ""
+    """The first stage's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
+    languages: tuple[str, ...] = ()
+    """Only pairs of these; none named is all."""
+    held_out: float = 0.05
+    """Share of the pairs, by repository, that validates and calibrates."""
+    calibration_depth: int = 50
+    """First-stage hits of each held-out query that are scored in the end, to calibrate."""
+    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=16))
+    train: MatchConfig = field(default_factory=MatchConfig)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> RerankerRecipe:
+        """Return a recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
+        return _changed(self, settings)
+
+
+R = TypeVar("R", Recipe, RerankerRecipe)
+
+
+def _changed(recipe: R, settings: Mapping[str, Any]) -> R:
+    kinds = _kinds(recipe)
+    parts: dict[str, dict[str, Any]] = {"": {}, "adapter": {}, "train": {}}
+    for name, value in settings.items():
+        part = next((part for part, kind in kinds.items() if name in _names(kind)), None)
+        if part is None:
+            known = ", ".join(sorted(name for kind in kinds.values() for name in _names(kind)))
+            raise ValueError(f"there is no setting {name!r}; there are {known}")
+        parts[part][name] = _checked(kinds[part], name, value)
+    adapter = replace(recipe.adapter, **parts["adapter"])
+    changed: Any = replace  # what train is depends on the recipe's kind
+    made: R = changed(recipe, **parts[""], adapter=adapter, train=changed(recipe.train, **parts["train"]))
+    return made
+
+
+def _kinds(recipe: Recipe | RerankerRecipe) -> dict[str, type]:
+    return {"": type(recipe), "adapter": AdapterConfig, "train": type(recipe.train)}
 
 
 _RULES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -85,8 +115,13 @@ def _names(kind: type) -> set[str]:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
-    return sorted(file.stem for file in _OWN.glob("*.toml"))
+    """Return the names of the adapters' recipes that come with the package."""
+    return sorted(file.stem for file in _OWN.glob("*.toml") if not file.stem.startswith(_RERANKER))
+
+
+def reranker_recipe_names() -> list[str]:
+    """Return the names of the rerankers' recipes that come with the package."""
+    return sorted(file.stem for file in _OWN.glob(f"{_RERANKER}*.toml"))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -97,22 +132,35 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     if name_or_path in METHODS:
         return Recipe.of_method(name_or_path)
-    path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in recipe_names() else Path(name_or_path)
+    return _read(name_or_path, Recipe(), recipe_names())
+
+
+def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
+    """Read a reranker's recipe by its variant, by the name of one that comes with the package, or from a TOML file.
+
+    Raises:
+        ValueError: as :func:`load_recipe`.
+    """
+    name = f"{_RERANKER}{name_or_path}" if name_or_path in VARIANTS else name_or_path
+    return _read(name, RerankerRecipe(), reranker_recipe_names())
+
+
+def _read(name_or_path: str | Path, recipe: R, own: list[str]) -> R:
+    path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in own else Path(name_or_path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
-            f"there is no recipe {str(name_or_path)!r}: it is no file, and of our own there are "
-            f"{', '.join(recipe_names())}"
+            f"there is no recipe {str(name_or_path)!r}: it is no file, and of our own there are {', '.join(own)}"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     try:
         for part in ("adapter", "train"):
-            unknown = set(content.get(part, {})) - _names(_KINDS[part])
+            unknown = set(content.get(part, {})) - _names(_kinds(recipe)[part])
             if unknown:
                 raise ValueError(f"[{part}] has no setting {', '.join(sorted(unknown))}")
         adapter, train = content.pop("adapter", {}), content.pop("train", {})
-        return Recipe().with_settings({**content, **adapter, **train})
+        return _changed(recipe, {**content, **adapter, **train})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

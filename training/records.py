@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from llamaindex_code_retrieval.checkpoints import TRAIN_CONFIG
+from llamaindex_code_retrieval.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
 from llamaindex_code_retrieval.training.contrastive import TrainResult
+from llamaindex_code_retrieval.training.cross_encoder import TrainedReranker
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
-from llamaindex_code_retrieval.training.settings import TrainConfig
+from llamaindex_code_retrieval.training.settings import LoopConfig
 
 _VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
@@ -32,11 +34,7 @@ def save_run(result: TrainResult, folder: str | Path, facts: Mapping[str, Any]) 
     that a kill leaves no half adapter. The state of the unfinished run is removed last.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TRAIN_CONFIG, json.dumps(facts, indent=2) + "\n")
-    write_atomically(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in result.history))
-    write_atomically(folder / "curves.svg", curves_svg(result.history))
-    _tensorboard(result.history, folder)
+    _write_records(result.history, folder, facts)
     save_adapter(result.encoder, folder)
     fingerprint = _saved(result.encoder, folder).fingerprint
     write_atomically(folder / "README.md", model_card({**facts, "fingerprint": fingerprint}))
@@ -44,17 +42,45 @@ def save_run(result: TrainResult, folder: str | Path, facts: Mapping[str, Any]) 
     return fingerprint
 
 
+def save_reranker(result: TrainedReranker, folder: str | Path, facts: Mapping[str, Any]) -> str:
+    """Write a reranker and its records as :func:`save_run` does, and return its fingerprint.
+
+    An adapter is written last and a base first, because a folder with a base alone is no reranker, and one with an
+    adapter alone would be taken for an embedding's.
+    """
+    folder, model = Path(folder), result.cross_encoder
+    _write_records(result.history, folder, facts)
+    if model.variant == "adapters":
+        model.save(folder)
+        save_adapter(model.encoder, folder)
+    else:
+        save_adapter(model.encoder, folder)
+        model.save(folder, base=_saved(model.encoder, folder))
+    fingerprint = CrossEncoder.load(folder, precision="fp32").fingerprint
+    write_atomically(folder / "README.md", reranker_card({**facts, "fingerprint": fingerprint}))
+    (folder / STATE).unlink(missing_ok=True)
+    return fingerprint
+
+
+def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, facts: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / TRAIN_CONFIG, json.dumps(facts, indent=2) + "\n")
+    write_atomically(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+    write_atomically(folder / "curves.svg", curves_svg(history))
+    _tensorboard(history, folder)
+
+
 def run_facts(
-    result: TrainResult,
+    result: TrainResult | TrainedReranker,
     *,
     pairs: Sequence[Pair],
     adapter: AdapterConfig,
-    config: TrainConfig,
+    config: LoopConfig,
     sources: Sequence[str] = (),
-    start: str | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return all that a run was: base, settings, data, sizes, scores, versions."""
-    encoder = result.encoder
+    """Return all that a run was: base, settings, data, sizes, scores, versions; and ``more`` facts."""
+    encoder = result.encoder if isinstance(result, TrainResult) else result.cross_encoder.encoder
     scores = [entry for entry in result.history if "validation" in entry]
     return {
         "base": {
@@ -63,7 +89,7 @@ def run_facts(
             "pooling": encoder.pooling,
             "architecture": encoder.architecture,
         },
-        "start": start,
+        **more,
         "adapter": asdict(adapter),
         "train": asdict(config),
         "max_query_tokens": encoder.max_query_tokens,
@@ -141,16 +167,7 @@ def _tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """Return the README of an adapter: what it is, how to use it, what it was made of and what it scored."""
-    base, data, method = facts["base"], facts["data"], facts["adapter"]["method"]
-    share = facts["trained_parameters"] / facts["base_parameters"]
-    rows = "\n".join(
-        f"| {name} | {before:.4f} | {facts['validation_best'][name]:.4f} |"
-        for name, before in (facts["validation_before"] or {}).items()
-        if facts["validation_best"]
-    )
-    scores = f"\n| validation | before | after |\n|---|---|---|\n{rows}\n" if rows else "\nNot validated in training.\n"
-    languages = ", ".join(f"{name or 'unknown'} {count:,}" for name, count in data["languages"].items())
-    licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
+    base, method = facts["base"], facts["adapter"]["method"]
     load = (
         f'CodeEmbedding("{base["name"]}", adapter="path/to/this/folder")'
         if method != "full"
@@ -178,7 +195,65 @@ embedding = {load}
 | base | {base["name"]}, fingerprint `{base["fingerprint"]}`, pooling {base["pooling"]} |
 | fingerprint with this adapter | `{facts["fingerprint"]}`, at the token limits trained with |
 | tokens trained with | {facts["max_query_tokens"]} of a query, {facts["max_code_tokens"]} of a code |
-| trained | {facts["trained_parameters"]:,} of {facts["base_parameters"]:,} parameters ({share:.2%}) |
+{_provenance(facts)}
+![loss and validation](curves.svg)
+
+All settings are in `train_config.json`, each step in `log.jsonl`.
+"""
+
+
+def reranker_card(facts: Mapping[str, Any]) -> str:
+    """Return the README of a reranker, as :func:`model_card` does."""
+    base, train = facts["base"], facts["train"]
+    whole = train["variant"] != "adapters"
+    calibration = facts["calibration"]
+    return f"""---
+library_name: {"transformers" if whole else "peft"}
+base_model: {base["name"]}
+pipeline_tag: text-ranking
+tags: [code-search, code-retrieval, llama-index, reranker, cross-encoder, {train["variant"]}]
+---
+
+# Reranker ({train["variant"]}) for {base["name"]}: code retrieval
+
+Made by `code-retrieval train-reranker` of llamaindex-code-retrieval. It reads a query and a code together and says how
+probably the code answers the query.
+
+```python
+from llamaindex_code_retrieval import CodeReranker
+
+reranker = CodeReranker("path/to/this/folder", top_n=5)
+```
+
+| | |
+|---|---|
+| base | {base["name"]}, fingerprint `{base["fingerprint"]}` |
+| fingerprint | `{facts["fingerprint"]}` |
+| first stage in training | {facts["retriever"]["name"]}, fingerprint `{facts["retriever"]["fingerprint"]}` |
+| head, loss | {train["head"]}, {train["loss"]} |
+| tokens of a pair | {train["max_tokens"]} |
+| calibrated on | {facts["calibration_queries"]} held-out queries, the first {calibration["depth"]} hits of each |
+| expected calibration error | {calibration["error"]} |
+{_provenance(facts)}
+![loss and validation](curves.svg)
+
+All settings are in `train_config.json`, each step in `log.jsonl`.
+"""
+
+
+def _provenance(facts: Mapping[str, Any]) -> str:
+    """Return the rows of a card that say what was trained on what, and what it scored."""
+    data = facts["data"]
+    share = facts["trained_parameters"] / facts["base_parameters"]
+    rows = "\n".join(
+        f"| {name} | {before:.4f} | {facts['validation_best'][name]:.4f} |"
+        for name, before in (facts["validation_before"] or {}).items()
+        if facts["validation_best"]
+    )
+    scores = f"\n| validation | before | after |\n|---|---|---|\n{rows}\n" if rows else "\nNot validated in training.\n"
+    languages = ", ".join(f"{name or 'unknown'} {count:,}" for name, count in data["languages"].items())
+    licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
+    return f"""| trained | {facts["trained_parameters"]:,} of {facts["base_parameters"]:,} parameters ({share:.2%}) |
 | pairs | {data["pairs"]:,} (fingerprint `{data["fingerprint"]}`), from {", ".join(data["sources"]) or "memory"} |
 | languages | {languages} |
 | licences of the code | {licenses} |
@@ -186,9 +261,6 @@ embedding = {load}
 | time, peak memory | {facts["seconds"] / 60:.1f} min, {facts["peak_bytes"] / 2**20:,.0f} MiB |
 | machine, date | {facts["machine"]}, {facts["date"]} |
 {scores}
-![loss and validation](curves.svg)
-
-All settings are in `train_config.json`, each step in `log.jsonl`.
 """
 
 

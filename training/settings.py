@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
+from llamaindex_code_retrieval.cross_encoder import Head, Variant
 from llamaindex_code_retrieval.encoder import Precision
+
+Loss = Literal["bce", "listwise", "both"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,10 @@ class LoopConfig:
         check_shares(self, "warmup")
         check_not_negative(self, "length_step", "validate_steps", "patience", "weight_decay")
 
+    def lasting(self) -> dict[str, Any]:
+        """Return the settings that have to be equal for a run to go on; the others say when to save or stop."""
+        return {key: value for key, value in asdict(self).items() if key not in ("save_steps", "patience")}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(LoopConfig):
@@ -78,6 +86,46 @@ class TrainConfig(LoopConfig):
         check_over_0(self, "temperature", "refresh_steps", "neighbours")
         check_shares(self, "hard_positives", "rewritten_queries")
         check_not_negative(self, "hard_negatives", "judged_negatives", "hardness", "margin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchConfig(LoopConfig):
+    """Settings of one cross-encoder's training."""
+
+    batch_size: int = 16
+    """Queries a step, each with its answer and its negatives."""
+    learning_rate: float = 5e-5
+    variant: Variant = "adapters"
+    """``adapters``: an adapter and a head on a frozen base, which the embedding goes on using; ``separate``: a base of
+    its own; ``shared``: one base trained to embed and to match at once (CasCode, section 3)."""
+    head: Head = "interaction"
+    head_rate: float = 10.0
+    """By how much the head, which begins with nothing, learns faster."""
+    max_tokens: int = 160
+    """Of a pair, while training and by default in use."""
+    loss: Loss = "both"
+    """``bce``: each pair by itself (CasCode, equation 2); ``listwise``: the answer against its negatives."""
+    hard_negatives: int = 3
+    """Codes a query, drawn anew each time from the ``depth`` nearest by the retriever."""
+    depth: int = 30
+    in_batch_negatives: int = 0
+    """Codes a query, of other queries of the batch."""
+    judged_negatives: int = 0
+    """Queries a code and codes a query, of those that were judged not to match."""
+    temperature: float = 0.05
+    """Of InfoNCE, where the variant is ``shared``."""
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)
+        for name, known in (("variant", Variant), ("head", Head), ("loss", Loss)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
+        check_over_0(self, "head_rate", "temperature", "depth")
+        check_not_negative(self, "hard_negatives", "in_batch_negatives", "judged_negatives")
+        if self.max_tokens < 16:
+            raise ValueError(f"max_tokens must be at least 16 to hold a query and some code, got {self.max_tokens}")
+        if not self.hard_negatives and not self.in_batch_negatives:
+            raise ValueError("hard_negatives and in_batch_negatives are both 0, so there is nothing to tell apart")
 
 
 def check_over_0(settings: object, *names: str) -> None:

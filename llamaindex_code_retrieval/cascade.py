@@ -1,0 +1,187 @@
+"""From pairs to a reranker that was calibrated behind its first stage: training and evaluation put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llamaindex_code_retrieval.adapt import Progress, free_folder, is_main_process, of_languages
+from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.reranker import score_pairs
+from llamaindex_code_retrieval.training.calibration import calibrate
+from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
+from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, near_duplicate_clusters, split_by_repository
+from llamaindex_code_retrieval.training.recipes import RerankerRecipe
+from llamaindex_code_retrieval.training.records import run_facts, save_reranker
+
+VALIDATION_QUERIES = 100
+VALIDATION_DEPTH = 10
+CALIBRATION_QUERIES = 300
+POOL = 10_000
+"""Codes at most that the held-out queries are asked against."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedCascade:
+    """A saved reranker; ``facts`` are those of its ``train_config.json`` and its fingerprint."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """Queries with what the first stage finds for each, best first, and which of it is right."""
+
+    queries: list[str]
+    codes: list[list[str]]
+    relevant: list[list[bool]]
+
+    def first(self, queries: int, depth: int) -> _HeldOut:
+        return _HeldOut(
+            self.queries[:queries],
+            [row[:depth] for row in self.codes[:queries]],
+            [row[:depth] for row in self.relevant[:queries]],
+        )
+
+    def mrr(self, scores: Sequence[Sequence[float]] | None = None) -> dict[str, float]:
+        """Return MRR and R@1 of the hits by their scores, or as the first stage has them."""
+        ranks = []
+        for i, relevant in enumerate(self.relevant):
+            order = range(len(relevant)) if scores is None else np.argsort(-np.array(scores[i]), kind="stable")
+            ranks.append(next((rank for rank, j in enumerate(order, start=1) if relevant[j]), None))
+        n = len(ranks)
+        return {
+            "mrr": sum(1 / rank for rank in ranks if rank is not None) / n,
+            "r@1": sum(rank == 1 for rank in ranks) / n,
+        }
+
+
+def train_reranker_from_pairs(
+    sources: Sequence[str],
+    folder: str | Path,
+    recipe: RerankerRecipe,
+    *,
+    validate_on: Sequence[str] = (),
+    device: str | None = None,
+    cache_folder: str | Path | None = None,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+) -> TrainedCascade:
+    """Read pairs, hold some out (or take those of ``validate_on``), train, calibrate and save a reranker.
+
+    Held-out queries are asked against the held-out codes and those that were trained on. While training, the answer's
+    place among the first ten hits decides which step is best; in the end more hits of more queries calibrate.
+
+    Raises:
+        ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use; too
+            few held-out queries to calibrate.
+    """
+    progress = on_progress or (lambda stage, done, total: None)
+    out = free_folder(folder, resume=resume)
+    pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    if validate_on:
+        train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
+    else:
+        train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
+    encoder = Encoder.from_pretrained(recipe.base, device=device, precision="fp32")
+    retriever = CodeEmbedding(
+        recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
+    )
+    progress("compare", 0, len(train))
+    clusters = near_duplicate_clusters([pair.code for pair in train])
+    progress("compare", len(train), len(train))
+    asked = _held_out(held_out, train, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
+    quick = asked.first(VALIDATION_QUERIES, VALIDATION_DEPTH)
+
+    def validate(model: CrossEncoder) -> dict[str, float]:
+        return quick.mrr(_scores(model, quick))
+
+    def on_step(step: int, total: int, facts: Mapping[str, Any]) -> None:
+        progress("train", step, total)
+
+    result = train_cross_encoder(
+        encoder,
+        train,
+        recipe.adapter,
+        recipe.train,
+        retriever=retriever,
+        validate=validate,
+        clusters=clusters,
+        folder=out,
+        resume=resume,
+        on_step=on_step,
+    )
+    model = result.cross_encoder
+    model.eval()
+    if model.variant == "shared":  # its own vectors are the first stage in use
+        asked = _held_out(held_out, train, model.encoder, depth=recipe.calibration_depth, seed=recipe.train.seed)
+    scores = _scores(model, asked, progress)
+    model.calibration = calibrate(scores, asked.relevant)
+    facts = run_facts(
+        result,
+        pairs=train,
+        adapter=recipe.adapter,
+        config=recipe.train,
+        sources=sources,
+        retriever={"name": f"{retriever.model_name}, {retriever.adapter}", "fingerprint": retriever.fingerprint},
+        calibration=asdict(replace(model.calibration, ceilings={})),
+        calibration_queries=len(asked.queries),
+        calibration_scores={
+            "first stage": asked.mrr(),
+            "reranked": asked.mrr(scores),
+            "fused": asked.mrr(_fused(model, scores)),
+        },
+    )
+    if is_main_process():
+        facts["fingerprint"] = save_reranker(result, out, facts)
+    return TrainedCascade(folder=out, facts=facts)
+
+
+def _scores(model: CrossEncoder, asked: _HeldOut, progress: Progress | None = None) -> list[list[float]]:
+    found = []
+    for i, (query, codes) in enumerate(zip(asked.queries, asked.codes, strict=True), start=1):
+        found.append(score_pairs(model, query, codes, max_tokens=model.max_tokens))
+        if progress is not None:
+            progress("calibrate", i, len(asked.queries))
+    return found
+
+
+def _fused(model: CrossEncoder, scores: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[model.calibration.fused(value, rank) for rank, value in enumerate(row, start=1)] for row in scores]
+
+
+def _held_out(
+    held_out: Sequence[Pair], train: Sequence[Pair], first_stage: CodeEmbedding | Encoder, *, depth: int, seed: int
+) -> _HeldOut:
+    rng = np.random.default_rng(seed)
+    answers: dict[str, set[str]] = {}
+    for pair in held_out:
+        answers.setdefault(pair.query, set()).add(pair.code)
+    queries = [list(answers)[i] for i in rng.permutation(len(answers))[:CALIBRATION_QUERIES]]
+    languages = {pair.code: pair.language for pair in (*train, *held_out)}
+    right = {code for query in queries for code in answers[query]}
+    others = sorted(languages.keys() - right)
+    drawn = rng.permutation(len(others))[: max(0, POOL - len(right))]
+    pool = sorted(right) + [others[i] for i in sorted(drawn)]
+    if len(pool) < 2 or len(queries) < 10:
+        raise ValueError(
+            f"{len(queries)} held-out queries and {len(pool)} codes are too few to choose and calibrate a reranker by; "
+            "give more pairs, a larger held_out, or other ones with --validate"
+        )
+    if isinstance(first_stage, Encoder):
+        asked, codes = first_stage.encode_queries(queries), first_stage.encode_codes(pool)
+    else:
+        asked = first_stage.embed_queries(queries)
+        codes = first_stage.embed_codes(pool, [languages[code] for code in pool])
+    order = np.argsort(-(asked @ codes.T), axis=1, kind="stable")[:, :depth]
+    hits = [[pool[j] for j in row] for row in order]
+    return _HeldOut(
+        queries, hits, [[code in answers[query] for code in row] for query, row in zip(queries, hits, strict=True)]
+    )

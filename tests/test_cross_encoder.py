@@ -1,0 +1,349 @@
+"""Cross-encoders of ours: a pair's layout, heads against references, one base in memory, fusion, early exit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from llama_index.core.schema import NodeWithScore, TextNode
+from torch import Tensor
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
+from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, RERANKER_CONFIG
+from llamaindex_code_retrieval.cross_encoder import Calibration, CrossEncoder, Head, MatchingHead, Variant
+from llamaindex_code_retrieval.encoder import tight_batches, token_budget_batches
+from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
+
+QUERY = "read the file"
+CODES = [
+    "def read(path):\n    return open(path).read()",
+    "x",
+    "",
+    "def add(a, b):\n    return a + b\n" * 9,
+    "class File:\n    def close(self):\n        self.file.close()",
+]
+FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
+
+
+def _encoder(folder: Path) -> Encoder:
+    return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=32, max_code_tokens=48)
+
+
+def _made(base: Encoder, *, method: Method = "lora", head: Head = "interaction", max_tokens: int = 48) -> CrossEncoder:
+    """A cross-encoder with random weights far enough from where training begins to be told apart."""
+    adapted = attach_adapter(base, AdapterConfig(method=method, rank=2))
+    variant: Variant = "separate" if method == "full" else "adapters"
+    model = CrossEncoder.on(adapted, head=head, max_tokens=max_tokens, variant=variant)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in adapted.body.named_parameters():
+            if p.requires_grad:
+                p.add_(torch.randn(p.shape, generator=generator) * (0.3 if "lora" in name else 0.02))
+        for p in model.head.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * 0.3)
+    return model
+
+
+def _save(model: CrossEncoder, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    if model.variant == "adapters":
+        model.save(folder)
+        save_adapter(model.encoder, folder)
+    else:
+        save_adapter(model.encoder, folder)
+        (folder / "train_config.json").write_text(json.dumps({"base": {"architecture": model.encoder.architecture}}))
+        model.save(folder, base=Encoder.from_pretrained(folder, precision="fp32"))
+    return folder
+
+
+def _hits(codes: Sequence[str]) -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(id_=f"n{i:03}", text=code), score=0.5) for i, code in enumerate(codes)]
+
+
+@pytest.fixture(scope="session")
+def saved(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = _made(_encoder(bert_folder))
+    ceilings = {"0.9": [9.0, 8.0, 7.0], "0.95": [99.0] * 3}
+    model.calibration = Calibration(temperature=2.0, shift=-1.0, rank_weight=0.5, fused_shift=0.25, ceilings=ceilings)
+    return _save(model, tmp_path_factory.mktemp("reranker"))
+
+
+# --- reading a pair --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_pair_is_one_text_and_the_batch_does_not_matter(folder: str, request: pytest.FixtureRequest) -> None:
+    encoder = _encoder(request.getfixturevalue(folder))
+    model = _made(encoder, max_tokens=40)
+    query, *codes = model.token_ids([QUERY, *CODES])
+    before, between, after = encoder.pair_layout()
+    rows = model.rows([query] * len(codes), codes, 40)
+    for (ids, start), code in zip(rows, codes, strict=True):
+        room = 40 - len(before) - len(between) - len(after) - len(query)
+        assert ids == [*before, *query, *between, *code[:room], *after]
+        assert start == len(before) + len(query) + len(between)
+    assert max(len(ids) for ids, _ in rows) == 40
+    with torch.inference_mode():
+        together = model.log_odds(rows)
+        alone = torch.cat([model.log_odds([row]) for row in rows])
+        padded = model.log_odds(rows, length=64)
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(padded, alone, atol=1e-4, rtol=0)
+    assert float(together.std()) > 0.1
+
+
+def test_the_layout_is_the_tokenizers_own(bert_folder: Path, roberta_folder: Path) -> None:
+    for folder in (bert_folder, roberta_folder):
+        model = _made(_encoder(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        expected = tokenizer([QUERY], [CODES[0]])["input_ids"][0]
+        ((ids, _),) = model.rows(model.token_ids([QUERY]), model.token_ids([CODES[0]]), 64)
+        assert ids == expected
+
+
+def test_a_long_query_leaves_half_to_the_code(bert_folder: Path) -> None:
+    model = _made(_encoder(bert_folder))
+    query, code = list(range(10, 40)), list(range(50, 90))
+    ((ids, start),) = model.rows([query], [code], 23)  # 20 beside [CLS], [SEP] and [SEP]
+    assert ids[1:11] == query[:10]
+    assert ids[start:-1] == code[:10]
+    ((ids, start),) = model.rows([query[:19]], [code], 23)
+    assert ids[1:20] == query[:19]
+    assert ids[start:-1] == code[:1]
+
+
+def test_an_untrained_interaction_head_is_a_scaled_cosine(bert_folder: Path) -> None:
+    encoder = _encoder(bert_folder)
+    model = CrossEncoder.on(encoder, max_tokens=48)
+    rows = model.rows(model.token_ids([QUERY]), model.token_ids([CODES[0]]), 48)
+    ((ids, start),) = rows
+    types = [0] * start + [1] * (len(ids) - start)
+    with torch.inference_mode():
+        hidden = encoder.body(input_ids=torch.tensor([ids]), token_type_ids=torch.tensor([types])).last_hidden_state[0]
+        expected = 20 * F.cosine_similarity(hidden[:start].mean(0), hidden[start:].mean(0), dim=0)
+        torch.testing.assert_close(model.log_odds(rows)[0], expected, atol=1e-4, rtol=0)
+
+
+def test_an_mlp_head_is_bert_for_sequence_classification(bert_folder: Path) -> None:
+    model = _made(_encoder(bert_folder), method="full", head="mlp")
+    reference = BertForSequenceClassification.from_pretrained(bert_folder, num_labels=1).eval()
+    weights = {f"bert.{name}": p for name, p in model.encoder.body.state_dict().items()}
+    weights |= {f"bert.pooler.dense.{name}": p for name, p in model.head.dense.state_dict().items()}
+    weights |= {f"classifier.{name}": p for name, p in model.head.out.state_dict().items()}
+    reference.load_state_dict(weights)
+    tokens = AutoTokenizer.from_pretrained(bert_folder)(
+        [QUERY] * len(CODES), CODES, truncation="only_second", max_length=48, padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(model([QUERY] * len(CODES), CODES), reference(**tokens).logits[:, 0])
+
+
+def test_heads_have_names() -> None:
+    with pytest.raises(ValueError, match="head must be one of interaction, mlp, got 'magic'"):
+        MatchingHead("magic", 8)  # type: ignore[arg-type]
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=40),
+    budget=st.integers(1, 1000),
+    overhead=st.integers(0, 100),
+)
+def test_tight_batches_hold_all_once_within_budget_and_cost_no_more(
+    lengths: list[int], budget: int, overhead: int
+) -> None:
+    def cost(batches: Sequence[Sequence[int]]) -> int:
+        return sum(len(batch) * max(lengths[i] for i in batch) + overhead for batch in batches)
+
+    tight = tight_batches(lengths, budget, overhead=overhead)
+    assert sorted(i for batch in tight for i in batch) == list(range(len(lengths)))
+    for batch in tight:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
+    assert cost(tight) <= cost(list(token_budget_batches(lengths, budget)))
+    assert cost(tight) <= cost([[i] for i in range(len(lengths))])
+
+
+# --- saving, loading, sharing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "full"])
+@pytest.mark.parametrize("head", ["interaction", "mlp"])
+def test_comes_back_as_it_was(method: Method, head: Head, bert_folder: Path, tmp_path: Path) -> None:
+    model = _made(_encoder(bert_folder), method=method, head=head)
+    model.calibration = Calibration(temperature=2.0, ceilings={"0.9": [1.0]})
+    again = CrossEncoder.load(_save(model, tmp_path / "out"), precision="fp32")
+    assert (again.calibration, again.variant, again.max_tokens) == (model.calibration, model.variant, model.max_tokens)
+    with torch.inference_mode():
+        expected = model([QUERY] * len(CODES), CODES)
+        torch.testing.assert_close(again([QUERY] * len(CODES), CODES), expected, atol=1e-5, rtol=0)
+        eight = CrossEncoder.load(tmp_path / "out", precision="int8")([QUERY] * len(CODES), CODES)
+    assert not torch.equal(eight, expected)
+    assert float(torch.corrcoef(torch.stack([eight, expected]))[0, 1]) > 0.9
+
+
+def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) -> None:
+    """One copy in memory: of what the reranker needs, only adapter and head are not the embedding's."""
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
+    on_it = CodeReranker(str(saved), embedding=embedding)
+    alone = CodeReranker(str(saved))
+    assert on_it.score(QUERY, CODES) == pytest.approx(alone.score(QUERY, CODES), abs=1e-6)
+    base = {p.data_ptr() for p in embedding.encoder.body.parameters()}
+    extra = [p for p in _parameters(on_it) if p.data_ptr() not in base]
+    assert {p.data_ptr() for p in _parameters(alone)}.isdisjoint(base)
+    own = sum((saved / name).stat().st_size for name in ("adapter_model.safetensors", HEAD_WEIGHTS))
+    assert 0 < sum(p.numel() * p.element_size() for p in extra) <= own
+    vectors = embedding.get_text_embedding_batch(CODES[:2])  # the embedding stays what it was
+    assert vectors == CodeEmbedding(str(bert_folder), precision="fp32").get_text_embedding_batch(CODES[:2])
+
+
+def test_one_base_trained_for_both_is_loaded_once(bert_folder: Path, tmp_path: Path) -> None:
+    model = _made(_encoder(bert_folder), method="full", head="mlp")
+    model.variant = "shared"
+    folder = str(_save(model, tmp_path / "both"))
+    embedding = CodeEmbedding(folder, precision="fp32")
+    reranker = CodeReranker(folder, embedding=embedding)
+    base = {p.data_ptr() for p in embedding.encoder.body.parameters()}
+    assert {p.data_ptr() for p in reranker._scorer.encoder.body.parameters()} == base  # type: ignore[attr-defined]
+
+
+def _parameters(reranker: CodeReranker) -> list[Tensor]:
+    return list(reranker._scorer.parameters())  # type: ignore[attr-defined]
+
+
+def test_an_adapter_of_another_base_is_refused(saved: Path, roberta_folder: Path) -> None:
+    embedding = CodeEmbedding(str(roberta_folder), precision="fp32")
+    with pytest.raises(ValueError, match=r"is an adapter of the base .* and this base, .* leave the embedding out"):
+        CodeReranker(str(saved), embedding=embedding)
+
+
+def test_a_reranker_embeds_nothing(saved: Path, bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match="is a reranker, which embeds nothing; give it to CodeReranker"):
+        CodeEmbedding(str(bert_folder), adapter=str(saved))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (RERANKER_CONFIG, "{", "is damaged or no reranker's"),
+        (RERANKER_CONFIG, "{}", "is damaged or no reranker's"),
+        (RERANKER_CONFIG, '{"format": 2}', "has format 2, this version reads 1; train it again"),
+        (HEAD_WEIGHTS, None, "does not fit this reranker"),
+    ],
+)
+def test_damaged_files_are_refused(file: str, content: str | None, message: str, saved: Path, tmp_path: Path) -> None:
+    for each in saved.iterdir():
+        (tmp_path / each.name).write_bytes(each.read_bytes())
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        CodeReranker(str(tmp_path))
+
+
+def test_int8_is_for_cpus_with_linear_layers(codesage_folder: Path, tmp_path: Path) -> None:
+    adapted = attach_adapter(_encoder(codesage_folder), AdapterConfig(rank=2))
+    folder = _save(CrossEncoder.on(adapted, max_tokens=48, variant="adapters"), tmp_path / "out")
+    with pytest.raises(ValueError, match="has no linear layer that int8 could quantize; use 'fp32'"):
+        CodeReranker(str(folder), precision="int8")
+
+
+# --- scores, fusion, early exit --------------------------------------------------------------------------------------
+
+
+def test_scores_are_calibrated_and_hits_fused_with_their_rank(saved: Path) -> None:
+    reranker = CodeReranker(str(saved), top_n=9)
+    raw = reranker.log_odds(QUERY, CODES)
+    expected = [1 / (1 + math.exp(-(value / 2 - 1))) for value in raw]
+    assert reranker.score(QUERY, CODES) == pytest.approx(expected, abs=1e-9)
+    hits = reranker.postprocess_nodes(_hits(CODES), query_str=QUERY)
+    fused = {f"n{i:03}": value - 0.5 * math.log(i + 1) + 0.25 for i, value in enumerate(raw)}
+    assert [hit.node_id for hit in hits] == sorted(fused, key=lambda id_: -fused[id_])
+    for hit in hits:
+        assert hit.score == pytest.approx(1 / (1 + math.exp(-fused[hit.node_id])), abs=1e-6)
+
+
+def test_the_ranks_weight_can_be_set(saved: Path) -> None:
+    first = CodeReranker(str(saved), top_n=9, rank_weight=1e6).postprocess_nodes(_hits(CODES), query_str=QUERY)
+    assert [hit.node_id for hit in first] == [f"n{i:03}" for i in range(len(CODES))]
+    reranker = CodeReranker(str(saved), top_n=9, rank_weight=0)
+    best = reranker.postprocess_nodes(_hits(CODES), query_str=QUERY)
+    again = reranker.postprocess_nodes(_hits(CODES)[::-1], query_str=QUERY)
+    assert [hit.node_id for hit in again] == [hit.node_id for hit in best]
+
+
+def test_early_exit_stops_when_the_rest_cannot_enter(saved: Path) -> None:
+    codes = [f"def f{i}(): return {i}" for i in range(45)]
+    everything = CodeReranker(str(saved), top_n=1).rerank(QUERY, _hits(codes))
+    assert everything.scored == 45
+    never = CodeReranker(str(saved), top_n=1, early_exit=0.95).rerank(QUERY, _hits(codes))
+    assert (never.scored, never.hits) == (45, everything.hits)  # its ceiling is out of reach
+    reranker = CodeReranker(str(saved), top_n=1, early_exit=0.9)
+    raw = reranker.log_odds(QUERY, codes)
+    fused = [value - 0.5 * math.log(i + 1) + 0.25 for i, value in enumerate(raw)]
+    stopped = reranker.rerank(QUERY, _hits(codes))
+    expected = next((n for n in (10, 20, 30, 40) if max(fused[:n]) >= 7.0), 45)
+    assert stopped.scored == expected
+    assert stopped.hits[0].node_id == f"n{fused.index(max(fused[:expected])):03}"
+    low = Calibration(rank_weight=0.5, fused_shift=0.25, ceilings={"0.9": [-1e9]})
+    reranker._scorer.calibration = low
+    assert reranker.rerank(QUERY, _hits(codes)).scored == 10
+
+
+def test_early_exit_needs_its_calibration(saved: Path, bert_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot stop at confidence 0.5: it was calibrated at 0.9, 0.95; leave"):
+        CodeReranker(str(saved), early_exit=0.5)
+    with pytest.raises(ValueError, match=r"early_exit was calibrated with rank_weight 0\.5, got 2\.0"):
+        CodeReranker(str(saved), early_exit=0.9, rank_weight=2.0)
+    plain = _save(_made(_encoder(bert_folder)), tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"cannot stop at confidence 0.9: it was never calibrated"):
+        CodeReranker(str(plain), early_exit=0.9)
+
+
+def test_odd_hits(saved: Path) -> None:
+    reranker = CodeReranker(str(saved), top_n=3)
+    assert reranker.rerank(QUERY, []) == CodeReranker(str(saved), early_exit=0.9).rerank(QUERY, [])
+    (one,) = reranker.postprocess_nodes(_hits([""]), query_str=QUERY)
+    assert 0 < one.get_score() < 1
+    node = TextNode(id_="same", text="x")
+    doubled = reranker.rerank(QUERY, [NodeWithScore(node=node, score=1.0), NodeWithScore(node=node, score=0.1)])
+    assert (len(doubled.hits), doubled.scored) == (1, 1)
+    long = reranker.postprocess_nodes(_hits(CODES), query_str="read the file " * 500)
+    assert len(long) == 3
+
+
+def test_ten_thousand_hits(saved: Path) -> None:
+    codes = [f"def f{i % 50}(): pass" for i in range(10_000)]  # equal texts are scored once
+    best = CodeReranker(str(saved), top_n=2).rerank(QUERY, _hits(codes))
+    assert (best.scored, len(best.hits)) == (10_000, 2)
+
+
+def test_two_tasks_at_once(saved: Path) -> None:
+    reranker = CodeReranker(str(saved), top_n=3, early_exit=0.9)
+    queries = ["read the file", "add a and b"]
+    expected = [reranker.postprocess_nodes(_hits(CODES), query_str=query) for query in queries]
+
+    async def both() -> list[list[NodeWithScore]]:
+        return await asyncio.gather(*(reranker.apostprocess_nodes(_hits(CODES), query_str=query) for query in queries))
+
+    assert [[hit.node_id for hit in hits] for hits in asyncio.run(both())] == [
+        [hit.node_id for hit in hits] for hits in expected
+    ]
+
+
+def test_comes_back_from_its_dictionary(saved: Path) -> None:
+    reranker = CodeReranker(str(saved), top_n=3, early_exit=0.9, precision="int8")
+    again = CodeReranker.from_dict(json.loads(reranker.to_json()))
+    assert again.to_dict() == reranker.to_dict()
+    assert again.score(QUERY, CODES) == reranker.score(QUERY, CODES)

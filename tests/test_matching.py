@@ -1,0 +1,297 @@
+"""Training of cross-encoders: the loss by hand, candidates without answers, resume, variants; and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
+from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter
+from llamaindex_code_retrieval.training.contrastive import contrastive_loss
+from llamaindex_code_retrieval.training.cross_encoder import (
+    Matching,
+    TrainedReranker,
+    matching_loss,
+    train_cross_encoder,
+)
+from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
+from llamaindex_code_retrieval.training.settings import MatchConfig
+
+WORDS = "read write open close sort add list file line word tree node path key sum max".split()
+PAIRS = [
+    Pair(
+        query=f"{a} the {b}",
+        code=f"def {a}_{b}({b}):\n    x = {b}.{a}({i})\n    return x",
+        language="python",
+        repository=f"r{i % 4}",
+        negatives=("def other():\n    pass",) if i % 2 else (),
+        negative_queries=("what is this",) if i % 3 == 0 else (),
+    )
+    for i, (a, b) in enumerate((a, b) for a in WORDS[:8] for b in WORDS[8:])
+]
+QUICK = MatchConfig(
+    epochs=1, batch_size=8, learning_rate=5e-3, precision="fp32", save_steps=3, depth=10, max_tokens=48, head_rate=1.0
+)
+LORA = AdapterConfig(rank=4)
+
+
+def _encoder(folder: Path) -> Encoder:
+    return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=16, max_code_tokens=40)
+
+
+def _train(base: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA, **more: Any) -> TrainedReranker:
+    retriever = CodeEmbedding(str(base), precision="fp32")
+    return train_cross_encoder(_encoder(base), PAIRS, adapter, config, retriever=retriever, **more)
+
+
+def _matching(folder: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA) -> Matching:
+    adapted = attach_adapter(_encoder(folder), adapter)
+    model = CrossEncoder.on(adapted, head=config.head, max_tokens=config.max_tokens, variant=config.variant)
+    made = Matching(model, PAIRS, config, CodeEmbedding(str(folder), precision="fp32"))
+    made.prepare(0)
+    return made
+
+
+def _weights(result: TrainedReranker) -> dict[str, Tensor]:
+    model = result.cross_encoder
+    return {
+        **{name: p.detach().clone() for name, p in model.encoder.body.named_parameters() if p.requires_grad},
+        **{name: p.detach().clone() for name, p in model.head.named_parameters()},
+    }
+
+
+def test_the_loss_by_hand() -> None:
+    log_odds = torch.tensor([2.0, 0.0, 1.0, -1.0, 3.0])
+    lists, rejected = [[0, 1], [2, 3]], [4]
+    answers = (-math.log(1 / (1 + math.exp(-2))) - math.log(1 / (1 + math.exp(-1)))) / 2
+    others = (math.log(2) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))) / 3
+    apart = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
+    assert float(matching_loss(log_odds, lists, rejected, kind="bce")) == pytest.approx((answers + others) / 2)
+    assert float(matching_loss(log_odds, lists, rejected, kind="listwise")) == pytest.approx(apart)
+    both = matching_loss(log_odds, lists, rejected, kind="both")
+    assert float(both) == pytest.approx((answers + others) / 2 + apart)
+
+
+def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
+    config = replace(QUICK, hard_negatives=2, in_batch_negatives=1, judged_negatives=1)
+    matching = _matching(bert_folder, config)
+    near = {pair.query: {matching.codes[row] for row in matching.mined[i]} for i, pair in enumerate(PAIRS)}
+    assert all(len(found) == 10 for found in near.values())
+    for step in range(8):
+        positions = matching.batch(step)
+        batch = matching.candidates(positions, step)
+        assert batch == matching.candidates(positions, step)
+        in_batch = {PAIRS[i].code for i in positions}
+        for i, rows in zip(positions, batch.lists, strict=True):
+            pair, codes = PAIRS[i], [batch.codes[row] for row in rows]
+            assert {batch.queries[row] for row in rows} == {pair.query}
+            assert codes[0] == pair.code
+            assert pair.code not in codes[1:]
+            assert len(set(codes)) == len(codes) == 4 + len(pair.negatives)
+            assert sum(code in near[pair.query] for code in codes[1:]) >= 2
+            assert all(code in near[pair.query] | in_batch | set(pair.negatives) for code in codes[1:])
+        asked = [(batch.queries[row], batch.codes[row]) for row in batch.rejected]
+        assert asked == [("what is this", PAIRS[i].code) for i in positions if PAIRS[i].negative_queries]
+    seen = [i for step in range(8) for i in matching.batch(step)]
+    assert sorted(seen) == list(range(len(PAIRS)))  # an epoch
+    assert [i for step in range(8, 16) for i in matching.batch(step)] != seen
+
+
+def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None:
+    pairs = [*PAIRS[:10], replace(PAIRS[0], code="def second_answer(): pass")]
+    clusters = [0, 0, *range(2, 11)]  # PAIRS[1] is a near-duplicate of PAIRS[0]
+    config = replace(QUICK, hard_negatives=10, in_batch_negatives=10)
+    model = CrossEncoder.on(attach_adapter(_encoder(bert_folder), LORA), max_tokens=48)
+    matching = Matching(model, pairs, config, CodeEmbedding(str(bert_folder), precision="fp32"), clusters)
+    matching.prepare(0)
+    batch = matching.candidates(range(11), 0)
+    assert {batch.codes[row] for row in batch.lists[0][1:]} == {pair.code for pair in PAIRS[2:10]}
+
+
+@pytest.mark.parametrize("loss", ["bce", "listwise", "both"])
+def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
+    config = replace(QUICK, forward_tokens=100, loss=loss, judged_negatives=1)
+    matching = _matching(bert_folder, config)
+    batch = matching.candidates(matching.batch(0), 0)
+    total, _ = matching.backward(0)
+    ours = {name: p.grad.clone() for name, p in matching.parameters.items() if p.grad is not None}
+    plain = matching_loss(matching.model(batch.queries, batch.codes), batch.lists, batch.rejected, kind=loss)
+    assert total == pytest.approx(float(plain.detach()), abs=1e-5)
+    gradients = torch.autograd.grad(plain, list(matching.parameters.values()), allow_unused=True)
+    checked = 0
+    for name, gradient in zip(matching.parameters, gradients, strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=0, msg=name)
+            checked += 1
+    assert checked > 10
+
+
+def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
+    config = replace(QUICK, variant="shared", head="mlp", loss="bce")
+    matching = _matching(bert_folder, config, AdapterConfig(method="full"))
+    positions = matching.batch(0)
+    batch = matching.candidates(positions, 0)
+    total, _ = matching.backward(0)
+    encoder = matching.model.encoder
+    match = matching_loss(matching.model(batch.queries, batch.codes), batch.lists, batch.rejected, kind="bce")
+    queries = encoder([PAIRS[i].query for i in positions], side="query")
+    codes = encoder([PAIRS[i].code for i in positions], side="code")
+    embed = contrastive_loss(queries, codes, torch.arange(len(positions)), temperature=0.05)
+    assert total == pytest.approx(float((match + embed).detach()) / 2, abs=1e-5)
+    name = "body.encoder.layer.0.attention.self.query.weight"
+    (gradient,) = torch.autograd.grad((match + embed) / 2, [matching.parameters[name]])
+    found = matching.parameters[name].grad
+    assert found is not None
+    torch.testing.assert_close(found, gradient, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("variant", "method"), [("adapters", "lora"), ("separate", "full"), ("shared", "full")])
+def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> None:
+    config = replace(QUICK, epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
+    base = _encoder(bert_folder)
+    before = {name: p.clone() for name, p in base.body.named_parameters()}
+    retriever = CodeEmbedding(str(bert_folder), precision="fp32")
+    result = train_cross_encoder(base, PAIRS, replace(LORA, method=method), config, retriever=retriever)
+    losses = [entry["loss"] for entry in result.history]
+    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
+    assert result.cross_encoder.variant == variant
+    for name, p in base.body.named_parameters():
+        assert torch.equal(p, before[name])
+
+
+def test_resume_is_bit_for_bit(bert_folder: Path, tmp_path: Path) -> None:
+    def stop(step: int, total: int, facts: object) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    whole = _train(bert_folder, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        _train(bert_folder, folder=tmp_path / "cut", on_step=stop)
+    resumed = _train(bert_folder, folder=tmp_path / "cut", resume=True)
+    assert resumed.steps == whole.steps == 8
+    for name, weights in _weights(whole).items():
+        assert torch.equal(_weights(resumed)[name], weights), name
+    with pytest.raises(ValueError, match="has another settings than this one"):
+        _train(bert_folder, replace(QUICK, seed=1), folder=tmp_path / "cut", resume=True)
+
+
+def test_the_best_step_is_kept(bert_folder: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def validate(model: CrossEncoder) -> dict[str, float]:
+        seen.append({name: p.detach().clone() for name, p in model.head.named_parameters()})
+        return {"mrr": [0.1, 0.9, 0.5][min(len(seen) - 1, 2)]}
+
+    result = _train(bert_folder, replace(QUICK, validate_steps=2), validate=validate)
+    assert result.best_step == 2
+    for name, p in result.cross_encoder.head.named_parameters():
+        assert torch.equal(p, seen[1][name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"variant": "both"}, "variant must be one of adapters, separate, shared, got 'both'"),
+        ({"head": "none"}, "head must be one of interaction, mlp, got 'none'"),
+        ({"loss": "mse"}, "loss must be one of bce, listwise, both, got 'mse'"),
+        ({"hard_negatives": -1}, "hard_negatives must not be negative, got -1"),
+        ({"hard_negatives": 0}, "both 0, so there is nothing to tell apart"),
+        ({"max_tokens": 4}, "max_tokens must be at least 16"),
+        ({"depth": 0}, "depth must be over 0, got 0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MatchConfig(**settings)
+
+
+def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match="64 pairs are fewer than a batch of 65; lower batch_size or give more"):
+        _train(bert_folder, replace(QUICK, batch_size=65))
+    for variant, method in (
+        ("adapters", "full"),
+        ("separate", "lora"),
+        ("adapters", "prompt"),
+        ("adapters", "adalora"),
+    ):
+        with pytest.raises(ValueError, match=f"the variant '{variant}' cannot be trained by '{method}'"):
+            _train(bert_folder, replace(QUICK, variant=variant), AdapterConfig(method=method))  # type: ignore[arg-type]
+    with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
+        _train(bert_folder, replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(bert_folder: Path, tmp_path: Path) -> list[str]:
+    write_pairs(tmp_path / "pairs.jsonl", PAIRS)
+    quick = ["batch_size=8", "learning_rate=0.005", "max_tokens=48", "depth=10", "calibration_depth=6", "held_out=0.25"]
+    settings = [part for each in quick for part in ("--set", each)]
+    cache = ["--cache", str(tmp_path / "cache")]
+    return ["train-reranker", "--pairs", str(tmp_path / "pairs.jsonl"), "--base", str(bert_folder), *settings, *cache]
+
+
+@pytest.mark.parametrize("variant", ["adapters", "separate", "shared"])
+def test_train_reranker(
+    variant: str, command: list[str], bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*command, "--variant", variant, "--out", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["train"]["variant"] == variant
+    assert facts["calibration"]["depth"] == 6
+    assert facts["calibration_scores"]["fused"]["mrr"] >= facts["calibration_scores"]["first stage"]["mrr"]
+    assert not (out / STATE).exists()
+    embedding = CodeEmbedding(str(out) if variant == "shared" else str(bert_folder), precision="fp32")
+    reranker = CodeReranker(str(out), embedding=embedding, early_exit=0.9)
+    assert reranker.fingerprint == facts["fingerprint"]
+    assert (reranker.max_tokens, len(reranker.calibration.ceilings["0.9"])) == (48, 6)
+    assert len(reranker.score("sort the node", [pair.code for pair in PAIRS])) == len(PAIRS)
+    card = (out / "README.md").read_text()
+    assert f"# Reranker ({variant})" in card
+    assert facts["fingerprint"] in card
+
+
+def test_train_reranker_says_what_is_wrong(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        (["--recipe", "nothing"], "there is no recipe 'nothing'"),
+        (["--recipe", "reranker-shared", "--variant", "adapters"], "is for the variant 'shared'"),
+        (["--set", "rank"], "--set takes NAME=VALUE"),
+        (["--set", "colour=red"], "there is no setting 'colour'"),
+        (["--set", "loss=mse"], "loss must be one of"),
+        (["--set", "held_out=0.01"], "too few to choose and calibrate a reranker by"),
+        (["--language", "java"], "there is no pair of language 'java'"),
+    ):
+        assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_plain_progress(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    for word in ("first stage", "reranked", "fused", "calibration error", "fingerprint"):
+        assert word in printed
+
+
+def test_logistic_is_what_torch_says() -> None:
+    from llamaindex_code_retrieval.reranker import probability
+
+    for value in (-800.0, -3.0, 0.0, 2.5, 800.0):
+        expected = float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))
+        assert probability(value) == pytest.approx(expected, abs=1e-12)
+    assert float(F.logsigmoid(torch.tensor(0.0))) == pytest.approx(math.log(probability(0.0)))
