@@ -267,13 +267,14 @@ def test_train_reranker(
 def test_train_reranker_says_what_is_wrong(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_pairs(tmp_path / "few.jsonl", PAIRS[:9])
     for arguments, message in (
         (["--recipe", "nothing"], "there is no recipe 'nothing'"),
         (["--recipe", "reranker-shared", "--variant", "adapters"], "is for the variant 'shared'"),
         (["--set", "rank"], "--set takes NAME=VALUE"),
         (["--set", "colour=red"], "there is no setting 'colour'"),
         (["--set", "loss=mse"], "loss must be one of"),
-        (["--set", "held_out=0.01"], "too few to choose and calibrate a reranker by"),
+        (["--validate", str(tmp_path / "few.jsonl")], "too few to choose and calibrate a reranker by"),
         (["--language", "java"], "there is no pair of language 'java'"),
     ):
         assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2

@@ -1,0 +1,189 @@
+"""The README's table of cascades: encoder alone, then each variant of a reranker behind it, at K = 10 and 100.
+
+Each run is a process of its own and is kept in the result file as soon as it is done; a second call does what is
+missing. All variants see the same pairs in the same order. ``fused`` weighs in the rank of the first stage; the weight
+is chosen on one half of the queries for the other, so that no query has a part in its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.cross_encoder import VARIANTS
+from llamaindex_code_retrieval.eval import Benchmark, data_folder, load_beir
+from llamaindex_code_retrieval.files import write_atomically
+
+RESULT = Path(__file__).with_suffix(".json")
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
+DEPTHS = (10, 100)
+
+
+def one(options: argparse.Namespace) -> dict[str, Any]:
+    """Train a variant once and measure it."""
+    from llamaindex_code_retrieval import CodeEmbedding
+    from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
+    from llamaindex_code_retrieval.training.pairs import load_pairs, near_duplicate_clusters
+    from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
+
+    settings = {"seed": options.seed, "max_tokens": options.max_tokens, "epochs": 1.0}
+    recipe = load_reranker_recipe(options.variant).with_settings(settings)
+    pairs = [pair for source in options.pairs for pair in load_pairs(source)]
+    pairs = random.Random(options.seed).sample(pairs, options.steps * recipe.train.batch_size)
+    retriever = CodeEmbedding("embedded", precision="fp32", cache_folder=options.cache)
+    result = train_cross_encoder(
+        retriever.encoder.without_adapter(),
+        pairs,
+        recipe.adapter,
+        recipe.train,
+        retriever=retriever,
+        clusters=near_duplicate_clusters([pair.code for pair in pairs]),
+    )
+    model = result.cross_encoder.eval()
+    first_stage = model.encoder if options.variant == "shared" else retriever.encoder
+    weights = (*first_stage.base.parameters(), *first_stage.body.parameters(), *model.parameters())
+    held = {p.data_ptr(): p.numel() * p.element_size() for p in weights}
+    facts: dict[str, Any] = {
+        "trained": result.trained,
+        "minutes": round(result.seconds / 60, 1),
+        "peak_mib": round(result.peak_bytes / 2**20),
+        "both_in_memory_mib": round(sum(held.values()) / 2**20, 1),
+        "scores": {},
+    }
+    for name, split, queries in (("cosqa", "dev", options.queries), ("mbxp_nl", "dev-python", options.queries)):
+        folder = data_folder(name)
+        if folder is not None:
+            benchmark = load_beir(folder, split=split)
+            benchmark = benchmark.sample(queries) if queries < len(benchmark.queries) else benchmark
+            embedding = None if options.variant == "shared" else retriever
+            facts["scores"][benchmark.name] = measure(model, embedding, benchmark)
+            print(options.variant, options.seed, json.dumps(facts["scores"]), file=sys.stderr, flush=True)
+    return facts
+
+
+def measure(model: Any, embedding: Any, benchmark: Benchmark) -> dict[str, Any]:
+    """Return MRR and R@1 of the first stage and of both cascades, and seconds a query at the largest K."""
+    from llamaindex_code_retrieval.reranker import score_pairs
+
+    ids, queries = list(benchmark.corpus), list(benchmark.queries.values())
+    codes = list(benchmark.corpus.values())
+    if embedding is None:
+        vectors, asked = model.encoder.encode_codes(codes), model.encoder.encode_queries(queries)
+    else:
+        vectors, asked = embedding.embed_codes(codes, [""] * len(codes)), embedding.embed_queries(queries)
+    order = np.argsort(-(asked @ vectors.T), axis=1, kind="stable")[:, : max(DEPTHS)]
+    relevant = np.array(
+        [
+            [benchmark.qrels[query].get(ids[j], 0) > 0 for j in row]
+            for query, row in zip(benchmark.queries, order, strict=True)
+        ]
+    )
+    start = time.perf_counter()
+    scores = np.array(
+        [
+            score_pairs(model, query, [codes[j] for j in row], max_tokens=model.max_tokens)
+            for query, row in zip(queries, order, strict=True)
+        ]
+    )
+    seconds = time.perf_counter() - start
+    found: dict[str, Any] = {
+        "queries": len(queries),
+        "encoder": mrr(relevant),
+        "seconds": round(seconds / len(queries), 3),
+    }
+    for depth in DEPTHS:
+        own, right = scores[:, :depth], relevant[:, :depth]
+        rest = relevant[:, depth:]
+        found[f"reranked, K={depth}"] = mrr(np.hstack([_sorted(own, right), rest]))
+        found[f"fused, K={depth}"] = mrr(np.hstack([_sorted(_cross_fused(own, right), right), rest]))
+    return found
+
+
+def _sorted(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.take_along_axis(relevant, np.argsort(-scores, axis=1, kind="stable"), axis=1)
+
+
+def _cross_fused(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    from llamaindex_code_retrieval.training.calibration import calibrate, fused
+
+    made = np.empty_like(scores)
+    halves = [np.arange(len(scores)) % 2 == i for i in (0, 1)]
+    for one_half, other in (halves, halves[::-1]):
+        made[other] = fused(calibrate(scores[one_half].tolist(), relevant[one_half].tolist()), scores[other])
+    return made
+
+
+def mrr(relevant: NDArray[np.bool_]) -> dict[str, float]:
+    """Return MRR and R@1 of rankings, ``(queries, hits)``."""
+    ranks = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1.0, np.inf)
+    return {"mrr": float((1 / ranks).mean()), "r@1": float((ranks == 1).mean())}
+
+
+def table(runs: dict[str, dict[str, Any]]) -> str:
+    """Return the table in Markdown: mean MRR over seeds, and the half width of the 95 % interval of the mean."""
+    names = sorted({name for run in runs.values() for name in run["scores"]})
+    columns = ["encoder", *(f"{what}, K={depth}" for depth in DEPTHS for what in ("reranked", "fused"))]
+    lines = [
+        "| set | variant | MiB of both | minutes | " + " | ".join(columns) + " |",
+        "|---|---|---|---|" + "---|" * 5,
+    ]
+    for name in names:
+        for variant in VARIANTS:
+            own = [run for key, run in runs.items() if key.rpartition("-")[0] == variant and name in run["scores"]]
+            if own:
+                cells = [_cell([run["scores"][name][column]["mrr"] for run in own]) for column in columns]
+                mib, minutes = (statistics.fmean(run[key] for run in own) for key in ("both_in_memory_mib", "minutes"))
+                seeds = "1 seed" if len(own) == 1 else f"{len(own)} seeds"
+                lines.append(
+                    f"| {name} | {variant} ({seeds}) | {mib:.0f} | {minutes:.0f} | " + " | ".join(cells) + " |"
+                )
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    text = f"{statistics.fmean(values):.3f}"
+    return text + (
+        f" ± {T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) in T_95 else ""
+    )
+
+
+def main() -> None:
+    """Do the runs that the result file lacks, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", nargs="+", default=["cosqa"], help="what to train on (default: cosqa)")
+    parser.add_argument("--steps", type=int, default=100, help="of 16 queries each (default: %(default)s)")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of a pair (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=200, help="of each set, at most (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("--cache", help="folder of an embedding cache")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.variant:
+        print(json.dumps(one(options)))
+        return
+    runs = json.loads(options.result.read_text()) if options.result.is_file() else {}
+    for variant, seed in ((variant, seed) for seed in range(options.seeds) for variant in options.variants):
+        if f"{variant}-{seed}" not in runs:
+            print(f"{variant}, seed {seed}", file=sys.stderr)
+            command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant, "--seed", str(seed)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            runs[f"{variant}-{seed}"] = json.loads(done.stdout.splitlines()[-1])
+            write_atomically(options.result, json.dumps(runs, indent=1) + "\n")
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
