@@ -51,7 +51,7 @@ from llamaindex_code_retrieval.eval.retrieval import METRICS, benchmark_index, e
 from llamaindex_code_retrieval.eval.writers import load_writer
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.index import CodeIndex
-from llamaindex_code_retrieval.reranker import CodeReranker
+from llamaindex_code_retrieval.reranker import CodeReranker, shares_base
 from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
 from llamaindex_code_retrieval.sources import read_sources
 
@@ -501,10 +501,11 @@ class _Run:
     def _rerankers(self, system: SystemSpec) -> list[CodeReranker] | None:
         if system.rerank is None:
             return []
+        embedding = self.embeddings[system.vectors]
         try:
             reranker = CodeReranker(
                 system.rerank,
-                embedding=self.embeddings[system.vectors],
+                embedding=embedding if shares_base(system.rerank, embedding) else None,
                 top_n=system.rerank_top_n,
                 early_exit=system.early_exit,
                 precision=system.rerank_precision,

@@ -202,7 +202,7 @@ class CrossEncoder(nn.Module):
             ValueError: no such reranker; its files are damaged; its adapter is of another base than ``encoder``'s.
         """
         folder = locate_reranker(name_or_path)
-        facts = _read_config(folder)
+        facts = read_config(folder)
         whole = (folder / WEIGHTS).is_file()
         given = encoder
         if given is None or (whole and given.base_fingerprint != facts["base"]["fingerprint"]):
@@ -326,7 +326,12 @@ def _width(encoder: Encoder) -> int:
     return width
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what ``reranker.json`` says.
+
+    Raises:
+        ValueError: it is missing, damaged or of another format.
+    """
     path = folder / RERANKER_CONFIG
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from llama_index.core.schema import NodeWithScore
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +20,7 @@ from llamaindex_code_retrieval.eval.datasets import documented_functions
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
 from llamaindex_code_retrieval.index import CodeIndex
+from llamaindex_code_retrieval.reranker import CodeReranker
 from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
 from llamaindex_code_retrieval.sources import Skips, walk
 
@@ -37,6 +40,9 @@ QUESTIONS = (
 )
 
 MODES: tuple[Mode, ...] = get_args(Mode)
+RERANKED = "reranked"
+RERANKED_QUERIES, RERANKED_HITS = 100, 20
+"""So many of the measured queries are asked with the reranker as well, and so many of the hits of each are read."""
 
 
 @dataclass(slots=True)
@@ -47,9 +53,11 @@ class Demo:
     nodes: int
     seconds: dict[str, float]
     answers: dict[str, dict[str, list[tuple[str, str]]]]
-    """By question and mode: (path:line, symbol), best first."""
+    """By question and mode, or with the reranker: (path:line, symbol), best first."""
     documented: int
     metrics: dict[str, dict[str, float]]
+    reranked: dict[str, dict[str, float]]
+    """Without and with the reranker, on some of the queries."""
     folder: str
 
     def facts(self) -> dict[str, Any]:
@@ -60,23 +68,21 @@ class Demo:
         """Show the hits side by side and the metrics of each mode."""
         for question, by_mode in self.answers.items():
             table = Table(title=Text(question, style="bold"), title_justify="left")
-            for mode in MODES:
+            for mode in by_mode:
                 table.add_column(mode)
-            for row in zip(*(by_mode[mode] for mode in MODES), strict=False):
+            for row in zip(*by_mode.values(), strict=False):
                 table.add_row(*(Text(f"{symbol}\n{place}", style="cyan") for place, symbol in row))
             console.print(table)
         console.print(
             f"{self.documented:,} documented functions: docstring summary -> function without its docstring",
             highlight=False,
         )
-        table = Table()
-        table.add_column("")
-        names = list(next(iter(self.metrics.values())))
-        for name in names:
-            table.add_column(name, justify="right")
-        for name_of_mode, values in self.metrics.items():
-            table.add_row(name_of_mode, *(f"{values[name]:.3f}" for name in names))
-        console.print(table)
+        console.print(_table(self.metrics))
+        console.print(
+            f"The same with the reranker, which reads {RERANKED_HITS} hits, on {RERANKED_QUERIES} of these queries:",
+            highlight=False,
+        )
+        console.print(_table(self.reranked))
         console.print(
             f"{self.nodes:,} nodes of Python {self.python} indexed in {self.seconds['index']:.1f} s, "
             "less what the embedding cache already held; "
@@ -84,6 +90,20 @@ class Demo:
             highlight=False,
         )
         console.print(f'Ask it yourself: code-retrieval search "your question" --index {self.folder}', soft_wrap=True)
+
+
+def _place(facts: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{facts['path']}:{facts['start_line']}", facts["scope"] or facts["kind"]
+
+
+def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table()
+    table.add_column("")
+    for name in next(iter(metrics.values())):
+        table.add_column(name, justify="right")
+    for system, values in metrics.items():
+        table.add_row(system, *(f"{value:.3f}" for value in values.values()))
+    return table
 
 
 def run_demo(
@@ -104,13 +124,15 @@ def run_demo(
     indexed = time.perf_counter()
     index.save(cache_folder / "demo")
 
+    reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
     answers: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for question in QUESTIONS:
-        answers[question] = {}
-        for mode in MODES:
-            hits = CodeRetriever(index, top_k=3, mode=mode).retrieve(question)
-            facts = [hit.node.metadata for hit in hits]
-            answers[question][mode] = [(f"{f['path']}:{f['start_line']}", f["scope"] or f["kind"]) for f in facts]
+        found: dict[str, list[NodeWithScore]] = {
+            mode: CodeRetriever(index, top_k=3, mode=mode).retrieve(question) for mode in MODES
+        }
+        first = CodeRetriever(index, top_k=RERANKED_HITS).retrieve(question)
+        found[RERANKED] = reranker.postprocess_nodes(first, query_str=question)[:3]
+        answers[question] = {name: [_place(hit.node.metadata) for hit in hits] for name, hits in found.items()}
 
     measure = time.perf_counter()
     benchmark = documented_functions(texts.items())
@@ -123,6 +145,16 @@ def run_demo(
         metrics[mode] = evaluate_run(
             rank_queries(retriever, benchmark, query_vectors=query_vectors).run, benchmark.qrels
         )
+    some = benchmark.sample(min(RERANKED_QUERIES, len(benchmark.queries)))
+    reranked: dict[str, dict[str, float]] = {}
+    for name, postprocessors in (("fused", []), (f"fused, {RERANKED}", [reranker])):
+        run = rank_queries(
+            CodeRetriever(codes, top_k=RERANKED_HITS),
+            some,
+            postprocessors=postprocessors,
+            on_progress=None if on_progress is None else partial(on_progress, "rerank"),
+        ).run
+        reranked[name] = evaluate_run(run, some.qrels)
     return Demo(
         python=sysconfig.get_python_version(),
         nodes=len(index),
@@ -130,5 +162,6 @@ def run_demo(
         answers=answers,
         documented=len(benchmark.corpus),
         metrics=metrics,
+        reranked=reranked,
         folder=str(cache_folder / "demo"),
     )

@@ -20,13 +20,14 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker
+from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import (
     EXIT_CHUNK,
     Calibration,
     CrossEncoder,
     Prepared,
     RerankPrecision,
+    read_config,
     settled,
 )
 from llamaindex_code_retrieval.embedding import CodeEmbedding
@@ -126,7 +127,8 @@ class CodeReranker(BaseNodePostprocessor):
         """Load the model; ``max_tokens`` is by default what a reranker of ours was made for, and else 512.
 
         ``precision`` "auto" is bf16 where the device computes it natively and fp32 elsewhere; "int8" quantizes the
-        linear layers on a CPU: a third faster and smaller, and scores then differ a little from batch to batch.
+        linear layers on a CPU: faster and smaller, and scores then differ a little from batch to batch. On the base of
+        an ``embedding``, fp32 and bf16 are as that has it.
 
         Raises:
             ValueError: a setting out of range; no such model, or one that cannot be read; its adapter is of another
@@ -278,6 +280,15 @@ def score_pairs(
     return [found[code] for code in codes]
 
 
+def shares_base(name: str, embedding: CodeEmbedding) -> bool:
+    """Tell whether a reranker is one of ours that can lie on this embedding's base."""
+    folder = locate_reranker(name)
+    if not (folder / RERANKER_CONFIG).is_file():
+        return False
+    fingerprint: str = read_config(folder)["base"]["fingerprint"]
+    return fingerprint == embedding.encoder.base_fingerprint
+
+
 def load_scorer(
     name: str, *, embedding: CodeEmbedding | None, device: str | None, precision: RerankPrecision
 ) -> CrossEncoder | Checkpoint:
@@ -309,7 +320,8 @@ class Checkpoint:
         self._positions = _positions(model, self._tokenizer)
         self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
         self.device: torch.device = model.device
-        self.fingerprint = hashlib.sha256(f"{folder}-{precision}".encode()).hexdigest()[:16]
+        files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+        self.fingerprint = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16]
 
     def room(self, max_tokens: int) -> int:
         """Return how many tokens are left to query and code."""

@@ -1,4 +1,4 @@
-"""The adapters that come with the package."""
+"""The adapters and the reranker that come with the package."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from llamaindex_code_retrieval import CodeEmbedding
-from llamaindex_code_retrieval.checkpoints import ARTIFACTS, locate_adapter, shipped_adapters
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
+from llamaindex_code_retrieval.checkpoints import ARTIFACTS, locate_adapter, shipped_adapters, shipped_rerankers
 from llamaindex_code_retrieval.encoder import Encoder
-from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, EMBEDDED
+from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
 
 
 def test_what_is_shipped() -> None:
     assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
+    assert shipped_rerankers() == [DEFAULT_RERANKER]
 
 
 @pytest.mark.parametrize("name", shipped_adapters())
@@ -34,6 +35,22 @@ def test_shipped_adapters_fit_and_say_where_they_come_from(name: str) -> None:
     assert settings["data"]["licenses"]
     for file in ("README.md", "log.jsonl", "curves.svg"):
         assert (ARTIFACTS / name / file).stat().st_size > 100
+
+
+def test_the_shipped_reranker_fits_and_says_where_it_comes_from() -> None:
+    embedding = CodeEmbedding()
+    reranker = CodeReranker(embedding=embedding)
+    settings = json.loads((ARTIFACTS / DEFAULT_RERANKER / "train_config.json").read_text())
+    assert settings["base"]["fingerprint"] == embedding.encoder.base_fingerprint
+    assert settings["retriever"]["fingerprint"] == embedding.fingerprint
+    assert settings["data"]["licenses"]
+    assert list(reranker.calibration.ceilings) == ["0.8", "0.9", "0.95", "0.99"]
+    assert reranker.calibration.error is not None
+    for file in ("README.md", "log.jsonl", "curves.svg"):
+        assert (ARTIFACTS / DEFAULT_RERANKER / file).stat().st_size > 100
+    codes = ["def read(path):\n    return open(path).read()", "def send(mail):\n    server.sendmail(mail)", "x = 1"]
+    right, *wrong = reranker.score("read a file into a string", codes)
+    assert right > 2 * max(wrong)
 
 
 def test_the_default_of_embedded_and_none() -> None:

@@ -104,8 +104,12 @@ def test_rerank(shell: Shell, indexed: Path, bert_folder: Path, tmp_path: Path) 
     hits = shell("search", "total", "--index", indexed, "--rerank", folder, "--top-n", 3, "--json")
     assert len(hits) == 3
     assert all(0 < hit["score"] < 1 for hit in hits)
-    shell("search", "total", "--index", indexed, "--rerank", code=2)  # the default one is not in the cache here
-    assert "ms-marco" in shell.err
+    default = shell("search", "total", "--index", indexed, "--rerank", "--top-n", 1, "--early-exit", 0.9, "--json")
+    assert len(default) == 1  # on a base of its own: the index has another one
+    shell("search", "total", "--index", indexed, "--rerank", "nowhere", code=2)
+    assert "cannot find the reranker 'nowhere': name one that comes with the package (embedded-reranker)" in shell.err
+    shell("search", "total", "--index", indexed, "--rerank", "--early-exit", 0.5, code=2)
+    assert "cannot stop at confidence 0.5: it was calibrated at 0.8, 0.9, 0.95, 0.99" in shell.err
 
 
 def test_git_url_is_cloned_and_updated(shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path) -> None:
@@ -144,7 +148,9 @@ def test_info_and_models(shell: Shell, indexed: Path) -> None:
     assert "fingerprint" in shell("info", "--index", indexed)
     names = {base["name"] for base in shell("models", "--json")}
     assert {"embedded", "Salesforce/codet5p-110m-embedding", "microsoft/unixcoder-base"} <= names
-    assert "codesage" in shell("models")
+    printed = shell("models")
+    assert "codesage" in printed
+    assert "embedded-reranker" in printed
 
 
 def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +160,8 @@ def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest
     quoted = facts["answers"]["quote a string so that the shell takes it literally"]
     assert "quote" in [scope for _, scope in quoted["fused"]]
     assert {len(hits) for hits in quoted.values()} == {3}
+    assert list(quoted) == ["dense", "bm25", "fused", "reranked"]
+    assert all(0.3 < metrics["MRR"] <= 1 for metrics in facts["reranked"].values())
     assert all(0.3 < facts["metrics"][mode]["MRR"] <= 1 for mode in ("dense", "bm25", "fused"))
     out = shell("demo", "--cache", tmp_path / "cache")
     assert f"{facts['documented']} documented functions" in out

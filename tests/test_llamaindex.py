@@ -11,23 +11,13 @@ from llama_index.core import Document, SimpleDirectoryReader, StorageContext, Ve
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.response_synthesizers import ResponseMode
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
 from llamaindex_code_retrieval.checkpoints import ARTIFACTS
 from llamaindex_code_retrieval.cli import main
 
 
-@pytest.fixture
-def cross_encoder_folder(bert_folder: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "cross-encoder"
-    config = BertConfig.from_pretrained(bert_folder, num_labels=1)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizerFast.from_pretrained(bert_folder).save_pretrained(folder)
-    return folder
-
-
-def test_query_engine_with_all_parts(repository: Path, cross_encoder_folder: Path) -> None:
+def test_query_engine_with_all_parts(repository: Path) -> None:
     embedding = CodeEmbedding()
     documents = SimpleDirectoryReader(str(repository), recursive=True, required_exts=[".py", ".java"]).load_data()
     nodes = IngestionPipeline(transformations=[CodeNodeParser(), embedding]).run(documents=documents)
@@ -41,13 +31,14 @@ def test_query_engine_with_all_parts(repository: Path, cross_encoder_folder: Pat
     engine = index.as_query_engine(
         llm=MockLLM(),
         similarity_top_k=5,
-        node_postprocessors=[CodeReranker(model=str(cross_encoder_folder), top_n=2)],
+        node_postprocessors=[CodeReranker(embedding=embedding, top_n=2)],
         response_mode=ResponseMode.COMPACT,
     )
     response = engine.query("send an email to the customer")
     assert len(response.source_nodes) == 2
     scores = [node.score for node in response.source_nodes]
     assert scores == sorted(scores, reverse=True)
+    assert response.source_nodes[0].node.metadata["scope"] == "send_receipt"
     assert response.source_nodes[0].node.get_content() in str(response)  # MockLLM repeats its prompt
 
 
@@ -64,12 +55,10 @@ def test_ingestion_cache_notices_a_changed_embedding(bert_folder: Path) -> None:
 
 def test_the_readme_examples_run(
     repository: Path,
-    cross_encoder_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    shutil.copytree(cross_encoder_folder, repository / "my-cross-encoder")
     shutil.copytree(ARTIFACTS / "embedded-general", repository / "my-java-adapter")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) == 5

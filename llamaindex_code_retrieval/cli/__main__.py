@@ -1,0 +1,8 @@
+"""``python -m llamaindex_code_retrieval.cli``."""
+
+import sys
+
+from llamaindex_code_retrieval.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
