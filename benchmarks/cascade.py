@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from llamaindex_code_retrieval.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, load_beir
 from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval.reranker import score_pairs
+from llamaindex_code_retrieval.training.calibration import calibrate, fused
 
 RESULT = Path(__file__).with_suffix(".json")
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
@@ -73,8 +75,6 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure(model: Any, embedding: Any, benchmark: Benchmark) -> dict[str, Any]:
     """Return MRR and R@1 of the first stage and of both cascades, and seconds a query at the largest K."""
-    from llamaindex_code_retrieval.reranker import score_pairs
-
     ids, queries = list(benchmark.corpus), list(benchmark.queries.values())
     codes = list(benchmark.corpus.values())
     if embedding is None:
@@ -114,8 +114,6 @@ def _sorted(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray
 
 
 def _cross_fused(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    from llamaindex_code_retrieval.training.calibration import calibrate, fused
-
     made = np.empty_like(scores)
     halves = [np.arange(len(scores)) % 2 == i for i in (0, 1)]
     for one_half, other in (halves, halves[::-1]):
