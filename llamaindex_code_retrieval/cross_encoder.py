@@ -210,6 +210,10 @@ class CrossEncoder(nn.Module):
             name = str(folder) if whole else facts["base"]["name"]
             given = Encoder.from_pretrained(name, device=device, precision=asked)
         if not whole:
+            if not (folder / "adapter_config.json").is_file():
+                raise ValueError(
+                    f"{folder} holds neither an adapter nor weights, so its training never ended; resume it"
+                )
             if given.base_fingerprint != facts["base"]["fingerprint"]:
                 raise ValueError(
                     f"the reranker {name_or_path} is an adapter of the base {facts['base']['name']!r} with fingerprint "
