@@ -76,6 +76,7 @@ def test_merges_into_the_base(method: Method, bert_folder: Path) -> None:
 def test_saved_adapters_load_with_plain_peft(method: Method, t5_folder: Path, tmp_path: Path) -> None:
     adapted = shaken(attach_adapter(_encoder(t5_folder), AdapterConfig.preset(method), total_steps=100))
     save_adapter(adapted, tmp_path / "a")
+    assert len({file.stat().st_mode for file in (tmp_path / "a").iterdir()}) == 1  # who may read one may read all
     plain = PeftModel.from_pretrained(T5EncoderModel.from_pretrained(t5_folder), str(tmp_path / "a")).eval()
     ids = torch.tensor(adapted.tokenize(["def f(x): return x"], side="code"))
     mask = torch.ones_like(ids)

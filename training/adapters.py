@@ -225,6 +225,7 @@ def save_adapter(encoder: Encoder, folder: str | Path) -> None:
             if (staged / file).is_dir():
                 shutil.copytree(staged / file, folder / file, dirs_exist_ok=True)
             else:
+                shutil.copymode(staged / order[-1], staged / file)  # safetensors keeps its files from other users
                 (staged / file).replace(folder / file)
 
 
