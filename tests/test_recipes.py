@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from llamaindex_code_retrieval.training.adapters import METHODS
-from llamaindex_code_retrieval.training.recipes import Recipe, load_recipe, recipe_names
+from llamaindex_code_retrieval.training.recipes import (
+    Recipe,
+    load_recipe,
+    load_reranker_recipe,
+    recipe_names,
+    reranker_recipe_names,
+)
 
 
 def test_one_recipe_per_language_and_method() -> None:
@@ -17,6 +23,16 @@ def test_one_recipe_per_language_and_method() -> None:
         recipe = load_recipe(name)
         assert recipe.adapter.method == method
         assert recipe.languages == (() if scope == "general" else (scope,))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_recipe_per_variant_of_a_reranker(variant: str) -> None:
+    assert reranker_recipe_names() == [f"reranker-{name}" for name in sorted(VARIANTS)]
+    recipe = load_reranker_recipe(variant)
+    assert recipe == load_reranker_recipe(f"reranker-{variant}")
+    assert recipe.train.variant == variant
+    assert recipe.adapter.method == ("lora" if variant == "adapters" else "full")
+    assert recipe.with_settings({"loss": "bce", "rank": 3, "retriever": "none"}).adapter.rank == 3
 
 
 @pytest.mark.parametrize("method", METHODS)
