@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llamaindex_code_retrieval.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.training.adapters import METHODS
 from llamaindex_code_retrieval.training.recipes import (
     Recipe,
