@@ -239,7 +239,7 @@ def test_a_reranker_embeds_nothing(saved: Path, bert_folder: Path) -> None:
         (RERANKER_CONFIG, "{}", "is damaged or no reranker's"),
         (RERANKER_CONFIG, '{"format": 2}', "has format 2, this version reads 1; train it again"),
         (HEAD_WEIGHTS, None, "does not fit this reranker"),
-        ("adapter_config.json", None, "holds neither adapter nor weights, so its training never ended; resume it"),
+        ("adapter_config.json", None, "holds neither an adapter nor weights, so its training never ended; resume it"),
     ],
 )
 def test_damaged_files_are_refused(file: str, content: str | None, message: str, saved: Path, tmp_path: Path) -> None:
