@@ -251,7 +251,7 @@ def test_a_query_is_timed_with_its_embedding(
 
 
 def test_the_suites_that_come_along_are_whole() -> None:
-    assert suite_names() == ["embedded", "leaderboard"]
+    assert suite_names() == ["cascade", "embedded", "leaderboard"]
     for name in suite_names():
         assert load_suite(name).name == name
 
@@ -279,7 +279,7 @@ def test_a_suite_refuses_nonsense(text: str, message: str, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=message):
         load_suite(tmp_path / "bad.toml")
     with pytest.raises(
-        ValueError, match="there is no suite 'absent': it is no file, and of our own there are embedded"
+        ValueError, match="there is no suite 'absent': it is no file, and of our own there are cascade, embedded"
     ):
         load_suite("absent")
 
