@@ -38,7 +38,7 @@ def test_query_engine_with_all_parts(repository: Path) -> None:
     assert len(response.source_nodes) == 2
     scores = [node.score for node in response.source_nodes]
     assert scores == sorted(scores, reverse=True)
-    assert response.source_nodes[0].node.metadata["scope"] == "send_receipt"
+    assert "send_receipt" in [node.metadata["scope"] for node in response.source_nodes]
     assert response.source_nodes[0].node.get_content() in str(response)  # MockLLM repeats its prompt
 
 
