@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llamaindex_code_retrieval.adapt import Progress, free_folder, is_main_process, of_languages
+from llamaindex_code_retrieval.adapt import Progress, free_folder, of_languages
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import Encoder
@@ -83,6 +84,8 @@ def train_reranker_from_pairs(
         ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use; too
             few held-out queries to calibrate.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
     progress = on_progress or (lambda stage, done, total: None)
     out = free_folder(folder, resume=resume)
     pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
@@ -139,8 +142,7 @@ def train_reranker_from_pairs(
             "fused": asked.mrr(_fused(model, scores)),
         },
     )
-    if is_main_process():
-        facts["fingerprint"] = save_reranker(result, out, facts)
+    facts["fingerprint"] = save_reranker(result, out, facts)
     return TrainedCascade(folder=out, facts=facts)
 
 

@@ -272,14 +272,11 @@ class CrossEncoder(nn.Module):
         """Where the weights are."""
         return self.encoder.device
 
-    def limit(self, max_tokens: int) -> int:
-        """Return how many tokens of a pair are read at most."""
-        positions = self.encoder.positions
-        return max_tokens if positions is None else min(max_tokens, positions)
-
     def room(self, max_tokens: int) -> int:
-        """Return how many of them are left to query and code."""
-        return self.limit(max_tokens) - sum(map(len, self._layout))
+        """Return how many tokens of a pair are left to query and code."""
+        positions = self.encoder.positions
+        limit = max_tokens if positions is None else min(max_tokens, positions)
+        return limit - sum(map(len, self._layout))
 
     def forward(self, queries: Sequence[str], codes: Sequence[str]) -> Tensor:
         """Return the log-odds of pairs, ``(pairs,)``, as one differentiable batch."""

@@ -58,6 +58,8 @@ class Demo:
     metrics: dict[str, dict[str, float]]
     reranked: dict[str, dict[str, float]]
     """Without and with the reranker, on some of the queries."""
+    asked_again: int
+    """How many these are."""
     folder: str
 
     def facts(self) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class Demo:
         )
         console.print(_table(self.metrics))
         console.print(
-            f"The same with the reranker, which reads {RERANKED_HITS} hits, on {RERANKED_QUERIES} of these queries:",
+            f"The same with the reranker, which reads {RERANKED_HITS} hits, on {self.asked_again} of these queries:",
             highlight=False,
         )
         console.print(_table(self.reranked))
@@ -163,5 +165,6 @@ def run_demo(
         documented=len(benchmark.corpus),
         metrics=metrics,
         reranked=reranked,
+        asked_again=len(some.queries),
         folder=str(cache_folder / "demo"),
     )

@@ -227,6 +227,8 @@ def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"the variant '{variant}' cannot be trained by '{method}'"):
             _train(bert_folder, replace(QUICK, variant=variant), AdapterConfig(method=method))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="all codes are one and the same"):
+        _train(bert_folder, clusters=[0] * len(PAIRS))
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
         _train(bert_folder, replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
 
@@ -265,7 +267,7 @@ def test_train_reranker(
 
 
 def test_train_reranker_says_what_is_wrong(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pairs(tmp_path / "few.jsonl", PAIRS[:9])
     for arguments, message in (
@@ -280,6 +282,9 @@ def test_train_reranker_says_what_is_wrong(
         assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "a reranker is trained by one process" in capsys.readouterr().err
 
 
 def test_plain_progress(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.training.negatives import hard_negatives
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 
 
 def _unit(rows: list[list[float]]) -> np.ndarray:
@@ -48,3 +48,9 @@ def test_laws(seed: int, per_query: int, margin: float) -> None:
         allowed = [j for j in range(20) if cosines[i, j] <= limit and j != positives[i]]
         best = sorted(allowed, key=lambda j: (-cosines[i, j], j))[:per_query]
         assert rows == best
+
+
+def test_what_is_packed_comes_back() -> None:
+    cases: list[list[list[int]]] = [[], [[3, 1], [], [2]], [[], []]]
+    for mined in cases:
+        assert unpack(pack(mined)) == mined

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
@@ -21,7 +20,7 @@ from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
-from llamaindex_code_retrieval.training.negatives import hard_negatives
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.settings import TrainConfig
 
@@ -262,11 +261,7 @@ class Contrastive:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the order of the batches, mined negatives, remembered vectors and AdaLoRA's statistics."""
-        tensors: dict[str, Tensor] = {}
-        lists = [np.asarray(rows, dtype=np.int64) for rows in self.batches.mined]
-        if lists:
-            tensors["mined/sizes"] = torch.tensor([len(rows) for rows in lists])
-            tensors["mined/rows"] = torch.from_numpy(np.concatenate(lists))
+        tensors = pack(self.batches.mined)
         if self.batches.vectors is not None:
             tensors["vectors"] = self.batches.vectors
         pattern = None
@@ -286,9 +281,7 @@ class Contrastive:
         """Take up what ``state`` returned."""
         self.batches.epoch, self.batches.waiting = facts["epoch"], deque(facts["waiting"])
         self.batches.vectors = tensors.get("vectors")
-        if "mined/sizes" in tensors:
-            ends = np.cumsum(tensors["mined/sizes"].numpy())[:-1]
-            self.batches.mined = [rows.tolist() for rows in np.split(tensors["mined/rows"].numpy(), ends)]
+        self.batches.mined = unpack(tensors)
         if self.adapter.method == "adalora":
             body: Any = self.model.body
             for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,7 +19,7 @@ from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.contrastive import contrastive_loss
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
-from llamaindex_code_retrieval.training.negatives import hard_negatives
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.settings import Loss, MatchConfig
 
@@ -161,6 +160,8 @@ class Matching:
         self.languages = {pair.code: pair.language for pair in pairs}
         cluster = {pair.code: i if clusters is None else clusters[i] for i, pair in enumerate(pairs)}
         self.clusters = [cluster[code] for code in self.codes]
+        if len(set(self.clusters)) < 2:
+            raise ValueError("all codes are one and the same (or near-duplicates): there is nothing to tell apart")
         answers: dict[str, set[int]] = {}
         for pair in pairs:
             answers.setdefault(pair.query, set()).add(self.row[pair.code])
@@ -276,15 +277,8 @@ class Matching:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the mined negatives: all else follows from the step."""
-        tensors: dict[str, Tensor] = {}
-        if self.mined:
-            lists = [np.asarray(rows, dtype=np.int64) for rows in self.mined]
-            tensors["mined/sizes"] = torch.tensor([len(rows) for rows in lists])
-            tensors["mined/rows"] = torch.from_numpy(np.concatenate(lists))
-        return tensors, {}
+        return pack(self.mined), {}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
         """Take up what ``state`` returned."""
-        if "mined/sizes" in tensors:
-            ends = np.cumsum(tensors["mined/sizes"].numpy())[:-1]
-            self.mined = [rows.tolist() for rows in np.split(tensors["mined/rows"].numpy(), ends)]
+        self.mined = unpack(tensors)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def hard_negatives(
@@ -46,3 +48,21 @@ def hard_negatives(
             limit = row[positives[i]] - margin
             found.append([int(j) for j in nearest if row[j] <= limit and groups[j] not in excluded][:per_query])
     return found
+
+
+def pack(mined: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Return mined rows as tensors for the state of an unfinished run; nothing where nothing was mined."""
+    if not mined:
+        return {}
+    rows = [row for own in mined for row in own]
+    return {
+        "mined/sizes": torch.tensor([len(own) for own in mined]),
+        "mined/rows": torch.tensor(rows, dtype=torch.int64),
+    }
+
+
+def unpack(tensors: Mapping[str, Tensor]) -> list[list[int]]:
+    """Return what :func:`pack` was given."""
+    if "mined/sizes" not in tensors:
+        return []
+    return [rows.tolist() for rows in torch.split(tensors["mined/rows"], tensors["mined/sizes"].tolist())]

@@ -32,6 +32,7 @@ from llamaindex_code_retrieval.models import EMBEDDED
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.adapt import Trained
+    from llamaindex_code_retrieval.cascade import TrainedCascade
     from llamaindex_code_retrieval.training.recipes import Recipe
 
 
@@ -201,13 +202,19 @@ def _train(options: argparse.Namespace) -> int:
         )
     if not is_main_process():
         return 0
+    facts = _finished(trained, options)
+    _print_training(trained, facts, as_json=options.json)
+    return 0
+
+
+def _finished(trained: Trained | TrainedCascade, options: argparse.Namespace) -> dict[str, Any]:
+    """Push what was trained where that is asked for, and return what there is to say of it."""
     facts = {**trained.facts, "folder": str(trained.folder)}
     if options.push:
         from llamaindex_code_retrieval.training.records import push_run
 
         facts["pushed"] = push_run(trained.folder, options.push)
-    _print_training(trained, facts, as_json=options.json)
-    return 0
+    return facts
 
 
 def _adapt(options: argparse.Namespace) -> int:
@@ -253,7 +260,6 @@ def _adapt(options: argparse.Namespace) -> int:
 
 
 def _train_reranker(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.adapt import is_main_process
     from llamaindex_code_retrieval.cascade import train_reranker_from_pairs
     from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
 
@@ -276,13 +282,7 @@ def _train_reranker(options: argparse.Namespace) -> int:
             resume=options.resume,
             on_progress=progress,
         )
-    if not is_main_process():
-        return 0
-    facts = {**trained.facts, "folder": str(trained.folder)}
-    if options.push:
-        from llamaindex_code_retrieval.training.records import push_run
-
-        facts["pushed"] = push_run(trained.folder, options.push)
+    facts = _finished(trained, options)
     if options.json:
         print(json.dumps(facts, indent=2))
         return 0
