@@ -148,6 +148,7 @@ def _train(
     )
     facts = run_facts(
         result,
+        result.encoder,
         pairs=train,
         adapter=recipe.adapter,
         config=recipe.train,

@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.reranker import score_pairs
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
+from llamaindex_code_retrieval.training.negatives import distractors
 from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, near_duplicate_clusters, split_by_repository
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
 from llamaindex_code_retrieval.training.records import run_facts, save_reranker
@@ -70,6 +71,8 @@ def train_reranker_from_pairs(
     recipe: RerankerRecipe,
     *,
     validate_on: Sequence[str] = (),
+    start: str | Path | None = None,
+    among: Sequence[str | Path] = (),
     device: str | None = None,
     cache_folder: str | Path | None = None,
     resume: bool = False,
@@ -79,6 +82,7 @@ def train_reranker_from_pairs(
 
     Held-out queries are asked against the held-out codes and those that were trained on. While training, the answer's
     place among the first ten hits decides which step is best; in the end more hits of more queries calibrate.
+    ``start`` is a reranker to go on from. What the folders ``among`` hold between their functions is asked along.
 
     Raises:
         ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use; too
@@ -100,7 +104,8 @@ def train_reranker_from_pairs(
     progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
     progress("compare", len(train), len(train))
-    asked = _held_out(held_out, train, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
+    others = distractors([Path(root) for root in among])
+    asked = _held_out(held_out, train, others, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
     quick = asked.first(VALIDATION_QUERIES, VALIDATION_DEPTH)
 
     def validate(model: CrossEncoder) -> dict[str, float]:
@@ -117,6 +122,8 @@ def train_reranker_from_pairs(
         retriever=retriever,
         validate=validate,
         clusters=clusters,
+        start=start,
+        distractors=others,
         folder=out,
         resume=resume,
         on_step=on_step,
@@ -124,15 +131,19 @@ def train_reranker_from_pairs(
     model = result.cross_encoder
     model.eval()
     if model.variant == "shared":  # its own vectors are the first stage in use
-        asked = _held_out(held_out, train, model.encoder, depth=recipe.calibration_depth, seed=recipe.train.seed)
+        own = model.encoder
+        asked = _held_out(held_out, train, others, own, depth=recipe.calibration_depth, seed=recipe.train.seed)
     scores = _scores(model, asked, progress)
     model.calibration = calibrate(scores, asked.relevant)
     facts = run_facts(
         result,
+        model.encoder,
         pairs=train,
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
+        start=None if start is None else str(start),
+        distractors={"from": [Path(root).resolve().name for root in among], "nodes": len(others)},
         retriever={"name": f"{retriever.model_name}, {retriever.adapter}", "fingerprint": retriever.fingerprint},
         calibration=asdict(replace(model.calibration, ceilings={})),
         calibration_queries=len(asked.queries),
@@ -160,14 +171,20 @@ def _fused(model: CrossEncoder, scores: Sequence[Sequence[float]]) -> list[list[
 
 
 def _held_out(
-    held_out: Sequence[Pair], train: Sequence[Pair], first_stage: CodeEmbedding | Encoder, *, depth: int, seed: int
+    held_out: Sequence[Pair],
+    train: Sequence[Pair],
+    distractors: Mapping[str, str],
+    first_stage: CodeEmbedding | Encoder,
+    *,
+    depth: int,
+    seed: int,
 ) -> _HeldOut:
     rng = np.random.default_rng(seed)
     answers: dict[str, set[str]] = {}
     for pair in held_out:
         answers.setdefault(pair.query, set()).add(pair.code)
     queries = [list(answers)[i] for i in rng.permutation(len(answers))[:CALIBRATION_QUERIES]]
-    languages = {pair.code: pair.language for pair in (*train, *held_out)}
+    languages = {**distractors, **{pair.code: pair.language for pair in (*train, *held_out)}}
     right = {code for query in queries for code in answers[query]}
     others = sorted(languages.keys() - right)
     drawn = rng.permutation(len(others))[: max(0, POOL - len(right))]

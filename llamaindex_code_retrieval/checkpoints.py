@@ -18,13 +18,16 @@ TRAIN_CONFIG = "train_config.json"
 RERANKER_CONFIG = "reranker.json"
 """What makes a folder a reranker of ours."""
 HEAD_WEIGHTS = "head.safetensors"
+QUERY_CONFIG = "query_encoder.json"
+"""What makes a folder a query encoder of ours."""
+QUERY_WEIGHTS = "query_encoder.safetensors"
 
 ARTIFACTS = Path(__file__).resolve().parent / "artifacts"
 
 _HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # org/name, perhaps @revision
 _HUB_FILES = [
     *("*.json", "*.txt", "*.model", "1_Pooling/config.json"),
-    *("model*.safetensors", ADAPTER_WEIGHTS, HEAD_WEIGHTS),
+    *("model*.safetensors", ADAPTER_WEIGHTS, HEAD_WEIGHTS, QUERY_WEIGHTS),
 ]
 
 
@@ -107,7 +110,8 @@ def _from_hub(name: str) -> Path:
 def shipped_adapters() -> list[str]:
     """Return the names of the adapters that come with the package."""
     folders = (path.parent for path in ARTIFACTS.glob("*/adapter_config.json"))
-    return sorted(folder.name for folder in folders if not (folder / RERANKER_CONFIG).is_file())
+    others = (RERANKER_CONFIG, QUERY_CONFIG)
+    return sorted(folder.name for folder in folders if not any((folder / file).is_file() for file in others))
 
 
 def shipped_rerankers() -> list[str]:
@@ -137,6 +141,34 @@ def locate_reranker(name_or_path: str | Path) -> Path:
         ) from error
 
 
+def shipped_query_encoders() -> list[str]:
+    """Return the names of the query encoders that come with the package."""
+    return sorted(path.parent.name for path in ARTIFACTS.glob(f"*/{QUERY_CONFIG}"))
+
+
+def locate_query_encoder(name_or_path: str | Path) -> Path:
+    """Return the local folder of a query encoder: one that comes with the package, a folder, or ``org/name``.
+
+    Raises:
+        ValueError: no such name, folder or hub name, or nothing there that ``distil`` wrote.
+    """
+    name = str(name_or_path)
+    if name in shipped_query_encoders():
+        return ARTIFACTS / name
+    folder = Path(name).expanduser()
+    known = f"one that comes with the package ({', '.join(shipped_query_encoders())})"
+    if not folder.is_dir():
+        if isinstance(name_or_path, Path) or not re.fullmatch(_HUB_NAME, name):
+            raise ValueError(
+                f"cannot find the query encoder {name!r}: name {known}, a folder that `distil` wrote, or a hub name "
+                "(org/name)"
+            )
+        folder = _from_hub(name)
+    if not (folder / QUERY_CONFIG).is_file():
+        raise ValueError(f"{folder} holds no {QUERY_CONFIG}, so it is no query encoder; name {known} or distil one")
+    return folder
+
+
 def locate_adapter(adapter: str | Path) -> Path:
     """Return the local folder of an adapter in PEFT's format, fetching it when it is named ``org/name``.
 
@@ -161,6 +193,8 @@ def locate_adapter(adapter: str | Path) -> Path:
             )
     if (folder / RERANKER_CONFIG).is_file():
         raise ValueError(f"{folder} is a reranker, which embeds nothing; give it to CodeReranker, or to --rerank")
+    if (folder / QUERY_CONFIG).is_file():
+        raise ValueError(f"{folder} embeds queries only; give it as query_encoder, or to --fast-query")
     return folder
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.encoder import Encoder, Precision, Side
 from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
+from llamaindex_code_retrieval.query_encoder import QueryEncoder
 
 
 class CodeEmbedding(BaseEmbedding):
@@ -41,6 +42,10 @@ class CodeEmbedding(BaseEmbedding):
     compared, so ``CodeRetriever`` asks with each. Methods that get a bare text (``get_text_embedding``,
     ``get_query_embedding``, and with them a ``VectorStoreIndex``, which passes texts alone) know no language and take
     the default adapter; give such an index the nodes of one language and the embedding of :meth:`for_language`.
+
+    ``query_encoder`` names a small student of this model that embeds the queries in its place, ``"auto"`` the one that
+    comes with the package for it. Vectors of code, fingerprint and indexes stay as they are, so it can be given to an
+    embedding whose index is long built; it changes no node's vector and so stays out of the ingestion hash.
     """
 
     adapter: str = Field(description="Folder, hub name or shipped name of an adapter in PEFT's format, or 'none'.")
@@ -51,10 +56,12 @@ class CodeEmbedding(BaseEmbedding):
     max_code_tokens: int = Field(description="Tokens of a code that are read, special tokens included.")
     fingerprint: str = Field(description="Hash over weights, adapters, tokenizer, pooling and limits.")
     device: str | None = Field(default=None, exclude=True, description="A torch device; default: CUDA if there is one.")
+    query_encoder: str | None = Field(default=None, exclude=True, description="A student that embeds the queries.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
 
     # By language, "" the default. Replaced as a whole and never changed, so that reading it once is a snapshot.
     _encoders: dict[str, Encoder] = PrivateAttr()
+    _student: QueryEncoder | None = PrivateAttr(default=None)
     _swap: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _cache: EmbeddingCache | None = PrivateAttr(default=None)
 
@@ -68,6 +75,7 @@ class CodeEmbedding(BaseEmbedding):
         precision: Precision = "auto",
         max_query_tokens: int | None = None,
         max_code_tokens: int | None = None,
+        query_encoder: str | Path | None = None,
         device: str | None = None,
         cache_folder: str | Path | None = None,
         embed_batch_size: int = 512,
@@ -115,6 +123,7 @@ class CodeEmbedding(BaseEmbedding):
             if name not in loaded:
                 loaded[name] = _adapted(encoders, name, language)
             encoders[language] = loaded[name]
+        student = None if query_encoder is None else QueryEncoder.load(query_encoder, teacher=encoder)
         now = _fingerprint(encoders)
         if fingerprint not in (None, now):
             raise ValueError(
@@ -131,6 +140,7 @@ class CodeEmbedding(BaseEmbedding):
             max_code_tokens=encoder.max_code_tokens,
             fingerprint=now,
             device=device,
+            query_encoder=None if student is None else student.name,
             cache_folder=None if cache_folder is None else str(cache_folder),
             embed_batch_size=embed_batch_size,
             callback_manager=callback_manager or CallbackManager([]),
@@ -138,6 +148,7 @@ class CodeEmbedding(BaseEmbedding):
             **base_fields,
         )
         self._encoders = encoders
+        self._student = student
         self._cache = None if cache_folder is None else EmbeddingCache(cache_folder)
 
     @classmethod
@@ -148,7 +159,7 @@ class CodeEmbedding(BaseEmbedding):
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process (IngestionPipeline's workers) loads the model itself; an open database does not travel.
         options = self.model_dump(exclude={"callback_manager", "embeddings_cache", "rate_limiter"})
-        options |= {"device": self.device, "cache_folder": self.cache_folder}
+        options |= {name: getattr(self, name) for name in ("device", "cache_folder", "query_encoder")}
         return _rebuild, (options,)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
@@ -195,8 +206,14 @@ class CodeEmbedding(BaseEmbedding):
         embeds the nodes of this language anew.
 
         Raises:
-            ValueError: the adapter does not fit, see :meth:`Encoder.with_adapter`.
+            ValueError: the adapter does not fit, see :meth:`Encoder.with_adapter`; another default adapter while a
+                query encoder is in use, which is not its student.
         """
+        if self._student is not None and not language:
+            raise ValueError(
+                f"the query encoder {self.query_encoder} is a student of the adapter {self.adapter!r}, so the default "
+                "adapter cannot be swapped under it; make an embedding without query_encoder, or with another one"
+            )
         if adapter is not None:
             _adapter_names({language or "other languages": adapter})  # refuses a wrong type
         new: Encoder | None = None
@@ -226,8 +243,11 @@ class CodeEmbedding(BaseEmbedding):
         return vectors
 
     def embed_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(queries, dim)``, of queries by the default adapter, in the order given."""
-        return self._embed(queries, "query")
+        """Return the vectors, shape ``(queries, dim)``, of queries by the default adapter, in the order given.
+
+        Those of a query encoder, where there is one, are computed anew each time: a cache would be slower.
+        """
+        return self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed nodes, those of each adapter in one go, and return them in their order."""
@@ -261,6 +281,8 @@ class CodeEmbedding(BaseEmbedding):
         changes: dict[str, Any] = {"adapter": adapter, "adapters": {}, "fingerprint": encoder.fingerprint}
         view = self.model_copy(update=changes)
         view._encoders = {"": encoder}
+        if self._student is not None and self._student.teacher != encoder.fingerprint:
+            view._student = view.query_encoder = None  # this adapter's queries are embedded in full
         return view
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
@@ -284,7 +306,7 @@ class CodeEmbedding(BaseEmbedding):
         return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dim), dtype=np.float32)
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        vector: Embedding = self._embed([query], "query")[0].tolist()
+        vector: Embedding = self.embed_queries([query])[0].tolist()
         return vector
 
     def _get_text_embedding(self, text: str) -> Embedding:

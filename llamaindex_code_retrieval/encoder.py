@@ -166,7 +166,7 @@ class Encoder(nn.Module):
         chosen_precision = resolve_precision(precision, chosen_device)
         if adapter is not None:
             adapter = locate_adapter(adapter)  # fails before the weights are read
-        body = _load_body(folder, plan.architecture)
+        body = load_body(folder, plan.architecture)
         body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
         encoder = cls(
             body,
@@ -196,16 +196,23 @@ class Encoder(nn.Module):
         _check_room(encoder.body, self._plan)
         return encoder
 
-    def with_peft(self, folder: Path, *, merge: bool = True, int8: bool = False) -> Self:
-        """Return an encoder of the same base with what PEFT saved in ``folder``, an embedding's or a reranker's.
+    def with_peft(
+        self,
+        folder: Path,
+        *,
+        merge: bool = True,
+        int8: bool = False,
+        prepare: Callable[[nn.Module], nn.Module] = lambda base: base,
+    ) -> Self:
+        """Return an encoder of the same base with what PEFT saved in ``folder``, whatever it is for.
 
         Without ``merge`` it costs no memory but its own few weights, and is slower. With ``int8`` what was merged is
-        quantized.
+        quantized. ``prepare`` changes the base first, as :meth:`with_body` says.
         """
         self.check_trained_for_this(folder)
 
         def change(body: nn.Module) -> nn.Module:
-            body = _attach(body, folder)
+            body = _attach(prepare(body), folder)
             body = _merged(body) if merge or int8 else body
             return quantized(body) if int8 else body
 
@@ -475,7 +482,12 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
     return limit, pooling, prompts
 
 
-def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
+def load_body(folder: Path, architecture: Architecture) -> nn.Module:
+    """Return the transformer that ``save_pretrained`` wrote, in fp32 on the CPU.
+
+    Raises:
+        ValueError: no safetensors there, or not this architecture's.
+    """
     if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
         raise ValueError(
             f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
@@ -606,6 +618,45 @@ def quantized(body: nn.Module) -> nn.Module:
         quantize: Any = torch.ao.quantization.quantize_dynamic
         made: nn.Module = quantize(body, {nn.Linear}, dtype=torch.qint8)
     return made
+
+
+def kept_layers(body: nn.Module, kept: Sequence[int]) -> nn.Module:
+    """Leave only these of the body's layers, counted from 0, in place; their weights are shared with who has them.
+
+    Raises:
+        ValueError: a layer that the body lacks, one named twice or out of order, or none.
+    """
+    path, layers = _layers(body)
+    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= len(layers):
+        raise ValueError(
+            f"layers must be in rising order, of 0 to {len(layers) - 1} for this model, got {', '.join(map(str, kept))}"
+        )
+    first: Any = layers[kept[0]]
+    if path.endswith(".block") and kept[0] > 0:  # T5's first layer holds the position biases of all
+        bias: Any = layers[0]
+        first.layer[0].SelfAttention.relative_attention_bias = bias.layer[0].SelfAttention.relative_attention_bias
+        first.layer[0].SelfAttention.has_relative_attention_bias = True
+    body.set_submodule(path, nn.ModuleList(layers[i] for i in kept))
+    config: Any = body.config
+    name = next(key for key in ("num_hidden_layers", "num_layers", "n_layer") if hasattr(config, key))
+    setattr(config, name, len(kept))
+    return body
+
+
+def layer_count(body: nn.Module) -> int:
+    """Return how many layers the body has."""
+    return len(_layers(body)[1])
+
+
+def _layers(body: nn.Module) -> tuple[str, nn.ModuleList]:
+    for path in ("encoder.layer", "encoder.block", "transformer.layer", "h", "layers"):
+        try:
+            found = body.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(found, nn.ModuleList):
+            return path, found
+    raise ValueError(f"where {type(body).__name__} has its layers is not known here, so none can be left out")
 
 
 def _own(module: nn.Module, names: Sequence[str]) -> None:

@@ -422,14 +422,16 @@ class CodeIndex:
         *,
         embedding: CodeEmbedding | None = None,
         vector_store: BasePydanticVectorStore | None = None,
+        query_encoder: str | Path | None = None,
         cache_folder: str | Path | None = None,
         device: str | None = None,
     ) -> CodeIndex:
-        """Read an index; without ``embedding`` the model that it was built with is loaded.
+        """Read an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
 
         Raises:
             ValueError: no index in ``folder``, one of another format, damaged or only half copied, or built by a
-                model with another fingerprint than ``embedding`` (both are named, and the command that rebuilds it).
+                model with another fingerprint than ``embedding`` (both are named, and the command that rebuilds it);
+                a query encoder that is no student of the index's model.
         """
         target = Path(folder)
         manifest = read_manifest(target)
@@ -440,7 +442,7 @@ class CodeIndex:
             raise ValueError(_other_model(target, manifest, embedding))
         while True:
             try:
-                return cls._read(target, manifest, embedding, vector_store, cache_folder, device)
+                return cls._read(target, manifest, embedding, vector_store, query_encoder, cache_folder, device)
             except (OSError, ValueError) as error:
                 newer = read_manifest(target)
                 if newer["generation"] == manifest["generation"]:
@@ -456,6 +458,7 @@ class CodeIndex:
         manifest: dict[str, Any],
         embedding: CodeEmbedding | None,
         vector_store: BasePydanticVectorStore | None,
+        query_encoder: str | Path | None,
         cache_folder: str | Path | None,
         device: str | None,
     ) -> CodeIndex:
@@ -469,7 +472,7 @@ class CodeIndex:
             saved = {
                 key: value for key, value in manifest["embedding"].items() if key not in ("fingerprint", "precision")
             }
-            embedding = CodeEmbedding(**saved, cache_folder=cache_folder, device=device)
+            embedding = CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
             if embedding.fingerprint != manifest["fingerprint"]:
                 raise ValueError(_other_model(target, manifest, embedding))
         index = cls(embedding, parser=CodeNodeParser(**manifest["parser"]), vector_store=vector_store)

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, WEIGHTS, locate_adapter
+from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.models import adapter_targets
@@ -71,14 +72,16 @@ def attach_adapter(
     config: AdapterConfig,
     *,
     total_steps: int = 0,
-    start: str | Path | None = None,
+    start: Path | None = None,
     seed: int = 0,
+    prepare: Callable[[nn.Module], nn.Module] = lambda base: base,
 ) -> Encoder:
     """Return an encoder of the same base, ready to train what ``config`` says; ``encoder`` stays as it is.
 
     Adapters share the base's frozen weights; ``full`` trains a copy of them. AdaLoRA needs ``total_steps``, over which
-    it shrinks its ranks: it keeps all for a tenth of them, prunes for a half, and trains what is left. ``start`` is an
-    adapter of the same shape whose weights to go on from.
+    it shrinks its ranks: it keeps all for a tenth of them, prunes for a half, and trains what is left. ``start`` is the
+    folder of an adapter of the same shape whose weights to go on from; ``prepare`` changes the base
+    first, as :meth:`Encoder.with_body` says.
 
     Raises:
         ValueError: targets that match no module, AdaLoRA over fewer than 10 steps, virtual tokens that do not fit the
@@ -95,19 +98,18 @@ def attach_adapter(
         if config.method == "full":
             if start is not None:
                 raise ValueError("full training starts from a base: name it as the base, not as start")
-            return encoder.with_body(_unfrozen_copy)
-        adapted = encoder.with_body(lambda body: _wrap(body, config, total_steps))
+            return encoder.with_body(lambda base: _unfrozen_copy(prepare(base)))
+        adapted = encoder.with_body(lambda base: _wrap(prepare(base), config, total_steps))
     if start is not None:
         _load_start(adapted, start, config)
     return adapted
 
 
-def _load_start(encoder: Encoder, start: str | Path, config: AdapterConfig) -> None:
+def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
     from peft import set_peft_model_state_dict
 
     if config.method == "adalora":
         raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
-    folder = locate_adapter(start)
     encoder.check_trained_for_this(folder)
     wanted = {name: p.shape for name, p in encoder.body.named_parameters() if p.requires_grad}
     weights = load_file(folder / ADAPTER_WEIGHTS)

@@ -156,3 +156,22 @@ class Batches:
             rejected = [query for query in self._rejected[self.codes[row]] if query not in asked]
             queries.extend(rng.sample(rejected, min(config.judged_negatives, len(rejected))))
         return Batch(queries, codes, target)
+
+
+class Epochs:
+    """Positions of ``n`` things in batches: each once an epoch, in an order drawn from (seed, epoch)."""
+
+    def __init__(self, n: int, size: int, seed: int) -> None:
+        self._n, self._size, self._seed = n, size, seed
+        self._epoch, self._order = -1, list[int]()
+
+    def batch(self, step: int) -> list[int]:
+        """Return the positions of a step, whichever was asked for before; a batch may reach into the next epoch."""
+        places = range(step * self._size, (step + 1) * self._size)
+        return [self._at(*divmod(place, self._n)) for place in places]
+
+    def _at(self, epoch: int, place: int) -> int:
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, list(range(self._n))
+            random.Random(f"{self._seed}-{epoch}").shuffle(self._order)
+        return self._order[place]

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
 
+from llamaindex_code_retrieval.checkpoints import locate_adapter
 from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_budget_batches
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
@@ -100,7 +101,8 @@ def train_adapter(
     batches = Batches(pairs, config, clusters)
     total = max(1, round(config.epochs * len(pairs) / config.batch_size))
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
-        model = attach_adapter(encoder, adapter, total_steps=total, start=start, seed=config.seed)
+        begun = None if start is None else locate_adapter(start)
+        model = attach_adapter(encoder, adapter, total_steps=total, start=begun, seed=config.seed)
         objective = Contrastive(model, batches, adapter, config, processes)
         loop = Loop(
             objective,

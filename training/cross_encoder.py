@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +12,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, locate_reranker
+from llamaindex_code_retrieval.cross_encoder import CrossEncoder, read_config
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_budget_batches
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
+from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.contrastive import contrastive_loss
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
@@ -71,13 +75,17 @@ def train_cross_encoder(
     retriever: CodeEmbedding,
     validate: ValidateMatches | None = None,
     clusters: Sequence[int] | None = None,
+    start: str | Path | None = None,
+    distractors: Mapping[str, str] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> TrainedReranker:
     """Train a cross-encoder on ``encoder``'s base and return the best one; ``encoder`` stays as it is.
 
-    ``retriever`` is the first stage, whose hits are the hard negatives. The rest is as in :func:`train_adapter`.
+    ``retriever`` is the first stage, whose hits are the hard negatives. ``start`` names a reranker of the variant
+    ``adapters`` to go on from, and ``distractors`` (code -> language) answer no query but may be hit. The rest is as
+    in :func:`train_adapter`.
 
     Raises:
         ValueError: fewer pairs than a batch; an adapter that is not for this variant; ``resume`` without a state, or
@@ -95,12 +103,15 @@ def train_cross_encoder(
         )
     total = max(1, round(config.epochs * len(pairs) / config.batch_size))
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
-        adapted = attach_adapter(encoder, adapter, seed=config.seed)
+        begun = None if start is None else _start(start, config)
+        adapted = attach_adapter(encoder, adapter, start=begun, seed=config.seed)
         model = CrossEncoder.on(
             adapted, head=config.head, max_tokens=config.max_tokens, variant=config.variant, seed=config.seed
         )
+        if begun is not None:
+            model.head.load_state_dict(load_file(begun / HEAD_WEIGHTS))
         loop = Loop(
-            Matching(model, pairs, config, retriever, clusters),
+            Matching(model, pairs, config, retriever, clusters, distractors),
             config,
             total=total,
             identity={
@@ -109,6 +120,8 @@ def train_cross_encoder(
                 "pairs": pairs_fingerprint(pairs),
                 "adapter": json.dumps(asdict(adapter), sort_keys=True),
                 "settings": json.dumps(config.lasting(), sort_keys=True),
+                "start": "" if begun is None else model.fingerprint,
+                "distractors": _digest(distractors or {}),
             },
             folder=None if folder is None else Path(folder),
             on_step=on_step,
@@ -130,6 +143,24 @@ def train_cross_encoder(
     )
 
 
+def _start(reranker: str | Path, config: MatchConfig) -> Path:
+    """Return the folder of a reranker that this training can go on from."""
+    folder = locate_reranker(reranker)
+    facts = read_config(folder)
+    if config.variant != "adapters" or facts["variant"] != "adapters":
+        raise ValueError(
+            f"{reranker} is of the variant {facts['variant']!r} and this training of {config.variant!r}: only an "
+            "adapter can go on from one; to go on from whole weights, name their folder as the base"
+        )
+    if facts["head"] != config.head:
+        raise ValueError(f"{reranker} has the head {facts['head']!r}, not {config.head!r}; set head to it")
+    return folder
+
+
+def _digest(distractors: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(distractors)).encode()).hexdigest()[:16] if distractors else ""
+
+
 class Matching:
     """Telling answers from what is near them, as an objective of the loop."""
 
@@ -142,6 +173,7 @@ class Matching:
         config: MatchConfig,
         retriever: CodeEmbedding,
         clusters: Sequence[int] | None = None,
+        distractors: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.pairs = list(pairs)
@@ -155,17 +187,19 @@ class Matching:
         self.rate_factors = {name: config.head_rate for name in self.parameters if name.startswith("head.")}
         self.bf16 = resolve_precision(config.precision, model.device) == "bf16"
         self.length_step = config.length_step or (16 if self.bf16 else 1)
-        self.codes = list(dict.fromkeys(pair.code for pair in pairs))
+        answering = dict.fromkeys(pair.code for pair in pairs)
+        self.codes = [*answering, *(code for code in distractors or {} if code not in answering)]
         self.row = {code: row for row, code in enumerate(self.codes)}
-        self.languages = {pair.code: pair.language for pair in pairs}
+        self.languages = {**(distractors or {}), **{pair.code: pair.language for pair in pairs}}
         cluster = {pair.code: i if clusters is None else clusters[i] for i, pair in enumerate(pairs)}
-        self.clusters = [cluster[code] for code in self.codes]
+        self.clusters = [cluster.get(code, -1 - row) for row, code in enumerate(self.codes)]
         if len(set(self.clusters)) < 2:
             raise ValueError("all codes are one and the same (or near-duplicates): there is nothing to tell apart")
         answers: dict[str, set[int]] = {}
         for pair in pairs:
             answers.setdefault(pair.query, set()).add(self.row[pair.code])
         self.answers = [frozenset(answers[pair.query]) for pair in self.pairs]
+        self.epochs = Epochs(len(pairs), config.batch_size, config.seed)
         self.mined: list[list[int]] = []  # pair -> rows of what the first stage takes for an answer
 
     def prepare(self, step: int) -> None:
@@ -184,7 +218,7 @@ class Matching:
 
     def backward(self, step: int) -> tuple[float, str]:
         """Add the gradient of the batch of this step."""
-        positions = self.batch(step)
+        positions = self.epochs.batch(step)
         candidates = self.candidates(positions, step)
         loss = self.matching(candidates)
         total = float(loss.detach())
@@ -203,22 +237,6 @@ class Matching:
     def finish(self, step: int) -> dict[str, Any]:
         """Nothing."""
         return {}
-
-    def batch(self, step: int) -> list[int]:
-        """Return the pairs of a step: each once an epoch, in an order drawn from (seed, epoch)."""
-        size, n = self.config.batch_size, len(self.pairs)
-        found: list[int] = []
-        for place in range(step * size, (step + 1) * size):
-            epoch, i = divmod(place, n)
-            found.append(self._order(epoch)[i])
-        return found
-
-    def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_epoch", None) != epoch:
-            order = list(range(len(self.pairs)))
-            random.Random(f"{self.config.seed}-{epoch}").shuffle(order)
-            self._epoch, self._shuffled = epoch, order
-        return self._shuffled
 
     def candidates(self, positions: Sequence[int], step: int) -> Candidates:
         """Return the pairs of a batch; all chance in it is drawn from (seed, step)."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from llama_index.core.schema import Document
 from numpy.typing import NDArray
 from torch import Tensor
+
+from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.sources import read_sources
 
 
 def hard_negatives(
@@ -47,6 +52,25 @@ def hard_negatives(
             nearest = nearest[np.lexsort((nearest, -row[nearest]))]
             limit = row[positives[i]] - margin
             found.append([int(j) for j in nearest if row[j] <= limit and groups[j] not in excluded][:per_query])
+    return found
+
+
+def distractors(roots: Sequence[Path]) -> dict[str, str]:
+    """Return what source trees hold between their functions, code -> language: imports, constants, heads of classes.
+
+    An index holds such nodes too, and pairs of documented functions teach nothing of them.
+
+    Raises:
+        ValueError: a root is no folder, or holds no source.
+    """
+    parser = CodeNodeParser()
+    found: dict[str, str] = {}
+    for path, text in read_sources(roots):
+        for node in parser.get_nodes_from_documents([Document(text=text, metadata={"path": path})]):
+            if node.metadata["kind"] in ("module", "class"):
+                found.setdefault(node.get_content(), node.metadata["language"])
+    if roots and not found:
+        raise ValueError(f"no source between functions in {', '.join(map(str, roots))}; name a folder with source code")
     return found
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.beir import data_folder, read_split
+from llamaindex_code_retrieval.beir import Split, data_folder, read_split
 from llamaindex_code_retrieval.sources import Skips, walk
 from llamaindex_code_retrieval.syntax import (
     LANGUAGES,
@@ -80,11 +80,16 @@ def read_pairs(path: str | Path) -> list[Pair]:
         FileNotFoundError: there is no such file.
         ValueError: an empty file, or a line that is no pair; the message names the line.
     """
-    return [_pair(row, where) for where, row in _rows(Path(path))]
+    return [_pair(row, where) for where, row in jsonl_rows(Path(path))]
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSON lines file, each with words for where it is."""
+def jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a JSON lines file, each with words for where it is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line that is no object, a damaged gzip file, or no line at all.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; name a .jsonl or .jsonl.gz file of pairs")
     empty = True
@@ -146,10 +151,20 @@ def load_pairs(source: str) -> list[Pair]:
     if source.startswith("hf:"):
         return _hub_pairs(source.removeprefix("hf:"))
     if source.endswith((".jsonl", ".jsonl.gz")):
-        pairs = [pair for where, row in _rows(Path(source)) if (pair := _any_pair(row, where)) is not None]
+        pairs = [pair for where, row in jsonl_rows(Path(source)) if (pair := _any_pair(row, where)) is not None]
         if not pairs:
             raise ValueError(f"{source} has no row with both a description and a code; name a file with some")
         return pairs
+    return _beir_pairs(named_split(source))
+
+
+def named_split(source: str) -> Split:
+    """Read a split as ``folder:split`` or ``name:split`` says; ``train`` where no split is named.
+
+    Raises:
+        FileNotFoundError: there is no such folder or split.
+        ValueError: what is there is not in BEIR's layout.
+    """
     name, colon, split = source.rpartition(":")
     if not colon or Path(source).is_dir():
         name, split = source, "train"
@@ -160,7 +175,7 @@ def load_pairs(source: str) -> list[Pair]:
             f"{name} is no folder, nor one in CODE_RETRIEVAL_DATA ({data}); name a .jsonl file, a folder "
             "with corpus.jsonl, queries.jsonl and qrels/, or hf:org/name"
         )
-    return _beir_pairs(folder, split)
+    return read_split(folder, split)
 
 
 _DESCRIPTIONS = ("query", "docstring", "func_documentation_string", "docstring_tokens", "func_documentation_tokens")
@@ -202,8 +217,7 @@ def _any_pair(row: dict[str, Any], where: str) -> Pair | None:
     )
 
 
-def _beir_pairs(folder: Path, split: str) -> list[Pair]:
-    judged = read_split(folder, split)
+def _beir_pairs(judged: Split) -> list[Pair]:
     rows = [(query, code, score) for query, scores in judged.qrels.items() for code, score in scores.items()]
     rejected_codes: dict[str, list[str]] = {}
     rejected_queries: dict[str, list[str]] = {}

@@ -11,11 +11,14 @@ from typing import Any, TypeVar
 
 from llamaindex_code_retrieval.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.models import EMBEDDED
+from llamaindex_code_retrieval.query_encoder import KINDS
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.settings import MatchConfig, TrainConfig
+from llamaindex_code_retrieval.training.settings import DistilConfig, MatchConfig, StudentConfig, TrainConfig
 
 _LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
 _RERANKER = "reranker-"
+_QUERY = "query-"
+_PARTS = ("student", "adapter", "train")
 _OWN = Path(__file__).resolve().parent / "recipes"
 
 
@@ -69,26 +72,52 @@ class RerankerRecipe:
         return _changed(self, settings)
 
 
-R = TypeVar("R", Recipe, RerankerRecipe)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryRecipe:
+    """One distillation: which teacher, what its student is, how it learns, and from which languages' pairs."""
+
+    base: str = EMBEDDED
+    teacher: str = ""
+    """The teacher's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
+    languages: tuple[str, ...] = ()
+    """Only pairs of these; none named is all."""
+    max_query_tokens: int = 64
+    """Of a query, in training and in use."""
+    held_out: float = 0.05
+    """Share of the pairs, by repository, that validates."""
+    most_queries: int = 0
+    """Queries to learn from at most, drawn by the seed; 0 is all."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=16))
+    """How the layers that a student keeps are trained."""
+    train: DistilConfig = field(default_factory=DistilConfig)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> QueryRecipe:
+        """Return a recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
+        return _changed(self, settings)
+
+
+R = TypeVar("R", Recipe, RerankerRecipe, QueryRecipe)
 
 
 def _changed(recipe: R, settings: Mapping[str, Any]) -> R:
     kinds = _kinds(recipe)
-    parts: dict[str, dict[str, Any]] = {"": {}, "adapter": {}, "train": {}}
+    parts: dict[str, dict[str, Any]] = {part: {} for part in kinds}
     for name, value in settings.items():
         part = next((part for part, kind in kinds.items() if name in _names(kind)), None)
         if part is None:
             known = ", ".join(sorted(name for kind in kinds.values() for name in _names(kind)))
             raise ValueError(f"there is no setting {name!r}; there are {known}")
         parts[part][name] = _checked(kinds[part], name, value)
-    adapter = replace(recipe.adapter, **parts["adapter"])
-    changed: Any = replace  # what train is depends on the recipe's kind
-    made: R = changed(recipe, **parts[""], adapter=adapter, train=changed(recipe.train, **parts["train"]))
+    changed: Any = replace  # which parts there are depends on the recipe's kind
+    new = {part: changed(getattr(recipe, part), **values) for part, values in parts.items() if part}
+    made: R = changed(recipe, **parts[""], **new)
     return made
 
 
-def _kinds(recipe: Recipe | RerankerRecipe) -> dict[str, type]:
-    return {"": type(recipe), "adapter": AdapterConfig, "train": type(recipe.train)}
+def _kinds(recipe: Recipe | RerankerRecipe | QueryRecipe) -> dict[str, type]:
+    """Return what has settings: the recipe itself, under no name, and its parts."""
+    return {"": type(recipe)} | {part: type(getattr(recipe, part)) for part in _PARTS if hasattr(recipe, part)}
 
 
 _RULES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -98,6 +127,7 @@ _RULES: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),
     "tuple[str, ...]": ((list, tuple), "a list"),
+    "tuple[int, ...]": ((list, tuple), "a list of whole numbers, such as [0, 5]"),
 }
 
 
@@ -111,17 +141,22 @@ def _checked(kind: type, name: str, value: Any) -> Any:
 
 
 def _names(kind: type) -> set[str]:
-    return {each.name for each in fields(kind)} - {"adapter", "train"}
+    return {each.name for each in fields(kind)} - set(_PARTS)
 
 
 def recipe_names() -> list[str]:
     """Return the names of the adapters' recipes that come with the package."""
-    return sorted(file.stem for file in _OWN.glob("*.toml") if not file.stem.startswith(_RERANKER))
+    return sorted(file.stem for file in _OWN.glob("*.toml") if not file.stem.startswith((_RERANKER, _QUERY)))
 
 
 def reranker_recipe_names() -> list[str]:
     """Return the names of the rerankers' recipes that come with the package."""
     return sorted(file.stem for file in _OWN.glob(f"{_RERANKER}*.toml"))
+
+
+def query_recipe_names() -> list[str]:
+    """Return the names of the query encoders' recipes that come with the package."""
+    return sorted(file.stem for file in _OWN.glob(f"{_QUERY}*.toml"))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -145,6 +180,16 @@ def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
     return _read(name, RerankerRecipe(), reranker_recipe_names())
 
 
+def load_query_recipe(name_or_path: str | Path) -> QueryRecipe:
+    """Read a query encoder's recipe by its kind, by the name of one that comes with the package, or from a TOML file.
+
+    Raises:
+        ValueError: as :func:`load_recipe`.
+    """
+    name = f"{_QUERY}{name_or_path}" if name_or_path in KINDS else name_or_path
+    return _read(name, QueryRecipe(), query_recipe_names())
+
+
 def _read(name_or_path: str | Path, recipe: R, own: list[str]) -> R:
     path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in own else Path(name_or_path)
     try:
@@ -156,11 +201,12 @@ def _read(name_or_path: str | Path, recipe: R, own: list[str]) -> R:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     try:
-        for part in ("adapter", "train"):
-            unknown = set(content.get(part, {})) - _names(_kinds(recipe)[part])
-            if unknown:
+        settings: dict[str, Any] = {}
+        for part, kind in _kinds(recipe).items():
+            table: dict[str, Any] = content.pop(part, {}) if part else {}
+            if unknown := set(table) - _names(kind):
                 raise ValueError(f"[{part}] has no setting {', '.join(sorted(unknown))}")
-        adapter, train = content.pop("adapter", {}), content.pop("train", {})
-        return _changed(recipe, {**content, **adapter, **train})
+            settings |= table
+        return _changed(recipe, {**content, **settings})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

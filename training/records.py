@@ -13,16 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.checkpoints import TRAIN_CONFIG
+import safetensors.numpy
+import safetensors.torch
+
+from llamaindex_code_retrieval.checkpoints import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval.models import NO_ADAPTER
+from llamaindex_code_retrieval.query_encoder import FORMAT, TOKENIZER
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
 from llamaindex_code_retrieval.training.contrastive import TrainResult
 from llamaindex_code_retrieval.training.cross_encoder import TrainedReranker
-from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.distillation import Distilled, Search, StaticStudent, Student
+from llamaindex_code_retrieval.training.loop import STATE, Finished
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
-from llamaindex_code_retrieval.training.settings import LoopConfig
+from llamaindex_code_retrieval.training.settings import LoopConfig, StudentConfig
 
 _VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
@@ -62,6 +68,47 @@ def save_reranker(result: TrainedReranker, folder: str | Path, facts: Mapping[st
     return fingerprint
 
 
+def save_query_encoder(
+    student: Student, folder: str | Path, config: StudentConfig, *, teacher: Mapping[str, str], max_tokens: int
+) -> None:
+    """Write what ``QueryEncoder.load`` reads; ``teacher`` has its name, adapter and fingerprint.
+
+    ``query_encoder.json`` comes before any weights, because a folder with them alone would be taken for something else.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made: Any = student
+    facts = {
+        "format": FORMAT,
+        "kind": config.kind,
+        "teacher": dict(teacher),
+        "layers": list(config.layers) if config.kind == "layers" else [],
+        "buckets": config.buckets if config.kind == "static" else 0,
+        "max_tokens": max_tokens,
+    }
+    write_atomically(folder / QUERY_CONFIG, json.dumps(facts, indent=1) + "\n")
+    if isinstance(made, StaticStudent):
+        write_atomically(folder / TOKENIZER, made.tokenizer_json())
+        write_atomically(folder / QUERY_WEIGHTS, safetensors.numpy.save(made.tensors()))
+        return
+    own = made.body.proj
+    if own.weight.requires_grad:  # the base has none of its own
+        tensors = {name: p.detach().cpu().contiguous() for name, p in own.named_parameters()}
+        write_atomically(folder / QUERY_WEIGHTS, safetensors.torch.save(tensors))
+    save_adapter(made, folder)
+
+
+def save_distillation(result: Distilled, folder: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write the records of a student that :func:`save_query_encoder` has saved, and remove the unfinished run's state.
+
+    ``facts`` are those of :func:`run_facts`, with ``teacher``, ``student`` and ``kept``.
+    """
+    folder = Path(folder)
+    _write_records(result.history, folder, facts)
+    write_atomically(folder / "README.md", query_card(facts))
+    (folder / STATE).unlink(missing_ok=True)
+
+
 def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, facts: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TRAIN_CONFIG, json.dumps(facts, indent=2) + "\n")
@@ -71,7 +118,8 @@ def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, facts: Ma
 
 
 def run_facts(
-    result: TrainResult | TrainedReranker,
+    result: Finished,
+    encoder: Encoder,
     *,
     pairs: Sequence[Pair],
     adapter: AdapterConfig,
@@ -79,8 +127,7 @@ def run_facts(
     sources: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Return all that a run was: base, settings, data, sizes, scores, versions; and ``more`` facts."""
-    encoder = result.encoder if isinstance(result, TrainResult) else result.cross_encoder.encoder
+    """Return all that a run on ``encoder``'s base was: settings, data, sizes, scores, versions; and ``more`` facts."""
     scores = [entry for entry in result.history if "validation" in entry]
     return {
         "base": {
@@ -146,6 +193,32 @@ def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
             right = left.twinx()
             right.plot(*zip(*scores, strict=True), color="#ee6677", marker="o", markersize=3, label="MRR")
             right.set_ylabel("validation MRR", color="#ee6677")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def search_svg(search: Search) -> bytes:
+    """Draw the students of a search: layers against MRR, a line from each to the one who taught it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    scores = {each.path: each.mrr for each in search.tried}
+    scores |= {each.teacher: search.teacher_mrr for each in search.tried if len(each.teacher) == 1}
+    with rc_context({"svg.hashsalt": "code-retrieval", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for path, mrr in scores.items():
+            if len(path) > 1:
+                axes.plot([len(path[-2]), len(path[-1])], [scores[path[:-1]], mrr], color="#4477aa", linewidth=0.8)
+            chosen = search.chosen is not None and path == search.chosen.path
+            axes.plot(len(path[-1]), mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
+            label = "-".join(str(len(layers)) for layers in path)
+            axes.annotate(label, (len(path[-1]), mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
+        axes.set_xlabel("layers (6-4-2 has 2 and was taught by the 4 that the 6 taught)")
+        axes.set_ylabel("validation MRR")
+        axes.invert_xaxis()
+        axes.grid(alpha=0.3)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
@@ -234,6 +307,45 @@ reranker = CodeReranker("path/to/this/folder", top_n=5)
 | tokens of a pair | {train["max_tokens"]} |
 | calibrated on | {facts["calibration_queries"]} held-out queries, the first {calibration["depth"]} hits of each |
 | expected calibration error | {calibration["error"]} |
+{_provenance(facts)}
+![loss and validation](curves.svg)
+
+All settings are in `train_config.json`, each step in `log.jsonl`.
+"""
+
+
+def query_card(facts: Mapping[str, Any]) -> str:
+    """Return the README of a query encoder, as :func:`model_card` does."""
+    base, teacher, student = facts["base"], facts["teacher"], facts["student"]
+    adapter = "" if teacher["adapter"] == NO_ADAPTER else f', adapter="{teacher["adapter"]}"'
+    what = ", ".join(f"{name} {value}" for name, value in student.items() if name not in ("kind", "adapter"))
+    train = facts["train"]
+    kept = facts["kept"]
+    return f"""---
+library_name: llamaindex-code-retrieval
+base_model: {base["name"]}
+pipeline_tag: feature-extraction
+tags: [code-search, code-retrieval, llama-index, distillation, {student["kind"]}]
+---
+
+# Query encoder ({student["kind"]}) for {base["name"]}, {teacher["adapter"]}
+
+Made by `code-retrieval distil` of llamaindex-code-retrieval. It embeds queries in place of its teacher, whose vectors
+of code stay.
+
+```python
+from llamaindex_code_retrieval import CodeEmbedding
+
+embedding = CodeEmbedding("{base["name"]}"{adapter}, query_encoder="path/to/this/folder")
+```
+
+| | |
+|---|---|
+| teacher | {teacher["name"]}, {teacher["adapter"]}, fingerprint `{teacher["fingerprint"]}` |
+| student | {student["kind"]}, {what} |
+| loss | {train["single"]} single, {train["dual"]} dual, {train["contrastive"]} contrastive |
+| queries | {facts["data"]["queries"]:,} |
+| share of the teacher's MRR, validation | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f} |
 {_provenance(facts)}
 ![loss and validation](curves.svg)
 

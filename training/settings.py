@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from llamaindex_code_retrieval.cross_encoder import Head, Variant
 from llamaindex_code_retrieval.encoder import Precision
+from llamaindex_code_retrieval.query_encoder import KINDS, Kind
 
 Loss = Literal["bce", "listwise", "both"]
 
@@ -126,6 +127,60 @@ class MatchConfig(LoopConfig):
             raise ValueError(f"max_tokens must be at least 16 to hold a query and some code, got {self.max_tokens}")
         if not self.hard_negatives and not self.in_batch_negatives:
             raise ValueError("hard_negatives and in_batch_negatives are both 0, so there is nothing to tell apart")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentConfig:
+    """What the student is. Fields that are not of its ``kind`` are not looked at."""
+
+    kind: Kind = "static"
+    layers: tuple[int, ...] = ()
+    """``layers``: those of the teacher's layers, from 0, that are kept."""
+    table_rank: int = 128
+    """``static``: numbers a token."""
+    buckets: int = 16384
+    """``static``: rows for pairs of neighbouring tokens, by their hash; 0 is none."""
+    hidden: int = 1024
+    """``static``: width of the layer between the sum and the vector; 0 is none, and the map a linear one."""
+    width: int = 192
+    """``transformer``: of a hidden state, a multiple of 32."""
+    depth: int = 2
+    """``transformer``: layers."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind == "layers" and not self.layers:
+            raise ValueError("a student of kind 'layers' needs layers, the teacher's that it keeps, such as [0, 5]")
+        check_over_0(self, "table_rank", "depth")
+        check_not_negative(self, "buckets", "hidden")
+        if self.width < 32 or self.width % 32:
+            raise ValueError(f"width must be a multiple of 32, got {self.width}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilConfig(LoopConfig):
+    """Settings of one query encoder's training to the vectors of its teacher."""
+
+    batch_size: int = 128
+    """Queries a step."""
+    learning_rate: float = 1e-3
+    single: float = 1.0
+    """Weight of 1 - cos(student, teacher) (SPENCER, equation 6)."""
+    dual: float = 1.0
+    """Weight of |cos(code, teacher) - cos(code, student)| (SPENCER, equation 7)."""
+    contrastive: float = 0.0
+    """Weight of InfoNCE with the code that answers, of the queries that have one: the labels, which SPENCER leaves out.
+    Alone, with the other two at 0, it is training without a teacher."""
+    temperature: float = 0.05
+    """Of InfoNCE."""
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)
+        check_over_0(self, "temperature")
+        check_not_negative(self, "single", "dual", "contrastive")
+        if not self.single + self.dual + self.contrastive:
+            raise ValueError("single, dual and contrastive are all 0, so there is nothing to learn from")
 
 
 def check_over_0(settings: object, *names: str) -> None:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(
             "\ncode-retrieval: interrupted; what is on disk is whole, and the same command goes on from there "
-            "(`train` and `train-reranker` with --resume)",
+            "(`train`, `train-reranker` and `distil` with --resume)",
             file=sys.stderr,
         )
         return 130

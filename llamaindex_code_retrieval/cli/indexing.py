@@ -15,7 +15,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from llamaindex_code_retrieval.checkpoints import shipped_adapters, shipped_rerankers
+from llamaindex_code_retrieval.checkpoints import shipped_adapters, shipped_query_encoders, shipped_rerankers
 from llamaindex_code_retrieval.cli.common import (
     DEFAULT_INDEX,
     GIT_URL,
@@ -30,6 +30,7 @@ from llamaindex_code_retrieval.cli.common import (
     say_waiting,
 )
 from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED, NO_ADAPTER
+from llamaindex_code_retrieval.query_encoder import AUTO
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -74,6 +75,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _index_option(search)
     search.add_argument("--top-n", type=int, default=10, metavar="N", help="hits to show (default: %(default)s)")
     search.add_argument("--mode", choices=("fused", "dense", "bm25"), default="fused")
+    search.add_argument(
+        "--fast-query",
+        nargs="?",
+        const=AUTO,
+        metavar="STUDENT",
+        help="embed the question by a small student of the index's model (default: ours for it)",
+    )
     search.add_argument(
         "--rerank",
         nargs="?",
@@ -207,7 +215,7 @@ def _search(options: argparse.Namespace) -> int:
         raise ValueError("the question is empty; say in words what the code should do")
     target = Path(options.index)
     read_manifest(target)
-    index = CodeIndex.load(target, device=options.device)
+    index = CodeIndex.load(target, query_encoder=options.fast_query, device=options.device)
     top_k = max(options.candidates, options.top_n) if options.rerank else options.top_n
     hits = CodeRetriever(index, top_k=top_k, mode=options.mode).retrieve(options.question)
     if options.rerank:
@@ -302,6 +310,7 @@ def _models(options: argparse.Namespace) -> int:
     default = ", ".join(f"{adapter} for {base}" for base, adapter in DEFAULT_ADAPTERS.items())
     Console().print(f"Adapters that come with the package: {', '.join(shipped_adapters())} (default: {default})")
     Console().print(f"Rerankers that come with the package: {', '.join(shipped_rerankers())}")
+    Console().print(f"Query encoders that come with the package: {', '.join(shipped_query_encoders())}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The commands mine, train, train-reranker, adapt and recipes."""
+"""The commands mine, train, train-reranker, distil, adapt and recipes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,12 @@ from llamaindex_code_retrieval.models import EMBEDDED
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.adapt import Trained
-    from llamaindex_code_retrieval.cascade import TrainedCascade
+    from llamaindex_code_retrieval.distil import DistilledQueryEncoder, SearchedQueryEncoder
     from llamaindex_code_retrieval.training.recipes import Recipe
+
+
+WIDE = 0.05
+"""Width of the interval of the share kept from which on a comparison is called too uncertain."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,6 +90,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     reranker.add_argument(
         "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that calibrate (default: hold some out)"
     )
+    reranker.add_argument("--start", metavar="RERANKER", help="go on from this one, for instance embedded-reranker")
+    reranker.add_argument(
+        "--among",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="code bases whose imports, constants and heads of classes are to be told from answers",
+    )
     reranker.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
     reranker.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
     _training(reranker)
@@ -92,6 +105,46 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
     )
     reranker.set_defaults(run=_train_reranker)
+
+    distil = commands.add_parser("distil", help="train a small query encoder whose vectors stand in for a model's")
+    distil.add_argument("--pairs", nargs="+", default=[], metavar="SOURCE", help="as for `train`")
+    distil.add_argument(
+        "--queries",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="queries without answers: .txt with one a line, JSON lines, or as --pairs",
+    )
+    distil.add_argument("--out", required=True, metavar="DIR", help="a new folder for the query encoder")
+    distil.add_argument(
+        "--kind",
+        choices=("static", "layers", "transformer"),
+        help="a table of tokens, the model with fewer layers, or a small model of its own (default: static)",
+    )
+    distil.add_argument("--layers", metavar="0,5", help="the model's layers that a student of kind layers keeps")
+    distil.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    distil.add_argument("--teacher", metavar="ADAPTER", help="of the model (default: the base's; none: the bare base)")
+    distil.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that compare (default: hold some out)"
+    )
+    distil.add_argument(
+        "--assistants",
+        action="store_true",
+        help="look for the fewest layers that are good enough, with teaching assistants on the way there",
+    )
+    distil.add_argument(
+        "--step", type=int, default=1, metavar="N", help="layers that --assistants takes away a round (%(default)s)"
+    )
+    distil.add_argument(
+        "--threshold", type=float, default=0.01, metavar="MRR", help="that --assistants may lose (%(default)s)"
+    )
+    distil.add_argument("--resume", action="store_true", help="go on with the unfinished run or search in --out")
+    distil.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(distil)
+    distil.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    distil.set_defaults(run=_distil)
 
     adapt = commands.add_parser("adapt", help="mine a code base, train an adapter on it, and index it with that")
     adapt.add_argument("sources", nargs="+", metavar="PATH")
@@ -202,19 +255,19 @@ def _train(options: argparse.Namespace) -> int:
         )
     if not is_main_process():
         return 0
-    facts = _finished(trained, options)
+    facts = _finished(trained.folder, trained.facts, options)
     _print_training(trained, facts, as_json=options.json)
     return 0
 
 
-def _finished(trained: Trained | TrainedCascade, options: argparse.Namespace) -> dict[str, Any]:
+def _finished(folder: Path, facts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Push what was trained where that is asked for, and return what there is to say of it."""
-    facts = {**trained.facts, "folder": str(trained.folder)}
+    told = {**facts, "folder": str(folder)}
     if options.push:
         from llamaindex_code_retrieval.training.records import push_run
 
-        facts["pushed"] = push_run(trained.folder, options.push)
-    return facts
+        told["pushed"] = push_run(folder, options.push)
+    return told
 
 
 def _adapt(options: argparse.Namespace) -> int:
@@ -276,13 +329,15 @@ def _train_reranker(options: argparse.Namespace) -> int:
             options.pairs,
             options.out,
             recipe.with_settings(settings),
+            start=options.start,
+            among=options.among,
             validate_on=options.validate,
             device=options.device,
             cache_folder=cache_folder(options),
             resume=options.resume,
             on_progress=progress,
         )
-    facts = _finished(trained, options)
+    facts = _finished(trained.folder, trained.facts, options)
     if options.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -303,6 +358,96 @@ def _train_reranker(options: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
+    return 0
+
+
+def _distil(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.distil import distil_from_sources, search_from_sources
+    from llamaindex_code_retrieval.training.recipes import load_query_recipe
+
+    kind = options.kind or ("layers" if options.layers or options.assistants else "static")
+    recipe = load_query_recipe(options.recipe or kind)
+    if options.kind is not None and options.kind != recipe.student.kind:
+        raise ValueError(f"the recipe {options.recipe} is for the kind {recipe.student.kind!r}; leave out --kind")
+    settings = _settings(options)
+    if options.teacher is not None:
+        settings["teacher"] = options.teacher
+    if options.layers is not None:
+        settings["layers"] = _layers(options.layers)
+    more: dict[str, Any] = {"step": options.step, "threshold": options.threshold} if options.assistants else {}
+    run: Callable[..., DistilledQueryEncoder | SearchedQueryEncoder]
+    run = search_from_sources if options.assistants else distil_from_sources
+    with progress_bars() as progress:
+        made = run(
+            options.pairs,
+            options.queries,
+            options.out,
+            recipe.with_settings(settings),
+            validate_on=options.validate,
+            device=options.device,
+            cache_folder=cache_folder(options),
+            resume=options.resume,
+            on_progress=progress,
+            **more,
+        )
+    return _print_distilled(made, options)
+
+
+def _layers(given: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in given.split(","))
+    except ValueError as error:
+        raise ValueError(f"--layers takes numbers with commas between them, such as 0,5; got {given!r}") from error
+
+
+def _print_distilled(made: DistilledQueryEncoder | SearchedQueryEncoder, options: argparse.Namespace) -> int:
+    facts: dict[str, Any] = {} if made.facts is None else _finished(made.folder, made.facts, options)
+    search = getattr(made, "search", None)
+    if search is not None:
+        tried = [{"path": each.path, "mrr": each.mrr} for each in search.tried]
+        facts["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0 if made.facts is not None else 1
+    if search is not None:
+        table = Table(title=f"Students, in {made.folder / 'students'}", title_justify="left")
+        for heading in ("layers", "kept", "taught by", "MRR"):
+            table.add_column(heading)
+        table.add_row(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")
+        for each in search.tried:
+            chain = " -> ".join(str(len(layers)) for layers in each.teacher)
+            table.add_row(str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}")
+        Console().print(table)
+    if made.facts is None:
+        print(
+            f"code-retrieval: even the largest student loses more than {options.threshold} MRR; allow more with "
+            "--threshold, take away fewer layers with --step, or train longer with --epochs",
+            file=sys.stderr,
+        )
+        return 1
+    kept, teacher = facts["kept"], facts["teacher"]
+    times = facts["milliseconds"]
+    what = ", ".join(f"{name} {value}" for name, value in facts["student"].items() if name not in ("kind", "adapter"))
+    rows = [
+        ("teacher", f"{teacher['name']}, {teacher['adapter']}, fingerprint {teacher['fingerprint']}"),
+        ("student", f"{facts['student']['kind']}, {what}"),
+        ("queries", f"{facts['data']['queries']:,}, {facts['data']['pairs']:,} pairs"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("MRR", f"{facts['validation_best']['mrr']:.4f} of the teacher's {facts['teacher_validation']['mrr']:.4f}"),
+        ("share kept", f"{kept['share']:.4f}, 95 % interval {kept['low']:.4f} to {kept['high']:.4f}"),
+        ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
+        ("fingerprint", facts["fingerprint"]),
+    ]
+    table = Table(title=f"Query encoder {made.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    if kept["high"] - kept["low"] > WIDE:
+        print(
+            f"code-retrieval: {kept['queries']} validation queries are too few to compare by: the share of the MRR "
+            f"that is kept may be anything from {kept['low']:.3f} to {kept['high']:.3f}; give more with --validate",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -361,14 +506,17 @@ def _print_training(trained: Trained, facts: dict[str, Any], *, as_json: bool) -
 
 def _recipes(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.training.recipes import (
+        load_query_recipe,
         load_recipe,
         load_reranker_recipe,
+        query_recipe_names,
         recipe_names,
         reranker_recipe_names,
     )
 
     recipes = {name: asdict(load_recipe(name)) for name in recipe_names()}
     recipes |= {name: asdict(load_reranker_recipe(name)) for name in reranker_recipe_names()}
+    recipes |= {name: asdict(load_query_recipe(name)) for name in query_recipe_names()}
     if options.json:
         print(json.dumps(recipes, indent=2))
         return 0

@@ -1,0 +1,97 @@
+"""``StaticEncoder``: a query's vector by table look-up, in a fraction of a millisecond; numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MULTIPLIERS = (1_000_003, 7_919)
+
+
+class StaticEncoder:
+    """Adds up the vectors of a query's tokens, and of its pairs of neighbouring tokens, and maps the sum to a vector.
+
+    The map is linear, plus a hidden layer over the sum's direction. A row of the table is int8 with a scale of its own,
+    so that the lengths of rows are the weights of tokens. A pair of neighbours has the row that its hash says, of
+    ``buckets`` rows behind those of the vocabulary.
+    """
+
+    def __init__(
+        self, tokenizer: Any, tensors: Mapping[str, NDArray[Any]], *, buckets: int = 0, max_tokens: int = 64
+    ) -> None:
+        """``tokenizer`` is one of the package ``tokenizers``, ``tensors`` what :func:`static_tensors` returned."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._table = tensors["table"]  # (rows, rank), int8
+        self._scales = tensors["scales"]  # (rows,)
+        self._projection, self._inner, self._bias, self._outer = (
+            tensors[name].astype(np.float32) for name in ("projection", "inner", "bias", "outer")
+        )
+        self._words = len(self._table) - buckets
+        self._buckets = buckets
+        self.max_query_tokens = max_tokens
+        self.dim: int = self._projection.shape[1]
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors of shape ``(queries, dim)``; a query without a token has the zero vector."""
+        sums = np.zeros((len(queries), self._table.shape[1]), dtype=np.float32)
+        for i, query in enumerate(queries):
+            # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
+            clean = query.encode("utf-8", "replace").decode("utf-8")
+            ids = self._tokenizer.encode(clean, add_special_tokens=False).ids[: self.max_query_tokens]
+            if ids:
+                rows = table_rows(ids, words=self._words, buckets=self._buckets)
+                sums[i] = self._scales[rows] @ self._table[rows].astype(np.float32)
+        vectors: NDArray[np.float32] = sums @ self._projection
+        if self._outer.size:
+            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+            directions = sums / np.maximum(lengths, 1e-12) * np.float32(sums.shape[1] ** 0.5)
+            vectors += lengths * (_gelu(directions @ self._inner + self._bias) @ self._outer)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+
+def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return GELU in its tanh form (Hendrycks and Gimpel 2016, section 2)."""
+    inside = np.float32((2 / np.pi) ** 0.5) * (x + np.float32(0.044715) * x * x * x)
+    activated: NDArray[np.float32] = np.float32(0.5) * x * (1 + np.tanh(inside))
+    return activated
+
+
+def static_tensors(
+    table: NDArray[np.float32],
+    projection: NDArray[np.float32],
+    inner: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    outer: NDArray[np.float32],
+) -> dict[str, NDArray[Any]]:
+    """Return what is kept of a table (rows, rank), a projection (rank, dim) and a layer (rank, hidden, dim).
+
+    Each row of the table becomes int8 and a scale, whose product is the row to half a 127th of its largest entry.
+    """
+    scales = np.abs(table).max(axis=1) / 127
+    rows = np.round(table / np.maximum(scales, 1e-30)[:, None])
+    half = {"projection": projection, "inner": inner, "bias": bias, "outer": outer}
+    return {
+        "table": rows.astype(np.int8),
+        "scales": scales.astype(np.float32),
+        **{name: tensor.astype(np.float16) for name, tensor in half.items()},
+    }
+
+
+def table_rows(ids: Sequence[int], *, words: int, buckets: int) -> list[int]:
+    """Return the rows of a query's tokens and, with ``buckets``, of their neighbouring pairs, ends included.
+
+    >>> table_rows([3, 4], words=10, buckets=0)
+    [3, 4]
+    """
+    if not buckets:
+        return list(ids)
+    first, second = _MULTIPLIERS
+    ends = (words, words)  # no token is called that
+    pairs = zip([ends[0], *ids], [*ids, ends[1]], strict=True)
+    return [*ids, *(words + (one * first + two * second) % buckets for one, two in pairs)]
