@@ -103,6 +103,8 @@ class SystemSpec(_Spec):
     adapters: dict[str, str] = {}
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     max_code_tokens: int | None = None
+    query_encoder: str | None = None
+    """A student that embeds the queries: a folder, one of ours, or ``auto``."""
     mode: Mode = "fused"
     dense_weight: float = 0.75
     bm25_weight: float = 0.25
@@ -124,6 +126,7 @@ class SystemSpec(_Spec):
             adapters=dict(self.adapters),
             precision=self.precision,
             max_code_tokens=self.max_code_tokens,
+            query_encoder=self.query_encoder,
             cache_folder=cache_folder,
             device=device,
         )
@@ -131,7 +134,8 @@ class SystemSpec(_Spec):
     @property
     def vectors(self) -> str:
         """Equal for systems whose vectors are equal."""
-        return json.dumps([self.model, self.adapter, self.adapters, self.precision, self.max_code_tokens])
+        own = (self.model, self.adapter, self.adapters, self.precision, self.max_code_tokens, self.query_encoder)
+        return json.dumps(own)
 
     def retriever(self, index: CodeIndex, *, depth: int) -> CodeRetriever:
         """Return the retriever of an index."""
@@ -396,7 +400,7 @@ class _Run:
                 index = self._indexes(embedding)
                 for system in same:
                     for reranker in self._rerankers(system) or []:
-                        facts = (reranker.fingerprint, embedding.fingerprint, benchmark.fingerprint)
+                        facts = (reranker.fingerprint, embedding.query_fingerprint, benchmark.fingerprint)
                         limits = (reranker.max_tokens, reranker.precision, depth)
                         key = _digest(["curve", system.name, task.name, *facts, *limits])
                         curve = rerank_curve(
@@ -460,7 +464,7 @@ class _Run:
         index = self._indexes(embedding)
         for system in systems:
             depth = self._depth(system)
-            key = self._key("retrieval", system, task, embedding.fingerprint, benchmark.fingerprint)
+            key = self._key("retrieval", system, task, embedding.query_fingerprint, benchmark.fingerprint)
             result = self._kept(key, retrieval_result)
             if result is None:
                 rerankers = self._rerankers(system)
@@ -476,7 +480,7 @@ class _Run:
                     seed=self.suite.seed,
                     metrics=self.suite.metrics,
                     postprocessors=rerankers,
-                    fingerprint=embedding.fingerprint,
+                    fingerprint=embedding.query_fingerprint,
                     on_progress=lambda done, total: self.on_progress("evaluate", done, total),
                 )
                 self._keep(key, asdict(result))
@@ -532,7 +536,7 @@ class _Run:
             asked.insert(0, ("gold", None))
         asked.append(("none", None))
         for condition, system in asked:
-            model = "" if system is None else self.embeddings[system.vectors].fingerprint
+            model = "" if system is None else self.embeddings[system.vectors].query_fingerprint
             key = self._key(condition, system, spec, model, task.fingerprint, writer.settings)
             result = self._kept(key, generation_result)
             if result is None:

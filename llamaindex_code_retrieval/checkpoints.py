@@ -92,7 +92,7 @@ def _from_hub(name: str) -> Path:
     repository, _, revision = name.partition("@")
     try:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES))
-        if any((folder / file).is_file() for file in (WEIGHTS, SHARDS, ADAPTER_WEIGHTS)) or revision:
+        if any((folder / file).is_file() for file in (WEIGHTS, SHARDS, ADAPTER_WEIGHTS, QUERY_WEIGHTS)) or revision:
             return folder
         # Older repositories hold a pickle only; the hub's conversion bot offers the same weights as a pull request.
         for request in HfApi().get_repo_discussions(repository, author="SFconvertbot", discussion_type="pull_request"):
@@ -186,6 +186,8 @@ def locate_adapter(adapter: str | Path) -> Path:
                 f"comes with the package: {', '.join(shipped_adapters())}"
             )
         folder = _from_hub(str(adapter))
+    if (folder / QUERY_CONFIG).is_file():
+        raise ValueError(f"{folder} embeds queries only; give it as query_encoder, or to --fast-query")
     for file in ("adapter_config.json", ADAPTER_WEIGHTS):
         if not (folder / file).is_file():
             raise ValueError(
@@ -193,8 +195,6 @@ def locate_adapter(adapter: str | Path) -> Path:
             )
     if (folder / RERANKER_CONFIG).is_file():
         raise ValueError(f"{folder} is a reranker, which embeds nothing; give it to CodeReranker, or to --rerank")
-    if (folder / QUERY_CONFIG).is_file():
-        raise ValueError(f"{folder} embeds queries only; give it as query_encoder, or to --fast-query")
     return folder
 
 

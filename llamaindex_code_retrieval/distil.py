@@ -308,9 +308,10 @@ def _distil(
     path: Sequence[Layers] = (),
 ) -> dict[str, Any]:
     """Train and save one student, or return the facts of the one that is there already."""
-    if (out / TRAIN_CONFIG).is_file() and not (out / STATE).is_file():
-        return _read_facts(out)
     teacher, asked = lessons.teacher, lessons.asked
+    what = student_facts(recipe.student, recipe.adapter)
+    if (out / TRAIN_CONFIG).is_file() and not (out / STATE).is_file():
+        return _finished(out, recipe, what, teacher.fingerprint)
     student = make_student(
         teacher.encoder, recipe.student, recipe.adapter, max_tokens=recipe.max_query_tokens, seed=recipe.train.seed
     )
@@ -325,7 +326,6 @@ def _distil(
         if on_progress is not None:
             on_progress("train", step, total)
 
-    what = student_facts(recipe.student, recipe.adapter)
     result = distil_query_encoder(
         student,
         questions,
@@ -360,6 +360,25 @@ def _distil(
         "student": _milliseconds(in_use.encode_queries, asked.queries),
     }
     save_distillation(result, out, facts)
+    return facts
+
+
+def _finished(folder: Path, recipe: QueryRecipe, student: Mapping[str, Any], teacher: str) -> dict[str, Any]:
+    """Return the facts of a finished student if it is the one that is asked for."""
+    facts = _read_facts(folder)
+    lasting = recipe.train.lasting()
+    found = {
+        **facts,
+        "teacher": facts["teacher"]["fingerprint"],
+        "train": {key: facts["train"][key] for key in lasting},
+    }
+    wanted = {"student": student, "teacher": teacher, "train": lasting, "max_query_tokens": recipe.max_query_tokens}
+    for key, value in json.loads(json.dumps(wanted)).items():
+        if found[key] != value:
+            raise ValueError(
+                f"the finished student in {folder} has another {key} than this one ({found[key]} and {value}); resume "
+                "with the same, or start anew in another folder"
+            )
     return facts
 
 

@@ -7,9 +7,9 @@ import copy
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
@@ -19,9 +19,11 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.cache import EmbeddingCache
-from llamaindex_code_retrieval.encoder import Encoder, Precision, Side
 from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
 from llamaindex_code_retrieval.query_encoder import QueryEncoder
+
+if TYPE_CHECKING:  # a query encoder that is a table answers without torch, which is slow to import
+    from llamaindex_code_retrieval.encoder import Encoder, Precision, Side
 
 
 class CodeEmbedding(BaseEmbedding):
@@ -59,8 +61,7 @@ class CodeEmbedding(BaseEmbedding):
     query_encoder: str | None = Field(default=None, exclude=True, description="A student that embeds the queries.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
 
-    # By language, "" the default. Replaced as a whole and never changed, so that reading it once is a snapshot.
-    _encoders: dict[str, Encoder] = PrivateAttr()
+    _held: _Held = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
     _swap: threading.Lock = PrivateAttr(default_factory=threading.Lock)
     _cache: EmbeddingCache | None = PrivateAttr(default=None)
@@ -89,6 +90,8 @@ class CodeEmbedding(BaseEmbedding):
 
         ``adapter=None`` takes the adapter that comes with the package for this base, if there is one, and ``"none"``
         the bare base. ``fingerprint`` may name the one expected, as a serialised embedding does; another is refused.
+        With that and a static query encoder of it the base is loaded only when something else than a query is embedded,
+        and refused only then.
         ``embed_batch_size`` texts go to the encoder at a time, which cuts them into token-budget batches itself.
 
         Raises:
@@ -108,37 +111,49 @@ class CodeEmbedding(BaseEmbedding):
             known = BASES.get(str(model_name))
             other_pooling = known is not None and pooling not in (None, known.pooling)
             adapter = NO_ADAPTER if other_pooling else DEFAULT_ADAPTERS.get(str(model_name), NO_ADAPTER)
-        encoder = Encoder.from_pretrained(
-            model_name,
-            adapter=None if adapter == NO_ADAPTER else adapter,
-            device=device,
-            precision=precision,
-            pooling=pooling,
-            max_query_tokens=max_query_tokens,
-            max_code_tokens=max_code_tokens,
-        )
-        encoders = {"": encoder}
-        loaded = {str(adapter): encoder}
-        for language, name in names.items():
-            if name not in loaded:
-                loaded[name] = _adapted(encoders, name, language)
-            encoders[language] = loaded[name]
-        student = None if query_encoder is None else QueryEncoder.load(query_encoder, teacher=encoder)
-        now = _fingerprint(encoders)
-        if fingerprint not in (None, now):
-            raise ValueError(
-                f"model {model_name!r} now has fingerprint {now}, but {fingerprint} is asked for: "
-                "its weights, adapter, tokenizer or limits have changed; leave fingerprint out to take it as it is"
+
+        def load() -> dict[str, Encoder]:
+            from llamaindex_code_retrieval.encoder import Encoder
+
+            encoder = Encoder.from_pretrained(
+                model_name,
+                adapter=None if adapter == NO_ADAPTER else adapter,
+                device=device,
+                precision=precision,
+                pooling=pooling,
+                max_query_tokens=max_query_tokens,
+                max_code_tokens=max_code_tokens,
             )
+            encoders = {"": encoder}
+            loaded = {str(adapter): encoder}
+            for language, name in names.items():
+                if name not in loaded:
+                    loaded[name] = _adapted(encoders, name, language)
+                encoders[language] = loaded[name]
+            now = _fingerprint(encoders)
+            if fingerprint not in (None, now):
+                raise ValueError(
+                    f"model {model_name!r} now has fingerprint {now}, but {fingerprint} is asked for: "
+                    "its weights, adapter, tokenizer or limits have changed; leave fingerprint out to take it as it is"
+                )
+            return encoders
+
+        held = _Held(load)
+        student = None
+        said = None not in (pooling, max_query_tokens, max_code_tokens)  # what else only the encoder knows
+        if query_encoder is not None and fingerprint is not None and said and not names:
+            student = QueryEncoder.static_of(query_encoder, teacher=fingerprint)
+        facts: dict[str, Any] = {"pooling": pooling, "precision": precision, "fingerprint": fingerprint}
+        facts |= {"max_query_tokens": max_query_tokens, "max_code_tokens": max_code_tokens}
+        if student is None:
+            encoder = held.encoders[""]
+            student = None if query_encoder is None else QueryEncoder.load(query_encoder, teacher=encoder)
+            facts = {name: getattr(encoder, name) for name in facts} | {"fingerprint": _fingerprint(held.encoders)}
         super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
             model_name=str(model_name),
             adapter=str(adapter),
             adapters=names,
-            pooling=encoder.pooling,
-            precision=encoder.precision,
-            max_query_tokens=encoder.max_query_tokens,
-            max_code_tokens=encoder.max_code_tokens,
-            fingerprint=now,
+            **facts,
             device=device,
             query_encoder=None if student is None else student.name,
             cache_folder=None if cache_folder is None else str(cache_folder),
@@ -147,7 +162,7 @@ class CodeEmbedding(BaseEmbedding):
             num_workers=num_workers,
             **base_fields,
         )
-        self._encoders = encoders
+        self._held = held
         self._student = student
         self._cache = None if cache_folder is None else EmbeddingCache(cache_folder)
 
@@ -167,18 +182,32 @@ class CodeEmbedding(BaseEmbedding):
             return self.model_copy()  # the encoders and the cache are shared: neither is changed by use
 
     @property
+    def _encoders(self) -> dict[str, Encoder]:
+        """By language, "" the default. Replaced as a whole and never changed, so that reading it once is a snapshot."""
+        return self._held.encoders
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder with the default adapter."""
         return self._encoders[""]
 
     @property
+    def query_fingerprint(self) -> str:
+        """The fingerprint, and behind it that of the query encoder where there is one: equal for equal rankings."""
+        return self.fingerprint if self._student is None else f"{self.fingerprint}+{self._student.fingerprint}"
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each language's encoder; that of ``""`` is for every language not named."""
+        if not self._held.loaded:
+            return {"": self.fingerprint}
         return {language: encoder.fingerprint for language, encoder in self._encoders.items()}
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
+        if self._student is not None:
+            return self._student.dim
         return self.encoder.dim
 
     def for_language(self, language: str) -> CodeEmbedding:
@@ -187,6 +216,8 @@ class CodeEmbedding(BaseEmbedding):
         It shares the encoder and keeps it when :meth:`use_adapter` gives this one another.
         """
         with self._swap:
+            if not self._held.loaded:  # then there is one adapter
+                return self.model_copy()
             encoder = self._encoders.get(language, self.encoder)
             return self._only(encoder, self.adapters.get(language, self.adapter))
 
@@ -233,7 +264,7 @@ class CodeEmbedding(BaseEmbedding):
                 names[language] = str(adapter)
             else:
                 names.pop(language, None)
-            self._encoders, self.adapters, self.fingerprint = encoders, names, _fingerprint(encoders)
+            self._held, self.adapters, self.fingerprint = _Held.of(encoders), names, _fingerprint(encoders)
 
     def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors, shape ``(codes, dim)``, of codes each written in its language, in the order given."""
@@ -280,7 +311,7 @@ class CodeEmbedding(BaseEmbedding):
     def _only(self, encoder: Encoder, adapter: str) -> CodeEmbedding:
         changes: dict[str, Any] = {"adapter": adapter, "adapters": {}, "fingerprint": encoder.fingerprint}
         view = self.model_copy(update=changes)
-        view._encoders = {"": encoder}
+        view._held = _Held.of({"": encoder})
         if self._student is not None and self._student.teacher != encoder.fingerprint:
             view._student = view.query_encoder = None  # this adapter's queries are embedded in full
         return view
@@ -324,6 +355,32 @@ class CodeEmbedding(BaseEmbedding):
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+class _Held:
+    """Encoders that are loaded when they are first asked for, once for all copies of an embedding."""
+
+    def __init__(self, load: Callable[[], dict[str, Encoder]]) -> None:
+        self._load = load
+        self._found: dict[str, Encoder] | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, encoders: dict[str, Encoder]) -> _Held:
+        held = cls(lambda: encoders)
+        held._found = encoders
+        return held
+
+    @property
+    def loaded(self) -> bool:
+        return self._found is not None
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        with self._lock:
+            if self._found is None:
+                self._found = self._load()
+            return self._found
 
 
 def language_of(metadata: Mapping[str, Any]) -> str:

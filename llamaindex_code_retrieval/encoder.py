@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
@@ -166,7 +167,7 @@ class Encoder(nn.Module):
         chosen_precision = resolve_precision(precision, chosen_device)
         if adapter is not None:
             adapter = locate_adapter(adapter)  # fails before the weights are read
-        body = load_body(folder, plan.architecture)
+        body = _load_body(folder, plan.architecture)
         body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
         encoder = cls(
             body,
@@ -383,7 +384,7 @@ class Encoder(nn.Module):
             pooled = (hidden * weights).sum(1) / weights.sum(1)
         projection = getattr(self.body, "proj", None)
         if projection is not None:
-            pooled = projection(pooled.to(projection.weight.dtype)).float()
+            pooled = projection(pooled.to(torch.bfloat16 if self.precision == "bf16" else torch.float32)).float()
         return F.normalize(pooled, dim=-1)
 
     def hidden_states(
@@ -482,12 +483,7 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
     return limit, pooling, prompts
 
 
-def load_body(folder: Path, architecture: Architecture) -> nn.Module:
-    """Return the transformer that ``save_pretrained`` wrote, in fp32 on the CPU.
-
-    Raises:
-        ValueError: no safetensors there, or not this architecture's.
-    """
+def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
     if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
         raise ValueError(
             f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
@@ -580,7 +576,7 @@ def _attach(body: nn.Module, folder: Path) -> nn.Module:
             _own(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
     try:
         adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}; "
             f"it was made for {config.base_model_name_or_path!r}"

@@ -438,6 +438,8 @@ class CodeIndex:
         store_name = manifest["vector_store"]
         if vector_store is None and store_name != FaissStore.class_name():
             raise ValueError(f"{target} keeps its vectors in a {store_name}; pass it as vector_store")
+        if embedding is not None and query_encoder is not None:
+            raise ValueError("give query_encoder to the embedding, or leave the embedding out")
         if embedding is not None and embedding.fingerprint != manifest["fingerprint"]:
             raise ValueError(_other_model(target, manifest, embedding))
         while True:
@@ -469,9 +471,9 @@ class CodeIndex:
         if vector_store is None:
             vector_store = FaissStore.from_persist_path(data / "vectors.faiss")
         if embedding is None:
-            saved = {
-                key: value for key, value in manifest["embedding"].items() if key not in ("fingerprint", "precision")
-            }
+            saved = {key: value for key, value in manifest["embedding"].items() if key != "precision"}
+            if query_encoder is None:  # which model it is now shall be said below
+                del saved["fingerprint"]
             embedding = CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
             if embedding.fingerprint != manifest["fingerprint"]:
                 raise ValueError(_other_model(target, manifest, embedding))

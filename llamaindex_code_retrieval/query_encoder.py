@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from llamaindex_code_retrieval.checkpoints import (
     ADAPTER_WEIGHTS,
     ARTIFACTS,
     QUERY_CONFIG,
     QUERY_WEIGHTS,
-    WEIGHTS,
     locate_query_encoder,
     sha256_of,
     shipped_query_encoders,
@@ -34,6 +35,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 FORMAT = 1
 TOKENIZER = "tokenizer.json"
+BODY_CONFIG = "config.json"
+"""Of a small transformer of its own."""
 AUTO = "auto"
 """What to name for the static query encoder that comes with the package for this teacher."""
 
@@ -58,6 +61,11 @@ class QueryEncoder:
         """Return unit vectors of shape ``(queries, dim)`` in the order given."""
         return self.encoder.encode_queries(queries)
 
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.encoder.dim
+
     @classmethod
     def load(cls, name_or_path: str | Path, *, teacher: Encoder) -> Self:
         """Load what ``distil`` wrote, for ``teacher``, whose weights it shares where it keeps them.
@@ -75,12 +83,31 @@ class QueryEncoder:
                 f"{facts['teacher']['adapter']!r}, fingerprint {facts['teacher']['fingerprint']}; the vectors here are "
                 f"of {teacher.name!r} with fingerprint {teacher.fingerprint}: take that model, or distil one from this"
             )
+        return cls._of(name_or_path, folder, facts, _load(folder, facts, teacher))
+
+    @classmethod
+    def static_of(cls, name_or_path: str | Path, *, teacher: str) -> Self | None:
+        """Load a static student of the teacher of this fingerprint, which is not loaded; ``None`` for any other."""
+        try:
+            name_or_path = _shipped_for(teacher) if str(name_or_path) == AUTO else name_or_path
+            folder = locate_query_encoder(name_or_path)
+        except ValueError:
+            return None  # and :meth:`load` will say why
+        facts = read_query_config(folder)
+        if facts["kind"] != "static" or facts["teacher"]["fingerprint"] != teacher:
+            return None
+        return cls._of(name_or_path, folder, facts, _load_static(folder, facts))
+
+    @classmethod
+    def _of(
+        cls, name_or_path: str | Path, folder: Path, facts: dict[str, Any], encoder: Encoder | StaticEncoder
+    ) -> Self:
         return cls(
             name=str(name_or_path),
             kind=facts["kind"],
-            teacher=teacher.fingerprint,
-            fingerprint=_fingerprint(folder, facts),
-            encoder=_load(folder, facts, teacher),
+            teacher=facts["teacher"]["fingerprint"],
+            fingerprint=_fingerprint(folder, facts, encoder),
+            encoder=encoder,
         )
 
 
@@ -99,7 +126,7 @@ def read_query_config(folder: Path) -> dict[str, Any]:
                 f"and {', '.join(KINDS)}: distil it again"
             )
         facts["teacher"]["fingerprint"], facts["teacher"]["name"], facts["teacher"]["adapter"]
-        facts["layers"], facts["buckets"], facts["max_tokens"]
+        facts["layers"], facts["buckets"], facts["int8"], facts["max_tokens"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no query encoder's ({error!r}); distil it again") from error
     return facts
@@ -116,10 +143,12 @@ def _shipped_for(teacher: str) -> str:
     )
 
 
-def _fingerprint(folder: Path, facts: dict[str, Any]) -> str:
-    lasting = {key: facts[key] for key in ("kind", "teacher", "layers", "buckets", "max_tokens")}
+def _fingerprint(folder: Path, facts: dict[str, Any], encoder: Encoder | StaticEncoder) -> str:
+    lasting = {key: facts[key] for key in ("kind", "layers", "buckets", "int8", "max_tokens")}
+    lasting["teacher"] = facts["teacher"]["fingerprint"]
+    lasting["adapter"] = getattr(encoder, "fingerprint", "")  # its scale is in no weight
     digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for file in (QUERY_WEIGHTS, ADAPTER_WEIGHTS, WEIGHTS, TOKENIZER):
+    for file in (QUERY_WEIGHTS, ADAPTER_WEIGHTS, BODY_CONFIG, TOKENIZER):
         if (folder / file).is_file():
             digest.update(sha256_of(folder / file).encode())
     return digest.hexdigest()[:16]
@@ -127,28 +156,73 @@ def _fingerprint(folder: Path, facts: dict[str, Any]) -> str:
 
 def _load(folder: Path, facts: dict[str, Any], teacher: Encoder) -> Encoder | StaticEncoder:
     if facts["kind"] == "static":
-        from safetensors.numpy import load_file
-        from tokenizers import Tokenizer
-
-        try:
-            tensors = load_file(folder / QUERY_WEIGHTS)
-            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-            made = StaticEncoder(tokenizer, tensors, buckets=facts["buckets"], max_tokens=facts["max_tokens"])
-        except Exception as error:  # tokenizers raises bare exceptions
-            raise ValueError(f"{folder} is damaged ({error}); distil it again") from error
-        _check_dim(folder, made.dim, teacher.dim)
+        made = _load_static(folder, facts)
+        if made.dim != teacher.dim:
+            raise ValueError(
+                f"the query encoder in {folder} makes vectors of {made.dim} numbers and its teacher of {teacher.dim}; "
+                "distil it again"
+            )
         return made
-    from llamaindex_code_retrieval.encoder import load_body
+    from llamaindex_code_retrieval.encoder import quantized
 
-    project = projected(folder, teacher.dim)
-    if (folder / WEIGHTS).is_file():
-        architecture = teacher.architecture if facts["kind"] == "layers" else "bert"
-        student = teacher.with_body(lambda base: project(load_body(folder, architecture)))
+    layers = shortened(facts["layers"]) if facts["kind"] == "layers" else lambda base: _transformer(folder)
+    int8 = facts["int8"] and teacher.device.type == "cpu"
+    if (folder / "adapter_config.json").is_file():
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise ValueError(f"{folder} holds no {ADAPTER_WEIGHTS}; distil it again")
+        project = projected(folder, teacher.dim)
+        student = teacher.with_peft(folder, int8=int8, prepare=lambda base: project(layers(base)))
     else:
-        layers = shortened(facts["layers"])
-        student = teacher.with_peft(folder, prepare=lambda base: project(layers(base)))
+        project = projected(None, teacher.dim)
+        finish = quantized if int8 else lambda body: body
+        student = teacher.with_body(lambda base: finish(_filled(project(layers(base)), folder)))
     student.max_query_tokens = facts["max_tokens"]
     return student
+
+
+def _transformer(folder: Path) -> nn.Module:
+    """Return the small body that ``config.json`` describes, its weights still to be filled in."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    try:
+        config = BertConfig.from_dict(json.loads((folder / BODY_CONFIG).read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / BODY_CONFIG} is damaged ({error}); distil it again") from error
+    with torch.random.fork_rng():
+        body: nn.Module = BertModel(config, add_pooling_layer=False)
+    return body
+
+
+def _filled(body: nn.Module, folder: Path) -> nn.Module:
+    """Return a copy of the body with the weights in ``folder``; what it shared with the teacher stays as it is."""
+    import torch
+    from safetensors.torch import load_file
+
+    own = copy.deepcopy(body)
+    parameters = dict(own.named_parameters())
+    try:
+        weights = load_file(folder / QUERY_WEIGHTS)
+        if weights.keys() != parameters.keys():
+            raise RuntimeError(f"other tensors, {', '.join(sorted(weights.keys() ^ parameters.keys())[:3])} among them")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder / QUERY_WEIGHTS} does not fit this student ({error}); distil it again") from error
+    return own
+
+
+def _load_static(folder: Path, facts: dict[str, Any]) -> StaticEncoder:
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    try:
+        tensors = load_file(folder / QUERY_WEIGHTS)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        return StaticEncoder(tokenizer, tensors, buckets=facts["buckets"], max_tokens=facts["max_tokens"])
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise ValueError(f"{folder} is damaged ({error}); distil it again") from error
 
 
 def shortened(kept: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
@@ -178,7 +252,7 @@ def projected(folder: Path | None, dim: int) -> Callable[[nn.Module], nn.Module]
         else:
             try:
                 layer.load_state_dict(load_file(folder / QUERY_WEIGHTS))
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, SafetensorError) as error:
                 raise ValueError(
                     f"{folder / QUERY_WEIGHTS} does not fit a student of width {body.config.hidden_size} and a teacher "
                     f"of width {dim} ({error}); distil it again"
@@ -187,11 +261,3 @@ def projected(folder: Path | None, dim: int) -> Callable[[nn.Module], nn.Module]
         return base
 
     return change
-
-
-def _check_dim(folder: Path, student: int, teacher: int) -> None:
-    if student != teacher:
-        raise ValueError(
-            f"the query encoder in {folder} makes vectors of {student} numbers and its teacher of {teacher}; "
-            "distil it again"
-        )

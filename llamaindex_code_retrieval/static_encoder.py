@@ -76,10 +76,10 @@ def static_tensors(
     scales = np.abs(table).max(axis=1) / 127
     rows = np.round(table / np.maximum(scales, 1e-30)[:, None])
     half = {"projection": projection, "inner": inner, "bias": bias, "outer": outer}
-    return {
-        "table": rows.astype(np.int8),
+    return {  # in C order: safetensors writes what lies in memory, whatever the strides
+        "table": rows.astype(np.int8, order="C"),
         "scales": scales.astype(np.float32),
-        **{name: tensor.astype(np.float16) for name, tensor in half.items()},
+        **{name: tensor.astype(np.float16, order="C") for name, tensor in half.items()},
     }
 
 
@@ -89,7 +89,7 @@ def table_rows(ids: Sequence[int], *, words: int, buckets: int) -> list[int]:
     >>> table_rows([3, 4], words=10, buckets=0)
     [3, 4]
     """
-    if not buckets:
+    if not buckets or not ids:
         return list(ids)
     first, second = _MULTIPLIERS
     ends = (words, words)  # no token is called that

@@ -16,7 +16,7 @@ from torch import Tensor
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter
+from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, save_adapter
 from llamaindex_code_retrieval.training.contrastive import contrastive_loss
 from llamaindex_code_retrieval.training.cross_encoder import (
     Matching,
@@ -89,7 +89,7 @@ def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
     near = {pair.query: {matching.codes[row] for row in matching.mined[i]} for i, pair in enumerate(PAIRS)}
     assert all(len(found) == 10 for found in near.values())
     for step in range(8):
-        positions = matching.batch(step)
+        positions = matching.epochs.batch(step)
         batch = matching.candidates(positions, step)
         assert batch == matching.candidates(positions, step)
         in_batch = {PAIRS[i].code for i in positions}
@@ -103,9 +103,9 @@ def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
             assert all(code in near[pair.query] | in_batch | set(pair.negatives) for code in codes[1:])
         asked = [(batch.queries[row], batch.codes[row]) for row in batch.rejected]
         assert asked == [("what is this", PAIRS[i].code) for i in positions if PAIRS[i].negative_queries]
-    seen = [i for step in range(8) for i in matching.batch(step)]
+    seen = [i for step in range(8) for i in matching.epochs.batch(step)]
     assert sorted(seen) == list(range(len(PAIRS)))  # an epoch
-    assert [i for step in range(8, 16) for i in matching.batch(step)] != seen
+    assert [i for step in range(8, 16) for i in matching.epochs.batch(step)] != seen
 
 
 def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None
 def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
     config = replace(QUICK, forward_tokens=100, loss=loss, judged_negatives=1)
     matching = _matching(bert_folder, config)
-    batch = matching.candidates(matching.batch(0), 0)
+    batch = matching.candidates(matching.epochs.batch(0), 0)
     total, _ = matching.backward(0)
     ours = {name: p.grad.clone() for name, p in matching.parameters.items() if p.grad is not None}
     plain = matching_loss(matching.model(batch.queries, batch.codes), batch.lists, batch.rejected, kind=loss)
@@ -140,7 +140,7 @@ def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
 def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
     config = replace(QUICK, variant="shared", head="mlp", loss="bce")
     matching = _matching(bert_folder, config, AdapterConfig(method="full"))
-    positions = matching.batch(0)
+    positions = matching.epochs.batch(0)
     batch = matching.candidates(positions, 0)
     total, _ = matching.backward(0)
     encoder = matching.model.encoder
@@ -197,6 +197,88 @@ def test_the_best_step_is_kept(bert_folder: Path) -> None:
     assert result.best_step == 2
     for name, p in result.cross_encoder.head.named_parameters():
         assert torch.equal(p, seen[1][name])
+
+
+def _odds(model: CrossEncoder) -> Tensor:
+    with torch.inference_mode():
+        return model([pair.query for pair in PAIRS[:8]], [pair.code for pair in PAIRS[1:9]])
+
+
+@pytest.fixture(scope="module")
+def started(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reranker to go on from."""
+    folder = tmp_path_factory.mktemp("started")
+    model = _train(bert_folder, replace(QUICK, seed=7)).cross_encoder
+    model.save(folder)
+    save_adapter(model.encoder, folder)
+    return folder
+
+
+def test_goes_on_from_another_reranker(started: Path, bert_folder: Path, tmp_path: Path) -> None:
+    def begin(**more: Any) -> Tensor:
+        seen: list[Tensor] = []
+
+        def validate(model: CrossEncoder) -> dict[str, float]:
+            seen.append(_odds(model))
+            return {"mrr": 0.0}
+
+        _train(bert_folder, replace(QUICK, epochs=0.125), validate=validate, **more)
+        return seen[0]
+
+    saved = _odds(CrossEncoder.load(started, precision="fp32"))
+    torch.testing.assert_close(begin(start=started), saved, atol=1e-5, rtol=0)
+    assert (begin() - saved).abs().max() > 0.1
+
+
+def test_a_start_is_part_of_a_run(started: Path, bert_folder: Path, tmp_path: Path) -> None:
+    def stop(step: int, total: int, facts: object) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    whole = _train(bert_folder, start=started)
+    with pytest.raises(KeyboardInterrupt):
+        _train(bert_folder, start=started, folder=tmp_path, on_step=stop)
+    with pytest.raises(ValueError, match="has another start than this one"):
+        _train(bert_folder, folder=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="has another distractors than this one"):
+        _train(bert_folder, start=started, distractors={"import os": "python"}, folder=tmp_path, resume=True)
+    resumed = _train(bert_folder, start=started, folder=tmp_path, resume=True)
+    for name, weights in _weights(whole).items():
+        assert torch.equal(_weights(resumed)[name], weights), name
+
+
+def test_a_start_of_another_kind_is_refused(
+    started: Path, bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match="has the head 'interaction', not 'mlp'; set head to it"):
+        _train(bert_folder, replace(QUICK, head="mlp"), start=started)
+    with pytest.raises(ValueError, match="of the variant 'adapters' and this training of 'separate': only an adapter"):
+        _train(bert_folder, replace(QUICK, variant="separate"), AdapterConfig(method="full"), start=started)
+    with pytest.raises(ValueError, match="has another shape than this lora"):
+        _train(bert_folder, adapter=AdapterConfig(rank=2), start=started)
+    with pytest.raises(ValueError, match="cannot find the reranker 'nowhere'"):
+        _train(bert_folder, start="nowhere")
+    with pytest.raises(ValueError, match=r"adapter_config|reranker"):
+        _train(bert_folder, start=adapter_folders["lora"])
+
+
+def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
+    others = {**{f"import {a}_{b}": "python" for a in WORDS[:4] for b in WORDS[8:12]}, PAIRS[0].code: "java"}
+    retriever = CodeEmbedding(str(bert_folder), precision="fp32")
+    model = CrossEncoder.on(attach_adapter(_encoder(bert_folder), LORA), max_tokens=48)
+    config = replace(QUICK, depth=len(PAIRS) + len(others), hard_negatives=60, in_batch_negatives=0)
+    matching = Matching(model, PAIRS, config, retriever, distractors=others)
+    matching.prepare(0)
+    assert len(matching.codes) == len(PAIRS) + len(others) - 1  # one of them is a pair's code, and stays its answer
+    assert matching.languages[PAIRS[0].code] == "python"
+    imports = set(others) - {PAIRS[0].code}
+    assert all(imports <= {matching.codes[row] for row in rows} for rows in matching.mined)
+    positions = matching.epochs.batch(0)
+    batch = matching.candidates(positions, 0)
+    for i, rows in zip(positions, batch.lists, strict=True):
+        assert batch.codes[rows[0]] == PAIRS[i].code
+        assert imports & {batch.codes[row] for row in rows[1:]}
+    assert sorted(i for step in range(8) for i in matching.epochs.batch(step)) == list(range(len(PAIRS)))
 
 
 @pytest.mark.parametrize(
@@ -285,6 +367,28 @@ def test_train_reranker_says_what_is_wrong(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
     assert "a reranker is trained by one process" in capsys.readouterr().err
+
+
+def test_train_reranker_goes_on_among_distractors(
+    command: list[str], started: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ["--start", str(started), "--among", str(repository), "--set", "rank=4", "--set", "head_rate=1.0"]
+    assert main([*command, "--variant", "adapters", *more, "--out", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["start"] == str(started)
+    assert facts["distractors"] == {"from": ["shop"], "nodes": 3}
+    assert facts == facts | json.loads((out / "train_config.json").read_text())
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["--start", "nowhere"], "cannot find the reranker 'nowhere'"),
+        (["--start", str(started), "--set", "rank=2"], "has another shape than this lora"),
+        (["--among", str(tmp_path / "empty")], "no source between functions in"),
+        (["--among", str(tmp_path / "missing")], "is not a folder (missing)"),
+    ):
+        assert main([*command, "--out", str(tmp_path / "other"), *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
 
 
 def test_plain_progress(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

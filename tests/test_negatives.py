@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
+from llamaindex_code_retrieval.training.negatives import distractors, hard_negatives, pack, unpack
 
 
 def _unit(rows: list[list[float]]) -> np.ndarray:
@@ -54,3 +56,26 @@ def test_what_is_packed_comes_back() -> None:
     cases: list[list[list[int]]] = [[], [[3, 1], [], [2]], [[], []]]
     for mined in cases:
         assert unpack(pack(mined)) == mined
+
+
+def test_distractors_lie_between_functions(repository: Path, tmp_path: Path) -> None:
+    found = distractors([repository])
+    assert sorted(found.values()) == ["java", "python", "python"]
+    assert any("import smtplib" in code for code in found)
+    heads = [code for code in found if "class " in code]
+    assert {"class Cart:" in head for head in heads} == {True, False}  # Cart and Tax
+    for code in found:  # bodies of functions are what answers
+        for body in ("self.items.append", "return sum", "server.sendmail", "1.19", "def secret"):
+            assert body not in code
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "mail.py").write_bytes((repository / "src" / "mail.py").read_bytes())
+    assert len(distractors([repository, again])) == len(found)  # the same code once
+    assert distractors([]) == {}
+
+
+def test_a_folder_without_distractors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no source between functions in .*; name a folder with source code"):
+        distractors([tmp_path])
+    with pytest.raises(ValueError, match="is not a folder"):
+        distractors([tmp_path / "missing"])

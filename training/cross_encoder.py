@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, locate_reranker
+from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, HEAD_WEIGHTS, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder, read_config
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_budget_batches
@@ -120,7 +120,7 @@ def train_cross_encoder(
                 "pairs": pairs_fingerprint(pairs),
                 "adapter": json.dumps(asdict(adapter), sort_keys=True),
                 "settings": json.dumps(config.lasting(), sort_keys=True),
-                "start": "" if begun is None else model.fingerprint,
+                "start": "" if begun is None else sha256_of(begun / ADAPTER_WEIGHTS) + sha256_of(begun / HEAD_WEIGHTS),
                 "distractors": _digest(distractors or {}),
             },
             folder=None if folder is None else Path(folder),

@@ -106,8 +106,8 @@ class StaticStudent(nn.Module):
     def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Return unit vectors, ``(texts, dim)``."""
         flat = torch.tensor([row for rows in ids for row in rows], dtype=torch.long)
-        ends = np.cumsum([0, *(len(rows) for rows in ids)][:-1])
-        sums = self.table(flat, torch.from_numpy(ends))  # (texts, rank)
+        starts = np.cumsum([0, *(len(rows) for rows in ids)])[:-1]
+        sums = self.table(flat, torch.from_numpy(starts))  # (texts, rank)
         vectors = sums @ self.projection
         if len(self.outer):
             directions = F.normalize(sums, dim=1) * sums.shape[1] ** 0.5
@@ -444,8 +444,8 @@ def student_facts(config: StudentConfig, adapter: AdapterConfig) -> dict[str, An
     """Return what a student is, as far as its kind has it."""
     own = {
         "static": ("table_rank", "buckets", "hidden"),
-        "layers": ("layers",),
-        "transformer": ("width", "depth"),
+        "layers": ("layers", "int8"),
+        "transformer": ("width", "depth", "int8"),
     }[config.kind]
     facts = asdict(config)
     made: dict[str, Any] = {"kind": config.kind, **{name: facts[name] for name in own}}

@@ -130,12 +130,16 @@ _RULES: dict[str, tuple[tuple[type, ...], str]] = {
     "tuple[int, ...]": ((list, tuple), "a list of whole numbers, such as [0, 5]"),
 }
 
+_ELEMENTS: dict[str, type] = {"tuple[str, ...]": str, "tuple[int, ...]": int}
+
 
 def _checked(kind: type, name: str, value: Any) -> Any:
     """Return a value that came from a file or a command line if it is of the setting's type."""
     annotation = next(str(each.type) for each in fields(kind) if each.name == name)
     types, rule = _RULES.get(annotation, ((str,), "text"))
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+    elements = value if isinstance(value, list | tuple) else ()
+    wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
+    if wrong or not all(isinstance(each, _ELEMENTS[annotation]) for each in elements):
         raise ValueError(f"{name} must be {rule}, got {value!r}")
     return tuple(value) if isinstance(value, list) else value
 
@@ -204,6 +208,8 @@ def _read(name_or_path: str | Path, recipe: R, own: list[str]) -> R:
         settings: dict[str, Any] = {}
         for part, kind in _kinds(recipe).items():
             table: dict[str, Any] = content.pop(part, {}) if part else {}
+            if not isinstance(table, dict):
+                raise ValueError(f"{part} must be a table, [{part}] with settings below it, got {table!r}")
             if unknown := set(table) - _names(kind):
                 raise ValueError(f"[{part}] has no setting {', '.join(sorted(unknown))}")
             settings |= table

@@ -21,7 +21,7 @@ from llamaindex_code_retrieval.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.models import NO_ADAPTER
-from llamaindex_code_retrieval.query_encoder import FORMAT, TOKENIZER
+from llamaindex_code_retrieval.query_encoder import BODY_CONFIG, FORMAT, TOKENIZER
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
 from llamaindex_code_retrieval.training.contrastive import TrainResult
 from llamaindex_code_retrieval.training.cross_encoder import TrainedReranker
@@ -84,6 +84,7 @@ def save_query_encoder(
         "teacher": dict(teacher),
         "layers": list(config.layers) if config.kind == "layers" else [],
         "buckets": config.buckets if config.kind == "static" else 0,
+        "int8": config.int8 and config.kind != "static",
         "max_tokens": max_tokens,
     }
     write_atomically(folder / QUERY_CONFIG, json.dumps(facts, indent=1) + "\n")
@@ -91,11 +92,17 @@ def save_query_encoder(
         write_atomically(folder / TOKENIZER, made.tokenizer_json())
         write_atomically(folder / QUERY_WEIGHTS, safetensors.numpy.save(made.tensors()))
         return
-    own = made.body.proj
-    if own.weight.requires_grad:  # the base has none of its own
-        tensors = {name: p.detach().cpu().contiguous() for name, p in own.named_parameters()}
+    if hasattr(made.body, "peft_config"):
+        trained = {name: p for name, p in made.body.proj.named_parameters() if p.requires_grad}  # none: the base's own
+    else:
+        trained = dict(made.body.named_parameters())
+    if trained:
+        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
         write_atomically(folder / QUERY_WEIGHTS, safetensors.torch.save(tensors))
-    save_adapter(made, folder)
+    if config.kind == "transformer":
+        write_atomically(folder / BODY_CONFIG, made.body.config.to_json_string())
+    elif hasattr(made.body, "peft_config"):
+        save_adapter(made, folder)
 
 
 def save_distillation(result: Distilled, folder: str | Path, facts: Mapping[str, Any]) -> None:

@@ -146,6 +146,8 @@ class StudentConfig:
     """``transformer``: of a hidden state, a multiple of 32."""
     depth: int = 2
     """``transformer``: layers."""
+    int8: bool = False
+    """``layers`` and ``transformer``: in use on a CPU, linear layers are quantized."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -1,0 +1,433 @@
+"""Query encoders: layers that are kept, what comes back from a folder, and use in embeddings, indexes and commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from llama_index.core.ingestion.pipeline import get_transformation_hash
+from llama_index.core.schema import TextNode
+from transformers import T5EncoderModel
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
+from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.encoder import kept_layers, layer_count
+from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
+from llamaindex_code_retrieval.training.adapters import AdapterConfig
+from llamaindex_code_retrieval.training.distillation import StaticStudent, Student, make_student
+from llamaindex_code_retrieval.training.records import save_query_encoder
+from llamaindex_code_retrieval.training.settings import StudentConfig
+
+QUERIES = ["read a file", "x", "how to sum all numbers of a list", "def add(a, b)", "stack push item " * 8]
+CODES = ["def read(path):\n    return open(path).read()", "int add(int a, int b) { return a + b; }"]
+FAMILIES = ["bert", "roberta", "t5", "codet5p", "codesage"]
+STUDENTS: dict[str, tuple[StudentConfig, AdapterConfig]] = {
+    "static": (StudentConfig(kind="static", table_rank=8, buckets=32, hidden=8), AdapterConfig()),
+    "lora": (StudentConfig(kind="layers", layers=(1,)), AdapterConfig(rank=2)),
+    "full": (StudentConfig(kind="layers", layers=(1,)), AdapterConfig(method="full")),
+    "transformer": (StudentConfig(kind="transformer", width=32, depth=1), AdapterConfig()),
+}
+
+
+@pytest.fixture(scope="session")
+def folders(
+    bert_folder: Path, roberta_folder: Path, t5_folder: Path, codet5p_folder: Path, codesage_folder: Path
+) -> dict[str, Path]:
+    found = [bert_folder, roberta_folder, t5_folder, codet5p_folder, codesage_folder]
+    return dict(zip(FAMILIES, found, strict=True))
+
+
+def _encoder(folder: Path, adapter: Path | None = None) -> Encoder:
+    return Encoder.from_pretrained(folder, adapter=adapter, precision="fp32")
+
+
+def _student(name: str, teacher: Encoder) -> Student:
+    """Make a student and move all that it trains, as a training would."""
+    config, adapter = STUDENTS[name]
+    made: Any = make_student(teacher, config, adapter, max_tokens=16)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    student: Student = made
+    return student
+
+
+def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
+    told = {"name": teacher.name, "adapter": str(teacher.adapter or "none"), "fingerprint": teacher.fingerprint}
+    save_query_encoder(student, folder, STUDENTS[name][0], teacher=told, max_tokens=16)
+    return folder
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[str, Path]) -> None:
+    teacher = _encoder(folders[family])
+    before = teacher.encode_queries(QUERIES)
+    whole = teacher.with_body(shortened([0, 1]))
+    np.testing.assert_allclose(whole.encode_queries(QUERIES), before, atol=1e-6)
+    for layer in (0, 1):
+        part = teacher.with_body(shortened([layer]))
+        assert layer_count(part.body) == 1
+        assert np.abs(part.encode_queries(QUERIES) - before).max() > 1e-3
+    assert layer_count(teacher.base) == 2
+    np.testing.assert_array_equal(teacher.encode_queries(QUERIES), before)  # the teacher is as it was
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_kept_is_shared(family: str, folders: dict[str, Path]) -> None:
+    teacher = _encoder(folders[family])
+    part: Any = teacher.with_body(shortened([1]))
+    places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
+    assert all(tensor.data_ptr() in places for tensor in part.body.parameters())
+    base: Any = teacher.base
+    assert part.body.get_input_embeddings().weight.data_ptr() == base.get_input_embeddings().weight.data_ptr()
+    assert sum(p.numel() for p in part.body.parameters()) < sum(p.numel() for p in base.parameters())
+
+
+def test_bert_without_its_first_layer_is_the_second_run_by_itself(bert_folder: Path) -> None:
+    teacher = _encoder(bert_folder)
+    ids = teacher.tokenize(QUERIES[:1], side="query")
+    base: Any = teacher.base
+    with torch.inference_mode():
+        hidden = base.encoder.layer[1](base.embeddings(torch.tensor(ids)))
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        ours, _ = teacher.with_body(shortened([1])).hidden_states(ids)
+    torch.testing.assert_close(ours, hidden, atol=1e-5, rtol=0)
+
+
+def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -> None:
+    """A T5 of one layer whose weights are the second's and whose position biases are the first's, by transformers."""
+    reference = T5EncoderModel.from_pretrained(t5_folder)
+    weights = reference.state_dict()
+    first, second = "encoder.block.0.", "encoder.block.1."
+    bias = first + "layer.0.SelfAttention.relative_attention_bias.weight"
+    own = {key: weight for key, weight in weights.items() if not key.startswith((first, second))}
+    own |= {first + key.removeprefix(second): weight for key, weight in weights.items() if key.startswith(second)}
+    config = reference.config
+    config.num_layers = 1
+    small = T5EncoderModel(config).eval()
+    small.load_state_dict({**own, bias: weights[bias]})
+    teacher = _encoder(t5_folder)
+    ids = teacher.tokenize(QUERIES[:1], side="query")
+    with torch.inference_mode():
+        expected = small(input_ids=torch.tensor(ids)).last_hidden_state
+        found, _ = teacher.with_body(shortened([1])).hidden_states(ids)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [(), (2,), (0, 2), (1, 0), (0, 0), (-1,)])
+def test_layers_that_there_are_not(layers: tuple[int, ...], t5_folder: Path) -> None:
+    with pytest.raises(ValueError, match="layers must be in rising order, of 0 to 1 for this model"):
+        _encoder(t5_folder).with_body(lambda base: kept_layers(base, layers))
+
+
+def test_a_body_of_unknown_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="where Linear has its layers is not known here"):
+        layer_count(torch.nn.Linear(2, 2))
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("family", ["bert", "bert with an adapter", "t5", "codet5p", "codesage"])
+def test_comes_back_as_it_was(
+    name: str, family: str, folders: dict[str, Path], adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    base, _, adapter = family.partition(" ")
+    teacher = _encoder(folders[base], adapter_folders["lora"] if adapter else None)
+    before = teacher.encode_queries(QUERIES)
+    student = _student(name, teacher)
+    folder = _save(name, student, teacher, tmp_path / "out")
+    loaded = QueryEncoder.load(folder, teacher=teacher)
+    expected = student.frozen() if isinstance(student, StaticStudent) else student
+    vectors = expected.encode_queries(QUERIES)
+    np.testing.assert_allclose(loaded.encode_queries(QUERIES), vectors, atol=1e-5)
+    assert vectors.shape == before.shape
+    assert np.abs(vectors - before).max() > 1e-2
+    assert (loaded.kind, loaded.teacher) == (STUDENTS[name][0].kind, teacher.fingerprint)
+    np.testing.assert_array_equal(teacher.encode_queries(QUERIES), before)
+    assert loaded.fingerprint == QueryEncoder.load(folder, teacher=teacher).fingerprint
+    assert loaded.fingerprint != teacher.fingerprint
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "transformer"])
+def test_int8_is_near_and_another_fingerprint(name: str, bert_folder: Path, tmp_path: Path) -> None:
+    teacher = _encoder(bert_folder)
+    student = _student(name, teacher)
+    told = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
+    loaded = []
+    for int8 in (False, True):
+        config = replace(STUDENTS[name][0], int8=int8)
+        save_query_encoder(student, tmp_path / str(int8), config, teacher=told, max_tokens=16)
+        loaded.append(QueryEncoder.load(tmp_path / str(int8), teacher=teacher))
+    whole, eight = (each.encode_queries(QUERIES) for each in loaded)
+    assert not np.array_equal(whole, eight)
+    assert (whole * eight).sum(axis=1).min() > 0.99
+    assert loaded[0].fingerprint != loaded[1].fingerprint
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_its_queries_end_where_it_was_told(name: str, bert_folder: Path, tmp_path: Path) -> None:
+    teacher = _encoder(bert_folder)
+    loaded = QueryEncoder.load(_save(name, _student(name, teacher), teacher, tmp_path), teacher=teacher)
+    words = ["x", "read"] * 20
+    long, cut, short = loaded.encode_queries([" ".join(words), " ".join(words[:16]), " ".join(words[:12])])
+    np.testing.assert_allclose(long, cut, atol=1e-6)
+    assert not np.allclose(long, short, atol=1e-6)
+
+
+def test_other_weights_have_another_fingerprint(bert_folder: Path, tmp_path: Path) -> None:
+    teacher = _encoder(bert_folder)
+    fingerprints = set()
+    for name in STUDENTS:
+        student: Any = _student(name, teacher)
+        fingerprints.add(QueryEncoder.load(_save(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint)
+        with torch.no_grad():
+            next(p for p in student.parameters() if p.requires_grad).mul_(2).add_(1)
+        fingerprints.add(QueryEncoder.load(_save(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint)
+    assert len(fingerprints) == 2 * len(STUDENTS)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> dict[str, Path]:
+    """A student of each kind of the tiny BERT."""
+    teacher = _encoder(bert_folder)
+    root = tmp_path_factory.mktemp("students")
+    return {name: _save(name, _student(name, teacher), teacher, root / name) for name in STUDENTS}
+
+
+def test_a_student_of_another_teacher_is_refused(
+    saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    own = _encoder(bert_folder).fingerprint
+    for other in (_encoder(roberta_folder), _encoder(bert_folder, adapter_folders["lora"])):
+        for folder in saved.values():
+            with pytest.raises(ValueError, match=f"fingerprint {own}; the vectors here are of .* {other.fingerprint}"):
+                QueryEncoder.load(folder, teacher=other)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("static", "query_encoder.json", "{", "is damaged or no query encoder's"),
+        ("static", "query_encoder.json", "[]", "is damaged or no query encoder's"),
+        ("static", "query_encoder.json", '{"format": 1, "kind": "static"}', "is damaged or no query encoder's"),
+        ("static", "query_encoder.json", None, "holds no query_encoder.json, so it is no query encoder"),
+        ("static", "query_encoder.safetensors", None, "is damaged"),
+        ("static", "query_encoder.safetensors", "cut", "is damaged"),
+        ("static", "tokenizer.json", None, "is damaged"),
+        ("static", "tokenizer.json", "{}", "is damaged"),
+        ("lora", "adapter_config.json", None, "does not fit this student"),
+        ("lora", "adapter_model.safetensors", None, "holds no adapter_model.safetensors"),
+        ("lora", "adapter_model.safetensors", "cut", "does not fit this base: .*header"),
+        ("lora", "query_encoder.safetensors", None, "does not fit a student of width 32 and a teacher of width 32"),
+        ("lora", "query_encoder.safetensors", "cut", "does not fit a student of width 32 and a teacher of width 32"),
+        ("full", "query_encoder.safetensors", None, "does not fit this student"),
+        ("full", "query_encoder.safetensors", "cut", "does not fit this student"),
+        ("transformer", "query_encoder.safetensors", "cut", "does not fit this student"),
+        ("transformer", "config.json", "{", "is damaged"),
+        ("transformer", "config.json", None, "is damaged"),
+    ],
+)
+def test_damaged_folders_are_refused(
+    name: str, file: str, content: str | None, message: str, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(saved[name], tmp_path / "out"))
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("format", 2), ("kind", "bigram")])
+def test_another_format_is_refused(
+    key: str, value: object, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(saved["static"], tmp_path / "out"))
+    facts = json.loads((folder / "query_encoder.json").read_text()) | {key: value}
+    (folder / "query_encoder.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"this version reads format 1 and static, layers, transformer: distil it"):
+        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+
+
+def test_folders_of_other_things_are_told_apart(
+    saved: dict[str, Path], bert_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    for folder in saved.values():
+        with pytest.raises(ValueError, match="embeds queries only; give it as query_encoder, or to --fast-query"):
+            _encoder(bert_folder, folder)
+    for folder in (adapter_folders["lora"], bert_folder):
+        with pytest.raises(ValueError, match=r"holds no query_encoder\.json, so it is no query encoder"):
+            QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+    for nothing in ("nowhere", Path("org/name")):
+        with pytest.raises(ValueError, match="cannot find the query encoder"):
+            QueryEncoder.load(nothing, teacher=_encoder(bert_folder))
+    with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
+        QueryEncoder.load("auto", teacher=_encoder(bert_folder))
+
+
+# --- use -------------------------------------------------------------------------------------------------------------
+
+
+def _embedding(base: Path, **options: Any) -> CodeEmbedding:
+    return CodeEmbedding(str(base), precision="fp32", **options)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_queries_are_the_students_and_all_else_the_teachers(
+    name: str, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
+    plain = _embedding(bert_folder)
+    fast = _embedding(bert_folder, query_encoder=saved[name], cache_folder=tmp_path)
+    student = QueryEncoder.load(saved[name], teacher=plain.encoder).encode_queries(QUERIES)
+    plain.embed_queries(QUERIES)  # what a cache would hold
+    np.testing.assert_allclose(fast.embed_queries(QUERIES), student, atol=1e-6)
+    np.testing.assert_allclose(fast.get_query_embedding(QUERIES[0]), student[0], atol=1e-6)
+    assert np.abs(student - plain.embed_queries(QUERIES)).max() > 1e-2
+    assert fast.get_text_embedding_batch(CODES) == plain.get_text_embedding_batch(CODES)
+    assert fast.fingerprint == plain.fingerprint
+    assert fast.model_dump() == plain.model_dump()
+    nodes = [TextNode(text="x", id_="1")]
+    assert get_transformation_hash(nodes, fast) == get_transformation_hash(nodes, plain)
+
+
+def test_async_and_copies_keep_it(saved: dict[str, Path], bert_folder: Path) -> None:
+    fast = _embedding(bert_folder, query_encoder=str(saved["static"]))
+    vector = fast.get_query_embedding("read a file")
+    assert asyncio.run(fast.aget_query_embedding("read a file")) == vector
+    rebuild, (options,) = fast.__reduce__()
+    again = rebuild(json.loads(json.dumps(options)))
+    assert again.query_encoder == str(saved["static"])
+    for other in (again, fast.uncached(), fast.for_language("python")):
+        assert other.get_query_embedding("read a file") == vector
+
+
+def test_the_default_adapter_stays(saved: dict[str, Path], bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    fast = _embedding(bert_folder, query_encoder=saved["static"])
+    before = fast.fingerprint
+    for adapter in (adapter_folders["lora"], None):
+        with pytest.raises(ValueError, match="the default adapter cannot be swapped under it"):
+            fast.use_adapter("", adapter)
+    assert (fast.fingerprint, fast.adapter) == (before, "none")
+    fast.use_adapter("java", adapter_folders["lora"])
+    assert list(fast.adapters) == ["java"]
+
+
+def test_languages_with_adapters_of_their_own_are_asked_in_full(
+    saved: dict[str, Path], bert_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    adapters = {"java": str(adapter_folders["lora"])}
+    plain = _embedding(bert_folder, adapters=adapters)
+    fast = _embedding(bert_folder, adapters=adapters, query_encoder=saved["static"])
+    student = QueryEncoder.load(saved["static"], teacher=plain.encoder).encode_queries(QUERIES)
+    for language in ("", "python"):
+        np.testing.assert_array_equal(fast.for_language(language).embed_queries(QUERIES), student)
+    java = fast.for_language("java")
+    assert java.query_encoder is None
+    np.testing.assert_array_equal(java.embed_queries(QUERIES), plain.for_language("java").embed_queries(QUERIES))
+    np.testing.assert_array_equal(fast.embed_codes(CODES, ["java", "c"]), plain.embed_codes(CODES, ["java", "c"]))
+
+
+@pytest.fixture
+def indexed(repository: Path, bert_folder: Path, tmp_path: Path) -> Path:
+    index = CodeIndex(_embedding(bert_folder))
+    index.update([repository])
+    index.save(tmp_path / "idx")
+    return tmp_path / "idx"
+
+
+def test_an_index_is_searched_with_it(
+    indexed: Path, saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, tmp_path: Path
+) -> None:
+    index = CodeIndex.load(indexed, query_encoder=saved["static"])
+    student = QueryEncoder.load(saved["static"], teacher=_encoder(bert_folder)).encode_queries(["total price"])[0]
+    hits = CodeRetriever(index, top_k=100, mode="dense").retrieve("total price")
+    codes = index.embedding.get_text_embedding_batch([hit.node.get_content(metadata_mode="embed") for hit in hits])  # type: ignore[arg-type]
+    assert len(hits) >= 5
+    np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-5)
+    teacher = _encoder(roberta_folder)
+    other = _save("static", _student("static", teacher), teacher, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"was distilled from .* take that model, or distil one from this"):
+        CodeIndex.load(indexed, query_encoder=other)
+
+
+def test_the_command(
+    indexed: Path,
+    saved: dict[str, Path],
+    adapter_folders: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    search = ["search", "total price", "--index", str(indexed), "--mode", "dense", "--json"]
+    found = {}
+    for name, more in {"plain": [], "fast": ["--fast-query", str(saved["static"])]}.items():
+        assert main([*search, *more]) == 0
+        found[name] = {(hit["file"], hit["start_line"]): hit["score"] for hit in json.loads(capsys.readouterr().out)}
+    assert found["plain"].keys() == found["fast"].keys()  # a small repository: all of it is found
+    assert found["plain"] != found["fast"]
+    for more, message in (
+        (str(adapter_folders["lora"]), "so it is no query encoder; name one that comes with the package"),
+        ("nowhere", "cannot find the query encoder 'nowhere'"),
+        ("auto", "no query encoder comes with the package for the fingerprint"),
+    ):
+        assert main([*search, "--fast-query", more]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert printed.out == ""
+
+
+def test_a_table_answers_without_the_model_until_code_is_embedded(
+    indexed: Path, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(indexed, moved)
+    manifest = json.loads((moved / "manifest.json").read_text())
+    manifest["embedding"]["model_name"] = str(tmp_path / "gone")
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    index = CodeIndex.load(moved, query_encoder=saved["static"])
+    there = CodeIndex.load(indexed, query_encoder=saved["static"])
+    assert len(CodeRetriever(index, top_k=3).retrieve("total price")) == 3
+    assert index.embedding.fingerprints == there.embedding.fingerprints == {"": _encoder(bert_folder).fingerprint}
+    assert there.embedding.dim == there.embedding.encoder.dim
+    with pytest.raises(ValueError, match="gone"):
+        index.embedding.get_text_embedding("def f(): pass")
+    with pytest.raises(ValueError, match="give query_encoder to the embedding"):
+        CodeIndex.load(indexed, embedding=there.embedding, query_encoder=saved["static"])
+
+
+def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], bert_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(bert_folder, base)
+    options = _embedding(base).model_dump(exclude={"callback_manager", "embeddings_cache", "rate_limiter"})
+    config = json.loads((base / "config.json").read_text()) | {"layer_norm_eps": 0.1}
+    (base / "config.json").write_text(json.dumps(config))
+    embedding = CodeEmbedding(**options, query_encoder=saved["static"])
+    assert len(embedding.get_query_embedding("total price")) == embedding.dim
+    with pytest.raises(ValueError, match="its weights, adapter, tokenizer or limits have changed"):
+        embedding.get_text_embedding("def f(): pass")
+
+
+def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]) -> None:
+    search = ["search", "total price", "--index", str(indexed), "--fast-query", str(saved["static"])]
+    script = (
+        f"import sys; from llamaindex_code_retrieval.cli import main; code = main({search!r}); "
+        "print({'torch', 'transformers', 'peft'} & set(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "set()"
