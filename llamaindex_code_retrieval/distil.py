@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.adapt import Progress, free_folder, of_languages
-from llamaindex_code_retrieval.checkpoints import TRAIN_CONFIG
+from llamaindex_code_retrieval.checkpoints import QUERY_CONFIG, TRAIN_CONFIG
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import layer_count
 from llamaindex_code_retrieval.eval.significance import paired_difference
@@ -179,9 +178,9 @@ def search_from_sources(
     if search.chosen is None:
         return SearchedQueryEncoder(folder=out, search=search, facts=None)
     chosen = students / _name(search.chosen.path)
-    for file in sorted(chosen.iterdir()):
+    for file in sorted(chosen.iterdir(), key=lambda file: (file.name != QUERY_CONFIG, file.name)):  # says what it is
         if file.is_file():
-            shutil.copyfile(file, out / file.name)
+            write_atomically(out / file.name, file.read_bytes())
     return SearchedQueryEncoder(folder=out, search=search, facts=_read_facts(chosen))
 
 

@@ -21,6 +21,7 @@ from transformers import T5EncoderModel
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.encoder import kept_layers, layer_count
+from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
 from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.adapters import AdapterConfig
 from llamaindex_code_retrieval.training.distillation import StaticStudent, Student, make_student
@@ -431,3 +432,20 @@ def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_a_suite_measures_it_beside_its_teacher(saved: dict[str, Path], bert_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    code = 'def {0}(x):\n    """{1} the {0}."""\n    y = {0}.{1}(x)\n    return y\n\n\n'
+    words = ("price", "total", "cart", "order", "item")
+    (tmp_path / "shop" / "all.py").write_text("".join(code.format(word, verb) for word in words for verb in ["add"]))
+    system = f'[[system]]\nname = "{{0}}"\nmodel = "{bert_folder}"\nmode = "dense"\n'
+    fast = system.format("fast") + f'query_encoder = "{saved["static"]}"\n'
+    task = 'depth = 5\n[[task]]\nname = "own"\nrepository = ["shop"]\n'
+    (tmp_path / "suite.toml").write_text(task + system.format("plain") + fast)
+    report = run_suite(
+        load_suite(tmp_path / "suite.toml"), out=tmp_path / "out", cache_folder=tmp_path / "cache"
+    ).report
+    plain, student = report.retrieval
+    assert student.fingerprint.startswith(f"{plain.fingerprint}+")
+    assert student.top != plain.top
