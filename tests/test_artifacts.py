@@ -10,15 +10,23 @@ import pytest
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
-from llamaindex_code_retrieval.checkpoints import ARTIFACTS, locate_adapter, shipped_adapters, shipped_rerankers
+from llamaindex_code_retrieval.checkpoints import (
+    ARTIFACTS,
+    locate_adapter,
+    shipped_adapters,
+    shipped_query_encoders,
+    shipped_rerankers,
+)
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
+from llamaindex_code_retrieval.query_encoder import QueryEncoder
 
 
 def test_what_is_shipped() -> None:
     assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
     assert shipped_rerankers() == [DEFAULT_RERANKER]
+    assert set(shipped_query_encoders()) >= {"embedded-general-static"}
 
 
 @pytest.mark.parametrize("name", shipped_adapters())
@@ -51,6 +59,28 @@ def test_the_shipped_reranker_fits_and_says_where_it_comes_from() -> None:
     codes = ["def read(path):\n    return open(path).read()", "def send(mail):\n    server.sendmail(mail)", "x = 1"]
     right, *wrong = reranker.score("read a file into a string", codes)
     assert right > 2 * max(wrong)
+
+
+@pytest.mark.parametrize("name", shipped_query_encoders())
+def test_shipped_query_encoders_stand_in_for_their_teachers(name: str) -> None:
+    settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
+    teacher = CodeEmbedding(adapter=settings["teacher"]["adapter"])
+    student = QueryEncoder.load(name, teacher=teacher.encoder)
+    assert student.teacher == teacher.fingerprint == settings["teacher"]["fingerprint"]
+    assert student.fingerprint == settings["fingerprint"]
+    queries = ["read a file line by line", "sort a dictionary by value", "python convert string to date"]
+    cosines = student.encode_queries(queries) @ teacher.encoder.encode_queries(queries).T
+    assert float(np.diagonal(cosines).min()) > 0.8  # of the query itself
+    assert (cosines.argmax(axis=1) == np.arange(3)).all()
+    for file in ("README.md", "log.jsonl", "curves.svg"):
+        assert (ARTIFACTS / name / file).stat().st_size > 100
+
+
+def test_auto_is_the_table_of_this_teacher() -> None:
+    embedding = CodeEmbedding(query_encoder="auto")
+    assert embedding.query_encoder == "embedded-general-static"
+    with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
+        CodeEmbedding(adapter="embedded-java", query_encoder="auto")
 
 
 def test_the_default_of_embedded_and_none() -> None:
