@@ -142,7 +142,7 @@ def train_reranker_from_pairs(
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
-        start=None if start is None else str(start),
+        start=None if start is None else _named(start, encoder),
         distractors={"from": [Path(root).resolve().name for root in among], "nodes": len(others)},
         retriever={"name": f"{retriever.model_name}, {retriever.adapter}", "fingerprint": retriever.fingerprint},
         calibration=asdict(replace(model.calibration, ceilings={})),
@@ -155,6 +155,10 @@ def train_reranker_from_pairs(
     )
     facts["fingerprint"] = save_reranker(result, out, facts)
     return TrainedCascade(folder=out, facts=facts)
+
+
+def _named(start: str | Path, encoder: Encoder) -> dict[str, str]:
+    return {"name": str(start), "fingerprint": CrossEncoder.load(start, encoder=encoder, precision="fp32").fingerprint}
 
 
 def _scores(model: CrossEncoder, asked: _HeldOut, progress: Progress | None = None) -> list[list[float]]:

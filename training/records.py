@@ -309,6 +309,7 @@ reranker = CodeReranker("path/to/this/folder", top_n=5)
 |---|---|
 | base | {base["name"]}, fingerprint `{base["fingerprint"]}` |
 | fingerprint | `{facts["fingerprint"]}` |
+| begun with | {_begun(facts)} |
 | first stage in training | {facts["retriever"]["name"]}, fingerprint `{facts["retriever"]["fingerprint"]}` |
 | head, loss | {train["head"]}, {train["loss"]} |
 | tokens of a pair | {train["max_tokens"]} |
@@ -319,6 +320,11 @@ reranker = CodeReranker("path/to/this/folder", top_n=5)
 
 All settings are in `train_config.json`, each step in `log.jsonl`.
 """
+
+
+def _begun(facts: Mapping[str, Any]) -> str:
+    start = facts.get("start")
+    return "a head that knows nothing" if start is None else f"{start['name']}, fingerprint `{start['fingerprint']}`"
 
 
 def query_card(facts: Mapping[str, Any]) -> str:
