@@ -40,7 +40,7 @@ Encode = Callable[[list[str]], Any]
 
 def measured(systems: dict[str, Encode], benchmark: Benchmark, embedding: CodeEmbedding) -> dict[str, Any]:
     """Return for each system its scores alone, fused and reranked."""
-    index = benchmark_index(embedding, benchmark)
+    index = benchmark_index(benchmark, embedding)
     dense, fused = (CodeRetriever(index, top_k=100, mode=mode) for mode in ("dense", "fused"))
     reranker = CrossEncoder.load(DEFAULT_RERANKER, encoder=embedding.encoder, precision="fp32")
     known: dict[tuple[str, str], float] = {}  # (query, code) -> log-odds, which no system changes

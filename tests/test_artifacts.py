@@ -26,7 +26,7 @@ def test_what_is_shipped() -> None:
     assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
     assert shipped_rerankers() == [DEFAULT_RERANKER]
-    assert set(shipped_query_encoders()) >= {"embedded-general-static"}
+    assert shipped_query_encoders() == ["embedded-bare-static", "embedded-general-layers", "embedded-general-static"]
 
 
 @pytest.mark.parametrize("name", shipped_adapters())
