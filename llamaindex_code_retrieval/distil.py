@@ -20,7 +20,7 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import layer_count
 from llamaindex_code_retrieval.eval.significance import paired_difference
 from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.distillation import (
     Questions,
     Search,
@@ -117,7 +117,8 @@ def distil_from_sources(
         ValueError: what is wrong with sources, recipe or teacher; no query to learn from; a folder that is in use.
     """
     out = free_folder(folder, resume=resume)
-    lessons = _lessons(pairs, queries, recipe, validate_on, device, cache_folder, on_progress)
+    kept = recipe.student.layers if recipe.student.kind == "layers" else ()
+    lessons = _lessons(pairs, queries, recipe, validate_on, device, cache_folder, on_progress, kept=kept)
     facts = _distil(lessons, lessons.questions, out, recipe, [*pairs, *queries], resume, on_progress)
     return DistilledQueryEncoder(folder=out, facts=facts)
 
@@ -206,6 +207,8 @@ def _lessons(
     device: str | None,
     cache_folder: str | Path | None,
     on_progress: Progress | None,
+    *,
+    kept: Layers = (),
 ) -> _Lessons:
     pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
@@ -226,6 +229,8 @@ def _lessons(
     teacher = CodeEmbedding(
         recipe.base, adapter=recipe.teacher or None, device=device, precision="fp32", cache_folder=cache_folder
     )
+    if kept:
+        teacher.encoder.with_body(shortened(kept))  # refuses layers that there are not, before all is embedded
     config = recipe.train
     if (config.dual or config.contrastive) and not train:
         raise ValueError(
