@@ -61,7 +61,7 @@ def test_the_readme_examples_run(
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     shutil.copytree(ARTIFACTS / "embedded-general", repository / "my-java-adapter")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.chdir(repository)
     assert main(["benchmark", ".", "--out", "my-set"]) == 0
     names: dict[str, object] = {}

@@ -376,7 +376,7 @@ def test_train_reranker_goes_on_among_distractors(
     more = ["--start", str(started), "--among", str(repository), "--set", "rank=4", "--set", "head_rate=1.0"]
     assert main([*command, "--variant", "adapters", *more, "--out", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["start"] == str(started)
+    assert facts["start"] == {"name": str(started), "fingerprint": CrossEncoder.load(started).fingerprint}
     assert facts["distractors"] == {"from": ["shop"], "nodes": 3}
     assert facts == facts | json.loads((out / "train_config.json").read_text())
     (tmp_path / "empty").mkdir()
