@@ -24,8 +24,6 @@ from llamaindex_code_retrieval.training.contrastive import contrastive_loss
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
 from llamaindex_code_retrieval.training.settings import DistilConfig, StudentConfig
 
-NO_CODE = -1
-
 
 class Student(Protocol):
     """What an encoder and a table have in common while they learn."""
