@@ -391,7 +391,7 @@ def test_files_without_queries_are_refused(name: str, content: str, message: str
 
 @pytest.mark.parametrize("name", ["none.txt", "none.jsonl", "none", "none:dev"])
 def test_files_that_there_are_not(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="; name a"):
         load_queries(str(tmp_path / name))
 
 

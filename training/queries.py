@@ -22,6 +22,8 @@ def load_queries(source: str) -> list[str]:
         ValueError: what is there is not laid out as above, or holds no query.
     """
     if source.endswith(".txt"):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"{source} is no file; name a .txt file with a query a line")
         found = Path(source).read_text(encoding="utf-8", errors="replace").splitlines()
     elif source.endswith((".jsonl", ".jsonl.gz")):
         found = [_query(row, where) for where, row in jsonl_rows(Path(source))]
