@@ -90,7 +90,7 @@ def timed(systems: dict[str, Encode], queries: list[str]) -> dict[str, dict[str,
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the table in Markdown; a share is of the first row's."""
+    """Return the table in Markdown: MRR, R@1, R@5 and the share of the first row's MRR."""
     sets = list(result["scores"])
     lines = ["| | ms p50 / p95 | 100 queries |" + "".join(f" {each}: alone | fused | reranked |" for each in sets)]
     lines.append("|---|---|---|" + "---|" * 3 * len(sets))
@@ -100,7 +100,7 @@ def table(result: dict[str, Any]) -> str:
         for each in sets:
             for what, scores in result["scores"][each][name].items():
                 share = scores["MRR"] / result["scores"][each][first][what]["MRR"]
-                cells.append(f"{scores['MRR']:.3f} ({share:.1%})")
+                cells.append(", ".join(f"{scores[metric]:.3f}" for metric in METRICS) + f" ({share:.1%})")
         head = f"| {name} | {times['p50']:.2f} / {times['p95']:.2f} | {times['all']:.0f} ms | "
         lines.append(head + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
@@ -318,6 +319,9 @@ class Checkpoint:
         half = precision != "int8" and resolve_precision(precision, place) == "bf16"
         model, self._tokenizer = _load_checkpoint(name, folder, place)
         self._positions = _positions(model, self._tokenizer)
+        if _read_by_first_token(model.config):
+            layers = model.base_model.encoder.layer
+            layers[-1] = _FirstTokenLayer(layers[-1])
         self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
         self.device: torch.device = model.device
         files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
@@ -376,6 +380,37 @@ def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it")
     return model.to(device).eval(), tokenizer
+
+
+def _read_by_first_token(config: Any) -> bool:
+    """Tell whether the layers are BERT's, with torch's attention, and the head reads the first token alone."""
+    kinds = ("bert", "camembert", "roberta", "xlm-roberta")
+    return config.model_type in kinds and config._attn_implementation == "sdpa" and not config.is_decoder
+
+
+class _FirstTokenLayer(nn.Module):
+    """BERT's last layer for the first token alone, exactly: what the others would become, nobody reads.
+
+    It attends to all tokens, so keys and values are of all; the other ten twelfths of the layer's products are saved.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, *unused: Any, **options: Any) -> Tensor:
+        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width)."""
+        own, first = self.layer.attention.self, hidden[:, :1]
+        split = (len(hidden), -1, own.num_attention_heads, own.attention_head_size)
+        query, key, value = (
+            projected.view(split).transpose(1, 2)  # (pairs, heads, tokens, width of a head)
+            for projected in (own.query(first), own.key(hidden), own.value(hidden))
+        )
+        mask = None if attention_mask is None else attention_mask[:, :, :1]
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).reshape(first.shape)
+        attended = self.layer.attention.output(seen, first)
+        made: Tensor = self.layer.feed_forward_chunk(attended)
+        return made
 
 
 def _positions(model: Any, tokenizer: Any) -> int:

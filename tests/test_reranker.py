@@ -123,7 +123,10 @@ def test_equal_codes_score_exactly_the_same(reranker: CodeReranker) -> None:
 def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) -> None:
     folder = _save(tmp_path, cls=RobertaForSequenceClassification, config=RobertaConfig)
     expected = _reference(folder, QUERY, CODES[2], max_tokens=POSITIONS - 1)  # padding index 0
-    assert CodeReranker(str(folder), device="cpu").score(QUERY, [CODES[2]]) == pytest.approx([expected], abs=1e-5)
+    reranker = CodeReranker(str(folder), device="cpu")
+    assert reranker.score(QUERY, [CODES[2]]) == pytest.approx([expected], abs=1e-5)
+    others = [_reference(folder, QUERY, code, max_tokens=POSITIONS - 1) for code in CODES]
+    assert reranker.score(QUERY, CODES) == pytest.approx(others, abs=1e-5)
 
 
 def test_a_query_that_leaves_no_room_is_cut_to_half(checkpoints: dict[int, Path]) -> None:
