@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from llamaindex_code_retrieval.bodies import quantized
 from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS, locate_reranker
-from llamaindex_code_retrieval.encoder import Encoder, quantized, resolve_device, resolve_precision
+from llamaindex_code_retrieval.encoder import Encoder, resolve_device, resolve_precision
 from llamaindex_code_retrieval.files import write_atomically
 
 Head = Literal["interaction", "mlp"]

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.adapt import Progress, free_folder, of_languages
+from llamaindex_code_retrieval.bodies import layer_count
 from llamaindex_code_retrieval.checkpoints import QUERY_CONFIG, TRAIN_CONFIG
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.encoder import layer_count
 from llamaindex_code_retrieval.eval.significance import paired_difference
 from llamaindex_code_retrieval.files import write_atomically
 from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened

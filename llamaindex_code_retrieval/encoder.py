@@ -1,4 +1,4 @@
-"""``Encoder``: texts to unit vectors. The only bi-encoder code that knows transformers and PEFT."""
+"""``Encoder``: texts to unit vectors, by a body that ``bodies.py`` loads."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import hashlib
 import json
 import logging
 import math
-import re
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,18 +17,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
-from transformers.utils import logging as transformers_logging
 
+from llamaindex_code_retrieval.bodies import (
+    attached,
+    load_body,
+    load_tokenizer,
+    merged,
+    quantized,
+    special_tokens,
+    virtual_tokens,
+)
 from llamaindex_code_retrieval.checkpoints import (
     ADAPTER_WEIGHTS,
-    SHARDS,
     TRAIN_CONFIG,
-    WEIGHTS,
     locate,
     locate_adapter,
+    read_json,
     sha256_of,
 )
 from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
@@ -59,30 +61,6 @@ class _Plan:
     positions: int | None  # None: no limit
     query_prompt: str = ""
     code_prompt: str = ""
-
-
-class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
-    """The T5 encoder stack with the projection that CodeT5+ embedding checkpoints store as ``proj``."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.proj = nn.Linear(config.d_model, config.embed_dim)
-        self.post_init()
-
-
-class _CodeSage(GPT2Model):  # type: ignore[misc]
-    """CodeSage is GPT-2's layers with every token seeing every other one."""
-
-    def forward(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
-        if attention_mask is None or attention_mask.dim() != 2:
-            raise ValueError("CodeSage needs a 2-d attention mask, (batch, tokens)")
-        weight = self.wte.weight
-        # A ready 4-d additive mask keeps transformers from putting its causal one in place.
-        hidden = torch.zeros(attention_mask.shape, dtype=weight.dtype, device=weight.device)
-        hidden = hidden.masked_fill(attention_mask == 0, torch.finfo(weight.dtype).min)
-        length = attention_mask.shape[1]
-        mask = hidden[:, None, None, :].expand(-1, 1, length, -1)
-        return super().forward(*args, attention_mask=mask, use_cache=False, **kwargs)
 
 
 class Encoder(nn.Module):
@@ -124,9 +102,9 @@ class Encoder(nn.Module):
         self.max_code_tokens = plan.max_code_tokens
         self._plan = plan
         self._tokenizer = tokenizer
-        self._prefix, self._suffix = _special_tokens(tokenizer, plan.architecture)
+        self._prefix, self._suffix = special_tokens(tokenizer, plan.architecture)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self._virtual_tokens = _virtual_tokens(body)
+        self._virtual_tokens = virtual_tokens(body)
         self._lock = threading.Lock()
         self._warned = False
         projection = getattr(body, "proj", None)
@@ -167,11 +145,11 @@ class Encoder(nn.Module):
         chosen_precision = resolve_precision(precision, chosen_device)
         if adapter is not None:
             adapter = locate_adapter(adapter)  # fails before the weights are read
-        body = _load_body(folder, plan.architecture)
+        body = load_body(folder, plan.architecture)
         body = body.to(device=chosen_device, dtype=torch.bfloat16 if chosen_precision == "bf16" else torch.float32)
         encoder = cls(
             body,
-            _load_tokenizer(folder, plan.architecture),
+            load_tokenizer(folder, plan.architecture),
             plan,
             facts=_facts(folder, plan),
             precision=chosen_precision,
@@ -213,8 +191,8 @@ class Encoder(nn.Module):
         self.check_trained_for_this(folder)
 
         def change(body: nn.Module) -> nn.Module:
-            body = _attach(prepare(body), folder)
-            body = _merged(body) if merge or int8 else body
+            body = attached(prepare(body), folder)
+            body = merged(body) if merge or int8 else body
             return quantized(body) if int8 else body
 
         return self.with_body(change, adapter=folder)
@@ -251,7 +229,7 @@ class Encoder(nn.Module):
         """Raise a ValueError if ``train_config.json`` of an adapter says that it was trained on something else."""
         if not (folder / TRAIN_CONFIG).is_file():
             return  # made elsewhere: its shapes have to fit, more is not known
-        base = _read_json(folder / TRAIN_CONFIG).get("base", {})
+        base = read_json(folder / TRAIN_CONFIG).get("base", {})
         if base.get("pooling", self.pooling) != self.pooling:
             raise ValueError(
                 f"the adapter in {folder} was trained for pooling {base['pooling']!r}, this base pools by "
@@ -420,13 +398,13 @@ def _plan(
     max_query_tokens: int | None,
     max_code_tokens: int | None,
 ) -> _Plan:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     known = BASES.get(name.partition("@")[0])
     architecture: Architecture
     if known is not None:
         architecture = known.architecture
     elif (folder / TRAIN_CONFIG).is_file():  # a base that we trained
-        architecture = _read_json(folder / TRAIN_CONFIG)["base"]["architecture"]
+        architecture = read_json(folder / TRAIN_CONFIG)["base"]["architecture"]
     else:
         architecture = architecture_of(config.get("model_type", ""), folder_name=Path(name).name)
     positions: int | None = None  # T5's are relative, so it knows no limit
@@ -458,7 +436,7 @@ def _plan(
 
 def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling | None, dict[str, str]]:
     """Return token limit, pooling and prompts that a sentence-transformers folder sets; ``None`` where it is silent."""
-    modules = _read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
     for module in modules:
         if module["type"].rsplit(".", 1)[-1] not in ("Transformer", "Pooling", "Normalize"):
             raise ValueError(
@@ -469,9 +447,9 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
     pooling: Pooling | None = None
     prompts: dict[str, str] = {}
     if (folder / "sentence_bert_config.json").is_file():
-        limit = _read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        limit = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
     if (folder / "1_Pooling" / "config.json").is_file():
-        modes = _read_json(folder / "1_Pooling" / "config.json")
+        modes = read_json(folder / "1_Pooling" / "config.json")
         if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
             pooling = "cls"
         elif modes.get("pooling_mode_mean_tokens") or modes.get("pooling_mode") == "mean":
@@ -479,192 +457,13 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
         else:
             raise ValueError(f"{folder}/1_Pooling/config.json asks for a pooling other than cls or mean: {modes}")
     if (folder / "config_sentence_transformers.json").is_file():
-        prompts = _read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
     return limit, pooling, prompts
-
-
-def _load_body(folder: Path, architecture: Architecture) -> nn.Module:
-    if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
-        raise ValueError(
-            f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
-            "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
-        )
-    settings = _read_json(folder / "config.json")
-    options: dict[str, Any] = {
-        "dtype": torch.float32,
-        "local_files_only": True,
-        "output_loading_info": True,
-        "use_safetensors": True,
-    }
-    with quiet_transformers():
-        if architecture in ("t5", "codet5p-embedding"):
-            settings["model_type"] = "t5"
-            cls = _CodeT5pEmbedding if architecture == "codet5p-embedding" else T5EncoderModel
-            body, info = cls.from_pretrained(folder, config=T5Config.from_dict(settings), **options)
-        elif architecture == "codesage":
-            body, info = _CodeSage.from_pretrained(folder, config=_codesage_config(settings), **options)
-        else:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            config.is_decoder = False  # UniXcoder is saved as a decoder; here each token sees all
-            body, info = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, **options)
-    missing = [key for key in info["missing_keys"] if not re.search(r"(^|\.)pooler\.|position_ids$", key)]
-    if missing or info.get("mismatched_keys"):
-        keys = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:5])
-        raise ValueError(
-            f"{folder} lacks weights of a {architecture} encoder: {keys}; it is another kind of checkpoint"
-        )
-    module: nn.Module = body
-    return module
-
-
-def _codesage_config(settings: dict[str, Any]) -> Any:
-    return GPT2Config(
-        vocab_size=settings["vocab_size"],
-        n_positions=settings["max_position_embeddings"],
-        n_embd=settings["hidden_size"],
-        n_layer=settings["num_hidden_layers"],
-        n_head=settings["num_attention_heads"],
-        n_inner=settings.get("intermediate_size"),
-        activation_function=settings.get("activation_function", "gelu_new"),
-        layer_norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
-        resid_pdrop=settings.get("residual_dropout_prob", 0.1),
-        embd_pdrop=settings.get("embedding_dropout_prob", 0.1),
-        attn_pdrop=settings.get("attention_dropout_prob", 0.1),
-        bos_token_id=settings.get("bos_token_id", 0),
-        eos_token_id=settings.get("eos_token_id", 0),
-    )
-
-
-def _load_tokenizer(folder: Path, architecture: Architecture) -> Any:
-    from transformers import GPT2TokenizerFast, RobertaTokenizerFast
-
-    with quiet_transformers():
-        # Their configs name classes that only remote code defines, so AutoTokenizer cannot read these two.
-        if architecture == "codesage":
-            return GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
-        if architecture == "codet5p-embedding":
-            return RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-
-
-def _special_tokens(tokenizer: Any, architecture: Architecture) -> tuple[list[int], list[int]]:
-    """Return the ids that stand before and after a text."""
-    if architecture == "codesage":
-        return [], [tokenizer.eos_token_id]
-    body = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(body)] == body)
-    prefix, suffix = whole[:start], whole[start + len(body) :]
-    if architecture == "unixcoder":
-        mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
-        if mode is None or mode == tokenizer.unk_token_id:
-            raise ValueError("UniXcoder's tokenizer has no <encoder-only> token; use the tokenizer of its checkpoint")
-        prefix = [tokenizer.cls_token_id, mode, tokenizer.sep_token_id]
-    return list(prefix), list(suffix)
-
-
-def _attach(body: nn.Module, folder: Path) -> nn.Module:
-    from peft import PeftConfig, PeftModel, TaskType
-
-    config = PeftConfig.from_pretrained(str(folder))
-    if config.is_prompt_learning and config.task_type != TaskType.FEATURE_EXTRACTION:
-        raise ValueError(
-            f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs FEATURE_EXTRACTION"
-        )
-    if getattr(config, "bias", "none") != "none":  # PEFT would load these biases into those that the encoders share
-        for module in body.modules():
-            _own(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
-    try:
-        adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
-    except (RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}; "
-            f"it was made for {config.base_model_name_or_path!r}"
-        ) from error
-    return adapted
-
-
-def _merged(body: Any) -> nn.Module:
-    """Return the body with its adapter inside the weights where PEFT can do that, computed in fp32."""
-    from peft import PeftType
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if body.active_peft_config.peft_type not in (PeftType.LORA, PeftType.ADALORA, PeftType.IA3):
-        return body  # type: ignore[no-any-return]
-    for module in body.modules():
-        if isinstance(module, BaseTunerLayer):
-            layer = module.get_base_layer()
-            _own(layer, [name for name, _ in layer.named_parameters(recurse=False)])
-    merged: nn.Module = body.merge_and_unload()
-    return merged
-
-
-def quantized(body: nn.Module) -> nn.Module:
-    """Return the body with its linear layers in int8, their inputs quantized as they come (dynamic quantization).
-
-    Raises:
-        ValueError: the body is not on a CPU, or has no linear layer.
-    """
-    if next(body.parameters()).device.type != "cpu":
-        raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
-    if not any(isinstance(module, nn.Linear) for module in body.modules()):
-        raise ValueError(f"{type(body).__name__} has no linear layer that int8 could quantize; use 'fp32'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated in torch for a package of its own
-        quantize: Any = torch.ao.quantization.quantize_dynamic
-        made: nn.Module = quantize(body, {nn.Linear}, dtype=torch.qint8)
-    return made
-
-
-def kept_layers(body: nn.Module, kept: Sequence[int]) -> nn.Module:
-    """Leave only these of the body's layers, counted from 0, in place; their weights are shared with who has them.
-
-    Raises:
-        ValueError: a layer that the body lacks, one named twice or out of order, or none.
-    """
-    path, layers = _layers(body)
-    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= len(layers):
-        raise ValueError(
-            f"layers must be in rising order, of 0 to {len(layers) - 1} for this model, got {', '.join(map(str, kept))}"
-        )
-    first: Any = layers[kept[0]]
-    if path.endswith(".block") and kept[0] > 0:  # T5's first layer holds the position biases of all
-        bias: Any = layers[0]
-        first.layer[0].SelfAttention.relative_attention_bias = bias.layer[0].SelfAttention.relative_attention_bias
-        first.layer[0].SelfAttention.has_relative_attention_bias = True
-    body.set_submodule(path, nn.ModuleList(layers[i] for i in kept))
-    config: Any = body.config
-    name = next(key for key in ("num_hidden_layers", "num_layers", "n_layer") if hasattr(config, key))
-    setattr(config, name, len(kept))
-    return body
-
-
-def layer_count(body: nn.Module) -> int:
-    """Return how many layers the body has."""
-    return len(_layers(body)[1])
-
-
-def _layers(body: nn.Module) -> tuple[str, nn.ModuleList]:
-    for path in ("encoder.layer", "encoder.block", "transformer.layer", "h", "layers"):
-        try:
-            found = body.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(found, nn.ModuleList):
-            return path, found
-    raise ValueError(f"where {type(body).__name__} has its layers is not known here, so none can be left out")
-
-
-def _own(module: nn.Module, names: Sequence[str]) -> None:
-    """Give the module fp32 copies of these weights, which it shares with the base until then."""
-    for name in names:
-        copied = getattr(module, name).detach().to(torch.float32, copy=True)
-        setattr(module, name, nn.Parameter(copied, requires_grad=False))
 
 
 def _check_room(body: Any, plan: _Plan) -> None:
     """Refuse virtual tokens that would push a full-length text beyond the last position."""
-    limit, virtual = max(plan.max_query_tokens, plan.max_code_tokens), _virtual_tokens(body)
+    limit, virtual = max(plan.max_query_tokens, plan.max_code_tokens), virtual_tokens(body)
     positions = plan.positions
     if positions is not None and limit + virtual > positions:
         raise ValueError(
@@ -687,11 +486,6 @@ def resolve_device(device: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         raise ValueError(f"this machine has no device {device!r}; use 'cpu', or leave device out") from error
     return resolved
-
-
-def _virtual_tokens(body: nn.Module) -> int:
-    config = getattr(body, "active_peft_config", None)
-    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
@@ -778,26 +572,4 @@ def _hash(facts: dict[str, Any]) -> str:
 
 
 def _stable_json(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in _read_json(path).items() if key not in _VOLATILE_CONFIG_KEYS}
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch it again") from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep weight-loading bars and reports off the user's terminal, without changing the process for good."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    return {key: value for key, value in read_json(path).items() if key not in _VOLATILE_CONFIG_KEYS}

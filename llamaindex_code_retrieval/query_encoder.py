@@ -163,7 +163,7 @@ def _load(folder: Path, facts: dict[str, Any], teacher: Encoder) -> Encoder | St
                 "distil it again"
             )
         return made
-    from llamaindex_code_retrieval.encoder import quantized
+    from llamaindex_code_retrieval.bodies import quantized
 
     layers = shortened(facts["layers"]) if facts["kind"] == "layers" else lambda base: _transformer(folder)
     int8 = facts["int8"] and teacher.device.type == "cpu"
@@ -227,7 +227,7 @@ def _load_static(folder: Path, facts: dict[str, Any]) -> StaticEncoder:
 
 def shortened(kept: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
     """Return a change of a body that leaves only the layers ``kept``."""
-    from llamaindex_code_retrieval.encoder import kept_layers
+    from llamaindex_code_retrieval.bodies import kept_layers
 
     return lambda base: kept_layers(base, kept)
 

@@ -21,6 +21,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from llamaindex_code_retrieval.bodies import quantized, quiet_transformers
 from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import (
     EXIT_CHUNK,
@@ -32,13 +33,7 @@ from llamaindex_code_retrieval.cross_encoder import (
     settled,
 )
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.encoder import (
-    quantized,
-    quiet_transformers,
-    resolve_device,
-    resolve_precision,
-    tight_batches,
-)
+from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision, tight_batches
 from llamaindex_code_retrieval.models import DEFAULT_RERANKER
 
 dispatcher = get_dispatcher(__name__)

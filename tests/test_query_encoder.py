@@ -19,8 +19,8 @@ from llama_index.core.schema import TextNode
 from transformers import T5EncoderModel
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
+from llamaindex_code_retrieval.bodies import kept_layers, layer_count
 from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.encoder import kept_layers, layer_count
 from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
 from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.adapters import AdapterConfig
