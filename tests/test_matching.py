@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
@@ -245,6 +246,23 @@ def test_a_start_is_part_of_a_run(started: Path, bert_folder: Path, tmp_path: Pa
     resumed = _train(bert_folder, start=started, folder=tmp_path, resume=True)
     for name, weights in _weights(whole).items():
         assert torch.equal(_weights(resumed)[name], weights), name
+
+
+def test_a_blend_lies_between_start_and_what_was_learned(started: Path, bert_folder: Path) -> None:
+    def blended(share: float) -> dict[str, Tensor]:
+        return _weights(_train(bert_folder, replace(QUICK, epochs=0.25, blend=share), start=started))
+
+    learned, half, quarter = blended(1.0), blended(0.5), blended(0.25)
+    for name, weights in learned.items():
+        begun = 2 * half[name] - weights
+        torch.testing.assert_close(quarter[name], 0.75 * begun + 0.25 * weights)
+        assert not torch.equal(begun, weights), name
+    for name, weights in load_file(started / "head.safetensors").items():
+        torch.testing.assert_close(2 * half[name] - learned[name], weights, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"blend 0.5 mixes with a reranker to go on from; name it with start"):
+        _train(bert_folder, replace(QUICK, blend=0.5))
+    with pytest.raises(ValueError, match="blend must be over 0, got 0"):
+        replace(QUICK, blend=0)
 
 
 def test_a_start_of_another_kind_is_refused(

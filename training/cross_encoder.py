@@ -88,8 +88,8 @@ def train_cross_encoder(
     in :func:`train_adapter`.
 
     Raises:
-        ValueError: fewer pairs than a batch; an adapter that is not for this variant; ``resume`` without a state, or
-            with one of other settings or pairs.
+        ValueError: fewer pairs than a batch; an adapter that is not for this variant; a blend with nothing to go on
+            from; ``resume`` without a state, or with one of other settings or pairs.
         FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
     """
     if len(pairs) < config.batch_size:
@@ -101,6 +101,10 @@ def train_cross_encoder(
             f"the variant {config.variant!r} cannot be trained by {adapter.method!r}: 'adapters' takes lora or ia3, "
             "'separate' and 'shared' take full"
         )
+    if config.blend < 1 and start is None:
+        raise ValueError(
+            f"blend {config.blend} mixes with a reranker to go on from; name it with start, or leave blend 1"
+        )
     total = max(1, round(config.epochs * len(pairs) / config.batch_size))
     with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
         begun = None if start is None else _start(start, config)
@@ -110,8 +114,10 @@ def train_cross_encoder(
         )
         if begun is not None:
             model.head.load_state_dict(load_file(begun / HEAD_WEIGHTS))
+        objective = Matching(model, pairs, config, retriever, clusters, distractors)
+        before = {name: p.detach().clone() for name, p in objective.parameters.items()}
         loop = Loop(
-            Matching(model, pairs, config, retriever, clusters, distractors),
+            objective,
             config,
             total=total,
             identity={
@@ -131,6 +137,9 @@ def train_cross_encoder(
         loop.go(None if validate is None else lambda: validate(model))
     trained, base = trained_share(adapted)
     loop.restore_best()
+    with torch.no_grad():
+        for name, parameter in objective.parameters.items():
+            parameter.copy_(torch.lerp(before[name], parameter, config.blend))
     return TrainedReranker(
         cross_encoder=model,
         steps=loop.at.step,

@@ -115,13 +115,17 @@ class MatchConfig(LoopConfig):
     """Queries a code and codes a query, of those that were judged not to match."""
     temperature: float = 0.05
     """Of InfoNCE, where the variant is ``shared``."""
+    blend: float = 1.0
+    """Share of what was learned in the weights that come out; the rest is the reranker that the run went on from, so
+    that new pairs add to what the old ones taught (WiSE-FT: Wortsman et al. 2022, equation 1)."""
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)
         for name, known in (("variant", Variant), ("head", Head), ("loss", Loss)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
-        check_over_0(self, "head_rate", "temperature", "depth")
+        check_over_0(self, "head_rate", "temperature", "depth", "blend")
+        check_shares(self, "blend")
         check_not_negative(self, "hard_negatives", "in_batch_negatives", "judged_negatives")
         if self.max_tokens < 16:
             raise ValueError(f"max_tokens must be at least 16 to hold a query and some code, got {self.max_tokens}")
