@@ -14,7 +14,15 @@ from llamaindex_code_retrieval.adapt import Progress, free_folder, of_languages
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.lexical import LexicalIndex
 from llamaindex_code_retrieval.reranker import score_pairs
+from llamaindex_code_retrieval.retriever import (
+    BM25_WEIGHT,
+    CANDIDATES,
+    DENSE_WEIGHT,
+    RANK_CONSTANT,
+    reciprocal_rank_fusion,
+)
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
 from llamaindex_code_retrieval.training.negatives import distractors
@@ -38,15 +46,16 @@ class TrainedCascade:
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldOut:
+class Asked:
     """Queries with what the first stage finds for each, best first, and which of it is right."""
 
     queries: list[str]
     codes: list[list[str]]
     relevant: list[list[bool]]
 
-    def first(self, queries: int, depth: int) -> _HeldOut:
-        return _HeldOut(
+    def first(self, queries: int, depth: int) -> Asked:
+        """Return the first ``depth`` hits of the first ``queries``."""
+        return Asked(
             self.queries[:queries],
             [row[:depth] for row in self.codes[:queries]],
             [row[:depth] for row in self.relevant[:queries]],
@@ -80,7 +89,8 @@ def train_reranker_from_pairs(
 ) -> TrainedCascade:
     """Read pairs, hold some out (or take those of ``validate_on``), train, calibrate and save a reranker.
 
-    Held-out queries are asked against the held-out codes and those that were trained on. While training, the answer's
+    Held-out queries are asked against the held-out codes and those that were trained on, by vectors and words fused as
+    ``CodeRetriever`` fuses them. While training, the answer's
     place among the first ten hits decides which step is best; in the end more hits of more queries calibrate.
     ``start`` is a reranker to go on from. What the folders ``among`` hold between their functions is asked along.
 
@@ -105,7 +115,7 @@ def train_reranker_from_pairs(
     clusters = near_duplicate_clusters([pair.code for pair in train])
     progress("compare", len(train), len(train))
     others = distractors([Path(root) for root in among])
-    asked = _held_out(held_out, train, others, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
+    asked = first_stage_hits(held_out, train, others, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
     quick = asked.first(VALIDATION_QUERIES, VALIDATION_DEPTH)
 
     def validate(model: CrossEncoder) -> dict[str, float]:
@@ -132,7 +142,7 @@ def train_reranker_from_pairs(
     model.eval()
     if model.variant == "shared":  # its own vectors are the first stage in use
         own = model.encoder
-        asked = _held_out(held_out, train, others, own, depth=recipe.calibration_depth, seed=recipe.train.seed)
+        asked = first_stage_hits(held_out, train, others, own, depth=recipe.calibration_depth, seed=recipe.train.seed)
     scores = _scores(model, asked, progress)
     model.calibration = calibrate(scores, asked.relevant)
     facts = run_facts(
@@ -161,7 +171,7 @@ def _named(start: str | Path, encoder: Encoder) -> dict[str, str]:
     return {"name": str(start), "fingerprint": CrossEncoder.load(start, encoder=encoder, precision="fp32").fingerprint}
 
 
-def _scores(model: CrossEncoder, asked: _HeldOut, progress: Progress | None = None) -> list[list[float]]:
+def _scores(model: CrossEncoder, asked: Asked, progress: Progress | None = None) -> list[list[float]]:
     found = []
     for i, (query, codes) in enumerate(zip(asked.queries, asked.codes, strict=True), start=1):
         found.append(score_pairs(model, query, codes, max_tokens=model.max_tokens))
@@ -174,7 +184,7 @@ def _fused(model: CrossEncoder, scores: Sequence[Sequence[float]]) -> list[list[
     return [[model.calibration.fused(value, rank) for rank, value in enumerate(row, start=1)] for row in scores]
 
 
-def _held_out(
+def first_stage_hits(
     held_out: Sequence[Pair],
     train: Sequence[Pair],
     distractors: Mapping[str, str],
@@ -182,7 +192,14 @@ def _held_out(
     *,
     depth: int,
     seed: int,
-) -> _HeldOut:
+) -> Asked:
+    """Return what the first stage finds for held-out queries among held-out, trained and distracting codes.
+
+    It fuses vectors and words as ``CodeRetriever`` does by default: what a reranker then reads in use.
+
+    Raises:
+        ValueError: too few queries or codes to say anything.
+    """
     rng = np.random.default_rng(seed)
     answers: dict[str, set[str]] = {}
     for pair in held_out:
@@ -192,7 +209,7 @@ def _held_out(
     right = {code for query in queries for code in answers[query]}
     others = sorted(languages.keys() - right)
     drawn = rng.permutation(len(others))[: max(0, POOL - len(right))]
-    pool = sorted(right) + [others[i] for i in sorted(drawn)]
+    pool = sorted([*right, *(others[i] for i in drawn)])
     if len(pool) < 2 or len(queries) < 10:
         raise ValueError(
             f"{len(queries)} held-out queries and {len(pool)} codes are too few to choose and calibrate a reranker by; "
@@ -203,8 +220,13 @@ def _held_out(
     else:
         asked = first_stage.embed_queries(queries)
         codes = first_stage.embed_codes(pool, [languages[code] for code in pool])
-    order = np.argsort(-(asked @ codes.T), axis=1, kind="stable")[:, :depth]
-    hits = [[pool[j] for j in row] for row in order]
-    return _HeldOut(
+    nearest = np.argsort(-(asked @ codes.T), axis=1, kind="stable")[:, : max(depth, CANDIDATES)]
+    words = LexicalIndex.build(pool)
+    hits = []
+    for query, row in zip(queries, nearest, strict=True):  # as CodeRetriever does it
+        rankings = [[pool[j] for j in row], [pool[j] for j, _ in words.search(query, top_k=len(row))]]
+        both = reciprocal_rank_fusion(rankings, weights=(DENSE_WEIGHT, BM25_WEIGHT), rank_constant=RANK_CONSTANT)
+        hits.append([code for code, _ in both[:depth]])
+    return Asked(
         queries, hits, [[code in answers[query] for code in row] for query, row in zip(queries, hits, strict=True)]
     )

@@ -15,6 +15,9 @@ from llamaindex_code_retrieval.index import CodeIndex
 
 Mode = Literal["dense", "bm25", "fused"]
 
+DENSE_WEIGHT, BM25_WEIGHT, CANDIDATES, RANK_CONSTANT = 0.75, 0.25, 100, 5
+"""How ``CodeRetriever`` fuses by default."""
+
 
 class CodeRetriever(BaseRetriever):
     """Retrieves the ``top_k`` nodes of an index for a question.
@@ -43,10 +46,10 @@ class CodeRetriever(BaseRetriever):
         *,
         top_k: int = 10,
         mode: Mode = "fused",
-        dense_weight: float = 0.75,
-        bm25_weight: float = 0.25,
-        candidates: int = 100,
-        rank_constant: int = 5,
+        dense_weight: float = DENSE_WEIGHT,
+        bm25_weight: float = BM25_WEIGHT,
+        candidates: int = CANDIDATES,
+        rank_constant: int = RANK_CONSTANT,
         languages: Collection[str] | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:

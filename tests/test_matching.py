@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, CodeRetriever, Encoder
+from llamaindex_code_retrieval.cascade import first_stage_hits
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.eval import Benchmark
+from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, save_adapter
 from llamaindex_code_retrieval.training.contrastive import contrastive_loss
 from llamaindex_code_retrieval.training.cross_encoder import (
@@ -278,6 +281,26 @@ def test_a_start_of_another_kind_is_refused(
         _train(bert_folder, start="nowhere")
     with pytest.raises(ValueError, match=r"adapter_config|reranker"):
         _train(bert_folder, start=adapter_folders["lora"])
+
+
+def test_held_out_queries_are_asked_as_the_retriever_asks(bert_folder: Path) -> None:
+    others = {f"import {a}_{b}": "python" for a in WORDS[:4] for b in WORDS[8:12]}
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
+    asked = first_stage_hits(PAIRS[::4], PAIRS, others, embedding, depth=20, seed=0)
+    assert sorted(asked.queries) == sorted(pair.query for pair in PAIRS[::4])
+    answers = {pair.query: pair.code for pair in PAIRS[::4]}
+    corpus = sorted({pair.code for pair in PAIRS} | others.keys())
+    benchmark = Benchmark(
+        name="held out",
+        corpus={code: code for code in corpus},
+        queries={query: query for query in answers},
+        qrels={query: {code: 1} for query, code in answers.items()},
+    )
+    retriever = CodeRetriever(benchmark_index(benchmark, embedding), top_k=20)
+    for query, codes, relevant in zip(asked.queries, asked.codes, asked.relevant, strict=True):
+        expected = retriever.rank(query, retriever.embed_query(query))
+        assert codes == [code for code, _ in expected]
+        assert relevant == [code == answers[query] for code in codes]
 
 
 def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
