@@ -46,16 +46,16 @@ class TrainedCascade:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class HeldOut:
     """Queries with what the first stage finds for each, best first, and which of it is right."""
 
     queries: list[str]
     codes: list[list[str]]
     relevant: list[list[bool]]
 
-    def first(self, queries: int, depth: int) -> Asked:
+    def first(self, queries: int, depth: int) -> HeldOut:
         """Return the first ``depth`` hits of the first ``queries``."""
-        return Asked(
+        return HeldOut(
             self.queries[:queries],
             [row[:depth] for row in self.codes[:queries]],
             [row[:depth] for row in self.relevant[:queries]],
@@ -171,7 +171,7 @@ def _named(start: str | Path, encoder: Encoder) -> dict[str, str]:
     return {"name": str(start), "fingerprint": CrossEncoder.load(start, encoder=encoder, precision="fp32").fingerprint}
 
 
-def _scores(model: CrossEncoder, asked: Asked, progress: Progress | None = None) -> list[list[float]]:
+def _scores(model: CrossEncoder, asked: HeldOut, progress: Progress | None = None) -> list[list[float]]:
     found = []
     for i, (query, codes) in enumerate(zip(asked.queries, asked.codes, strict=True), start=1):
         found.append(score_pairs(model, query, codes, max_tokens=model.max_tokens))
@@ -192,7 +192,7 @@ def first_stage_hits(
     *,
     depth: int,
     seed: int,
-) -> Asked:
+) -> HeldOut:
     """Return what the first stage finds for held-out queries among held-out, trained and distracting codes.
 
     It fuses vectors and words as ``CodeRetriever`` does by default: what a reranker then reads in use.
@@ -227,6 +227,6 @@ def first_stage_hits(
         rankings = [[pool[j] for j in row], [pool[j] for j, _ in words.search(query, top_k=len(row))]]
         both = reciprocal_rank_fusion(rankings, weights=(DENSE_WEIGHT, BM25_WEIGHT), rank_constant=RANK_CONSTANT)
         hits.append([code for code, _ in both[:depth]])
-    return Asked(
+    return HeldOut(
         queries, hits, [[code in answers[query] for code in row] for query, row in zip(queries, hits, strict=True)]
     )
