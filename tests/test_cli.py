@@ -336,11 +336,11 @@ def test_ctrl_c_while_indexing_keeps_the_old_index_and_the_work(shell: Shell, in
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     from llamaindex_code_retrieval import EmbeddingCache
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a busy machine takes its time
     while time.monotonic() < deadline and not (cache.exists() and len(EmbeddingCache(cache))):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
