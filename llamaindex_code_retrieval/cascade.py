@@ -90,9 +90,9 @@ def train_reranker_from_pairs(
     """Read pairs, hold some out (or take those of ``validate_on``), train, calibrate and save a reranker.
 
     Held-out queries are asked against the held-out codes and those that were trained on, by vectors and words fused as
-    ``CodeRetriever`` fuses them. While training, the answer's
-    place among the first ten hits decides which step is best; in the end more hits of more queries calibrate.
-    ``start`` is a reranker to go on from. What the folders ``among`` hold between their functions is asked along.
+    ``CodeRetriever`` fuses them. While training, the answer's place among the first ten hits decides which step is best
+    (before any blend with ``start``, a reranker to go on from); in the end more hits of more queries calibrate. What
+    the folders ``among`` hold between their functions is asked along.
 
     Raises:
         ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use; too
