@@ -16,10 +16,11 @@ import pytest
 import torch
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.schema import TextNode
+from torch import nn
 from transformers import T5EncoderModel
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
-from llamaindex_code_retrieval.bodies import kept_layers, layer_count
+from llamaindex_code_retrieval.bodies import kept_layers, layer_count, quantized
 from llamaindex_code_retrieval.cli import main
 from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
 from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
@@ -179,6 +180,15 @@ def test_int8_is_near_and_another_fingerprint(name: str, bert_folder: Path, tmp_
     assert not np.array_equal(whole, eight)
     assert (whole * eight).sum(axis=1).min() > 0.99
     assert loaded[0].fingerprint != loaded[1].fingerprint
+
+
+def test_int8_keeps_rows_of_small_weights() -> None:
+    # A thousandth of the largest row's size is under half a step of a scale for both: it would come out as 0.
+    layer = nn.Linear(4, 2, bias=False)
+    layer.weight = nn.Parameter(torch.tensor([[1000.0, -500.0, 250.0, 1000.0], [1.0, -0.5, 0.25, 1.0]]))
+    large, small = quantized(nn.Sequential(layer))(torch.tensor([[1.0, 1.0, 1.0, 1.0]]))[0].tolist()
+    assert large == pytest.approx(1750, rel=0.01)
+    assert small == pytest.approx(1.75, rel=0.01)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
