@@ -123,6 +123,23 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def by_language(runs: dict[str, dict[str, Any]]) -> str:
+    """Return a table of the MRR in each language of MBXP, means over seeds; empty where MBXP was not scored."""
+    languages = [name for name in runs["none-0"]["scores"] if name.startswith("mbxp dev-")]
+    if not languages:
+        return ""
+    lines = [
+        "| method | " + " | ".join(name.removeprefix("mbxp dev-") for name in languages) + " |",
+        "|---|" + "---|" * len(languages),
+    ]
+    for method in ("none", *METHODS):
+        own = [run["scores"] for key, run in runs.items() if key.rpartition("-")[0] == method]
+        if own:
+            means = (statistics.fmean(scores[name]["mrr"] for scores in own) for name in languages)
+            lines.append(f"| {method} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    return "\n".join(lines)
+
+
 def _mean(runs: list[dict[str, Any]], key: str) -> float:
     return statistics.fmean(run[key] for run in runs)
 
@@ -168,7 +185,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             runs[f"{method}-{seed}"] = json.loads(done.stdout.splitlines()[-1])
             write_atomically(options.result, json.dumps(runs, indent=1) + "\n")
-    print(table(runs))
+    print(table(runs), by_language(runs), sep="\n\n")
 
 
 if __name__ == "__main__":
