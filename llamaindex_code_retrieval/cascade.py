@@ -26,7 +26,13 @@ from llamaindex_code_retrieval.retriever import (
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
 from llamaindex_code_retrieval.training.negatives import distractors
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, near_duplicate_clusters, split_by_repository
+from llamaindex_code_retrieval.training.pairs import (
+    Pair,
+    drawn_pool,
+    load_pairs,
+    near_duplicate_clusters,
+    split_by_repository,
+)
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
 from llamaindex_code_retrieval.training.records import run_facts, save_reranker
 
@@ -200,16 +206,9 @@ def first_stage_hits(
     Raises:
         ValueError: too few queries or codes to say anything.
     """
-    rng = np.random.default_rng(seed)
-    answers: dict[str, set[str]] = {}
-    for pair in held_out:
-        answers.setdefault(pair.query, set()).add(pair.code)
-    queries = [list(answers)[i] for i in rng.permutation(len(answers))[:CALIBRATION_QUERIES]]
     languages = {**distractors, **{pair.code: pair.language for pair in (*train, *held_out)}}
-    right = {code for query in queries for code in answers[query]}
-    others = sorted(languages.keys() - right)
-    drawn = rng.permutation(len(others))[: max(0, POOL - len(right))]
-    pool = sorted([*right, *(others[i] for i in drawn)])
+    answers, pool = drawn_pool(held_out, languages, queries=CALIBRATION_QUERIES, codes=POOL, seed=seed)
+    queries = list(answers)
     if len(pool) < 2 or len(queries) < 10:
         raise ValueError(
             f"{len(queries)} held-out queries and {len(pool)} codes are too few to choose and calibrate a reranker by; "

@@ -32,7 +32,7 @@ from llamaindex_code_retrieval.training.distillation import (
     student_facts,
 )
 from llamaindex_code_retrieval.training.loop import STATE
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, split_by_repository
+from llamaindex_code_retrieval.training.pairs import Pair, drawn_pool, load_pairs, split_by_repository
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
 from llamaindex_code_retrieval.training.records import run_facts, save_distillation, save_query_encoder, search_svg
@@ -284,21 +284,13 @@ def _held_out(
     *,
     seed: int,
 ) -> _Asked:
-    rng = np.random.default_rng(seed)
-    answers: dict[str, set[str]] = {}
-    for pair in held_out:
-        answers.setdefault(pair.query, set()).add(pair.code)
-    queries = [list(answers)[i] for i in rng.permutation(len(answers))[:VALIDATION_QUERIES]]
-    right = {code for query in queries for code in answers[query]}
-    others = sorted({*known, *(pair.code for pair in held_out)} - right)
-    drawn = rng.permutation(len(others))[: max(0, POOL - len(right))]
-    pool = sorted(right) + [others[i] for i in sorted(drawn)]
-    if len(pool) < 2 or not queries:
+    answers, pool = drawn_pool(held_out, known, queries=VALIDATION_QUERIES, codes=POOL, seed=seed)
+    if len(pool) < 2 or not answers:
         raise ValueError(
-            f"{len(queries)} held-out queries and {len(pool)} codes compare nothing; give more pairs, or --validate"
+            f"{len(answers)} held-out queries and {len(pool)} codes compare nothing; give more pairs, or --validate"
         )
     row = {code: i for i, code in enumerate(pool)}
-    return _Asked(queries, embed(pool), [[row[code] for code in sorted(answers[query])] for query in queries])
+    return _Asked(list(answers), embed(pool), [[row[code] for code in sorted(right)] for right in answers.values()])
 
 
 def _distil(

@@ -19,6 +19,7 @@ from llamaindex_code_retrieval.training.comments import summary, why_not_asked
 from llamaindex_code_retrieval.training.licenses import is_permissive, license_of_folder, license_of_text
 from llamaindex_code_retrieval.training.pairs import (
     Pair,
+    drawn_pool,
     hard_positive,
     load_pairs,
     mine,
@@ -589,3 +590,19 @@ def test_excluded_repositories_and_few_of_each(tmp_path: Path) -> None:
     assert {pair.code for pair in few.pairs if pair.repository == "one"} == {pair.code for pair in ordered[:3]}
     with pytest.raises(ValueError, match="most_of_a_repository must be at least 1, got 0"):
         mine(roots, most_of_a_repository=0)
+
+
+def test_a_drawn_pool_holds_all_answers_of_what_is_asked() -> None:
+    held_out = [Pair(query=f"q{n % 6}", code=f"c{n}") for n in range(12)]
+    known = [f"other {n}" for n in range(50)]
+    asked, pool = drawn_pool(held_out, known, queries=4, codes=20, seed=0)
+    assert len(asked) == 4
+    assert all(asked[query] == {f"c{query[1:]}", f"c{int(query[1:]) + 6}"} for query in asked)
+    assert len(pool) == 20
+    assert pool == sorted(set(pool))
+    assert set(pool) <= {*known, *(pair.code for pair in held_out)}
+    assert {code for own in asked.values() for code in own} <= set(pool)
+    assert drawn_pool(held_out, known, queries=4, codes=20, seed=0) == (asked, pool)
+    assert drawn_pool(held_out, known, queries=4, codes=20, seed=1) != (asked, pool)
+    # Answers are all kept, also where they alone are more than the pool should hold.
+    assert len(drawn_pool(held_out, known, queries=6, codes=5, seed=0)[1]) == 12

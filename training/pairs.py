@@ -440,6 +440,25 @@ def split_by_repository(
     return [pair for pair, is_out in sides if not is_out], [pair for pair, is_out in sides if is_out]
 
 
+def drawn_pool(
+    held_out: Sequence[Pair], known: Iterable[str], *, queries: int, codes: int, seed: int
+) -> tuple[dict[str, set[str]], list[str]]:
+    """Return up to so many held-out queries, each with what answers it, and the codes that they are asked of, sorted.
+
+    These are all that answer them, and others drawn from the held-out and the known codes until there are enough.
+    """
+    rng = np.random.default_rng(seed)
+    answers: dict[str, set[str]] = {}
+    for pair in held_out:
+        answers.setdefault(pair.query, set()).add(pair.code)
+    every = list(answers)
+    asked = {every[i]: answers[every[i]] for i in rng.permutation(len(every))[:queries]}
+    right = {code for own in asked.values() for code in own}
+    others = sorted({*known, *(pair.code for pair in held_out)} - right)
+    drawn = rng.permutation(len(others))[: max(0, codes - len(right))]
+    return asked, sorted([*right, *(others[i] for i in drawn)])
+
+
 def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
     """Return 16 hex digits over all that training reads of the pairs, their order included."""
     digest = hashlib.sha256()
