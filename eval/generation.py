@@ -367,7 +367,7 @@ def _within(seconds: float, call: Callable[[], str]) -> str:
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:
+        except BaseException as error:  # SystemExit too: whoever waits would else wait until the time is up
             future.set_exception(error)
 
     Thread(target=work, daemon=True).start()  # an executor's threads would hold up the exit of the process

@@ -176,7 +176,7 @@ def merged(body: Any) -> nn.Module:
 def quantized(body: nn.Module) -> nn.Module:
     """Return the body with its linear layers in int8, their inputs quantized as they come (dynamic quantization).
 
-    Each row of a weight matrix has a scale of its own: one for all of them nearly doubles a reranker's error.
+    Each row of a weight matrix has a scale of its own, or rows of small weights would lose their digits to large ones.
 
     Raises:
         ValueError: the body is not on a CPU, or has no linear layer.
