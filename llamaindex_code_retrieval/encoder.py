@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,6 +37,7 @@ from llamaindex_code_retrieval.checkpoints import (
     sha256_of,
 )
 from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
+from llamaindex_code_retrieval.parallel import batch_budget, in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Encoder(nn.Module):
     """A bi-encoder: maps a query or a code to a unit vector, so that a dot product is a cosine.
 
     Build one with :meth:`from_pretrained`; ``encode_queries`` and ``encode_codes`` are for use, ``forward`` to train.
-    Vectors do not depend on what else is in the batch (to 1e-5 in fp32), and calls from several threads are serialised.
+    Vectors do not depend on what else is in the batch (to 1e-5 in fp32), and several threads may call at once.
     """
 
     def __init__(
@@ -105,7 +106,6 @@ class Encoder(nn.Module):
         self._prefix, self._suffix = special_tokens(tokenizer, plan.architecture)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._virtual_tokens = virtual_tokens(body)
-        self._lock = threading.Lock()
         self._warned = False
         projection = getattr(body, "proj", None)
         self.dim: int = projection.out_features if projection is not None else body.config.hidden_size
@@ -317,14 +317,16 @@ class Encoder(nn.Module):
         ``on_progress`` is called after each batch with the number of texts in it. The default budget, 2,048 tokens on
         a CPU and 65,536 on a GPU, is where throughput stops growing: larger batches fall out of a CPU's cache.
         """
-        budget = token_budget or (2048 if self.device.type == "cpu" else 65536)
         ids, truncated = self._tokenize(texts, side)
+        lengths = [len(row) for row in ids]
+        limit = token_budget or (2048 if self.device.type == "cpu" else 65536)
+        batches = list(token_budget_batches(lengths, batch_budget(limit, sum(lengths), self.device)))
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        for batch in token_budget_batches([len(row) for row in ids], budget):
-            with self._lock, torch.inference_mode():
-                vectors[batch] = self.embed([ids[i] for i in batch]).cpu().numpy()
-            if on_progress is not None:
-                on_progress(len(batch))
+        with closing(in_threads(lambda batch: self.embed([ids[i] for i in batch]), batches, self.device)) as embedded:
+            for batch, found in zip(batches, embedded, strict=True):
+                vectors[batch] = found.cpu().numpy()
+                if on_progress is not None:
+                    on_progress(len(batch))
         if truncated.any() and not self._warned:
             self._warned = True
             limit = self.max_query_tokens if side == "query" else self.max_code_tokens
@@ -515,13 +517,16 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[i
 
 
 def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list[list[int]]:
-    """Return positions in batches that cost least, longest first, each within ``budget`` as above.
+    """Return positions in batches that cost least, each within ``budget`` as above.
 
     A batch costs its padded tokens and ``overhead`` more, what calling the model at all costs in tokens; so texts of
-    unequal length are not padded to each other where that costs more than a call.
+    unequal length are not padded to each other where that costs more than a call. The most costly batch comes first:
+    those computed side by side (``in_threads``) then end together as nearly as they can.
 
     >>> tight_batches([30, 9, 29, 8], 100, overhead=10)
     [[0, 2], [1, 3]]
+    >>> tight_batches([30, 20, 20], 100, overhead=5)
+    [[1, 2], [0]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     cheapest, starts = [0.0], [0]  # over the first i positions of the order, and where their last batch starts
@@ -540,7 +545,7 @@ def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list
     while end:
         batches.append(order[starts[end] : end])
         end = starts[end]
-    return batches[::-1]
+    return sorted(batches, key=lambda batch: -len(batch) * lengths[batch[0]])
 
 
 def _facts(folder: Path, plan: _Plan) -> dict[str, Any]:

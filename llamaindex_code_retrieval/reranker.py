@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,6 +36,7 @@ from llamaindex_code_retrieval.cross_encoder import (
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision, tight_batches
 from llamaindex_code_retrieval.models import DEFAULT_RERANKER
+from llamaindex_code_retrieval.parallel import batch_budget, in_threads
 
 dispatcher = get_dispatcher(__name__)
 
@@ -264,15 +266,14 @@ def score_pairs(
     distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
     if not distinct:
         return []
-    with torch.inference_mode():
-        lengths, model = scorer.prepare(query, distinct, max_tokens)
-        overhead = 16 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
-        found: dict[str, float] = {}
-        for batch in tight_batches(lengths, token_budget, overhead=overhead):
-            values = model(batch)
-            if not values.isfinite().all():
-                raise FloatingPointError("gives logits that are not finite numbers")
-            found.update((distinct[i], value) for i, value in zip(batch, values.tolist(), strict=True))
+    lengths, model = scorer.prepare(query, distinct, max_tokens)
+    overhead = 16 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
+    budget = batch_budget(token_budget, sum(lengths), scorer.device)
+    batches = tight_batches(lengths, budget, overhead=overhead)
+    values = torch.cat(list(in_threads(model, batches, scorer.device))).tolist()
+    if not all(map(math.isfinite, values)):
+        raise FloatingPointError("gives logits that are not finite numbers")
+    found = {distinct[i]: value for i, value in zip(chain.from_iterable(batches), values, strict=True)}
     return [found[code] for code in codes]
 
 

@@ -1,0 +1,119 @@
+"""Batches side by side: what one after the other gives, and no setting of torch changed for anyone else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import torch
+from torch import Tensor
+
+from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_results_are_those_of_one_after_the_other_without_gradient() -> None:
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    batches = [torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows)) for rows in range(1, 30)]
+
+    def compute(batch: Tensor) -> Tensor:
+        time.sleep(0.01 if len(batch) % 7 == 0 else 0)  # some are late
+        return batch @ weight
+
+    found = list(in_threads(compute, batches, CPU))
+
+    torch.set_num_threads(1)
+    alone = list(in_threads(compute, batches, CPU))
+    assert [len(rows) for rows in found] == list(range(1, 30))
+    assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+    assert not any(rows.requires_grad for rows in [*found, *alone])
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_are_computed_at_once_each_by_one_thread_and_nobody_elses_setting_changes() -> None:
+    together = threading.Barrier(2, timeout=30)  # breaks if they come one after the other
+
+    def compute(_: int) -> int:
+        together.wait()
+        return torch.get_num_threads()
+
+    assert list(in_threads(compute, range(8), CPU)) == [1] * 8
+
+    said: list[int] = []
+    new = threading.Thread(target=lambda: said.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert (torch.get_num_threads(), said) == (2, [2])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("device", "batches"), [("cpu", 1), ("cpu", 0), ("meta", 5)])
+def test_a_batch_alone_or_on_another_device_is_computed_by_the_caller(device: str, batches: int) -> None:
+    names = list(in_threads(lambda _: threading.current_thread().name, range(batches), torch.device(device)))
+    assert names == [threading.current_thread().name] * batches
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_has_not_begun_is_dropped_on_an_error_and_on_close() -> None:
+    begun: list[int] = []
+
+    def compute(batch: int) -> int:
+        begun.append(batch)
+        time.sleep(0.02)
+        if batch == 3:
+            raise FloatingPointError("batch 3")
+        return batch
+
+    with pytest.raises(FloatingPointError, match="batch 3"):
+        list(in_threads(compute, range(100), CPU))
+    assert len(begun) < 20
+
+    begun.clear()
+    with closing(in_threads(compute, range(10, 110), CPU)) as results:
+        assert next(results) == 10
+    time.sleep(0.1)
+    assert len(begun) < 20
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_budget_of_a_batch_leaves_two_for_each_thread() -> None:
+    assert batch_budget(4096, 1300, CPU) == 325
+    assert batch_budget(4096, 100_000, CPU) == 4096
+    assert batch_budget(4096, 200, CPU) == 128, "a batch has to be worth calling the model"
+    assert batch_budget(64, 200, CPU) == 64, "the caller's limit holds"
+    assert batch_budget(4096, 1300, torch.device("meta")) == 4096
+    torch.set_num_threads(1)
+    assert batch_budget(4096, 1300, CPU) == 4096
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    program = """
+        import os, torch
+        from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+        torch.set_num_threads(2)
+        double = lambda batch: 2 * batch
+        assert list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6]
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6] else 1)
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)
