@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.query_encoder import QueryEncoder
 def test_what_is_shipped() -> None:
     assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
-    assert shipped_rerankers() == [DEFAULT_RERANKER]
+    assert shipped_rerankers() == [DEFAULT_RERANKER, "embedded-reranker-web"]
     assert shipped_query_encoders() == ["embedded-bare-static", "embedded-general-layers", "embedded-general-static"]
 
 
@@ -45,17 +45,18 @@ def test_shipped_adapters_fit_and_say_where_they_come_from(name: str) -> None:
         assert (ARTIFACTS / name / file).stat().st_size > 100
 
 
-def test_the_shipped_reranker_fits_and_says_where_it_comes_from() -> None:
+@pytest.mark.parametrize("name", shipped_rerankers())
+def test_shipped_rerankers_fit_and_say_where_they_come_from(name: str) -> None:
     embedding = CodeEmbedding()
-    reranker = CodeReranker(embedding=embedding)
-    settings = json.loads((ARTIFACTS / DEFAULT_RERANKER / "train_config.json").read_text())
+    reranker = CodeReranker(name, embedding=embedding)
+    settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     assert settings["base"]["fingerprint"] == embedding.encoder.base_fingerprint
     assert settings["retriever"]["fingerprint"] == embedding.fingerprint
     assert settings["data"]["licenses"]
     assert list(reranker.calibration.ceilings) == ["0.8", "0.9", "0.95", "0.99"]
     assert reranker.calibration.error is not None
     for file in ("README.md", "log.jsonl", "curves.svg"):
-        assert (ARTIFACTS / DEFAULT_RERANKER / file).stat().st_size > 100
+        assert (ARTIFACTS / name / file).stat().st_size > 100
     codes = ["def read(path):\n    return open(path).read()", "def send(mail):\n    server.sendmail(mail)", "x = 1"]
     right, *wrong = reranker.score("read a file into a string", codes)
     assert right > 2 * max(wrong)
