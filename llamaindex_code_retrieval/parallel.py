@@ -23,7 +23,7 @@ def batch_budget(limit: int, tokens: int, device: torch.device) -> int:
 
     ``tokens`` are those of all batches; each thread gets two batches or more, so that they end together.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = _threads(device)
     return limit if threads == 1 else min(limit, max(_WORTH_A_CALL, tokens // (2 * threads)))
 
 
@@ -38,11 +38,16 @@ def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], dev
         with torch.inference_mode():  # holds for the thread that enters it
             return compute(batch)
 
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    threads = _threads(device)
     if threads == 1 or len(batches) < 2:
         yield from map(without_gradient, batches)
     else:
         yield from _workers(threads).map(without_gradient, batches)
+
+
+def _threads(device: torch.device) -> int:
+    """Return how many batches are computed at once."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @cache

@@ -107,7 +107,7 @@ def test_the_budget_of_a_batch_leaves_two_for_each_thread() -> None:
 def test_a_forked_process_makes_threads_of_its_own() -> None:
     program = """
         import os, torch
-        from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+        from llamaindex_code_retrieval.parallel import in_threads
         torch.set_num_threads(2)
         double = lambda batch: 2 * batch
         assert list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6]
