@@ -22,10 +22,14 @@ from typing import Any
 
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 
 RESULT = Path(__file__).with_suffix(".json")
+
+PRECISIONS = ("fp32", *(["bf16"] if resolve_precision("auto", resolve_device("cpu")) == "bf16" else []), "int8")
+"""Those that this processor computes natively."""
 
 System = Callable[[str, list[NodeWithScore]], list[NodeWithScore]]
 
@@ -59,7 +63,7 @@ def systems(model: str) -> dict[str, System]:
         return sorted(scored, key=lambda hit: (-hit.get_score(), hit.node_id))
 
     found: dict[str, System] = {}
-    for precision in ("fp32", "int8"):
+    for precision in PRECISIONS:
         ours = CodeReranker(model, top_n=100, precision=precision, device="cpu")  # type: ignore[arg-type]
         found[f"CodeReranker, {precision}"] = lambda query, hits, ours=ours: ours.postprocess_nodes(  # type: ignore[misc]
             hits, query_bundle=QueryBundle(query)
@@ -85,7 +89,7 @@ def shipped(dev: Benchmark, queries: int, cache: str | None) -> dict[str, dict[s
     dev = dev.sample(queries) if queries < len(dev.queries) else dev
     embedding = CodeEmbedding("embedded", precision="fp32", cache_folder=cache)
     retriever = CodeRetriever(benchmark_index(dev, embedding), top_k=10)
-    rerankers = {name: CodeReranker(embedding=embedding, precision=name, device="cpu") for name in ("fp32", "int8")}  # type: ignore[arg-type]
+    rerankers = {name: CodeReranker(precision=name, device="cpu") for name in PRECISIONS}  # type: ignore[arg-type]
     runs: dict[str, dict[str, list[str]]] = {name: {} for name in ("first stage", *rerankers)}
     seconds: dict[str, list[float]] = {name: [] for name in rerankers}
     for key, query in dev.queries.items():

@@ -174,9 +174,11 @@ def merged(body: Any) -> nn.Module:
 
 
 def quantized(body: nn.Module) -> nn.Module:
-    """Return the body with its linear layers in int8, their inputs quantized as they come (dynamic quantization).
+    """Put the body's linear layers into int8, their inputs quantized as they come (dynamic quantization).
 
     Each row of a weight matrix has a scale of its own, or rows of small weights would lose their digits to large ones.
+    These layers take and give fp32, so all between them is fp32 as well; of a body in bf16 the tables of embeddings
+    stay as they are, as large as they are shared, and the rows read from them become fp32.
 
     Raises:
         ValueError: the body is not on a CPU, or has no linear layer.
@@ -185,12 +187,18 @@ def quantized(body: nn.Module) -> nn.Module:
         raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
     if not any(isinstance(module, nn.Linear) for module in body.modules()):
         raise ValueError(f"{type(body).__name__} has no linear layer that int8 could quantize; use 'fp32'")
+    for module in body.modules():
+        weights = [name for name, weight in module.named_parameters(recurse=False) if weight.dtype != torch.float32]
+        if weights and isinstance(module, nn.Embedding):
+            module.register_forward_hook(lambda _module, _inputs, rows: rows.float())
+        else:
+            _own(module, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in torch for a package of its own
         quantization: Any = torch.ao.quantization
         by_rows = {nn.Linear: quantization.per_channel_dynamic_qconfig}
-        made: nn.Module = quantization.quantize_dynamic(body, by_rows, dtype=torch.qint8)
-    return made
+        quantization.quantize_dynamic(body, by_rows, dtype=torch.qint8, inplace=True)  # a copy would double the tables
+    return body
 
 
 def kept_layers(body: nn.Module, kept: Sequence[int]) -> nn.Module:

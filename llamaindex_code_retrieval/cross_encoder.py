@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from llamaindex_code_retrieval.bodies import quantized
 from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS, locate_reranker
 from llamaindex_code_retrieval.encoder import Encoder, resolve_device, resolve_precision
 from llamaindex_code_retrieval.files import write_atomically
@@ -223,7 +222,7 @@ class CrossEncoder(nn.Module):
                 )
             body = given.with_peft(folder, merge=False, int8=precision == "int8")
         else:
-            body = given.with_body(quantized if precision == "int8" else lambda base: base)
+            body = given.with_body(lambda base: base, int8=precision == "int8")
         head = MatchingHead(facts["head"], _width(body))
         try:
             head.load_state_dict(load_file(folder / HEAD_WEIGHTS))

@@ -185,24 +185,25 @@ class Encoder(nn.Module):
     ) -> Self:
         """Return an encoder of the same base with what PEFT saved in ``folder``, whatever it is for.
 
-        Without ``merge`` it costs no memory but its own few weights, and is slower. With ``int8`` what was merged is
-        quantized. ``prepare`` changes the base first, as :meth:`with_body` says.
+        Without ``merge`` it costs no memory but its own few weights, and is slower; with ``int8`` it is merged in any
+        case. ``prepare`` changes the base first, as :meth:`with_body` says.
         """
         self.check_trained_for_this(folder)
 
         def change(body: nn.Module) -> nn.Module:
             body = attached(prepare(body), folder)
-            body = merged(body) if merge or int8 else body
-            return quantized(body) if int8 else body
+            return merged(body) if merge or int8 else body
 
-        return self.with_body(change, adapter=folder)
+        return self.with_body(change, adapter=folder, int8=int8)
 
     def without_adapter(self) -> Self:
         """Return an encoder of the same base with no adapter; it shares the base's weights."""
         return self.with_body(lambda body: body)
 
-    def with_body(self, change: Callable[[nn.Module], nn.Module], *, adapter: Path | None = None) -> Self:
-        """Return an encoder whose body is ``change(base)``.
+    def with_body(
+        self, change: Callable[[nn.Module], nn.Module], *, adapter: Path | None = None, int8: bool = False
+    ) -> Self:
+        """Return an encoder whose body is ``change(base)``, with ``int8`` quantized and in fp32 otherwise.
 
         ``change`` may wrap and add modules, but not edit weights: it gets modules of its own with the parameters
         of the base, without any adapter.
@@ -210,13 +211,16 @@ class Encoder(nn.Module):
         (base,) = self._base
         shared = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
         body = change(copy.deepcopy(base, shared))
-        body = body.to(device=self.device, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32)
+        if int8:
+            body = quantized(body)
+        else:
+            body = body.to(device=self.device, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32)
         encoder = type(self)(
             body,
             self._tokenizer,
             self._plan,
             facts=self._facts,
-            precision=self.precision,
+            precision="fp32" if int8 else self.precision,
             name=self.name,
             folder=self.folder,
             base=base,

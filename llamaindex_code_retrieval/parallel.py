@@ -21,10 +21,11 @@ _WORTH_A_CALL = 128
 def batch_budget(limit: int, tokens: int, device: torch.device) -> int:
     """Return the padded tokens of a batch, ``limit`` at most, at which :func:`in_threads` has work for all threads.
 
-    ``tokens`` are those of all batches; each thread gets two batches or more, so that they end together.
+    ``tokens`` are those of all batches; there are half as many again as threads or more, so that they end together:
+    one for each waits for the longest, and two for each cost more calls than they save.
     """
     threads = _threads(device)
-    return limit if threads == 1 else min(limit, max(_WORTH_A_CALL, tokens // (2 * threads)))
+    return limit if threads == 1 else min(limit, max(_WORTH_A_CALL, 2 * tokens // (3 * threads)))
 
 
 def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], device: torch.device) -> Generator[Result]:

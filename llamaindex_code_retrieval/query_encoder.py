@@ -163,8 +163,6 @@ def _load(folder: Path, facts: dict[str, Any], teacher: Encoder) -> Encoder | St
                 "distil it again"
             )
         return made
-    from llamaindex_code_retrieval.bodies import quantized
-
     layers = shortened(facts["layers"]) if facts["kind"] == "layers" else lambda base: _transformer(folder)
     int8 = facts["int8"] and teacher.device.type == "cpu"
     if (folder / "adapter_config.json").is_file():
@@ -174,8 +172,7 @@ def _load(folder: Path, facts: dict[str, Any], teacher: Encoder) -> Encoder | St
         student = teacher.with_peft(folder, int8=int8, prepare=lambda base: project(layers(base)))
     else:
         project = projected(None, teacher.dim)
-        finish = quantized if int8 else lambda body: body
-        student = teacher.with_body(lambda base: finish(_filled(project(layers(base)), folder)))
+        student = teacher.with_body(lambda base: _filled(project(layers(base)), folder), int8=int8)
     student.max_query_tokens = facts["max_tokens"]
     return student
 

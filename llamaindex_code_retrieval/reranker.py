@@ -267,7 +267,7 @@ def score_pairs(
     if not distinct:
         return []
     lengths, model = scorer.prepare(query, distinct, max_tokens)
-    overhead = 16 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
+    overhead = 64 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
     budget = batch_budget(token_budget, sum(lengths), scorer.device)
     batches = tight_batches(lengths, budget, overhead=overhead)
     values = torch.cat(list(in_threads(model, batches, scorer.device))).tolist()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.schema import NodeWithScore, TextNode
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
@@ -196,7 +196,7 @@ def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) 
     """One copy in memory: of what the reranker needs, only adapter and head are not the embedding's."""
     embedding = CodeEmbedding(str(bert_folder), precision="fp32")
     on_it = CodeReranker(str(saved), embedding=embedding)
-    alone = CodeReranker(str(saved))
+    alone = CodeReranker(str(saved), precision="fp32")
     assert on_it.score(QUERY, CODES) == pytest.approx(alone.score(QUERY, CODES), abs=1e-6)
     base = {p.data_ptr() for p in embedding.encoder.body.parameters()}
     extra = [p for p in _parameters(on_it) if p.data_ptr() not in base]
@@ -205,6 +205,18 @@ def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) 
     assert 0 < sum(p.numel() * p.element_size() for p in extra) <= own
     vectors = embedding.get_text_embedding_batch(CODES[:2])  # the embedding stays what it was
     assert vectors == CodeEmbedding(str(bert_folder), precision="fp32").get_text_embedding_batch(CODES[:2])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_int8_lies_on_a_base_of_any_precision(precision: str, saved: Path, bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder), precision=precision)  # type: ignore[arg-type]
+    vectors = embedding.get_text_embedding_batch(CODES[:2])
+    eight = CodeReranker(str(saved), embedding=embedding, precision="int8")
+    expected = CodeReranker(str(saved), precision="fp32").score(QUERY, CODES)
+    assert eight.score(QUERY, CODES) == pytest.approx(expected, abs=0.05)
+    tables = [m.weight for m in eight._scorer.modules() if isinstance(m, nn.Embedding)]  # type: ignore[attr-defined]
+    assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.encoder.body.parameters()}
+    assert embedding.get_text_embedding_batch(CODES[:2]) == vectors
 
 
 def test_one_base_trained_for_both_is_loaded_once(bert_folder: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from llamaindex_code_retrieval.index import read_manifest, update_lock
 
 @pytest.fixture
 def embedding(bert_folder: Path) -> CodeEmbedding:
-    return CodeEmbedding(str(bert_folder))
+    return CodeEmbedding(str(bert_folder), precision="fp32")
 
 
 def _texts(index: CodeIndex) -> dict[str, str]:
@@ -218,7 +218,7 @@ def test_nodes_are_embedded_by_their_languages_adapter(
     bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     adapters = {"python": adapter_folders["lora"], "java": adapter_folders["ia3"], "ruby": adapter_folders["adalora"]}
-    embedding = CodeEmbedding(str(bert_folder), adapters=adapters)
+    embedding = CodeEmbedding(str(bert_folder), adapters=adapters, precision="fp32")
     index = CodeIndex(embedding)
     index.update_texts(SOURCES)
     _stores_what_each_adapter_makes(index)
@@ -234,7 +234,7 @@ def test_nodes_are_embedded_by_their_languages_adapter(
     assert manifest["fingerprint"] == embedding.fingerprint
     assert manifest["adapters"] == {k: v for k, v in embedding.fingerprints.items() if k}
     again = CodeIndex.load(tmp_path / "index")
-    assert again.embedding.to_dict() == embedding.to_dict()
+    assert again.embedding.to_dict() | {"precision": "fp32"} == embedding.to_dict()  # that is each machine's own
     assert _vectors(again) == _vectors(index)
     assert again.update_texts(SOURCES).embedded == 0
 
@@ -265,11 +265,12 @@ def test_an_index_names_the_language_whose_adapter_is_another(
 def test_update_after_a_swap_embeds_that_language_alone(
     loaded: bool, bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    index = CodeIndex(CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]}))
+    made = {"adapters": {"python": adapter_folders["lora"]}, "precision": "fp32"}
+    index = CodeIndex(CodeEmbedding(str(bert_folder), **made))  # type: ignore[arg-type]
     index.update_texts(SOURCES)
     if loaded:
         index.save(tmp_path)
-        index = CodeIndex.load(tmp_path)
+        index = CodeIndex.load(tmp_path, embedding=CodeEmbedding(str(bert_folder), **made))  # type: ignore[arg-type]
     before, made_by = _vectors(index), index.embedding.fingerprint
     query = "return a + b"
     hits = [(hit.node_id, hit.score) for hit in CodeRetriever(index, mode="dense").retrieve(query)]

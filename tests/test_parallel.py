@@ -94,7 +94,7 @@ def test_what_has_not_begun_is_dropped_on_an_error_and_on_close() -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_the_budget_of_a_batch_leaves_two_for_each_thread() -> None:
-    assert batch_budget(4096, 1300, CPU) == 325
+    assert batch_budget(4096, 1300, CPU) == 433
     assert batch_budget(4096, 100_000, CPU) == 4096
     assert batch_budget(4096, 200, CPU) == 128, "a batch has to be worth calling the model"
     assert batch_budget(64, 200, CPU) == 64, "the caller's limit holds"

@@ -166,10 +166,11 @@ def test_comes_back_as_it_was(
     assert loaded.fingerprint != teacher.fingerprint
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["lora", "full", "transformer"])
-def test_int8_is_near_and_another_fingerprint(name: str, bert_folder: Path, tmp_path: Path) -> None:
-    teacher = _encoder(bert_folder)
-    student = _student(name, teacher)
+def test_int8_is_near_and_another_fingerprint(name: str, precision: str, bert_folder: Path, tmp_path: Path) -> None:
+    teacher = Encoder.from_pretrained(bert_folder, precision=precision)  # type: ignore[arg-type]
+    student = _student(name, _encoder(bert_folder))
     told = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
     loaded = []
     for int8 in (False, True):
@@ -369,7 +370,9 @@ def test_an_index_is_searched_with_it(
     index = CodeIndex.load(indexed, query_encoder=saved["static"])
     student = QueryEncoder.load(saved["static"], teacher=_encoder(bert_folder)).encode_queries(["total price"])[0]
     hits = CodeRetriever(index, top_k=100, mode="dense").retrieve("total price")
-    codes = index.embedding.get_text_embedding_batch([hit.node.get_content(metadata_mode="embed") for hit in hits])  # type: ignore[arg-type]
+    codes = _embedding(bert_folder).get_text_embedding_batch(
+        [hit.node.get_content(metadata_mode="embed") for hit in hits]
+    )  # type: ignore[arg-type]
     assert len(hits) >= 5
     np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-5)
     teacher = _encoder(roberta_folder)

@@ -75,7 +75,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.fixture(scope="session")
 def reranker(checkpoints: dict[int, Path]) -> CodeReranker:
-    return CodeReranker(str(checkpoints[1]), device="cpu")
+    return CodeReranker(str(checkpoints[1]), precision="fp32")
 
 
 def _reference(folder: Path, query: str, code: str, *, max_tokens: int = POSITIONS) -> float:
@@ -102,7 +102,7 @@ def test_scores_agree_with_transformers_pair_by_pair(
     checkpoints: dict[int, Path], labels: int, max_tokens: int, token_budget: int
 ) -> None:
     folder = checkpoints[labels]
-    reranker = CodeReranker(str(folder), max_tokens=max_tokens, token_budget=token_budget, device="cpu")
+    reranker = CodeReranker(str(folder), max_tokens=max_tokens, token_budget=token_budget, precision="fp32")
     expected = [_reference(folder, QUERY, code, max_tokens=min(max_tokens, POSITIONS)) for code in CODES]
     assert reranker.score(QUERY, CODES) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 1e-3  # otherwise the line above says little
@@ -123,7 +123,7 @@ def test_equal_codes_score_exactly_the_same(reranker: CodeReranker) -> None:
 def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) -> None:
     folder = _save(tmp_path, cls=RobertaForSequenceClassification, config=RobertaConfig)
     expected = _reference(folder, QUERY, CODES[2], max_tokens=POSITIONS - 1)  # padding index 0
-    reranker = CodeReranker(str(folder), device="cpu")
+    reranker = CodeReranker(str(folder), precision="fp32")
     assert reranker.score(QUERY, [CODES[2]]) == pytest.approx([expected], abs=1e-5)
     others = [_reference(folder, QUERY, code, max_tokens=POSITIONS - 1) for code in CODES]
     assert reranker.score(QUERY, CODES) == pytest.approx(others, abs=1e-5)
@@ -131,7 +131,7 @@ def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) 
 
 def test_a_query_that_leaves_no_room_is_cut_to_half(checkpoints: dict[int, Path]) -> None:
     folder = checkpoints[1]
-    reranker = CodeReranker(str(folder), max_tokens=19, device="cpu")  # 16 beside [CLS], [SEP] and [SEP]
+    reranker = CodeReranker(str(folder), max_tokens=19, precision="fp32")  # 16 beside [CLS], [SEP] and [SEP]
     words = ["read", "the", "file", "path"] * 50
     half = _reference(folder, " ".join(words[:8]), CODES[0], max_tokens=19)
     for length in (16, 17, 200):
