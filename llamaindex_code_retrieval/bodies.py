@@ -149,7 +149,8 @@ def attached(body: nn.Module, folder: Path) -> nn.Module:
         for module in body.modules():
             _own(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
     try:
-        adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
+        with quiet_transformers():
+            adapted: nn.Module = PeftModel.from_pretrained(body, str(folder), is_trainable=False)
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}; "
@@ -255,13 +256,15 @@ def virtual_tokens(body: nn.Module) -> int:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep weight-loading bars and reports off the user's terminal, without changing the process for good."""
+    """Keep weight-loading bars, reports and PEFT's use of an old name off the user's terminal, and off it only here."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:

@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.query_encoder import QueryEncoder
 def test_what_is_shipped() -> None:
     assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
-    assert shipped_rerankers() == [DEFAULT_RERANKER, "embedded-reranker-web"]
+    assert shipped_rerankers() == [DEFAULT_RERANKER]
     assert shipped_query_encoders() == ["embedded-bare-static", "embedded-general-layers", "embedded-general-static"]
 
 

@@ -415,10 +415,12 @@ def test_train_reranker_goes_on_among_distractors(
 ) -> None:
     out = tmp_path / "out"
     more = ["--start", str(started), "--among", str(repository), "--set", "rank=4", "--set", "head_rate=1.0"]
+    more += ["--set", "blend=0.5"]
     assert main([*command, "--variant", "adapters", *more, "--out", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["start"] == {"name": str(started), "fingerprint": CrossEncoder.load(started).fingerprint}
     assert facts["distractors"] == {"from": ["shop"], "nodes": 3}
+    assert "; these weights are 0.5 of the way from it to what was learned" in (out / "README.md").read_text()
     assert facts == facts | json.loads((out / "train_config.json").read_text())
     (tmp_path / "empty").mkdir()
     for arguments, message in (

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from llamaindex_code_retrieval.bodies import quiet_transformers
 from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.files import write_atomically
@@ -177,7 +178,8 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
                 fan_in_fan_out=transposed,
             )
     try:
-        wrapped: nn.Module = get_peft_model(body, peft_config)
+        with quiet_transformers():
+            wrapped: nn.Module = get_peft_model(body, peft_config)
     except ValueError as error:
         raise ValueError(f"no module of this base matches targets={config.targets!r}: {error}") from error
     if config.method == "adalora":

@@ -323,8 +323,11 @@ All settings are in `train_config.json`, each step in `log.jsonl`.
 
 
 def _begun(facts: Mapping[str, Any]) -> str:
-    start = facts.get("start")
-    return "a head that knows nothing" if start is None else f"{start['name']}, fingerprint `{start['fingerprint']}`"
+    start, blend = facts.get("start"), facts["train"].get("blend", 1)
+    if start is None:
+        return "a head that knows nothing"
+    blended = f"; these weights are {blend:g} of the way from it to what was learned" if blend < 1 else ""
+    return f"{start['name']}, fingerprint `{start['fingerprint']}`{blended}"
 
 
 def query_card(facts: Mapping[str, Any]) -> str:
