@@ -93,7 +93,7 @@ def test_what_has_not_begun_is_dropped_on_an_error_and_on_close() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_budget_of_a_batch_leaves_two_for_each_thread() -> None:
+def test_the_budget_of_a_batch_leaves_one_and_a_half_for_each_thread() -> None:
     assert batch_budget(4096, 1300, CPU) == 433
     assert batch_budget(4096, 100_000, CPU) == 4096
     assert batch_budget(4096, 200, CPU) == 128, "a batch has to be worth calling the model"

@@ -370,9 +370,8 @@ def test_an_index_is_searched_with_it(
     index = CodeIndex.load(indexed, query_encoder=saved["static"])
     student = QueryEncoder.load(saved["static"], teacher=_encoder(bert_folder)).encode_queries(["total price"])[0]
     hits = CodeRetriever(index, top_k=100, mode="dense").retrieve("total price")
-    codes = _embedding(bert_folder).get_text_embedding_batch(
-        [hit.node.get_content(metadata_mode="embed") for hit in hits]
-    )  # type: ignore[arg-type]
+    texts = [hit.node.get_content(metadata_mode="embed") for hit in hits]  # type: ignore[arg-type]
+    codes = _embedding(bert_folder).get_text_embedding_batch(texts)
     assert len(hits) >= 5
     np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-5)
     teacher = _encoder(roberta_folder)
