@@ -272,6 +272,11 @@ class CrossEncoder(nn.Module):
         """Where the weights are."""
         return self.encoder.device
 
+    @property
+    def packs(self) -> bool:
+        """Whether a batch is computed without padding."""
+        return self.encoder.packs
+
     def room(self, max_tokens: int) -> int:
         """Return how many tokens of a pair are left to query and code."""
         positions = self.encoder.positions

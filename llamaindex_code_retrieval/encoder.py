@@ -6,8 +6,7 @@ import copy
 import hashlib
 import json
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from llamaindex_code_retrieval.batching import batch_budget, even_batches, token_budget_batches
 from llamaindex_code_retrieval.bodies import (
     attached,
     load_body,
@@ -37,7 +38,8 @@ from llamaindex_code_retrieval.checkpoints import (
     sha256_of,
 )
 from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
-from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+from llamaindex_code_retrieval.packing import can_pack, packed
+from llamaindex_code_retrieval.parallel import in_threads, workers_on
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +108,7 @@ class Encoder(nn.Module):
         self._prefix, self._suffix = special_tokens(tokenizer, plan.architecture)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._virtual_tokens = virtual_tokens(body)
+        self._can_pack = can_pack(self.base) and not self._virtual_tokens
         self._warned = False
         projection = getattr(body, "proj", None)
         self.dim: int = projection.out_features if projection is not None else body.config.hidden_size
@@ -279,6 +282,11 @@ class Encoder(nn.Module):
         return self._tokenizer
 
     @property
+    def packs(self) -> bool:
+        """Whether texts are computed without padding them to each other: BERT's kind of body, on a CPU, in use."""
+        return self._can_pack and not self.training and self.device.type == "cpu"
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         device: torch.device = next(self.body.parameters()).device
@@ -316,7 +324,7 @@ class Encoder(nn.Module):
         token_budget: int | None = None,
         on_progress: Callable[[int], object] | None = None,
     ) -> NDArray[np.float32]:
-        """Encode without gradient, in batches of at most ``token_budget`` padded tokens sorted by length.
+        """Encode without gradient, in batches of at most ``token_budget`` tokens, padded ones included.
 
         ``on_progress`` is called after each batch with the number of texts in it. The default budget, 2,048 tokens on
         a CPU and 65,536 on a GPU, is where throughput stops growing: larger batches fall out of a CPU's cache.
@@ -324,7 +332,11 @@ class Encoder(nn.Module):
         ids, truncated = self._tokenize(texts, side)
         lengths = [len(row) for row in ids]
         limit = token_budget or (2048 if self.device.type == "cpu" else 65536)
-        batches = list(token_budget_batches(lengths, batch_budget(limit, sum(lengths), self.device)))
+        workers = workers_on(self.device)
+        if self.packs:
+            batches = even_batches(lengths, limit, workers=workers)
+        else:
+            batches = list(token_budget_batches(lengths, batch_budget(limit, sum(lengths), workers=workers)))
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         with closing(in_threads(lambda batch: self.embed([ids[i] for i in batch]), batches, self.device)) as embedded:
             for batch, found in zip(batches, embedded, strict=True):
@@ -357,7 +369,10 @@ class Encoder(nn.Module):
         return [[*self._prefix, *row[:room], *self._suffix] for row in rows], truncated
 
     def embed(self, ids: Sequence[Sequence[int]], *, length: int = 0) -> Tensor:
-        """Return unit vectors of token rows, shape ``(rows, dim)``, differentiable, padded to ``length`` at least."""
+        """Return unit vectors of token rows, shape ``(rows, dim)``, differentiable.
+
+        Where rows are padded, then to ``length`` at least.
+        """
         if not ids:
             return torch.empty(0, self.dim, device=self.device)
         hidden, mask = self.hidden_states(ids, length=length)
@@ -378,7 +393,10 @@ class Encoder(nn.Module):
 
         ``starts`` says at which token the second text of each row begins, where a body tells two texts apart.
         """
-        length = max(length, *(len(row) for row in ids))
+        lengths = {len(row) for row in ids}
+        if self.packs and len(lengths) > 1:
+            return self._packed_states(ids, starts)
+        length = max(length, *lengths)
         tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
         mask = torch.zeros((len(ids), length), dtype=torch.long)
         types = torch.zeros((len(ids), length), dtype=torch.long)
@@ -388,12 +406,23 @@ class Encoder(nn.Module):
             if starts is not None:
                 types[i, starts[i] : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        second: dict[str, Tensor] = {}
-        if starts is not None and getattr(self.body.config, "type_vocab_size", 0) > 1:
-            second["token_type_ids"] = types.to(self.device)
+        second = {"token_type_ids": types.to(self.device)} if starts is not None and self._tells_two_apart else {}
         hidden = self.body(input_ids=tokens, attention_mask=mask, **second).last_hidden_state
         # Prompt tuning prepends virtual tokens; what is read is the text.
         return hidden[:, self._virtual_tokens :].float(), mask
+
+    def _packed_states(self, ids: Sequence[Sequence[int]], starts: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`hidden_states` does, padded behind the body only."""
+        lengths = [len(row) for row in ids]
+        second = starts if starts is not None and self._tells_two_apart else lengths
+        types = [[0] * start + [1] * (length - start) for start, length in zip(second, lengths, strict=True)]
+        (hidden,) = self.body(**packed(self.base, ids, types)).last_hidden_state  # (tokens, width)
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return pad_sequence(hidden.float().split(lengths), batch_first=True), mask.long()
+
+    @property
+    def _tells_two_apart(self) -> bool:
+        return getattr(self.body.config, "type_vocab_size", 0) > 1
 
 
 def _plan(
@@ -504,52 +533,6 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return "bf16" if native else "fp32"
-
-
-def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield positions, longest first, so that batch size times longest length stays within ``budget``.
-
-    >>> list(token_budget_batches([3, 9, 4, 20], 12))
-    [[3], [1], [2, 0]]
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        size = max(1, budget // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
-
-
-def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list[list[int]]:
-    """Return positions in batches that cost least, each within ``budget`` as above.
-
-    A batch costs its padded tokens and ``overhead`` more, what calling the model at all costs in tokens; so texts of
-    unequal length are not padded to each other where that costs more than a call. The most costly batch comes first:
-    those computed side by side (``in_threads``) then end together as nearly as they can.
-
-    >>> tight_batches([30, 9, 29, 8], 100, overhead=10)
-    [[0, 2], [1, 3]]
-    >>> tight_batches([30, 20, 20], 100, overhead=5)
-    [[1, 2], [0]]
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    cheapest, starts = [0.0], [0]  # over the first i positions of the order, and where their last batch starts
-    for end in range(1, len(order) + 1):
-        best, start = math.inf, end - 1
-        for first in range(end - 1, -1, -1):
-            padded = (end - first) * lengths[order[first]]
-            if padded > budget and first < end - 1:
-                break
-            if cheapest[first] + padded + overhead < best:
-                best, start = cheapest[first] + padded + overhead, first
-        cheapest.append(best)
-        starts.append(start)
-    batches: list[list[int]] = []
-    end = len(order)
-    while end:
-        batches.append(order[starts[end] : end])
-        end = starts[end]
-    return sorted(batches, key=lambda batch: -len(batch) * lengths[batch[0]])
 
 
 def _facts(folder: Path, plan: _Plan) -> dict[str, Any]:

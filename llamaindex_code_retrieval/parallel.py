@@ -14,18 +14,10 @@ import torch
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
-_WORTH_A_CALL = 128
-"""Tokens in a batch under which calling the model costs too much beside computing."""
 
-
-def batch_budget(limit: int, tokens: int, device: torch.device) -> int:
-    """Return the padded tokens of a batch, ``limit`` at most, at which :func:`in_threads` has work for all threads.
-
-    ``tokens`` are those of all batches; there are half as many again as threads or more, so that they end together:
-    one for each waits for the longest, and two for each cost more calls than they save.
-    """
-    threads = _threads(device)
-    return limit if threads == 1 else min(limit, max(_WORTH_A_CALL, 2 * tokens // (3 * threads)))
+def workers_on(device: torch.device) -> int:
+    """Return how many batches :func:`in_threads` computes at once."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], device: torch.device) -> Generator[Result]:
@@ -39,16 +31,11 @@ def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], dev
         with torch.inference_mode():  # holds for the thread that enters it
             return compute(batch)
 
-    threads = _threads(device)
+    threads = workers_on(device)
     if threads == 1 or len(batches) < 2:
         yield from map(without_gradient, batches)
     else:
         yield from _workers(threads).map(without_gradient, batches)
-
-
-def _threads(device: torch.device) -> int:
-    """Return how many batches are computed at once."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 @cache

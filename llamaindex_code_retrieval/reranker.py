@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from llamaindex_code_retrieval.batching import batch_budget, even_batches, tight_batches
 from llamaindex_code_retrieval.bodies import quantized, quiet_transformers
 from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import (
@@ -34,9 +35,10 @@ from llamaindex_code_retrieval.cross_encoder import (
     settled,
 )
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision, tight_batches
+from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models import DEFAULT_RERANKER
-from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+from llamaindex_code_retrieval.packing import Runs, by_runs, can_pack, let_pack, packed
+from llamaindex_code_retrieval.parallel import in_threads, workers_on
 
 dispatcher = get_dispatcher(__name__)
 
@@ -61,6 +63,10 @@ class PairScorer(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether a batch is computed without padding."""
 
     def room(self, max_tokens: int) -> int:
         """Return how many tokens are left to query and code."""
@@ -267,9 +273,13 @@ def score_pairs(
     if not distinct:
         return []
     lengths, model = scorer.prepare(query, distinct, max_tokens)
-    overhead = 64 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
-    budget = batch_budget(token_budget, sum(lengths), scorer.device)
-    batches = tight_batches(lengths, budget, overhead=overhead)
+    workers = workers_on(scorer.device)
+    if scorer.packs:
+        batches = even_batches(lengths, token_budget, workers=workers)
+    else:
+        overhead = 64 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
+        budget = batch_budget(token_budget, sum(lengths), workers=workers)
+        batches = tight_batches(lengths, budget, overhead=overhead)
     values = torch.cat(list(in_threads(model, batches, scorer.device))).tolist()
     if not all(map(math.isfinite, values)):
         raise FloatingPointError("gives logits that are not finite numbers")
@@ -315,13 +325,20 @@ class Checkpoint:
         half = precision != "int8" and resolve_precision(precision, place) == "bf16"
         model, self._tokenizer = _load_checkpoint(name, folder, place)
         self._positions = _positions(model, self._tokenizer)
-        if _read_by_first_token(model.config):
+        self._bert = can_pack(model)  # these heads read the first token alone
+        if self._bert:
+            let_pack(model)
             layers = model.base_model.encoder.layer
             layers[-1] = _FirstTokenLayer(layers[-1])
         self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
         self.device: torch.device = model.device
         files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
         self.fingerprint = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16]
+
+    @property
+    def packs(self) -> bool:
+        """Whether a batch is computed without padding."""
+        return self._bert and self.device.type == "cpu"
 
     def room(self, max_tokens: int) -> int:
         """Return how many tokens are left to query and code."""
@@ -342,7 +359,11 @@ class Checkpoint:
 
         def log_odds(batch: Sequence[int]) -> Tensor:
             columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
-            inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
+            rows = columns["input_ids"]
+            if self.packs and len(set(map(len, rows))) > 1:
+                inputs = packed(self._model, rows, columns.get("token_type_ids", [[0] * len(row) for row in rows]))
+            else:
+                inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
             logits: Tensor = self._model(**inputs).logits.double()  # (batch, labels)
             return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
@@ -378,12 +399,6 @@ def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any
     return model.to(device).eval(), tokenizer
 
 
-def _read_by_first_token(config: Any) -> bool:
-    """Tell whether the layers are BERT's, with torch's attention, and the head reads the first token alone."""
-    kinds = ("bert", "camembert", "roberta", "xlm-roberta")
-    return config.model_type in kinds and config._attn_implementation == "sdpa" and not config.is_decoder
-
-
 class _FirstTokenLayer(nn.Module):
     """BERT's last layer for the first token alone, exactly: what the others would become, nobody reads.
 
@@ -394,19 +409,44 @@ class _FirstTokenLayer(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, *unused: Any, **options: Any) -> Tensor:
-        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width)."""
-        own, first = self.layer.attention.self, hidden[:, :1]
-        split = (len(hidden), -1, own.num_attention_heads, own.attention_head_size)
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        *unused: Any,
+        runs: Runs | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width), or of one row of ``runs``."""
+        own = self.layer.attention.self
+        first = hidden[:, :1] if runs is None else hidden[0, _starts(runs)].unsqueeze(1)
         query, key, value = (
-            projected.view(split).transpose(1, 2)  # (pairs, heads, tokens, width of a head)
+            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(
+                1, 2
+            )  # (…, heads, tokens, width of a head)
             for projected in (own.query(first), own.key(hidden), own.value(hidden))
         )
-        mask = None if attention_mask is None else attention_mask[:, :, :1]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).reshape(first.shape)
+        if runs is None:
+            mask = None if attention_mask is None else attention_mask[:, :, :1]
+            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:
+            queries = query.split([count for count, _ in runs])
+            texts = zip(queries, by_runs(key, runs), by_runs(value, runs), strict=True)
+            seen = torch.cat([F.scaled_dot_product_attention(*text) for text in texts])
+        seen = seen.transpose(1, 2).reshape(first.shape)
         attended = self.layer.attention.output(seen, first)
         made: Tensor = self.layer.feed_forward_chunk(attended)
         return made
+
+
+def _starts(runs: Runs) -> list[int]:
+    """Return where in the row each text begins.
+
+    >>> _starts([(2, 5), (1, 3)])
+    [0, 5, 10]
+    """
+    lengths = [length for count, length in runs for _ in range(count)]
+    return [0, *accumulate(lengths[:-1])]
 
 
 def _positions(model: Any, tokenizer: Any) -> int:

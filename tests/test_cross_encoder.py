@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from llama_index.core.schema import NodeWithScore, TextNode
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertForSequenceClassification
@@ -20,7 +18,6 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
 from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, RERANKER_CONFIG
 from llamaindex_code_retrieval.cross_encoder import Calibration, CrossEncoder, Head, MatchingHead, Variant
-from llamaindex_code_retrieval.encoder import tight_batches, token_budget_batches
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
 
 QUERY = "read the file"
@@ -150,28 +147,6 @@ def test_an_mlp_head_is_bert_for_sequence_classification(bert_folder: Path) -> N
 def test_heads_have_names() -> None:
     with pytest.raises(ValueError, match="head must be one of interaction, mlp, got 'magic'"):
         MatchingHead("magic", 8)  # type: ignore[arg-type]
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-
-@given(
-    lengths=st.lists(st.integers(1, 300), max_size=40),
-    budget=st.integers(1, 1000),
-    overhead=st.integers(0, 100),
-)
-def test_tight_batches_hold_all_once_within_budget_and_cost_no_more(
-    lengths: list[int], budget: int, overhead: int
-) -> None:
-    def cost(batches: Sequence[Sequence[int]]) -> int:
-        return sum(len(batch) * max(lengths[i] for i in batch) + overhead for batch in batches)
-
-    tight = tight_batches(lengths, budget, overhead=overhead)
-    assert sorted(i for batch in tight for i in batch) == list(range(len(lengths)))
-    for batch in tight:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
-    assert cost(tight) <= cost(list(token_budget_batches(lengths, budget)))
-    assert cost(tight) <= cost([[i] for i in range(len(lengths))])
 
 
 # --- saving, loading, sharing ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llamaindex_code_retrieval.parallel import batch_budget, in_threads
+from llamaindex_code_retrieval.parallel import in_threads, workers_on
 
 CPU = torch.device("cpu")
 
@@ -93,14 +93,9 @@ def test_what_has_not_begun_is_dropped_on_an_error_and_on_close() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_budget_of_a_batch_leaves_one_and_a_half_for_each_thread() -> None:
-    assert batch_budget(4096, 1300, CPU) == 433
-    assert batch_budget(4096, 100_000, CPU) == 4096
-    assert batch_budget(4096, 200, CPU) == 128, "a batch has to be worth calling the model"
-    assert batch_budget(64, 200, CPU) == 64, "the caller's limit holds"
-    assert batch_budget(4096, 1300, torch.device("meta")) == 4096
-    torch.set_num_threads(1)
-    assert batch_budget(4096, 1300, CPU) == 4096
+def test_as_many_workers_as_torch_has_threads_on_a_cpu_and_one_elsewhere() -> None:
+    assert workers_on(CPU) == 2
+    assert workers_on(torch.device("meta")) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

@@ -25,8 +25,14 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     BertTokenizerFast,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
 )
 
 from llamaindex_code_retrieval.reranker import CodeReranker
@@ -118,6 +124,23 @@ def test_scores_keep_the_order_given_and_ignore_the_rest_of_the_batch(reranker: 
 def test_equal_codes_score_exactly_the_same(reranker: CodeReranker) -> None:
     first, *_, last = reranker.score(QUERY, ["write", *CODES, "write"])
     assert first == last
+
+
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [
+        (BertForSequenceClassification, BertConfig),
+        (CamembertForSequenceClassification, CamembertConfig),
+        (RobertaForSequenceClassification, RobertaConfig),
+        (XLMRobertaForSequenceClassification, XLMRobertaConfig),
+        (DistilBertForSequenceClassification, DistilBertConfig),
+    ],
+)
+def test_all_kinds_agree_with_transformers_pair_by_pair(cls: Any, config: Any, tmp_path: Path) -> None:
+    folder = _save(tmp_path, cls=cls, config=config)
+    expected = [_reference(folder, QUERY, code, max_tokens=POSITIONS - 1) for code in CODES]
+    reranker = CodeReranker(str(folder), precision="fp32", max_tokens=POSITIONS - 1)
+    assert reranker.score(QUERY, CODES) == pytest.approx(expected, abs=1e-5)
 
 
 def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
 
+from llamaindex_code_retrieval.batching import token_budget_batches
 from llamaindex_code_retrieval.checkpoints import locate_adapter
-from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_budget_batches
+from llamaindex_code_retrieval.encoder import Encoder, resolve_precision
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes

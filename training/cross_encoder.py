@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from llamaindex_code_retrieval.batching import token_budget_batches
 from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, HEAD_WEIGHTS, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import CrossEncoder, read_config
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.encoder import Encoder, resolve_precision, token_budget_batches
+from llamaindex_code_retrieval.encoder import Encoder, resolve_precision
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.contrastive import contrastive_loss

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from llamaindex_code_retrieval.encoder import Encoder, token_budget_batches
+from llamaindex_code_retrieval.batching import token_budget_batches
+from llamaindex_code_retrieval.encoder import Encoder
 from llamaindex_code_retrieval.query_encoder import projected, shortened
 from llamaindex_code_retrieval.static_encoder import StaticEncoder, static_tensors, table_rows
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter
