@@ -42,7 +42,13 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     recipe = load_reranker_recipe(options.variant).with_settings(settings)
     pairs = [pair for source in options.pairs for pair in load_pairs(source)]
     pairs = random.Random(options.seed).sample(pairs, options.steps * recipe.train.batch_size)
-    retriever = CodeEmbedding("embedded", adapter=options.adapter, precision="fp32", cache_folder=options.cache)
+    retriever = CodeEmbedding(
+        "embedded",
+        adapter=options.adapter,
+        merge_adapter=not options.unmerged,
+        precision="fp32",
+        cache_folder=options.cache,
+    )
     result = train_cross_encoder(
         retriever.encoder.without_adapter(),
         pairs,
@@ -160,6 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", nargs="+", default=["cosqa"], help="what to train on (default: cosqa)")
     parser.add_argument("--adapter", default="embedded-general", help="of the embedding (default: %(default)s)")
+    parser.add_argument("--unmerged", action="store_true", help="compute that adapter beside the base's weights")
     parser.add_argument("--steps", type=int, default=100, help="of 16 queries each (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=128, help="of a pair (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="of each set, at most (default: %(default)s)")

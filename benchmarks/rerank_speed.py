@@ -90,6 +90,8 @@ def shipped(dev: Benchmark, queries: int, cache: str | None) -> dict[str, dict[s
     embedding = CodeEmbedding("embedded", precision="fp32", cache_folder=cache)
     retriever = CodeRetriever(benchmark_index(dev, embedding), top_k=10)
     rerankers = {name: CodeReranker(precision=name, device="cpu") for name in PRECISIONS}  # type: ignore[arg-type]
+    for name in PRECISIONS[:-1]:  # int8 is merged in any case
+        rerankers[f"{name}, merged"] = CodeReranker(precision=name, device="cpu", merge_adapter=True)  # type: ignore[arg-type]
     runs: dict[str, dict[str, list[str]]] = {name: {} for name in ("first stage", *rerankers)}
     seconds: dict[str, list[float]] = {name: [] for name in rerankers}
     for key, query in dev.queries.items():

@@ -192,11 +192,13 @@ class CrossEncoder(nn.Module):
         encoder: Encoder | None = None,
         device: str | None = None,
         precision: RerankPrecision = "auto",
+        merge_adapter: bool = False,
     ) -> Self:
         """Load what :meth:`save` wrote.
 
         ``encoder`` lends its base where the reranker was trained on that one: then there is one copy of it in memory.
-        In ``int8`` the linear layers are quantized (CPU only); their adapter is merged first.
+        In ``int8`` the linear layers are quantized (CPU only); their adapter is merged first. Otherwise it is computed
+        beside the base's weights, unless ``merge_adapter``, see :meth:`Encoder.with_adapter`.
 
         Raises:
             ValueError: no such reranker; its files are damaged; its adapter is of another base than ``encoder``'s.
@@ -220,7 +222,7 @@ class CrossEncoder(nn.Module):
                     f"{facts['base']['fingerprint']}, and this base, {given.name!r}, has {given.base_fingerprint}; "
                     "leave the embedding out, so that it loads its own base, or train one for this base"
                 )
-            body = given.with_peft(folder, merge=False, int8=precision == "int8")
+            body = given.with_peft(folder, merge=merge_adapter, int8=precision == "int8")
         else:
             body = given.with_body(lambda base: base, int8=precision == "int8")
         head = MatchingHead(facts["head"], _width(body))

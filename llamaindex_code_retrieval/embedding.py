@@ -60,6 +60,7 @@ class CodeEmbedding(BaseEmbedding):
     device: str | None = Field(default=None, exclude=True, description="A torch device; default: CUDA if there is one.")
     query_encoder: str | None = Field(default=None, exclude=True, description="A student that embeds the queries.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
+    merge_adapter: bool = Field(default=True, exclude=True, description="Copy weights for speed; False saves memory.")
 
     _held: _Held = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
@@ -79,6 +80,7 @@ class CodeEmbedding(BaseEmbedding):
         query_encoder: str | Path | None = None,
         device: str | None = None,
         cache_folder: str | Path | None = None,
+        merge_adapter: bool = True,
         embed_batch_size: int = 512,
         fingerprint: str | None = None,
         callback_manager: CallbackManager | None = None,
@@ -92,6 +94,8 @@ class CodeEmbedding(BaseEmbedding):
         the bare base. ``fingerprint`` may name the one expected, as a serialised embedding does; another is refused.
         With that and a static query encoder of it the base is loaded only when something else than a query is embedded,
         and refused only then.
+        With ``merge_adapter=False`` an adapter's weights are computed beside those of the base, which saves copies of
+        all that it changes and costs time; vectors are the same up to rounding.
         ``embed_batch_size`` texts go to the encoder at a time, which cuts them into token-budget batches itself.
 
         Raises:
@@ -123,12 +127,13 @@ class CodeEmbedding(BaseEmbedding):
                 pooling=pooling,
                 max_query_tokens=max_query_tokens,
                 max_code_tokens=max_code_tokens,
+                merge_adapter=merge_adapter,
             )
             encoders = {"": encoder}
             loaded = {str(adapter): encoder}
             for language, name in names.items():
                 if name not in loaded:
-                    loaded[name] = _adapted(encoders, name, language)
+                    loaded[name] = _adapted(encoders, name, language, merge=merge_adapter)
                 encoders[language] = loaded[name]
             now = _fingerprint(encoders)
             if fingerprint not in (None, now):
@@ -157,6 +162,7 @@ class CodeEmbedding(BaseEmbedding):
             device=device,
             query_encoder=None if student is None else student.name,
             cache_folder=None if cache_folder is None else str(cache_folder),
+            merge_adapter=merge_adapter,
             embed_batch_size=embed_batch_size,
             callback_manager=callback_manager or CallbackManager([]),
             num_workers=num_workers,
@@ -174,7 +180,7 @@ class CodeEmbedding(BaseEmbedding):
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process (IngestionPipeline's workers) loads the model itself; an open database does not travel.
         options = self.model_dump(exclude={"callback_manager", "embeddings_cache", "rate_limiter"})
-        options |= {name: getattr(self, name) for name in ("device", "cache_folder", "query_encoder")}
+        options |= {name: getattr(self, name) for name in ("device", "cache_folder", "query_encoder", "merge_adapter")}
         return _rebuild, (options,)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
@@ -249,7 +255,7 @@ class CodeEmbedding(BaseEmbedding):
             _adapter_names({language or "other languages": adapter})  # refuses a wrong type
         new: Encoder | None = None
         if adapter is not None:
-            new = _adapted(self._encoders, adapter, language)
+            new = _adapted(self._encoders, adapter, language, merge=self.merge_adapter)
         elif not language:
             new = self.encoder.without_adapter()
         with self._swap:  # held for no longer than this, since every call takes its snapshot under it
@@ -403,10 +409,11 @@ def _adapter_names(adapters: Mapping[str, str | Path] | None) -> dict[str, str]:
     return names
 
 
-def _adapted(encoders: Mapping[str, Encoder], adapter: str | Path, language: str) -> Encoder:
+def _adapted(encoders: Mapping[str, Encoder], adapter: str | Path, language: str, *, merge: bool) -> Encoder:
     """Return an encoder with ``adapter``, an equal one of ``encoders`` if there is one."""
     try:
-        new = encoders[""].without_adapter() if adapter == NO_ADAPTER else encoders[""].with_adapter(adapter)
+        base = encoders[""]
+        new = base.without_adapter() if adapter == NO_ADAPTER else base.with_adapter(adapter, merge=merge)
     except ValueError as error:
         if not language:
             raise

@@ -124,11 +124,13 @@ class Encoder(nn.Module):
         pooling: Pooling | None = None,
         max_query_tokens: int | None = None,
         max_code_tokens: int | None = None,
+        merge_adapter: bool = True,
     ) -> Self:
         """Load a base by known name, hub name (``org/name`` or ``org/name@revision``) or folder.
 
-        ``adapter`` is a folder or hub name in PEFT's format. ``precision="auto"`` takes bf16 where the device computes
-        it natively and fp32 elsewhere (a CPU without bf16 instructions emulates it a hundred times slower).
+        ``adapter`` is a folder or hub name in PEFT's format; for ``merge_adapter`` see :meth:`with_adapter`.
+        ``precision="auto"`` takes bf16 where the device computes it natively and fp32 elsewhere (a CPU without bf16
+        instructions emulates it a hundred times slower).
         Pooling and token limits default to the table of known bases, then to the checkpoint's sentence-transformers
         files, then to masked mean and as many tokens as the model has positions, at most 512.
 
@@ -160,21 +162,21 @@ class Encoder(nn.Module):
             folder=folder,
         )
         encoder.eval()
-        return encoder if adapter is None else encoder.with_adapter(adapter)
+        return encoder if adapter is None else encoder.with_adapter(adapter, merge=merge_adapter)
 
-    def with_adapter(self, adapter: str | Path) -> Self:
+    def with_adapter(self, adapter: str | Path, *, merge: bool = True) -> Self:
         """Return an encoder of the same base with another adapter; this one stays as it is.
 
         Both share the base's weights and nothing is loaded again. LoRA, AdaLoRA and (IA)3 are merged into copies of the
-        weights that they change, since computing them beside these would slow inference by a fifth to a third; so a
-        further adapter costs those copies, or with prompt tuning its virtual tokens alone.
+        weights that they change, so a further adapter costs those copies. Without ``merge`` it costs its own few
+        weights alone, as prompt tuning always does, and inference is slower by a fifth or more.
 
         Raises:
             ValueError: no adapter there, one that does not fit, or one that ``train_config.json`` beside it says was
                 trained on another base or for another pooling.
         """
         folder = locate_adapter(adapter)
-        encoder = self.with_peft(folder)
+        encoder = self.with_peft(folder, merge=merge)
         _check_room(encoder.body, self._plan)
         return encoder
 
@@ -188,8 +190,8 @@ class Encoder(nn.Module):
     ) -> Self:
         """Return an encoder of the same base with what PEFT saved in ``folder``, whatever it is for.
 
-        Without ``merge`` it costs no memory but its own few weights, and is slower; with ``int8`` it is merged in any
-        case. ``prepare`` changes the base first, as :meth:`with_body` says.
+        For ``merge`` see :meth:`with_adapter`; with ``int8`` it is merged in any case. ``prepare`` changes the base
+        first, as :meth:`with_body` says.
         """
         self.check_trained_for_this(folder)
 

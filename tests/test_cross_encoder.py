@@ -182,6 +182,16 @@ def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) 
     assert vectors == CodeEmbedding(str(bert_folder), precision="fp32").get_text_embedding_batch(CODES[:2])
 
 
+def test_a_merged_reranker_scores_the_same_and_leaves_the_base(saved: Path, bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
+    vectors = embedding.get_text_embedding_batch(CODES[:2])
+    merged = CodeReranker(str(saved), embedding=embedding, merge_adapter=True)
+    beside = CodeReranker(str(saved), embedding=embedding)
+    assert merged.score(QUERY, CODES) == pytest.approx(beside.score(QUERY, CODES), abs=1e-6)
+    assert len(_parameters(merged)) < len(_parameters(beside)), "the adapter's own matrices are gone"
+    assert embedding.get_text_embedding_batch(CODES[:2]) == vectors
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_int8_lies_on_a_base_of_any_precision(precision: str, saved: Path, bert_folder: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), precision=precision)  # type: ignore[arg-type]

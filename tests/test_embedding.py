@@ -300,6 +300,26 @@ def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], ber
     np.testing.assert_array_equal(bare_encoder.encode_codes(CODES), np.float32(vectors))
 
 
+def test_unmerged_adapters_embed_the_same_and_copy_nothing(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    options: dict[str, Any] = {"adapter": adapter_folders["lora"], "adapters": {"python": adapter_folders["ia3"]}}
+    merged = CodeEmbedding(str(bert_folder), **options, precision="fp32")
+    saving = CodeEmbedding(str(bert_folder), **options, precision="fp32", merge_adapter=False)
+    rebuild, arguments = saving.__reduce__()  # how it gets into another process
+    again = rebuild(*arguments)
+    for language in ("python", "java"):
+        expected = merged.for_language(language).get_text_embedding_batch(CODES)
+        for embedding in (saving, again):
+            found = embedding.for_language(language).get_text_embedding_batch(CODES)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    saving.use_adapter("java", adapter_folders["adalora"])
+    for embedding in (saving, again):
+        base = {p.data_ptr() for p in embedding.encoder.base.parameters()}
+        for encoder in embedding._encoders.values():
+            own = [name for name, p in encoder.body.named_parameters() if p.data_ptr() not in base]
+            assert own
+            assert all("lora_" in name or "ia3_" in name or "ranknum" in name for name in own)
+
+
 def test_two_languages_with_one_adapter_load_it_once(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
     lora = adapter_folders["lora"]
     embedding = CodeEmbedding(str(bert_folder), adapters={"c": lora, "cpp": str(lora)})

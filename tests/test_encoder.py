@@ -352,10 +352,18 @@ def test_merged_equals_unmerged_and_the_base_stays(
         assert torch.equal(weight, value)
     np.testing.assert_array_equal(base.encode_codes(CODES), vectors)
     np.testing.assert_array_equal(adapted.without_adapter().encode_codes(CODES), vectors)
-    copied = [n for n, w in adapted.body.named_parameters() if w.data_ptr() not in {p for p, _ in before.values()}]
+    shared = {pointer for pointer, _ in before.values()}
+    copied = [n for n, w in adapted.body.named_parameters() if w.data_ptr() not in shared]
     changed = (*targets, "bias") if kind == "lora" and "bert" in folder else targets
     assert copied
     assert all(any(part in changed for part in name.split(".")) for name in copied)
+
+    beside = base.with_adapter(tmp_path, merge=False)
+    assert beside.fingerprint == adapted.fingerprint
+    np.testing.assert_allclose(beside.encode_codes(CODES), got, atol=1e-6)
+    own = {name for name, weight in beside.body.named_parameters() if weight.data_ptr() not in shared}
+    assert own
+    assert all(any(part in name for part in ("lora_", "ranknum", "ia3_", "bias")) for name in own)
 
 
 def test_bf16_adapters_are_merged_in_fp32(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
