@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from llamaindex_code_retrieval.checkpoints import SHARDS, WEIGHTS, read_json
 from llamaindex_code_retrieval.models import Architecture
-from llamaindex_code_retrieval.packing import can_pack, let_pack
+from llamaindex_code_retrieval.packing import let_pack
 
 
 class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
@@ -82,8 +82,7 @@ def load_body(folder: Path, architecture: Architecture) -> nn.Module:
         raise ValueError(
             f"{folder} lacks weights of a {architecture} encoder: {keys}; it is another kind of checkpoint"
         )
-    if can_pack(body):
-        let_pack(body)
+    let_pack(body)
     module: nn.Module = body
     return module
 

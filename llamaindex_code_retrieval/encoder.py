@@ -38,7 +38,7 @@ from llamaindex_code_retrieval.checkpoints import (
     sha256_of,
 )
 from llamaindex_code_retrieval.models import BASES, EMBEDDED, Architecture, Pooling, architecture_of
-from llamaindex_code_retrieval.packing import can_pack, packed
+from llamaindex_code_retrieval.packing import Packing, packing_of
 from llamaindex_code_retrieval.parallel import in_threads, workers_on
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         self._prefix, self._suffix = special_tokens(tokenizer, plan.architecture)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self._virtual_tokens = virtual_tokens(body)
-        self._can_pack = can_pack(self.base) and not self._virtual_tokens
+        self._packing = None if self._virtual_tokens else packing_of(body)
         self._warned = False
         projection = getattr(body, "proj", None)
         self.dim: int = projection.out_features if projection is not None else body.config.hidden_size
@@ -286,7 +286,7 @@ class Encoder(nn.Module):
     @property
     def packs(self) -> bool:
         """Whether texts are computed without padding them to each other: BERT's kind of body, on a CPU, in use."""
-        return self._can_pack and not self.training and self.device.type == "cpu"
+        return self._packing is not None and not self.training and self.device.type == "cpu"
 
     @property
     def device(self) -> torch.device:
@@ -396,8 +396,8 @@ class Encoder(nn.Module):
         ``starts`` says at which token the second text of each row begins, where a body tells two texts apart.
         """
         lengths = {len(row) for row in ids}
-        if self.packs and len(lengths) > 1:
-            return self._packed_states(ids, starts)
+        if self._packing is not None and self.packs and len(lengths) > 1:
+            return self._packed_states(self._packing, ids, starts)
         length = max(length, *lengths)
         tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
         mask = torch.zeros((len(ids), length), dtype=torch.long)
@@ -413,12 +413,14 @@ class Encoder(nn.Module):
         # Prompt tuning prepends virtual tokens; what is read is the text.
         return hidden[:, self._virtual_tokens :].float(), mask
 
-    def _packed_states(self, ids: Sequence[Sequence[int]], starts: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    def _packed_states(
+        self, packing: Packing, ids: Sequence[Sequence[int]], starts: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
         """Return what :meth:`hidden_states` does, padded behind the body only."""
         lengths = [len(row) for row in ids]
         second = starts if starts is not None and self._tells_two_apart else lengths
         types = [[0] * start + [1] * (length - start) for start, length in zip(second, lengths, strict=True)]
-        (hidden,) = self.body(**packed(self.base, ids, types)).last_hidden_state  # (tokens, width)
+        (hidden,) = self.body(**packing.inputs(ids, types)).last_hidden_state  # (tokens, width)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         return pad_sequence(hidden.float().split(lengths), batch_first=True), mask.long()
 

@@ -7,12 +7,13 @@ wants few large ones, so batches are padded there, as they are for other models 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -24,38 +25,51 @@ Runs = list[tuple[int, int]]
 """How many texts of the same length stand side by side, and that length; in the order of the row."""
 
 
-def can_pack(model: Any) -> bool:
-    """Tell whether the layers are BERT's, each token seeing all of its text by torch's attention."""
-    config = model.config
-    attention = (_ATTENTION, "sdpa")
-    return (
-        getattr(config, "model_type", None) in _KINDS
-        and config._attn_implementation in attention
-        and not config.is_decoder
-    )
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How texts become one row for a model, see :func:`packing_of`."""
+
+    padding: int | None
+    """The token from whose id on positions count; ``None``: they count from 0."""
+
+    def inputs(self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Return the model's inputs for texts, given by token ids and types: one row, ``(1, tokens)``, and its runs.
+
+        What the model gives for it, ``(1, tokens, width)``, has the texts in this order, each as if it were alone.
+        """
+        positions = [torch.arange(len(row)) for row in rows]
+        if self.padding is not None:  # RoBERTa passes over tokens that are padding
+            kept = [(torch.tensor(row) != self.padding).long() for row in rows]
+            positions = [mask.cumsum(0) * mask + self.padding for mask in kept]
+        return {
+            "input_ids": torch.tensor([list(chain.from_iterable(rows))]),
+            "token_type_ids": torch.tensor([list(chain.from_iterable(types))]),
+            "position_ids": torch.cat(positions)[None],
+            "runs": [(len(list(same)), length) for length, same in groupby(map(len, rows))],
+        }
 
 
-def let_pack(model: Any) -> None:
-    """Let a model that :func:`can_pack` take what :func:`packed` gives; padded batches go through it as before."""
-    model.set_attn_implementation(_ATTENTION)
+def let_pack(model: Any) -> bool:
+    """Let a model take such a row if its layers are BERT's, with torch's attention, and return whether they are.
 
-
-def packed(model: Any, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Return the inputs that stand for these texts: token ids and types of one row, ``(1, tokens)``, and its runs.
-
-    What the model gives for them, ``(1, tokens, width)``, has the texts in the same order, each as if it were alone.
+    Padded batches go through it as before.
     """
-    padding = model.base_model.embeddings.position_embeddings.padding_idx
-    positions = [torch.arange(len(row)) for row in rows]
-    if padding is not None:  # RoBERTa counts from the padding index on, and passes over tokens that are padding
-        kept = [(torch.tensor(row) != padding).long() for row in rows]
-        positions = [mask.cumsum(0) * mask + padding for mask in kept]
-    return {
-        "input_ids": torch.tensor([list(chain.from_iterable(rows))]),
-        "token_type_ids": torch.tensor([list(chain.from_iterable(types))]),
-        "position_ids": torch.cat(positions)[None],
-        "runs": [(len(list(same)), length) for length, same in groupby(map(len, rows))],
-    }
+    config = model.config
+    if config.model_type not in _KINDS or config._attn_implementation != "sdpa" or config.is_decoder:
+        return False
+    model.set_attn_implementation(_ATTENTION)
+    return True
+
+
+def packing_of(model: Any) -> Packing | None:
+    """Return how to pack texts for a model, with or without an adapter, that :func:`let_pack` was asked for.
+
+    ``None``: it would take the texts of a row for one.
+    """
+    if model.config._attn_implementation != _ATTENTION:
+        return None
+    tables = (table for name, table in model.named_modules() if "position_embeddings" in name)
+    return Packing(next(table.padding_idx for table in tables if isinstance(table, nn.Embedding)))
 
 
 def by_runs(states: Tensor, runs: Runs) -> list[Tensor]:

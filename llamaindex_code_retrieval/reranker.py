@@ -37,7 +37,7 @@ from llamaindex_code_retrieval.cross_encoder import (
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models import DEFAULT_RERANKER
-from llamaindex_code_retrieval.packing import Runs, by_runs, can_pack, let_pack, packed
+from llamaindex_code_retrieval.packing import Runs, by_runs, let_pack, packing_of
 from llamaindex_code_retrieval.parallel import in_threads, workers_on
 
 dispatcher = get_dispatcher(__name__)
@@ -340,11 +340,10 @@ class Checkpoint:
         half = precision != "int8" and resolve_precision(precision, place) == "bf16"
         model, self._tokenizer = _load_checkpoint(name, folder, place)
         self._positions = _positions(model, self._tokenizer)
-        self._bert = can_pack(model)  # these heads read the first token alone
-        if self._bert:
-            let_pack(model)
+        if let_pack(model):  # the heads of this kind read the first token alone
             layers = model.base_model.encoder.layer
             layers[-1] = _FirstTokenLayer(layers[-1])
+        self._packing = packing_of(model)
         self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
         self.device: torch.device = model.device
         files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
@@ -353,7 +352,7 @@ class Checkpoint:
     @property
     def packs(self) -> bool:
         """Whether a batch is computed without padding."""
-        return self._bert and self.device.type == "cpu"
+        return self._packing is not None and self.device.type == "cpu"
 
     def room(self, max_tokens: int) -> int:
         """Return how many tokens are left to query and code."""
@@ -375,8 +374,8 @@ class Checkpoint:
         def log_odds(batch: Sequence[int]) -> Tensor:
             columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
             rows = columns["input_ids"]
-            if self.packs and len(set(map(len, rows))) > 1:
-                inputs = packed(self._model, rows, columns.get("token_type_ids", [[0] * len(row) for row in rows]))
+            if self._packing is not None and self.packs and len(set(map(len, rows))) > 1:
+                inputs = self._packing.inputs(rows, columns.get("token_type_ids", [[0] * len(row) for row in rows]))
             else:
                 inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
             logits: Tensor = self._model(**inputs).logits.double()  # (batch, labels)

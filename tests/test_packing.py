@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from llamaindex_code_retrieval import Encoder
-from llamaindex_code_retrieval.packing import by_runs, can_pack, let_pack, packed
+from llamaindex_code_retrieval.packing import by_runs, let_pack, packing_of
 
 PADDING = 1
 ROWS = [[5, 6, 7, 8, 9], [10, 11], [12, 13], [14, PADDING, 16, 17], [18]]
@@ -67,10 +67,11 @@ def test_each_text_comes_out_as_it_does_alone(cls: Any, config: Any) -> None:
             "token_type_ids": torch.tensor([types + [0] * (5 - len(types)) for types in TYPES]),
         }
         before = model(**padded).last_hidden_state
-        assert can_pack(model)
-        let_pack(model)
-        assert can_pack(model)
-        inputs = packed(model, ROWS, TYPES)
+        assert packing_of(model) is None
+        assert let_pack(model)
+        packing = packing_of(model)
+        assert packing is not None
+        inputs = packing.inputs(ROWS, TYPES)
         (found,) = model(**inputs).last_hidden_state
         after = model(**padded).last_hidden_state
     assert inputs["runs"] == [(1, 5), (2, 2), (1, 4), (1, 1)]
@@ -89,8 +90,10 @@ def test_runs_hold_the_texts_in_their_order() -> None:
 
 
 def test_other_models_are_left_alone(t5_folder: Path, codesage_folder: Path) -> None:
-    assert not can_pack(_model(BertModel, BertConfig, attn_implementation="eager"))
-    assert not can_pack(_model(BertModel, BertConfig, is_decoder=True))
+    for changes in ({"attn_implementation": "eager"}, {"is_decoder": True}):
+        model = _model(BertModel, BertConfig, **changes)
+        assert not let_pack(model)
+        assert packing_of(model) is None
     for folder in (t5_folder, codesage_folder):
         encoder = Encoder.from_pretrained(folder, precision="fp32")
         assert not encoder.packs
@@ -114,6 +117,16 @@ def test_an_encoder_packs_in_use_and_pads_in_training(folder: str, request: pyte
     trained = encoder(texts, side="code")
     assert seen[-1]["input_ids"].shape[0] == 4
     np.testing.assert_allclose(trained.detach().numpy(), vectors, atol=1e-5)
+
+
+def test_a_body_that_was_not_asked_pads_its_texts(bert_folder: Path) -> None:
+    """It would take a row of texts for one text, whatever the base can do."""
+    body = _model(BertModel, BertConfig, vocab_size=1000, max_position_embeddings=64)
+    encoder = Encoder.from_pretrained(bert_folder, precision="fp32", device="cpu").with_body(lambda base: body)
+    assert not encoder.packs
+    texts = ["def add(a, b): return a + b", "x"]
+    alone = np.concatenate([encoder.encode_codes([text]) for text in texts])
+    np.testing.assert_allclose(encoder.encode_codes(texts), alone, atol=1e-5)
 
 
 def test_texts_of_one_length_have_nothing_to_pad(bert_folder: Path) -> None:
