@@ -204,6 +204,34 @@ def quantized(body: nn.Module) -> nn.Module:
     return body
 
 
+def blocked(model: nn.Module) -> nn.Module:
+    """Lay the weights of bf16 linear layers out as the CPU's matrix instructions take them, in place, for inference.
+
+    torch does that at each call otherwise, which costs small batches more than their product. Where this processor or
+    this torch cannot, the model stays as it is.
+    """
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    if supported is None or not supported():
+        return model
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 and module.weight.device.type == "cpu":
+            model.set_submodule(name, _BlockedLinear(module))
+    return model
+
+
+class _BlockedLinear(nn.Module):
+    """A linear layer without gradient that holds its weights in such a layout, and no others."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.bias = linear.bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(states, self._weight, self.bias, "none", [], "")
+        return made
+
+
 def kept_layers(body: nn.Module, kept: Sequence[int]) -> nn.Module:
     """Leave only these of the body's layers, counted from 0, in place; their weights are shared with who has them.
 

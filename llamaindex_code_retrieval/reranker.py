@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llamaindex_code_retrieval.batching import batch_budget, even_batches, tight_batches
-from llamaindex_code_retrieval.bodies import quantized, quiet_transformers
+from llamaindex_code_retrieval.bodies import blocked, quantized, quiet_transformers
 from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker, sha256_of
 from llamaindex_code_retrieval.cross_encoder import (
     EXIT_CHUNK,
@@ -344,7 +344,11 @@ class Checkpoint:
             layers = model.base_model.encoder.layer
             layers[-1] = _FirstTokenLayer(layers[-1])
         self._packing = packing_of(model)
-        self._model: Any = quantized(model) if precision == "int8" else model.to(torch.bfloat16) if half else model
+        if precision == "int8":
+            model = quantized(model)
+        elif half:
+            model = blocked(model.to(torch.bfloat16))
+        self._model: Any = model
         self.device: torch.device = model.device
         files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
         self.fingerprint = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16]

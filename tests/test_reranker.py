@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from llamaindex_code_retrieval.bodies import blocked
 from llamaindex_code_retrieval.reranker import CodeReranker
 
 WORDS = "read write file path open close def return class self list sum of the a in to ( ) : . , = [ ] { } + 1 2"
@@ -141,6 +143,32 @@ def test_all_kinds_agree_with_transformers_pair_by_pair(cls: Any, config: Any, t
     expected = [_reference(folder, QUERY, code, max_tokens=POSITIONS - 1) for code in CODES]
     reranker = CodeReranker(str(folder), precision="fp32", max_tokens=POSITIONS - 1)
     assert reranker.score(QUERY, CODES) == pytest.approx(expected, abs=1e-5)
+
+
+def test_bf16_is_near_whether_the_weights_can_be_blocked_or_not(
+    checkpoints: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = CodeReranker(str(checkpoints[1]), precision="fp32").log_odds(QUERY, CODES)
+    near = pytest.approx(expected, abs=0.05 * max(map(abs, expected)))
+    assert CodeReranker(str(checkpoints[1]), precision="bf16").log_odds(QUERY, CODES) == near
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    plain = CodeReranker(str(checkpoints[1]), precision="bf16")
+    assert any(type(module) is torch.nn.Linear for module in plain._scorer._model.modules())  # type: ignore[attr-defined]
+    assert plain.log_odds(QUERY, CODES) == near
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bf16 instructions")
+@pytest.mark.parametrize("bias", [True, False])
+def test_blocked_weights_give_what_the_layer_gave(bias: bool) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(48, 80, bias=bias), torch.nn.LayerNorm(80)).to(torch.bfloat16)
+    with torch.inference_mode():
+        for shape in ((1, 48), (3, 1, 48), (2, 17, 48)):
+            states = torch.randn(shape).to(torch.bfloat16)
+            expected = model(states)
+            found = blocked(copy.deepcopy(model))
+            assert not any(type(module) is torch.nn.Linear for module in found.modules())
+            torch.testing.assert_close(found(states), expected, atol=2e-2, rtol=2e-2)
 
 
 def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) -> None:
