@@ -377,12 +377,16 @@ class Encoder(nn.Module):
         """
         if not ids:
             return torch.empty(0, self.dim, device=self.device)
-        hidden, mask = self.hidden_states(ids, length=length)
-        if self.pooling == "cls":
-            pooled = hidden[:, 0]
+        if (packing := self._packing_for(ids)) is not None:
+            texts = self._packed_states(packing, ids)
+            pooled = torch.stack([states[0] if self.pooling == "cls" else states.mean(0) for states in texts])
         else:
-            weights = mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
-            pooled = (hidden * weights).sum(1) / weights.sum(1)
+            hidden, mask = self.hidden_states(ids, length=length)
+            if self.pooling == "cls":
+                pooled = hidden[:, 0]
+            else:
+                weights = mask.unsqueeze(-1).to(hidden.dtype)  # (batch, tokens, 1)
+                pooled = (hidden * weights).sum(1) / weights.sum(1)
         projection = getattr(self.body, "proj", None)
         if projection is not None:
             pooled = projection(pooled.to(torch.bfloat16 if self.precision == "bf16" else torch.float32)).float()
@@ -395,10 +399,11 @@ class Encoder(nn.Module):
 
         ``starts`` says at which token the second text of each row begins, where a body tells two texts apart.
         """
-        lengths = {len(row) for row in ids}
-        if self._packing is not None and self.packs and len(lengths) > 1:
-            return self._packed_states(self._packing, ids, starts)
-        length = max(length, *lengths)
+        if (packing := self._packing_for(ids)) is not None:
+            texts = self._packed_states(packing, ids, starts)
+            ones = [torch.ones(len(states), dtype=torch.long) for states in texts]
+            return pad_sequence(texts, batch_first=True), pad_sequence(ones, batch_first=True)
+        length = max(length, *(len(row) for row in ids))
         tokens = torch.full((len(ids), length), self._pad, dtype=torch.long)  # (batch, tokens)
         mask = torch.zeros((len(ids), length), dtype=torch.long)
         types = torch.zeros((len(ids), length), dtype=torch.long)
@@ -413,16 +418,19 @@ class Encoder(nn.Module):
         # Prompt tuning prepends virtual tokens; what is read is the text.
         return hidden[:, self._virtual_tokens :].float(), mask
 
+    def _packing_for(self, ids: Sequence[Sequence[int]]) -> Packing | None:
+        """Return how to pack these rows, ``None`` where they are padded or have nothing to pad."""
+        return self._packing if self.packs and len({len(row) for row in ids}) > 1 else None
+
     def _packed_states(
-        self, packing: Packing, ids: Sequence[Sequence[int]], starts: Sequence[int] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return what :meth:`hidden_states` does, padded behind the body only."""
+        self, packing: Packing, ids: Sequence[Sequence[int]], starts: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Return the last hidden states of each row in fp32, ``(tokens, width)``; see :meth:`hidden_states`."""
         lengths = [len(row) for row in ids]
         second = starts if starts is not None and self._tells_two_apart else lengths
         types = [[0] * start + [1] * (length - start) for start, length in zip(second, lengths, strict=True)]
-        (hidden,) = self.body(**packing.inputs(ids, types)).last_hidden_state  # (tokens, width)
-        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        return pad_sequence(hidden.float().split(lengths), batch_first=True), mask.long()
+        (hidden,) = self.body(**packing.inputs(ids, types)).last_hidden_state  # (tokens of all, width)
+        return list(torch.split(hidden.float(), lengths))
 
     @property
     def _tells_two_apart(self) -> bool:
