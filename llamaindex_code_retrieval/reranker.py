@@ -438,10 +438,8 @@ class _FirstTokenLayer(nn.Module):
         """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width), or of one row of ``runs``."""
         own = self.layer.attention.self
         first = hidden[:, :1] if runs is None else hidden[0, _starts(runs)].unsqueeze(1)
-        query, key, value = (
-            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(
-                1, 2
-            )  # (…, heads, tokens, width of a head)
+        query, key, value = (  # each (…, heads, tokens, width of a head)
+            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
             for projected in (own.query(first), own.key(hidden), own.value(hidden))
         )
         if runs is None:
