@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, data_folder, load_beir
-from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval.models.encoder import Encoder
 
 METHODS = ("lora", "adalora", "ia3", "prompt", "full")
 RESULT = Path(__file__).with_suffix(".json")
@@ -61,7 +61,7 @@ def _reduced(benchmark: Benchmark, *, others: int) -> Benchmark:
 
 def scores(encoder: Encoder, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return metric by benchmark; MBXP's languages are averaged as ``mbxp dev`` too."""
-    from llamaindex_code_retrieval.adapt import score
+    from llamaindex_code_retrieval.training.adapt import score
 
     results: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks(options):
@@ -81,8 +81,9 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     if options.method == "adapter":
         return {"scores": scores(base.with_adapter(options.adapter), options)}
     from llamaindex_code_retrieval.training.contrastive import train_adapter
-    from llamaindex_code_retrieval.training.pairs import load_pairs, near_duplicate_clusters
+    from llamaindex_code_retrieval.training.pairs import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_recipe
+    from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters
 
     pairs = [pair for source in options.pairs for pair in load_pairs(source)]
     recipe = load_recipe(f"general-{options.method}")
@@ -97,7 +98,9 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         "minutes": result.seconds / 60,
         "peak_mib": result.peak_bytes / 2**20,
         "steps": result.steps,
-        "scores": scores(base.with_body(lambda _: result.encoder.body), options),  # under the base's own token limits
+        "scores": scores(
+            base.with_backbone(lambda _: result.encoder.backbone), options
+        ),  # under the base's own token limits
     }
 
 

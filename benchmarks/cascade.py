@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.cross_encoder import VARIANTS
+from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, load_beir
-from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.reranker import score_pairs
+from llamaindex_code_retrieval.models.cross_encoder import VARIANTS
+from llamaindex_code_retrieval.models.scoring import score_pairs
 from llamaindex_code_retrieval.training.calibration import calibrate, fused
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -34,9 +34,10 @@ DEPTHS = (10, 100)
 def one(options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant once and measure it."""
     from llamaindex_code_retrieval import CodeEmbedding
-    from llamaindex_code_retrieval.training.cross_encoder import train_cross_encoder
-    from llamaindex_code_retrieval.training.pairs import load_pairs, near_duplicate_clusters
+    from llamaindex_code_retrieval.training.matching import train_cross_encoder
+    from llamaindex_code_retrieval.training.pairs import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
+    from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters
 
     settings = {"seed": options.seed, "max_tokens": options.max_tokens, "epochs": 1.0}
     recipe = load_reranker_recipe(options.variant).with_settings(settings)
@@ -59,7 +60,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     )
     model = result.cross_encoder.eval()
     first_stage = model.encoder if options.variant == "shared" else retriever.encoder
-    weights = (*first_stage.base.parameters(), *first_stage.body.parameters(), *model.parameters())
+    weights = (*first_stage.base.parameters(), *first_stage.backbone.parameters(), *model.parameters())
     held = {p.data_ptr(): p.numel() * p.element_size() for p in weights}
     facts: dict[str, Any] = {
         "trained": result.trained,

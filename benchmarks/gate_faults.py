@@ -35,13 +35,13 @@ from torch import nn
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cache import default_cache_folder
-from llamaindex_code_retrieval.checkpoints import ARTIFACTS
-from llamaindex_code_retrieval.demo import MODULES
+from llamaindex_code_retrieval.cli.demo import MODULES
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions
 from llamaindex_code_retrieval.eval.gate import GateRules, compare
 from llamaindex_code_retrieval.eval.results import Report, RetrievalResult
 from llamaindex_code_retrieval.eval.retrieval import Search, System, benchmark_index, evaluate_retrieval
-from llamaindex_code_retrieval.sources import Skips, walk
+from llamaindex_code_retrieval.index.sources import Skips, walk
+from llamaindex_code_retrieval.models.locate import ARTIFACTS
 
 RULES = GateRules(metrics=("MRR", "R@10"))
 DEPTH = 100
@@ -83,11 +83,11 @@ class PoolsPromptTokens(nn.Module):
 
     def __init__(self, body: Any) -> None:
         super().__init__()
-        self.body, self.config = body, body.config
+        self.backbone, self.config = body, body.config
 
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         """Return as many positions as the text has, from the first on."""
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return SimpleNamespace(last_hidden_state=hidden[:, : input_ids.shape[1]])
 
 
@@ -133,7 +133,7 @@ class Bench:
         self.second.update(zip(self.texts[1], self._queries(python), strict=True))
         prompted = Encoder.from_pretrained("embedded", adapter=str(prompt_adapter))
         self.prompt = prompted.encode_codes(self.texts[0]), prompted.encode_queries(self.texts[1])
-        broken = prompted.with_body(lambda _: PoolsPromptTokens(prompted.body))
+        broken = prompted.with_backbone(lambda _: PoolsPromptTokens(prompted.backbone))
         self.mispooled = broken.encode_codes(self.texts[0]), broken.encode_queries(self.texts[1])
 
     def _codes(self, embedding: CodeEmbedding) -> np.ndarray:

@@ -29,10 +29,10 @@ from llama_index.core.schema import Document, TextNode
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser, CodeRetriever
-from llamaindex_code_retrieval.checkpoints import locate
-from llamaindex_code_retrieval.demo import MODULES
+from llamaindex_code_retrieval.cli.demo import MODULES
 from llamaindex_code_retrieval.eval.datasets import documented_functions
-from llamaindex_code_retrieval.sources import Skips, walk
+from llamaindex_code_retrieval.index.sources import Skips, walk
+from llamaindex_code_retrieval.models.locate import locate
 
 
 def _seconds(work: Callable[[], object]) -> float:

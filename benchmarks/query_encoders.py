@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
-from llamaindex_code_retrieval.checkpoints import TRAIN_CONFIG
-from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
-from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.models import DEFAULT_RERANKER
-from llamaindex_code_retrieval.query_encoder import QueryEncoder
-from llamaindex_code_retrieval.reranker import score_pairs
+from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.models.locate import TRAIN_CONFIG
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.scoring import score_pairs
 
 RESULT = Path(__file__).with_suffix(".json")
 SETS = (("cosqa", "dev"), ("mbxp_nl", "dev-python"))

@@ -22,9 +22,9 @@ from typing import Any
 
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
+from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
 
 RESULT = Path(__file__).with_suffix(".json")
 
@@ -39,7 +39,7 @@ def random_head(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertForSequenceClassification
 
-    from llamaindex_code_retrieval.checkpoints import locate
+    from llamaindex_code_retrieval.models.locate import locate
 
     torch.manual_seed(0)
     base = locate("embedded")

@@ -24,7 +24,8 @@ RESULT = Path(__file__).with_suffix(".json")
 def pairs(steps: int) -> list[tuple[str, str]]:
     """Return the first pairs of distinct queries and codes."""
     from llamaindex_code_retrieval.eval import data_folder
-    from llamaindex_code_retrieval.training.pairs import load_pairs, mine
+    from llamaindex_code_retrieval.training.mining.functions import mine
+    from llamaindex_code_retrieval.training.pairs import load_pairs
 
     folder = data_folder("cosqa")
     stdlib = Path(sysconfig.get_path("stdlib"))
@@ -35,11 +36,11 @@ def pairs(steps: int) -> list[tuple[str, str]]:
 
 def ours(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
-    from llamaindex_code_retrieval.encoder import Encoder
+    from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.training.adapters import AdapterConfig
+    from llamaindex_code_retrieval.training.config import TrainConfig
     from llamaindex_code_retrieval.training.contrastive import train_adapter
     from llamaindex_code_retrieval.training.pairs import Pair
-    from llamaindex_code_retrieval.training.settings import TrainConfig
 
     data = [Pair(query=query, code=code) for query, code in pairs(steps)]
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)
@@ -60,7 +61,7 @@ def theirs(steps: int) -> float:
     from sentence_transformers.losses import MultipleNegativesSymmetricRankingLoss
     from transformers import TrainerCallback
 
-    from llamaindex_code_retrieval.checkpoints import locate
+    from llamaindex_code_retrieval.models.locate import locate
 
     model = SentenceTransformer(str(locate("embedded")), device="cpu")
     model.max_seq_length = TOKENS

@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llamaindex_code_retrieval.beir import data_folder
-    from llamaindex_code_retrieval.eval.cascade import rerank_curve
+    from llamaindex_code_retrieval.eval.beir import data_folder
     from llamaindex_code_retrieval.eval.datasets import (
         Benchmark,
         benchmark_of,
@@ -21,9 +20,11 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.gate import GateRules, IncomparableError, compare
     from llamaindex_code_retrieval.eval.generation import generate
     from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, per_query_metrics
+    from llamaindex_code_retrieval.eval.rerank_curve import rerank_curve
     from llamaindex_code_retrieval.eval.results import Report
     from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
-    from llamaindex_code_retrieval.eval.suite import load_suite, run_curves, run_suite
+    from llamaindex_code_retrieval.eval.runner import run_curves, run_suite
+    from llamaindex_code_retrieval.eval.suite import load_suite
 
 _HOMES = {
     "Benchmark": "eval.datasets",
@@ -35,7 +36,7 @@ _HOMES = {
     "benchmark_index": "eval.retrieval",
     "benchmark_of": "eval.datasets",
     "compare": "eval.gate",
-    "data_folder": "beir",
+    "data_folder": "eval.beir",
     "documented_functions": "eval.datasets",
     "evaluate_retrieval": "eval.retrieval",
     "evaluate_run": "eval.metrics",
@@ -44,9 +45,9 @@ _HOMES = {
     "load_suite": "eval.suite",
     "per_query_metrics": "eval.metrics",
     "rank_queries": "eval.retrieval",
-    "rerank_curve": "eval.cascade",
-    "run_curves": "eval.suite",
-    "run_suite": "eval.suite",
+    "rerank_curve": "eval.rerank_curve",
+    "run_curves": "eval.runner",
+    "run_suite": "eval.runner",
     "save_beir": "eval.datasets",
 }
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
-from llamaindex_code_retrieval.beir import read_split
+from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.eval.beir import read_split
 from llamaindex_code_retrieval.eval.metrics import Qrels
-from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.syntax import definitions, language_of
+from llamaindex_code_retrieval.languages.syntax import definitions
+from llamaindex_code_retrieval.languages.table import language_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

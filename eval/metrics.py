@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from llamaindex_code_retrieval._optional import require
+
 Qrels = Mapping[str, Mapping[str, int]]
 """Query id -> corpus id -> judgement; a score over 0 means relevant."""
 
@@ -79,11 +81,7 @@ def _up_to_last_relevant(ranking: Sequence[str], judged: Mapping[str, int]) -> S
 
 
 def _ir_measures() -> Any:
-    try:
-        import ir_measures
-    except ImportError as error:
-        raise ImportError("metrics need ir_measures: pip install 'llamaindex-code-retrieval[eval]'") from error
-    return ir_measures
+    return require("ir_measures", extra="eval", purpose="computing metrics")
 
 
 def _measure(name: str) -> Any:

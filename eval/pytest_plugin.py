@@ -80,7 +80,7 @@ class _SuiteRun:
         """Return the comparison; an error of the run is raised by each of its tests."""
         from llamaindex_code_retrieval.cache import default_cache_folder
         from llamaindex_code_retrieval.eval.gate import compare
-        from llamaindex_code_retrieval.eval.suite import run_suite
+        from llamaindex_code_retrieval.eval.runner import run_suite
 
         if self._compared is None and self._error is None:
             try:

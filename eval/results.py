@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from llamaindex_code_retrieval.files import write_atomically
+from llamaindex_code_retrieval._io import write_atomically
 
 T = TypeVar("T")
 FORMAT = 1

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from llamaindex_code_retrieval._optional import require
+
 RESAMPLES = 10_000
 _NUMBERS_AT_ONCE = 2_000_000  # 16 MB: all resamples over 10,000 queries would be 800
 
@@ -108,8 +110,4 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _scipy() -> Any:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise ImportError("intervals and tests need scipy: pip install 'llamaindex-code-retrieval[eval]'") from error
-    return stats
+    return require("scipy.stats", extra="eval", purpose="computing intervals and tests")

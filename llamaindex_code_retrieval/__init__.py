@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.cache import EmbeddingCache
     from llamaindex_code_retrieval.chunking import CodeNodeParser
     from llamaindex_code_retrieval.embedding import CodeEmbedding
-    from llamaindex_code_retrieval.encoder import Encoder
-    from llamaindex_code_retrieval.faiss_store import FaissStore
-    from llamaindex_code_retrieval.index import CodeIndex
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.vectors import FaissStore
+    from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.reranker import CodeReranker
     from llamaindex_code_retrieval.retriever import CodeRetriever
 
 _HOMES = {
     "CodeEmbedding": "embedding",
-    "CodeIndex": "index",
+    "CodeIndex": "index.code_index",
     "CodeNodeParser": "chunking",
     "CodeReranker": "reranker",
     "CodeRetriever": "retriever",
     "EmbeddingCache": "cache",
-    "Encoder": "encoder",
-    "FaissStore": "faiss_store",
+    "Encoder": "models.encoder",
+    "FaissStore": "index.vectors",
 }
 
 __all__ = [

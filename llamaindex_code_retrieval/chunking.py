@@ -23,7 +23,8 @@ from llama_index.core.schema import (
 )
 from llama_index.core.utils import get_tqdm_iterable
 
-from llamaindex_code_retrieval.syntax import LANGUAGES, Item, Parsed, known_language, language_of, parse
+from llamaindex_code_retrieval.languages.syntax import Item, Parsed, parse
+from llamaindex_code_retrieval.languages.table import LANGUAGES, known_language, language_of
 
 _MAX_DOCSTRING = 2000  # characters kept in the metadata
 _LLM_KEYS = frozenset({"path", "scope", "start_line", "end_line"})

@@ -19,11 +19,12 @@ from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.cache import EmbeddingCache
-from llamaindex_code_retrieval.models import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
-from llamaindex_code_retrieval.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
 if TYPE_CHECKING:  # a query encoder that is a table answers without torch, which is slow to import
-    from llamaindex_code_retrieval.encoder import Encoder, Precision, Side
+    from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.spec import Precision, Side
 
 
 class CodeEmbedding(BaseEmbedding):
@@ -117,7 +118,7 @@ class CodeEmbedding(BaseEmbedding):
             adapter = NO_ADAPTER if other_pooling else DEFAULT_ADAPTERS.get(str(model_name), NO_ADAPTER)
 
         def load() -> dict[str, Encoder]:
-            from llamaindex_code_retrieval.encoder import Encoder
+            from llamaindex_code_retrieval.models.encoder import Encoder
 
             encoder = Encoder.from_pretrained(
                 model_name,

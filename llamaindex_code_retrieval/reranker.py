@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval.batching import batch_budget, even_batches, tight_batches
-from llamaindex_code_retrieval.bodies import blocked, quantized, quiet_transformers
-from llamaindex_code_retrieval.checkpoints import RERANKER_CONFIG, locate_reranker, sha256_of
-from llamaindex_code_retrieval.cross_encoder import (
-    EXIT_CHUNK,
-    Calibration,
-    CrossEncoder,
-    Prepared,
-    RerankPrecision,
-    read_config,
-    settled,
-)
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.encoder import resolve_device, resolve_precision
-from llamaindex_code_retrieval.models import DEFAULT_RERANKER
-from llamaindex_code_retrieval.packing import Runs, by_runs, let_pack, packing_of
-from llamaindex_code_retrieval.parallel import in_threads, workers_on
+from llamaindex_code_retrieval.models.calibration import EXIT_CHUNK, Calibration, probability, settled
+from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, RerankPrecision
+from llamaindex_code_retrieval.models.scoring import PairScorer, load_scorer, score_pairs
 
 dispatcher = get_dispatcher(__name__)
 
@@ -49,30 +30,6 @@ class Reranked:
 
     hits: list[NodeWithScore]
     scored: int
-
-
-class PairScorer(Protocol):
-    """What ``CodeReranker`` scores with: a :class:`CrossEncoder` of ours, or a :class:`Checkpoint`."""
-
-    calibration: Calibration
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash over all that decides a score."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-
-    @property
-    def packs(self) -> bool:
-        """Whether a batch is computed without padding."""
-
-    def room(self, max_tokens: int) -> int:
-        """Return how many tokens are left to query and code."""
-
-    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> Prepared:
-        """Tokenize the query with each code."""
 
 
 class CodeReranker(BaseNodePostprocessor):
@@ -157,7 +114,7 @@ class CodeReranker(BaseNodePostprocessor):
         )
         scorer = load_scorer(
             self.model,
-            embedding=embedding,
+            encoder=None if embedding is None else embedding.encoder,
             device=self.device,
             precision=self.precision,
             merge_adapter=self.merge_adapter,
@@ -269,218 +226,3 @@ class CodeReranker(BaseNodePostprocessor):
                 "leave one of them out"
             )
         return found
-
-
-def score_pairs(
-    scorer: PairScorer, query: str, codes: Sequence[str], *, max_tokens: int, token_budget: int = 4096
-) -> list[float]:
-    """Return the log-odds of each code, in the order given; equal codes get equal ones.
-
-    Raises:
-        FloatingPointError: they are not finite.
-    """
-    distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
-    if not distinct:
-        return []
-    lengths, model = scorer.prepare(query, distinct, max_tokens)
-    workers = workers_on(scorer.device)
-    if scorer.packs:
-        batches = even_batches(lengths, token_budget, workers=workers)
-    else:
-        overhead = 64 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
-        budget = batch_budget(token_budget, sum(lengths), workers=workers)
-        batches = tight_batches(lengths, budget, overhead=overhead)
-    values = torch.cat(list(in_threads(model, batches, scorer.device))).tolist()
-    if not all(map(math.isfinite, values)):
-        raise FloatingPointError("gives logits that are not finite numbers")
-    found = {distinct[i]: value for i, value in zip(chain.from_iterable(batches), values, strict=True)}
-    return [found[code] for code in codes]
-
-
-def shares_base(name: str, embedding: CodeEmbedding) -> bool:
-    """Tell whether a reranker is one of ours that can lie on this embedding's base."""
-    folder = locate_reranker(name)
-    if not (folder / RERANKER_CONFIG).is_file():
-        return False
-    fingerprint: str = read_config(folder)["base"]["fingerprint"]
-    return fingerprint == embedding.encoder.base_fingerprint
-
-
-def load_scorer(
-    name: str,
-    *,
-    embedding: CodeEmbedding | None,
-    device: str | None,
-    precision: RerankPrecision,
-    merge_adapter: bool = False,
-) -> CrossEncoder | Checkpoint:
-    """Load a reranker of ours, on the embedding's base where it may, or a Hugging Face checkpoint."""
-    folder = locate_reranker(name)
-    if not (folder / RERANKER_CONFIG).is_file():
-        return Checkpoint(name, folder, device=device, precision=precision)
-    encoder = None if embedding is None else embedding.encoder
-    return CrossEncoder.load(folder, encoder=encoder, device=device, precision=precision, merge_adapter=merge_adapter)
-
-
-class Checkpoint:
-    """A sequence-classification checkpoint of the Hugging Face kind.
-
-    Its log-odds are the logit of the one label, or by how much that of label 1 is above that of label 0.
-    """
-
-    def __init__(self, name: str, folder: Path, *, device: str | None, precision: RerankPrecision) -> None:
-        """Load it.
-
-        Raises:
-            ValueError: no safetensors, no trained classification head or neither one nor two labels; a device or
-                precision that this machine lacks.
-        """
-        self.calibration = Calibration()
-        place = resolve_device(device)
-        half = precision != "int8" and resolve_precision(precision, place) == "bf16"
-        model, self._tokenizer = _load_checkpoint(name, folder, place)
-        self._positions = _positions(model, self._tokenizer)
-        if let_pack(model):  # the heads of this kind read the first token alone
-            layers = model.base_model.encoder.layer
-            layers[-1] = _FirstTokenLayer(layers[-1])
-        self._packing = packing_of(model)
-        if precision == "int8":
-            model = quantized(model)
-        elif half:
-            model = blocked(model.to(torch.bfloat16))
-        self._model: Any = model
-        self.device: torch.device = model.device
-        files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
-        self.fingerprint = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16]
-
-    @property
-    def packs(self) -> bool:
-        """Whether a batch is computed without padding."""
-        return self._packing is not None and self.device.type == "cpu"
-
-    def room(self, max_tokens: int) -> int:
-        """Return how many tokens are left to query and code."""
-        special: int = self._tokenizer.num_special_tokens_to_add(pair=True)
-        return min(max_tokens, self._positions) - special
-
-    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> Prepared:
-        """Tokenize the query with each code."""
-        # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
-        query, *codes = (text.encode("utf-8", "replace").decode("utf-8") for text in (query, *codes))
-        tokens = self._tokenizer(query, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        room = self.room(max_tokens)
-        if len(tokens["input_ids"]) >= room:
-            _, end = tokens["offset_mapping"][room // 2 - 1]
-            query = query[:end]
-        limit = min(max_tokens, self._positions)
-        pairs = self._tokenizer([query] * len(codes), list(codes), truncation="only_second", max_length=limit)
-
-        def log_odds(batch: Sequence[int]) -> Tensor:
-            columns = {name: [column[i] for i in batch] for name, column in pairs.items()}
-            rows = columns["input_ids"]
-            if self._packing is not None and self.packs and len(set(map(len, rows))) > 1:
-                inputs = self._packing.inputs(rows, columns.get("token_type_ids", [[0] * len(row) for row in rows]))
-            else:
-                inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
-            logits: Tensor = self._model(**inputs).logits.double()  # (batch, labels)
-            return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-
-        return [len(ids) for ids in pairs["input_ids"]], log_odds
-
-
-def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any, Any]:
-    """Return the model, ready to score on ``device``, and its tokenizer."""
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{name} holds no safetensors, and this package never loads pickles (pytorch_model.bin); "
-            "convert it with save_pretrained"
-        )
-    with quiet_transformers():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if info["missing_keys"]:  # transformers fills these with random numbers, and so would rank at random
-        keys = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"{name} has no trained weights for {keys}; a reranker needs a trained cross-encoder")
-    if model.config.num_labels not in (1, 2):
-        raise ValueError(
-            f"{name} has {model.config.num_labels} labels; a reranker has one (a score) or two (the second is relevant)"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it")
-    return model.to(device).eval(), tokenizer
-
-
-class _FirstTokenLayer(nn.Module):
-    """BERT's last layer for the first token alone, exactly: what the others would become, nobody reads.
-
-    It attends to all tokens, so keys and values are of all; the other ten twelfths of the layer's products are saved.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(
-        self,
-        hidden: Tensor,
-        attention_mask: Tensor | None = None,
-        *unused: Any,
-        runs: Runs | None = None,
-        **options: Any,
-    ) -> Tensor:
-        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width), or of one row of ``runs``."""
-        own = self.layer.attention.self
-        first = hidden[:, :1] if runs is None else hidden[0, _starts(runs)].unsqueeze(1)
-        query, key, value = (  # each (…, heads, tokens, width of a head)
-            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
-            for projected in (own.query(first), own.key(hidden), own.value(hidden))
-        )
-        if runs is None:
-            mask = None if attention_mask is None else attention_mask[:, :, :1]
-            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        else:
-            queries = query.split([count for count, _ in runs])
-            texts = zip(queries, by_runs(key, runs), by_runs(value, runs), strict=True)
-            seen = torch.cat([F.scaled_dot_product_attention(*text) for text in texts])
-        seen = seen.transpose(1, 2).reshape(first.shape)
-        attended = self.layer.attention.output(seen, first)
-        made: Tensor = self.layer.feed_forward_chunk(attended)
-        return made
-
-
-def _starts(runs: Runs) -> list[int]:
-    """Return where in the row each text begins.
-
-    >>> _starts([(2, 5), (1, 3)])
-    [0, 5, 10]
-    """
-    lengths = [length for count, length in runs for _ in range(count)]
-    return [0, *accumulate(lengths[:-1])]
-
-
-def _positions(model: Any, tokenizer: Any) -> int:
-    """Return how many tokens the checkpoint can read at most."""
-    positions: int = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from the padding index on
-    return min(positions, int(tokenizer.model_max_length))
-
-
-def probability(log_odds: float) -> float:
-    """Return the logistic function, also where its exponential would overflow.
-
-    >>> probability(0.0), probability(1000.0)
-    (0.5, 1.0)
-    """
-    if log_odds >= 0:
-        return 1 / (1 + math.exp(-log_odds))
-    odds = math.exp(max(log_odds, -700.0))
-    return odds / (1 + odds)

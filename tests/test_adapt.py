@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
-from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch.nn import Parameter
 from transformers import T5Config, T5EncoderModel
 
-from llamaindex_code_retrieval.encoder import Encoder
-from llamaindex_code_retrieval.models import adapter_targets
+from llamaindex_code_retrieval.models.catalog import adapter_targets
+from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.adapters import (
     METHODS,
     AdapterConfig,
@@ -35,7 +35,7 @@ def shaken(encoder: Encoder, *, seed: int = 0) -> Encoder:
     """Move every trained parameter, so that the adapter changes vectors."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in encoder.body.parameters():
+        for parameter in encoder.backbone.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     return encoder
@@ -67,8 +67,8 @@ def test_saves_and_reloads(method: Method, fixture: str, request: pytest.Fixture
 def test_merges_into_the_base(method: Method, bert_folder: Path) -> None:
     adapted = shaken(attach_adapter(_encoder(bert_folder), AdapterConfig.preset(method), total_steps=100))
     vectors = adapted.encode_codes(CODES)
-    own = adapted.with_body(lambda _: adapted.body)
-    own.body = own.body.merge_and_unload()
+    own = adapted.with_backbone(lambda _: adapted.backbone)
+    own.backbone = own.backbone.merge_and_unload()
     np.testing.assert_allclose(own.encode_codes(CODES), vectors, atol=1e-6)
 
 
@@ -81,7 +81,7 @@ def test_saved_adapters_load_with_plain_peft(method: Method, t5_folder: Path, tm
     ids = torch.tensor(adapted.tokenize(["def f(x): return x"], side="code"))
     mask = torch.ones_like(ids)
     with torch.no_grad():
-        ours = adapted.body(input_ids=ids, attention_mask=mask).last_hidden_state
+        ours = adapted.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         theirs = plain(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
@@ -98,12 +98,12 @@ def test_prompt_tuning_pools_text_only(fixture: str, request: pytest.FixtureRequ
 def test_targets_name_the_linear_layers_of_the_blocks(fixture: str, request: pytest.FixtureRequest) -> None:
     encoder = _encoder(request.getfixturevalue(fixture))
     adapted = attach_adapter(encoder, AdapterConfig(targets="linear", rank=1))
-    found = [name for name, _ in adapted.body.named_parameters() if "lora_A" in name]
+    found = [name for name, _ in adapted.backbone.named_parameters() if "lora_A" in name]
     per_block = {"bert_folder": 6, "roberta_folder": 6, "unixcoder_folder": 6, "codesage_folder": 4}.get(fixture, 6)
     assert len(found) == 2 * per_block  # two blocks
     assert not any("pooler" in name for name in found)
     attention = attach_adapter(encoder, AdapterConfig(targets="attention", rank=1))
-    found = [name for name, _ in attention.body.named_parameters() if "lora_A" in name]
+    found = [name for name, _ in attention.backbone.named_parameters() if "lora_A" in name]
     assert len(found) == 2 * (1 if fixture == "codesage_folder" else 2)
 
 
@@ -112,7 +112,7 @@ def test_share_counted_by_hand(bert_folder: Path) -> None:
     # Rank 2 on query and value, 32 -> 32, in two blocks: 2 * 2 * 2 * (32 + 32).
     trained, base = trained_share(attach_adapter(encoder, AdapterConfig(rank=2, targets="attention")))
     assert trained == 512
-    assert base == sum(p.numel() for p in encoder.body.parameters())
+    assert base == sum(p.numel() for p in encoder.backbone.parameters())
     # (IA)3: 32 keys, 32 values, 64 inputs of the second feed-forward layer, in two blocks.
     assert trained_share(attach_adapter(encoder, AdapterConfig(method="ia3")))[0] == 256
     assert trained_share(attach_adapter(encoder, AdapterConfig(method="prompt", virtual_tokens=3)))[0] == 96
@@ -161,7 +161,9 @@ def test_presets_train_little_of_codet5p_110m(full_size_codet5p: Path) -> None:
 
 def test_adalora_starts_with_orthonormal_singular_vectors(bert_folder: Path) -> None:
     adapted = attach_adapter(_encoder(bert_folder), AdapterConfig.preset("adalora"), total_steps=10)
-    vectors = {name: p.detach() for name, p in adapted.body.named_parameters() if "lora_A" in name or "lora_B" in name}
+    vectors = {
+        name: p.detach() for name, p in adapted.backbone.named_parameters() if "lora_A" in name or "lora_B" in name
+    }
     assert len(vectors) == 8  # two layers, query and value
     for name, p in vectors.items():
         rows = p if "lora_A" in name else p.T
@@ -212,7 +214,7 @@ def test_goes_on_from_an_adapter(bert_folder: Path, tmp_path: Path) -> None:
     second = attach_adapter(encoder, AdapterConfig(), start=tmp_path / "first")
     np.testing.assert_allclose(second.encode_codes(CODES), first.encode_codes(CODES), atol=1e-6)
     assert trained_share(second) == trained_share(first)
-    assert all(isinstance(p, Parameter) for p in second.body.parameters())
+    assert all(isinstance(p, Parameter) for p in second.backbone.parameters())
 
 
 def test_adapters_of_another_base_or_pooling_are_refused(

@@ -10,16 +10,16 @@ import pytest
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
-from llamaindex_code_retrieval.checkpoints import (
+from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
+from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.locate import (
     ARTIFACTS,
     locate_adapter,
     shipped_adapters,
     shipped_query_encoders,
     shipped_rerankers,
 )
-from llamaindex_code_retrieval.encoder import Encoder
-from llamaindex_code_retrieval.models import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
-from llamaindex_code_retrieval.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
 
 def test_what_is_shipped() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.batching import batch_budget, even_batches, tight_batches, token_budget_batches
+from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, tight_batches, token_budget_batches
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=40)
 

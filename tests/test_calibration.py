@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.cross_encoder import Calibration, calibration_error
+from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error
 from llamaindex_code_retrieval.training.calibration import calibrate, fused
 
 

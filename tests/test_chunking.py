@@ -18,7 +18,8 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, TextNode
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.syntax import LANGUAGES, Definition, definitions, language_of
+from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of
 
 SNIPPETS = {
     "python": '''\

@@ -16,8 +16,8 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
-from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.index import read_manifest, update_lock
+from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
 
 
 class Shell:
@@ -154,7 +154,7 @@ def test_info_and_models(shell: Shell, indexed: Path) -> None:
 
 
 def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamaindex_code_retrieval.demo.MODULES", ("fnmatch", "shlex", "textwrap"))
+    monkeypatch.setattr("llamaindex_code_retrieval.cli.demo.MODULES", ("fnmatch", "shlex", "textwrap"))
     facts = shell("demo", "--cache", tmp_path / "cache", "--json")
     assert len(facts["answers"]) == 5
     quoted = facts["answers"]["quote a string so that the shell takes it literally"]
@@ -300,7 +300,7 @@ def test_second_updater_says_who_holds_it(shell: Shell, indexed: Path, repositor
 def test_no_faiss_installed(indexed: Path) -> None:
     code = (
         "import sys; sys.modules['faiss'] = None\n"
-        "from llamaindex_code_retrieval.cli import main\nsys.exit(main(sys.argv[1:]))"
+        "from llamaindex_code_retrieval.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "search", "x", "--index", str(indexed)],

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training import contrastive, loop
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
 from llamaindex_code_retrieval.training.batches import Batches
-from llamaindex_code_retrieval.training.contrastive import Contrastive, TrainResult, contrastive_loss, train_adapter
+from llamaindex_code_retrieval.training.config import TrainConfig
+from llamaindex_code_retrieval.training.contrastive import Contrastive, TrainResult, train_adapter
 from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.losses import contrastive_loss
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.settings import TrainConfig
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -47,7 +48,7 @@ def _encoder(folder: Path) -> Encoder:
 
 
 def _weights(result: TrainResult) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in result.encoder.body.named_parameters() if p.requires_grad}
+    return {name: p.detach().clone() for name, p in result.encoder.backbone.named_parameters() if p.requires_grad}
 
 
 def _units(*rows: list[float]) -> Tensor:
@@ -238,7 +239,7 @@ def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Contrasti
 
     model = contrastive.attach_adapter(_encoder(folder), adapter, total_steps=100)
     with torch.no_grad():  # LoRA starts at zero, where half of the gradients are
-        for i, p in enumerate(p for p in model.body.parameters() if p.requires_grad):
+        for i, p in enumerate(p for p in model.backbone.parameters() if p.requires_grad):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) * 0.1)
     return Contrastive(model, Batches(PAIRS, config), adapter, config, PartialState(cpu=True))
 
@@ -379,7 +380,7 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(bert_folder: Path) -> N
     seen: list[dict[str, Tensor]] = []
 
     def validate(encoder: Encoder) -> dict[str, float]:
-        seen.append({n: p.detach().clone() for n, p in encoder.body.named_parameters() if p.requires_grad})
+        seen.append({n: p.detach().clone() for n, p in encoder.backbone.named_parameters() if p.requires_grad})
         return {"mrr": [0.1, 0.3, 0.2, 0.25, 0.9][len(seen) - 1]}
 
     result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, validate=validate)
@@ -396,7 +397,7 @@ def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
     assert ranks[0] == 4.0
     assert all(later <= earlier for earlier, later in pairwise(ranks))
     assert ranks[-1] == pytest.approx(2.0, abs=1e-6)
-    values = [p for name, p in result.encoder.body.named_parameters() if "lora_E" in name]
+    values = [p for name, p in result.encoder.backbone.named_parameters() if "lora_E" in name]
     left = [int((p != 0).sum()) for p in values]
     assert sum(left) == 2 * len(values)
     assert len(set(left)) > 1  # more where it matters

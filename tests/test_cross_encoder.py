@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
-from llamaindex_code_retrieval.checkpoints import HEAD_WEIGHTS, RERANKER_CONFIG
-from llamaindex_code_retrieval.cross_encoder import Calibration, CrossEncoder, Head, MatchingHead, Variant
+from llamaindex_code_retrieval.models.calibration import Calibration
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, Head, MatchingHead, Variant
+from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, RERANKER_CONFIG
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
 
 QUERY = "read the file"
@@ -42,7 +43,7 @@ def _made(base: Encoder, *, method: Method = "lora", head: Head = "interaction",
     model = CrossEncoder.on(adapted, head=head, max_tokens=max_tokens, variant=variant)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for name, p in adapted.body.named_parameters():
+        for name, p in adapted.backbone.named_parameters():
             if p.requires_grad:
                 p.add_(torch.randn(p.shape, generator=generator) * (0.3 if "lora" in name else 0.02))
         for p in model.head.parameters():
@@ -125,7 +126,9 @@ def test_an_untrained_interaction_head_is_a_scaled_cosine(bert_folder: Path) -> 
     ((ids, start),) = rows
     types = [0] * start + [1] * (len(ids) - start)
     with torch.inference_mode():
-        hidden = encoder.body(input_ids=torch.tensor([ids]), token_type_ids=torch.tensor([types])).last_hidden_state[0]
+        hidden = encoder.backbone(
+            input_ids=torch.tensor([ids]), token_type_ids=torch.tensor([types])
+        ).last_hidden_state[0]
         expected = 20 * F.cosine_similarity(hidden[:start].mean(0), hidden[start:].mean(0), dim=0)
         torch.testing.assert_close(model.log_odds(rows)[0], expected, atol=1e-4, rtol=0)
 
@@ -133,7 +136,7 @@ def test_an_untrained_interaction_head_is_a_scaled_cosine(bert_folder: Path) -> 
 def test_an_mlp_head_is_bert_for_sequence_classification(bert_folder: Path) -> None:
     model = _made(_encoder(bert_folder), method="full", head="mlp")
     reference = BertForSequenceClassification.from_pretrained(bert_folder, num_labels=1).eval()
-    weights = {f"bert.{name}": p for name, p in model.encoder.body.state_dict().items()}
+    weights = {f"bert.{name}": p for name, p in model.encoder.backbone.state_dict().items()}
     weights |= {f"bert.pooler.dense.{name}": p for name, p in model.head.dense.state_dict().items()}
     weights |= {f"classifier.{name}": p for name, p in model.head.out.state_dict().items()}
     reference.load_state_dict(weights)
@@ -173,7 +176,7 @@ def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) 
     on_it = CodeReranker(str(saved), embedding=embedding)
     alone = CodeReranker(str(saved), precision="fp32")
     assert on_it.score(QUERY, CODES) == pytest.approx(alone.score(QUERY, CODES), abs=1e-6)
-    base = {p.data_ptr() for p in embedding.encoder.body.parameters()}
+    base = {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
     extra = [p for p in _parameters(on_it) if p.data_ptr() not in base]
     assert {p.data_ptr() for p in _parameters(alone)}.isdisjoint(base)
     own = sum((saved / name).stat().st_size for name in ("adapter_model.safetensors", HEAD_WEIGHTS))
@@ -200,7 +203,7 @@ def test_int8_lies_on_a_base_of_any_precision(precision: str, saved: Path, bert_
     expected = CodeReranker(str(saved), precision="fp32").score(QUERY, CODES)
     assert eight.score(QUERY, CODES) == pytest.approx(expected, abs=0.05)
     tables = [m.weight for m in eight._scorer.modules() if isinstance(m, nn.Embedding)]  # type: ignore[attr-defined]
-    assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.encoder.body.parameters()}
+    assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
     assert embedding.get_text_embedding_batch(CODES[:2]) == vectors
 
 
@@ -210,8 +213,8 @@ def test_one_base_trained_for_both_is_loaded_once(bert_folder: Path, tmp_path: P
     folder = str(_save(model, tmp_path / "both"))
     embedding = CodeEmbedding(folder, precision="fp32")
     reranker = CodeReranker(folder, embedding=embedding)
-    base = {p.data_ptr() for p in embedding.encoder.body.parameters()}
-    assert {p.data_ptr() for p in reranker._scorer.encoder.body.parameters()} == base  # type: ignore[attr-defined]
+    base = {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
+    assert {p.data_ptr() for p in reranker._scorer.encoder.backbone.parameters()} == base  # type: ignore[attr-defined]
 
 
 def _parameters(reranker: CodeReranker) -> list[Tensor]:

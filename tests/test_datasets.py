@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval.beir import data_folder
+from llamaindex_code_retrieval.eval.beir import data_folder
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir, save_beir
 
 Write = Callable[..., Path]

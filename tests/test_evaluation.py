@@ -16,11 +16,12 @@ from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever, Encoder
-from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.datasets import Benchmark, load_beir
 from llamaindex_code_retrieval.eval.results import Report
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
-from llamaindex_code_retrieval.eval.suite import load_suite, run_suite, suite_names
+from llamaindex_code_retrieval.eval.runner import run_suite
+from llamaindex_code_retrieval.eval.suite import load_suite, suite_names
 
 BENCHMARK = Benchmark(
     name="three",

@@ -18,15 +18,13 @@ from pydantic import Field, PrivateAttr
 from rouge_score.rouge_scorer import RougeScorer
 
 from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, documented_functions
-from llamaindex_code_retrieval.eval.generation import (
-    AnswerCache,
+from llamaindex_code_retrieval.eval.generation import AnswerCache, generate, score_answers
+from llamaindex_code_retrieval.eval.questions import (
     GenerationTask,
     Question,
     _nearest,
     code_from_description,
     docstring_from_code,
-    generate,
-    score_answers,
     sweqa,
 )
 from llamaindex_code_retrieval.eval.rouge import ROUGE, Rouge

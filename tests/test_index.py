@@ -25,7 +25,7 @@ from llamaindex_code_retrieval import (
     EmbeddingCache,
     FaissStore,
 )
-from llamaindex_code_retrieval.index import read_manifest, update_lock
+from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
 
 
 @pytest.fixture

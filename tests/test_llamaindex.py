@@ -13,8 +13,8 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.response_synthesizers import ResponseMode
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
-from llamaindex_code_retrieval.checkpoints import ARTIFACTS
-from llamaindex_code_retrieval.cli import main
+from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.models.locate import ARTIFACTS
 
 
 def test_query_engine_with_all_parts(repository: Path) -> None:

@@ -15,22 +15,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, CodeRetriever, Encoder
-from llamaindex_code_retrieval.cascade import first_stage_hits
-from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, save_adapter
-from llamaindex_code_retrieval.training.contrastive import contrastive_loss
-from llamaindex_code_retrieval.training.cross_encoder import (
-    Matching,
-    TrainedReranker,
-    matching_loss,
-    train_cross_encoder,
-)
+from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
+from llamaindex_code_retrieval.training.matching import Matching, TrainedReranker, train_cross_encoder
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
-from llamaindex_code_retrieval.training.settings import MatchConfig
+from llamaindex_code_retrieval.training.reranker import first_stage_hits
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -70,7 +65,7 @@ def _matching(folder: Path, config: MatchConfig = QUICK, adapter: AdapterConfig 
 def _weights(result: TrainedReranker) -> dict[str, Tensor]:
     model = result.cross_encoder
     return {
-        **{name: p.detach().clone() for name, p in model.encoder.body.named_parameters() if p.requires_grad},
+        **{name: p.detach().clone() for name, p in model.encoder.backbone.named_parameters() if p.requires_grad},
         **{name: p.detach().clone() for name, p in model.head.named_parameters()},
     }
 
@@ -153,7 +148,7 @@ def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
     codes = encoder([PAIRS[i].code for i in positions], side="code")
     embed = contrastive_loss(queries, codes, torch.arange(len(positions)), temperature=0.05)
     assert total == pytest.approx(float((match + embed).detach()) / 2, abs=1e-5)
-    name = "body.encoder.layer.0.attention.self.query.weight"
+    name = "backbone.encoder.layer.0.attention.self.query.weight"
     (gradient,) = torch.autograd.grad((match + embed) / 2, [matching.parameters[name]])
     found = matching.parameters[name].grad
     assert found is not None
@@ -164,13 +159,13 @@ def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
 def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> None:
     config = replace(QUICK, epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
     base = _encoder(bert_folder)
-    before = {name: p.clone() for name, p in base.body.named_parameters()}
+    before = {name: p.clone() for name, p in base.backbone.named_parameters()}
     retriever = CodeEmbedding(str(bert_folder), precision="fp32")
     result = train_cross_encoder(base, PAIRS, replace(LORA, method=method), config, retriever=retriever)
     losses = [entry["loss"] for entry in result.history]
     assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
     assert result.cross_encoder.variant == variant
-    for name, p in base.body.named_parameters():
+    for name, p in base.backbone.named_parameters():
         assert torch.equal(p, before[name])
 
 
@@ -442,7 +437,7 @@ def test_plain_progress(command: list[str], tmp_path: Path, capsys: pytest.Captu
 
 
 def test_logistic_is_what_torch_says() -> None:
-    from llamaindex_code_retrieval.reranker import probability
+    from llamaindex_code_retrieval.models.calibration import probability
 
     for value in (-800.0, -3.0, 0.0, 2.5, 800.0):
         expected = float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))

@@ -13,21 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.syntax import LANGUAGES, without_signature_and_returns
-from llamaindex_code_retrieval.training.comments import summary, why_not_asked
-from llamaindex_code_retrieval.training.licenses import is_permissive, license_of_folder, license_of_text
-from llamaindex_code_retrieval.training.pairs import (
-    Pair,
+from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.languages.syntax import without_signature_and_returns
+from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.training.mining.comments import summary, why_not_asked
+from llamaindex_code_retrieval.training.mining.functions import mine
+from llamaindex_code_retrieval.training.mining.licenses import is_permissive, license_of_folder, license_of_text
+from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, read_pairs, write_pairs
+from llamaindex_code_retrieval.training.sampling import (
     drawn_pool,
     hard_positive,
-    load_pairs,
-    mine,
     near_duplicate_clusters,
-    read_pairs,
     rewrite_query,
     split_by_repository,
-    write_pairs,
 )
 
 MIT = """MIT License

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llamaindex_code_retrieval.parallel import in_threads, workers_on
+from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
 
 CPU = torch.device("cpu")
 
@@ -102,7 +102,7 @@ def test_as_many_workers_as_torch_has_threads_on_a_cpu_and_one_elsewhere() -> No
 def test_a_forked_process_makes_threads_of_its_own() -> None:
     program = """
         import os, torch
-        from llamaindex_code_retrieval.parallel import in_threads
+        from llamaindex_code_retrieval.models.parallel import in_threads
         torch.set_num_threads(2)
         double = lambda batch: 2 * batch
         assert list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6]

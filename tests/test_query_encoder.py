@@ -20,14 +20,15 @@ from torch import nn
 from transformers import T5EncoderModel
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
-from llamaindex_code_retrieval.bodies import kept_layers, layer_count, quantized
-from llamaindex_code_retrieval.cli import main
-from llamaindex_code_retrieval.eval.suite import load_suite, run_suite
-from llamaindex_code_retrieval.query_encoder import QueryEncoder, shortened
+from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.eval.runner import run_suite
+from llamaindex_code_retrieval.eval.suite import load_suite
+from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.adapters import AdapterConfig
-from llamaindex_code_retrieval.training.distillation import StaticStudent, Student, make_student
-from llamaindex_code_retrieval.training.records import save_query_encoder
-from llamaindex_code_retrieval.training.settings import StudentConfig
+from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.run_record import save_query_encoder
+from llamaindex_code_retrieval.training.students import StaticStudent, Student, make_student
 
 QUERIES = ["read a file", "x", "how to sum all numbers of a list", "def add(a, b)", "stack push item " * 8]
 CODES = ["def read(path):\n    return open(path).read()", "int add(int a, int b) { return a + b; }"]
@@ -78,11 +79,11 @@ def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
 def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
     before = teacher.encode_queries(QUERIES)
-    whole = teacher.with_body(shortened([0, 1]))
+    whole = teacher.with_backbone(shortened([0, 1]))
     np.testing.assert_allclose(whole.encode_queries(QUERIES), before, atol=1e-6)
     for layer in (0, 1):
-        part = teacher.with_body(shortened([layer]))
-        assert layer_count(part.body) == 1
+        part = teacher.with_backbone(shortened([layer]))
+        assert layer_count(part.backbone) == 1
         assert np.abs(part.encode_queries(QUERIES) - before).max() > 1e-3
     assert layer_count(teacher.base) == 2
     np.testing.assert_array_equal(teacher.encode_queries(QUERIES), before)  # the teacher is as it was
@@ -91,12 +92,12 @@ def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_kept_is_shared(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
-    part: Any = teacher.with_body(shortened([1]))
+    part: Any = teacher.with_backbone(shortened([1]))
     places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
-    assert all(tensor.data_ptr() in places for tensor in part.body.parameters())
+    assert all(tensor.data_ptr() in places for tensor in part.backbone.parameters())
     base: Any = teacher.base
-    assert part.body.get_input_embeddings().weight.data_ptr() == base.get_input_embeddings().weight.data_ptr()
-    assert sum(p.numel() for p in part.body.parameters()) < sum(p.numel() for p in base.parameters())
+    assert part.backbone.get_input_embeddings().weight.data_ptr() == base.get_input_embeddings().weight.data_ptr()
+    assert sum(p.numel() for p in part.backbone.parameters()) < sum(p.numel() for p in base.parameters())
 
 
 def test_bert_without_its_first_layer_is_the_second_run_by_itself(bert_folder: Path) -> None:
@@ -106,7 +107,7 @@ def test_bert_without_its_first_layer_is_the_second_run_by_itself(bert_folder: P
     with torch.inference_mode():
         hidden = base.encoder.layer[1](base.embeddings(torch.tensor(ids)))
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        ours, _ = teacher.with_body(shortened([1])).hidden_states(ids)
+        ours, _ = teacher.with_backbone(shortened([1])).hidden_states(ids)
     torch.testing.assert_close(ours, hidden, atol=1e-5, rtol=0)
 
 
@@ -126,14 +127,14 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
     ids = teacher.tokenize(QUERIES[:1], side="query")
     with torch.inference_mode():
         expected = small(input_ids=torch.tensor(ids)).last_hidden_state
-        found, _ = teacher.with_body(shortened([1])).hidden_states(ids)
+        found, _ = teacher.with_backbone(shortened([1])).hidden_states(ids)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layers", [(), (2,), (0, 2), (1, 0), (0, 0), (-1,)])
 def test_layers_that_there_are_not(layers: tuple[int, ...], t5_folder: Path) -> None:
     with pytest.raises(ValueError, match="layers must be in rising order, of 0 to 1 for this model"):
-        _encoder(t5_folder).with_body(lambda base: kept_layers(base, layers))
+        _encoder(t5_folder).with_backbone(lambda base: keep_layers(base, layers))
 
 
 def test_a_body_of_unknown_layers_is_refused() -> None:
@@ -187,7 +188,7 @@ def test_int8_keeps_rows_of_small_weights() -> None:
     # A thousandth of the largest row's size is under half a step of a scale for both: it would come out as 0.
     layer = nn.Linear(4, 2, bias=False)
     layer.weight = nn.Parameter(torch.tensor([[1000.0, -500.0, 250.0, 1000.0], [1.0, -0.5, 0.25, 1.0]]))
-    large, small = quantized(nn.Sequential(layer))(torch.tensor([[1.0, 1.0, 1.0, 1.0]]))[0].tolist()
+    large, small = quantize(nn.Sequential(layer))(torch.tensor([[1.0, 1.0, 1.0, 1.0]]))[0].tolist()
     assert large == pytest.approx(1750, rel=0.01)
     assert small == pytest.approx(1.75, rel=0.01)
 
@@ -438,7 +439,7 @@ def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], ber
 def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]) -> None:
     search = ["search", "total price", "--index", str(indexed), "--fast-query", str(saved["static"])]
     script = (
-        f"import sys; from llamaindex_code_retrieval.cli import main; code = main({search!r}); "
+        f"import sys; from llamaindex_code_retrieval.cli.main import main; code = main({search!r}); "
         "print({'torch', 'transformers', 'peft'} & set(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -36,7 +36,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from llamaindex_code_retrieval.bodies import blocked
+from llamaindex_code_retrieval.models.modify import prepack_weights
 from llamaindex_code_retrieval.reranker import CodeReranker
 
 WORDS = "read write file path open close def return class self list sum of the a in to ( ) : . , = [ ] { } + 1 2"
@@ -166,7 +166,7 @@ def test_blocked_weights_give_what_the_layer_gave(bias: bool) -> None:
         for shape in ((1, 48), (3, 1, 48), (2, 17, 48)):
             states = torch.randn(shape).to(torch.bfloat16)
             expected = model(states)
-            found = blocked(copy.deepcopy(model))
+            found = prepack_weights(copy.deepcopy(model))
             assert not any(type(module) is torch.nn.Linear for module in found.modules())
             torch.testing.assert_close(found(states), expected, atol=2e-2, rtol=2e-2)
 

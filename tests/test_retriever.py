@@ -10,7 +10,7 @@ from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
-from llamaindex_code_retrieval.retriever import reciprocal_rank_fusion
+from llamaindex_code_retrieval.ranking import reciprocal_rank_fusion
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval.sources import Skips, walk
+from llamaindex_code_retrieval.index.sources import Skips, walk
 
 
 def _paths(root: Path) -> list[str]:
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_counted_and_nothing_stops(tmp_path: Path) -> Non
 WALK_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from llamaindex_code_retrieval.sources import Skips, walk
+from llamaindex_code_retrieval.index.sources import Skips, walk
 list(walk(Path(sys.argv[1]), Skips()))  # loads all that it needs while the interpreter may still read it
 if os.getuid() == 0:
     os.setuid(65534)

@@ -15,9 +15,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from llamaindex_code_retrieval import Encoder
-from llamaindex_code_retrieval.static_encoder import StaticEncoder, static_tensors, table_rows
-from llamaindex_code_retrieval.training.distillation import StaticStudent
-from llamaindex_code_retrieval.training.settings import StudentConfig
+from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
+from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.students import StaticStudent
 
 QUERIES = ["read a file", "", "x", "how to sum numbers in a list", "\udcff read", "Größe der Datei", "read " * 40]
 

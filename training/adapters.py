@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from llamaindex_code_retrieval.bodies import quiet_transformers
-from llamaindex_code_retrieval.checkpoints import ADAPTER_WEIGHTS, WEIGHTS
-from llamaindex_code_retrieval.encoder import Encoder
-from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.models import adapter_targets
+from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.models.backbone import quiet_transformers
+from llamaindex_code_retrieval.models.catalog import adapter_targets
+from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, WEIGHTS
 
 Method = Literal["lora", "adalora", "ia3", "prompt", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -82,7 +82,7 @@ def attach_adapter(
     Adapters share the base's frozen weights; ``full`` trains a copy of them. AdaLoRA needs ``total_steps``, over which
     it shrinks its ranks: it keeps all for a tenth of them, prunes for a half, and trains what is left. ``start`` is the
     folder of an adapter of the same shape whose weights to go on from; ``prepare`` changes the base
-    first, as :meth:`Encoder.with_body` says.
+    first, as :meth:`Encoder.with_backbone` says.
 
     Raises:
         ValueError: targets that match no module, AdaLoRA over fewer than 10 steps, virtual tokens that do not fit the
@@ -99,8 +99,8 @@ def attach_adapter(
         if config.method == "full":
             if start is not None:
                 raise ValueError("full training starts from a base: name it as the base, not as start")
-            return encoder.with_body(lambda base: _unfrozen_copy(prepare(base)))
-        adapted = encoder.with_body(lambda base: _wrap(prepare(base), config, total_steps))
+            return encoder.with_backbone(lambda base: _unfrozen_copy(prepare(base)))
+        adapted = encoder.with_backbone(lambda base: _wrap(prepare(base), config, total_steps))
     if start is not None:
         _load_start(adapted, start, config)
     return adapted
@@ -112,10 +112,10 @@ def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
     if config.method == "adalora":
         raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
     encoder.check_trained_for_this(folder)
-    wanted = {name: p.shape for name, p in encoder.body.named_parameters() if p.requires_grad}
+    wanted = {name: p.shape for name, p in encoder.backbone.named_parameters() if p.requires_grad}
     weights = load_file(folder / ADAPTER_WEIGHTS)
     try:
-        loaded = set_peft_model_state_dict(encoder.body, weights)
+        loaded = set_peft_model_state_dict(encoder.backbone, weights)
     except RuntimeError as error:
         raise ValueError(f"the adapter in {folder} has another shape than this {config.method}: {error}") from error
     missing = [name for name in loaded.missing_keys if name in wanted]
@@ -126,14 +126,14 @@ def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
         )
 
 
-def _unfrozen_copy(body: nn.Module) -> nn.Module:
-    own: nn.Module = copy.deepcopy(body)
+def _unfrozen_copy(backbone: nn.Module) -> nn.Module:
+    own: nn.Module = copy.deepcopy(backbone)
     for name, parameter in own.named_parameters():
         parameter.requires_grad_("pooler." not in name)  # BERT's pooler is not on the way to a vector
     return own
 
 
-def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
+def _wrap(backbone: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
     from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 
     if config.method == "prompt":
@@ -145,9 +145,9 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
     else:
         where = config.targets
         if where in ("attention", "linear") or config.method == "ia3":
-            known = adapter_targets(body.config.model_type)
+            known = adapter_targets(backbone.config.model_type)
             where = {"attention": known.attention, "linear": known.linear}.get(where, where)
-        transposed = body.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
+        transposed = backbone.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
         alpha = 2 * config.rank if config.alpha is None else config.alpha
         if config.method == "ia3":
             peft_config = IA3Config(
@@ -179,7 +179,7 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
             )
     try:
         with quiet_transformers():
-            wrapped: nn.Module = get_peft_model(body, peft_config)
+            wrapped: nn.Module = get_peft_model(backbone, peft_config)
     except ValueError as error:
         raise ValueError(f"no module of this base matches targets={config.targets!r}: {error}") from error
     if config.method == "adalora":
@@ -193,7 +193,7 @@ def _wrap(body: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
 
 def trained_share(encoder: Encoder) -> tuple[int, int]:
     """Return how many parameters are trained, and how many the base has (what an adapter adds not counted)."""
-    trained = sum(p.numel() for p in encoder.body.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in encoder.backbone.parameters() if p.requires_grad)
     base = sum(p.numel() for p in encoder.base.parameters())
     return trained, base
 
@@ -203,7 +203,7 @@ def mean_rank(encoder: Encoder) -> float:
 
     A singular value that was pruned is exactly zero (peft's ``RankAllocator.mask_to_budget``).
     """
-    values = [p for name, p in encoder.body.named_parameters() if "lora_E" in name]
+    values = [p for name, p in encoder.backbone.named_parameters() if "lora_E" in name]
     return sum(int((p != 0).sum()) for p in values) / len(values) if values else 0.0
 
 
@@ -216,8 +216,8 @@ def save_adapter(encoder: Encoder, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as name:
         staged = Path(name)
-        encoder.body.save_pretrained(staged, safe_serialization=True)
-        if not hasattr(encoder.body, "peft_config"):
+        encoder.backbone.save_pretrained(staged, safe_serialization=True)
+        if not hasattr(encoder.backbone, "peft_config"):
             _complete_base(encoder, staged)
             order = [*(file.name for file in staged.iterdir() if file.name != "config.json"), "config.json"]
         else:

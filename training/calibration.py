@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.cross_encoder import Calibration, calibration_error
+from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error
 
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
 _WEIGHTS = (0.0, *(round(0.1 * 1.25**i, 4) for i in range(20)))  # of ln(rank), in log-odds as the model gives them

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import Tensor
 
-from llamaindex_code_retrieval.batching import token_budget_batches
-from llamaindex_code_retrieval.checkpoints import locate_adapter
-from llamaindex_code_retrieval.encoder import Encoder, resolve_precision
+from llamaindex_code_retrieval.models.batching import token_budget_batches
+from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.locate import locate_adapter
+from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
+from llamaindex_code_retrieval.training.config import TrainConfig
 from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
+from llamaindex_code_retrieval.training.losses import _orthogonality, contrastive_loss
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
-from llamaindex_code_retrieval.training.settings import TrainConfig
 
 Validate = Callable[[Encoder], Mapping[str, float]]
 """Scores the encoder as it is; ``mrr`` decides which step is the best one."""
@@ -35,40 +36,6 @@ class TrainResult(Finished):
     """A finished run: ``encoder`` has the weights of ``best_step``."""
 
     encoder: Encoder
-
-
-def contrastive_loss(
-    queries: Tensor, codes: Tensor, target: Tensor, *, temperature: Tensor | float = 0.05, hardness: float = 0.0
-) -> Tensor:
-    """Return the symmetric InfoNCE of unit vectors: each query against all codes, each code against all queries.
-
-    ``queries`` (n + rejected, dim), ``codes`` (m, dim), ``target`` (n). A code may answer several queries: for each of
-    them the others are left out of its softmax. Rows of ``queries`` beyond n, and codes that answer none, are
-    negatives only. With ``hardness`` each negative weighs by exp(hardness * cosine), divided by the mean of that.
-    """
-    n = len(target)
-    cosines = queries @ codes.T  # (queries, codes)
-    own = F.one_hot(target, len(codes)).bool()  # (n, codes)
-    to_code = cosines[:n] / temperature + _log_weights(cosines[:n], own, hardness)
-    loss = F.cross_entropy(to_code, target)
-    from_code = cosines.T[target]  # (n, queries): the row of each query's code
-    same = torch.zeros(n, len(queries), dtype=torch.bool, device=target.device)
-    same[:, :n] = target[:, None] == target[None, :]
-    itself = torch.zeros_like(same)
-    itself[:, :n].fill_diagonal_(True)
-    logits = from_code / temperature + _log_weights(from_code, same, hardness)
-    logits = logits.masked_fill(same & ~itself, -math.inf)
-    return (loss + F.cross_entropy(logits, torch.arange(n, device=target.device))) / 2
-
-
-def _log_weights(cosines: Tensor, positive: Tensor, hardness: float) -> Tensor:
-    """Return log of each negative's weight, 0 for positives; weights of a row's negatives have mean 1."""
-    if hardness == 0:
-        return torch.zeros_like(cosines)
-    logits = (hardness * cosines.detach()).masked_fill(positive, -math.inf)
-    negatives = (~positive).sum(1, keepdim=True).clamp(min=1)
-    weights = torch.log_softmax(logits, dim=1) + negatives.log()
-    return weights.masked_fill(positive, 0.0)
 
 
 def train_adapter(
@@ -146,7 +113,7 @@ class Contrastive:
         self.adapter = adapter
         self.config = config
         self.processes = processes
-        self.parameters = {name: p for name, p in model.body.named_parameters() if p.requires_grad}
+        self.parameters = {name: p for name, p in model.backbone.named_parameters() if p.requires_grad}
         self.log_temperature = torch.tensor(math.log(config.temperature), requires_grad=config.learn_temperature)
         self.extras = {"log_temperature": self.log_temperature} if config.learn_temperature else {}
         self.rate_factors: Mapping[str, float] = {}
@@ -191,8 +158,8 @@ class Contrastive:
                 self.log_temperature.clamp_(math.log(0.01), math.log(1.0))
             facts["temperature"] = round(float(self.log_temperature.detach().exp()), 5)
         if self.adapter.method == "adalora":
-            body: Any = self.model.body
-            body.base_model.update_and_allocate(step)
+            backbone: Any = self.model.backbone
+            backbone.base_model.update_and_allocate(step)
             facts["mean_rank"] = round(mean_rank(self.model), 3)
         return facts
 
@@ -236,7 +203,7 @@ class Contrastive:
 
     def _adapter_dropout(self, on: bool) -> None:
         """Switch the adapter's own dropout; the base's stays off."""
-        for name, module in self.model.body.named_modules():
+        for name, module in self.model.backbone.named_modules():
             if "lora_dropout" in name:
                 module.train(on)
 
@@ -269,11 +236,11 @@ class Contrastive:
             tensors["vectors"] = self.batches.vectors
         pattern = None
         if self.adapter.method == "adalora":
-            body: Any = self.model.body
+            backbone: Any = self.model.backbone
             for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
-                for name, value in getattr(body.base_model.rankallocator, key).items():
+                for name, value in getattr(backbone.base_model.rankallocator, key).items():
                     tensors[f"allocator.{key}/{name}"] = value
-            pattern = body.peft_config["default"].rank_pattern
+            pattern = backbone.peft_config["default"].rank_pattern
         return tensors, {
             "rank_pattern": pattern,
             "epoch": self.batches.epoch,
@@ -286,22 +253,12 @@ class Contrastive:
         self.batches.vectors = tensors.get("vectors")
         self.batches.mined = unpack(tensors)
         if self.adapter.method == "adalora":
-            body: Any = self.model.body
+            backbone: Any = self.model.backbone
             for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
                 prefix = f"allocator.{key}/"
                 values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                setattr(body.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in values.items()})
-            body.peft_config["default"].rank_pattern = facts["rank_pattern"]
-
-
-def _orthogonality(parameters: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean Frobenius distance of AdaLoRA's singular vectors to orthonormal ones (equation 4)."""
-    distances = []
-    for name, p in parameters.items():
-        if "lora_A" in name or "lora_B" in name:
-            gram = p @ p.T if "lora_A" in name else p.T @ p
-            distances.append(torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=p.device)))
-    return torch.stack(distances).mean()
+                setattr(backbone.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in values.items()})
+            backbone.peft_config["default"].rank_pattern = facts["rank_pattern"]
 
 
 def _identity(model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig) -> dict[str, str]:

@@ -21,8 +21,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from llamaindex_code_retrieval.files import write_atomically
-from llamaindex_code_retrieval.training.settings import LoopConfig
+from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.training.config import LoopConfig
 
 logger = logging.getLogger(__name__)
 

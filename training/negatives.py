@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.sources import read_sources
+from llamaindex_code_retrieval.index.sources import read_sources
 
 
 def hard_negatives(

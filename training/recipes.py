@@ -9,11 +9,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
 
-from llamaindex_code_retrieval.cross_encoder import VARIANTS
-from llamaindex_code_retrieval.models import EMBEDDED
-from llamaindex_code_retrieval.query_encoder import KINDS
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
+from llamaindex_code_retrieval.models.cross_encoder import VARIANTS
+from llamaindex_code_retrieval.models.query_encoder import KINDS
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.settings import DistilConfig, MatchConfig, StudentConfig, TrainConfig
+from llamaindex_code_retrieval.training.config import DistilConfig, MatchConfig, StudentConfig, TrainConfig
 
 _LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
 _RERANKER = "reranker-"

@@ -1,0 +1,215 @@
+"""Question sets for generation: write a function, describe a function, SWE-QA."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamaindex_code_retrieval.eval.datasets import Benchmark
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import TextNode
+from llamaindex_code_retrieval._optional import require
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question and the answer it is compared with."""
+
+    id: str
+    text: str
+    reference: str
+    gold: tuple[str, ...] = ()
+    """Ids of passages that hold the answer, best first."""
+    excluded: tuple[str, ...] = ()
+    """Ids of passages that are never shown, because they are what is asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTask:
+    """Questions, and the passages that may be shown with them.
+
+    Raises:
+        ValueError: no questions, an id given twice, an empty reference, a gold id that is excluded, a gold or
+            ``answer_of`` id that the passages lack.
+    """
+
+    name: str
+    instruction: str
+    questions: Sequence[Question]
+    passages: Mapping[str, str]
+    """Passage id -> text."""
+    answer_of: Mapping[str, str] = field(default_factory=dict)
+    """Passage id -> what an extractive writer quotes from it, where that is not the passage itself."""
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise ValueError(f"task {self.name!r} has no questions; give it at least one")
+        if unknown := sorted(self.answer_of.keys() - self.passages.keys()):
+            raise ValueError(f"answer_of names {unknown[0]!r}, which the passages of {self.name!r} lack; add it")
+        seen: set[str] = set()
+        for question in self.questions:
+            if question.id in seen:
+                raise ValueError(f"task {self.name!r} has question {question.id!r} twice; ids must differ")
+            seen.add(question.id)
+            if not question.reference.strip():
+                raise ValueError(f"question {question.id!r} has an empty reference, which no answer can meet; drop it")
+            for id_ in question.gold:
+                if id_ not in self.passages or id_ in question.excluded:
+                    why = "it excludes" if id_ in question.excluded else "the passages lack"
+                    raise ValueError(f"question {question.id!r} has gold {id_!r}, which {why}; name another")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over all of it, whatever the order of questions and passages."""
+        questions = sorted((asdict(question) for question in self.questions), key=lambda each: str(each["id"]))
+        facts = [self.name, self.instruction, questions, dict(self.passages), dict(self.answer_of)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_from_description(benchmark: Benchmark, *, name: str) -> GenerationTask:
+    """Ask for the code that a query describes; the reference is its most relevant code, of equals the first."""
+    questions = []
+    for query, text in benchmark.queries.items():
+        judged = benchmark.qrels[query]
+        gold = sorted((code for code, score in judged.items() if score > 0), key=lambda code: -judged[code])
+        questions.append(Question(query, text, benchmark.corpus[gold[0]], tuple(gold)))
+    instruction = (
+        "Write the function that the question describes. Answer with its code alone, without any explanation. "
+        "The passages, if there are any, are code that may help."
+    )
+    return GenerationTask(name, instruction, questions, benchmark.corpus)
+
+
+def docstring_from_code(benchmark: Benchmark, *, name: str) -> GenerationTask:
+    """Ask for the summary of a function, from its code and from other functions with theirs: leave-one-out.
+
+    The benchmark is one of :func:`documented_functions`. Gold is the oracle's neighbour: that other function whose
+    summary has the highest ROUGE-L with the reference, of equals the first id. It looks at the reference, so what an
+    extractive writer gets out of it is an upper bound for a retriever. Codes without a query have no known summary;
+    their passage is the code alone.
+
+    Raises:
+        ValueError: a query without exactly one relevant code.
+    """
+    code_of: dict[str, str] = {}  # query id -> corpus id
+    summaries: dict[str, str] = {}  # corpus id -> query
+    for query, text in benchmark.queries.items():
+        relevant = [code for code, score in benchmark.qrels[query].items() if score > 0]
+        if len(relevant) != 1:
+            raise ValueError(f"query {query!r} has {len(relevant)} relevant codes, not one; use documented_functions")
+        code_of[query] = relevant[0]
+        summaries.setdefault(relevant[0], text)
+    nearest = _nearest(summaries)
+    questions = []
+    for query, code in code_of.items():
+        gold = (nearest[code],) if code in nearest else ()
+        questions.append(Question(query, benchmark.corpus[code], benchmark.queries[query], gold, excluded=(code,)))
+    instruction = (
+        "Say in one sentence what the function in the question does, as the first line of its docstring would. "
+        "Answer with that sentence alone. The passages, if there are any, are other functions below their summaries."
+    )
+    documented = {id_: f"{summary}\n{benchmark.corpus[id_]}" for id_, summary in summaries.items()}
+    return GenerationTask(name, instruction, questions, {**benchmark.corpus, **documented}, answer_of=summaries)
+
+
+def _nearest(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return id -> the other id whose text has the highest ROUGE-L with its own; texts that share no word have none.
+
+    >>> _nearest({"a": "read a file", "b": "read the file", "c": "file", "d": "sum"})
+    {'a': 'b', 'b': 'a', 'c': 'a'}
+    """
+    scorer = require("rouge_score.rouge_scorer", extra="eval", purpose="nearest neighbours").RougeScorer(["rougeL"])
+    tokenize = require("rouge_score.tokenize", extra="eval").tokenize
+    ids = sorted(texts)
+    words: list[list[tuple[str, int]]] = []  # each with its number among equal ones: sharing them is ROUGE-1's overlap
+    having: dict[tuple[str, int], list[int]] = {}
+    for i, id_ in enumerate(ids):
+        seen: Counter[str] = Counter()
+        words.append([])
+        for word in tokenize(texts[id_], None):
+            words[i].append((word, seen[word]))
+            having.setdefault((word, seen[word]), []).append(i)
+            seen[word] += 1
+    lengths = np.array([len(each) for each in words])
+    nearest: dict[str, str] = {}
+    for i, id_ in enumerate(ids):
+        if not words[i]:
+            continue
+        shared = np.bincount(np.concatenate([having[word] for word in words[i]]), minlength=len(ids))
+        shared[i] = 0
+        rouge1 = 2 * shared / (lengths + lengths[i])
+        best, best_score = -1, 0.0
+        for j in map(int, np.argsort(-rouge1, kind="stable")):
+            if shared[j] == 0 or rouge1[j] < best_score - 1e-9:  # ROUGE-L never exceeds ROUGE-1
+                break
+            score = scorer.score(texts[id_], texts[ids[j]])["rougeL"].fmeasure
+            if score > best_score or (score == best_score and j < best):
+                best, best_score = j, score
+        if best >= 0:
+            nearest[id_] = ids[best]
+    return nearest
+
+
+def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask:
+    """Read the questions about ``project`` of SWE-QA's ``answers.jsonl``; ``nodes`` are the project's code.
+
+    Gold are the nodes whose file the reference answer cites and whose symbol it has in backticks, in the order in
+    which it mentions them. A question may have none.
+
+    Raises:
+        ValueError: a line that is no question with a text and an answer, or no question about ``project``.
+    """
+    questions: list[Question] = []
+    projects: set[str] = set()
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            id_, repo, text, answer = (row[key] for key in ("_id", "repo", "question", "answer"))
+            if not all(isinstance(each, str) and each.strip() for each in (id_, repo, text, answer)):
+                raise ValueError("a field is empty or no text")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file}, line {number} must be a JSON object with _id, repo, question and answer ({error!r}); fix it"
+            ) from error
+        projects.add(repo)
+        if repo == project:
+            questions.append(Question(id_, text, answer, _cited(answer, nodes)))
+    if not questions:
+        raise ValueError(f"{file} has no question about {project!r}; it has {', '.join(sorted(projects)) or 'none'}")
+    instruction = (
+        f"Answer the question about the source code of {project}. Be specific: name the files, classes and functions "
+        "that matter. The passages, if there are any, are parts of that code."
+    )
+    return GenerationTask(f"SWE-QA {project}", instruction, questions, {node.node_id: node.text for node in nodes})
+
+
+def _cited(answer: str, nodes: Sequence[TextNode]) -> tuple[str, ...]:
+    """Return ids of the nodes that an answer names by file and symbol."""
+    files = {re.sub(r"^(\./)?(src/)?", "", path) for path in re.findall(r"[\w./-]*\w\.\w+", answer)}
+    # After the full path, answers call a file by its name alone, which others may have as well.
+    files = {f"/{path}" for path in files if not any(other.endswith(f"/{path}") for other in files)}
+    mentions: dict[str, int] = {}  # symbol -> where it is first mentioned; of `Session.send(request)` that is send
+    for span in re.finditer(r"`([^`\n]+)`", answer):
+        named = re.fullmatch(r"(?:\w+\.)*(\w+)(?:\(.*\))?", span[1])
+        if named is not None:
+            mentions.setdefault(named[1], span.start())
+    found: list[tuple[int, int, str]] = []
+    for i, node in enumerate(nodes):
+        symbol = str(node.metadata.get("scope") or node.metadata.get("name") or "").rpartition(".")[2]
+        path = f"/{node.metadata.get('path', '')}"
+        if symbol in mentions and any(path.endswith(file) for file in files):
+            found.append((mentions[symbol], i, node.node_id))
+    return tuple(dict.fromkeys(id_ for _, _, id_ in sorted(found)))

@@ -1,0 +1,40 @@
+"""Packages of an extra: imported when they are needed, missed with a message that names the extra."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Literal
+
+Extra = Literal["train", "eval"]
+
+
+def require(module: str, *, extra: Extra, purpose: str = "") -> Any:
+    """Import and return ``module``, which ``pip install 'llamaindex-code-retrieval[extra]'`` installs.
+
+    ``purpose`` says in a few words what needs it, for the message.
+
+    Raises:
+        ImportError: it cannot be imported; the message names the extra.
+
+    >>> require("json", extra="eval").loads("[1]")
+    [1]
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        needs = f"{purpose} needs {module.partition('.')[0]}, which" if purpose else module
+        raise ImportError(
+            f"{needs} cannot be imported ({error}): pip install 'llamaindex-code-retrieval[{extra}]'"
+        ) from error
+
+
+def check_installed(*modules: str, extra: Extra, purpose: str) -> None:
+    """Raise now what :func:`require` would raise after hours of work, without importing anything.
+
+    Raises:
+        ImportError: one of ``modules`` (top-level names) is not installed.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f"{purpose} needs {module}: pip install 'llamaindex-code-retrieval[{extra}]'")

@@ -1,0 +1,186 @@
+"""What several commands share: options, progress, checkouts, the report of an index."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
+from llamaindex_code_retrieval.models.locate import shipped_adapters
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
+
+DEFAULT_INDEX = ".code-retrieval"
+GIT_URL = re.compile(r"(https?|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
+_QUIET_SECONDS = 60
+_STAGES = {
+    "parse": "parsing files",
+    "embed": "embedding nodes",
+    "evaluate": "asking",
+    "generate": "answering",
+    "rerank": "reranking",
+    "time": "taking the time",
+    "mine": "mining files",
+    "compare": "comparing codes",
+    "score": "scoring the base",
+    "train": "training",
+    "calibrate": "calibrating",
+}
+
+
+def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
+    """Add what several commands have."""
+    parser.add_argument("--device", help="torch device (default: CUDA if there is one)")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    if embeds:
+        parser.add_argument(
+            "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+        )
+    if writes:
+        parser.add_argument(
+            "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
+        )
+
+
+def cache_folder(options: argparse.Namespace) -> Path:
+    """Return the folder of the embedding cache."""
+    from llamaindex_code_retrieval.cache import default_cache_folder
+
+    return Path(options.cache) if options.cache else default_cache_folder()
+
+
+def absolute(name_or_path: str) -> str:
+    """Return a folder by its full path, since the index is searched from elsewhere; a name as it is."""
+    folder = Path(name_or_path).expanduser()
+    named = name_or_path in (EMBEDDED, NO_ADAPTER, *shipped_adapters())
+    return str(folder.resolve()) if not named and folder.is_dir() else name_or_path
+
+
+def say_waiting(who: str) -> None:
+    """Say who holds the index."""
+    print(f"code-retrieval: the index is being updated by {who}; waiting", file=sys.stderr)
+
+
+def ignore_by_git(out: Path) -> None:
+    """Keep an index that lies inside a checkout out of that checkout's git status, and out of the index itself."""
+    ignore = out / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def checkout(url: str, out: Path) -> Path:
+    """Clone the newest commit of ``url`` into the index's folder, or refresh the clone that is there."""
+    name = re.sub(r"\.git$", "", url.rstrip("/")).rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    folder = out / "sources" / (re.sub(r"[^\w.-]", "-", name) or "repository")
+    if folder.is_dir():
+        if _git("remote", "get-url", "origin", folder=folder).strip() == url:
+            refresh(folder)
+            return folder
+        raise ValueError(f"{folder} is a clone of another repository than {url}; choose another --out")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _git("clone", "--quiet", "--depth", "1", "--", url, str(partial))
+    partial.rename(folder)
+    return folder
+
+
+def refresh(clone: Path) -> None:
+    """Bring a clone in line with its origin."""
+    _git("fetch", "--quiet", "--depth", "1", "origin", "HEAD", folder=clone)
+    _git("reset", "--quiet", "--hard", "FETCH_HEAD", folder=clone)
+
+
+def _git(*arguments: str, folder: Path | None = None) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )
+    except FileNotFoundError as error:
+        raise OSError(
+            "git is not installed; install it, or clone the repository yourself and name the folder"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"git {arguments[0]} failed: {error.stderr.strip()}") from error
+    return done.stdout
+
+
+def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: bool) -> int:
+    """Print what an update of an index did."""
+    if as_json:
+        facts = {
+            **asdict(report),
+            "index": str(out),
+            "fingerprint": index.embedding.fingerprint,
+            "languages": index.languages,
+        }
+        print(json.dumps(facts, indent=2))
+        return 0
+    table = Table(title=f"Index {out}", show_header=False, title_justify="left")
+    rows: list[tuple[str, str]] = [
+        ("files", f"{report.files:,}"),
+        ("nodes", f"{report.nodes:,} ({', '.join(f'{name} {count:,}' for name, count in index.languages.items())})"),
+        ("added / removed", f"{report.added:,} / {report.removed:,}"),
+        ("embedded", f"{report.embedded:,} in {report.seconds:.1f} s"),
+    ]
+    if report.truncated:
+        limit = index.embedding.max_code_tokens
+        rows.append(("truncated", f"{report.truncated:,} nodes longer than {limit} tokens: their end is for BM25 only"))
+    if report.unparsed_files:
+        rows.append(("not parsed", f"{report.unparsed_files:,} files, indexed by line windows"))
+    if report.replaced_files:
+        rows.append(("not UTF-8", f"{report.replaced_files:,} files, read with replacement characters"))
+    rows += [("skipped", f"{count:,} {reason}") for reason, count in report.skipped.items()]
+    rows.append(("model", f"{index.embedding.model_name}, fingerprint {index.embedding.fingerprint}"))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    return 0
+
+
+@contextmanager
+def progress_bars() -> Iterator[Any]:
+    """Yield a callback (stage, done, total) that draws a bar a stage on stderr, or a line a minute into a file."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+        said = time.monotonic()
+
+        def show(stage: str, done: int, total: int) -> None:
+            nonlocal said
+            if not bars.console.is_terminal and time.monotonic() - said > _QUIET_SECONDS:
+                said = time.monotonic()
+                print(f"{_STAGES.get(stage, stage)}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,535 @@
+"""The commands mine, train, train-reranker, distil, adapt and recipes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llamaindex_code_retrieval.cli.options import (
+    DEFAULT_INDEX,
+    GIT_URL,
+    absolute,
+    cache_folder,
+    checkout,
+    common_options,
+    ignore_by_git,
+    print_report,
+    progress_bars,
+    say_waiting,
+)
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.training.adapt import Trained
+    from llamaindex_code_retrieval.training.distil import DistilledQueryEncoder, SearchedQueryEncoder
+    from llamaindex_code_retrieval.training.recipes import Recipe
+
+
+WIDE = 0.05
+"""Width of the interval of the share kept from which on a comparison is called too uncertain."""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands to the parser."""
+    mine = commands.add_parser("mine", help="make training pairs of the documented functions in source code")
+    mine.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
+    mine.add_argument("--out", required=True, metavar="FILE", help="pairs.jsonl or pairs.jsonl.gz")
+    mine.add_argument("--language", action="append", metavar="L", help="only this one; may be repeated")
+    mine.add_argument(
+        "--exclude", action="append", default=[], metavar="REPOSITORY", help="to measure on; repeat for more"
+    )
+    mine.add_argument("--most-of-a-repository", type=int, metavar="N", help="keep at most so many pairs of each")
+    mine.add_argument("--permissive-only", action="store_true", help="leave out what is not under a permissive licence")
+    mine.add_argument("--json", action="store_true", help="machine-readable")
+    mine.set_defaults(run=_mine)
+
+    train = commands.add_parser("train", help="train an adapter (or all weights) of a base on pairs of query and code")
+    train.add_argument(
+        "--pairs",
+        nargs="+",
+        required=True,
+        metavar="SOURCE",
+        help="JSON lines of `mine` or CodeSearchNet, a folder in BEIR's layout, a set's name, or hf:org/name",
+    )
+    train.add_argument("--out", required=True, metavar="DIR", help="a new folder for the adapter")
+    train.add_argument("--method", choices=("lora", "adalora", "ia3", "prompt", "full"), help="default: lora")
+    train.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    train.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that validate (default: hold some out)"
+    )
+    train.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    train.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
+    train.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(train)
+    train.set_defaults(run=_train)
+
+    reranker = commands.add_parser("train-reranker", help="train and calibrate a cross-encoder behind a first stage")
+    reranker.add_argument("--pairs", nargs="+", required=True, metavar="SOURCE", help="as for `train`")
+    reranker.add_argument("--out", required=True, metavar="DIR", help="a new folder for the reranker")
+    reranker.add_argument(
+        "--variant",
+        choices=("adapters", "separate", "shared"),
+        help="an adapter on the embedding's base, a base of its own, or one trained for both (default: adapters)",
+    )
+    reranker.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    reranker.add_argument(
+        "--retriever", metavar="ADAPTER", help="of the first stage, whose hits it learns from (default: the base's)"
+    )
+    reranker.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that calibrate (default: hold some out)"
+    )
+    reranker.add_argument("--start", metavar="RERANKER", help="go on from this one, for instance embedded-reranker")
+    reranker.add_argument(
+        "--among",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="code bases whose imports, constants and heads of classes are to be told from answers",
+    )
+    reranker.add_argument("--resume", action="store_true", help="go on with the unfinished run in --out")
+    reranker.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(reranker)
+    reranker.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    reranker.set_defaults(run=_train_reranker)
+
+    distil = commands.add_parser("distil", help="train a small query encoder whose vectors stand in for a model's")
+    distil.add_argument("--pairs", nargs="+", default=[], metavar="SOURCE", help="as for `train`")
+    distil.add_argument(
+        "--queries",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="queries without answers: .txt with one a line, JSON lines, or as --pairs",
+    )
+    distil.add_argument("--out", required=True, metavar="DIR", help="a new folder for the query encoder")
+    distil.add_argument(
+        "--kind",
+        choices=("static", "layers", "transformer"),
+        help="a table of tokens, the model with fewer layers, or a small model of its own (default: static)",
+    )
+    distil.add_argument("--layers", metavar="0,5", help="the model's layers that a student of kind layers keeps")
+    distil.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
+    distil.add_argument("--teacher", metavar="ADAPTER", help="of the model (default: the base's; none: the bare base)")
+    distil.add_argument(
+        "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that compare (default: hold some out)"
+    )
+    distil.add_argument(
+        "--assistants",
+        action="store_true",
+        help="look for the fewest layers that are good enough, with teaching assistants on the way there",
+    )
+    distil.add_argument(
+        "--step", type=int, default=1, metavar="N", help="layers that --assistants takes away a round (%(default)s)"
+    )
+    distil.add_argument(
+        "--threshold", type=float, default=0.01, metavar="MRR", help="that --assistants may lose (%(default)s)"
+    )
+    distil.add_argument("--resume", action="store_true", help="go on with the unfinished run or search in --out")
+    distil.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
+    _training(distil)
+    distil.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    distil.set_defaults(run=_distil)
+
+    adapt = commands.add_parser("adapt", help="mine a code base, train an adapter on it, and index it with that")
+    adapt.add_argument("sources", nargs="+", metavar="PATH")
+    adapt.add_argument("--out", default=DEFAULT_INDEX, metavar="DIR", help="the index (default: %(default)s)")
+    adapt.add_argument(
+        "--adapter-out", default=f"{DEFAULT_INDEX}-adapter", metavar="DIR", help="the adapter (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--minutes", type=float, default=15, help="time for mining, training and scoring (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--recipe", default="lora", metavar="NAME|TOML", help="settings to begin with (default: %(default)s)"
+    )
+    adapt.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
+    _training(adapt)
+    adapt.add_argument(
+        "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
+    )
+    adapt.add_argument(
+        "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
+    )
+    adapt.set_defaults(run=_adapt, epochs=10.0)
+
+    recipes = commands.add_parser("recipes", help="the training recipes that come with the package")
+    recipes.add_argument("--json", action="store_true", help="machine-readable")
+    recipes.set_defaults(run=_recipes)
+
+
+def _training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="MODEL", help=f"known name, hub name or folder (default: {EMBEDDED})")
+    parser.add_argument("--language", nargs="+", metavar="L", help="only pairs of these")
+    parser.add_argument("--epochs", type=float, metavar="N")
+    parser.add_argument("--batch-size", type=int, metavar="PAIRS")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting of a recipe; repeat for more",
+    )
+    common_options(parser, embeds=False)
+
+
+def _mine(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.mining.functions import mine
+    from llamaindex_code_retrieval.training.pairs import write_pairs
+
+    out = Path(options.out)
+    if not out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise ValueError(f"--out is {out}; its name must end in .jsonl or .jsonl.gz")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out is {out}, but there is no folder {out.parent}; make it first")
+    with tempfile.TemporaryDirectory() as clones, progress_bars() as progress:
+        roots = [
+            checkout(source, Path(clones, str(place))) if GIT_URL.fullmatch(source) else Path(source).expanduser()
+            for place, source in enumerate(options.sources)
+        ]
+        report = mine(
+            roots,
+            languages=options.language,
+            permissive_only=options.permissive_only,
+            exclude=options.exclude,
+            most_of_a_repository=options.most_of_a_repository,
+            on_progress=progress,
+        )
+    if not report.pairs:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in {**report.dropped, **report.skipped}.items())
+        raise ValueError(
+            f"no pair in {', '.join(options.sources)}: {report.files:,} files read, {report.functions:,} functions "
+            f"with a doc comment ({reasons or 'no source file'}); name a folder with documented functions"
+        )
+    write_pairs(out, report.pairs)
+    facts: dict[str, Any] = {"pairs": len(report.pairs), "files": report.files, "functions": report.functions}
+    for name in ("language", "repository", "license"):
+        facts[name] = dict(Counter(getattr(pair, name) or "unknown" for pair in report.pairs).most_common())
+    facts |= {"dropped": report.dropped, "skipped": report.skipped, "out": str(out)}
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    table = Table(title=f"{len(report.pairs):,} pairs in {out}", show_header=False, title_justify="left")
+    table.add_row("files", f"{report.files:,}")
+    table.add_row("documented functions", f"{report.functions:,}")
+    for name in ("language", "repository", "license", "dropped", "skipped"):
+        rows = list(facts[name].items())
+        shown = [f"{count:,} {what}" for what, count in rows[:20]]
+        shown += [f"and {len(rows) - 20:,} more"] if len(rows) > 20 else []
+        if shown:
+            table.add_row(name, Text("\n".join(shown)))
+    Console().print(table)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.adapt import train_from_pairs
+    from llamaindex_code_retrieval.training.run_record import is_main_process
+
+    recipe = _recipe(options, options.recipe or options.method or "lora")
+    with progress_bars() as progress:
+        trained = train_from_pairs(
+            options.pairs,
+            options.out,
+            recipe,
+            start=options.start,
+            validate_on=options.validate,
+            device=options.device,
+            resume=options.resume,
+            on_progress=progress,
+        )
+    if not is_main_process():
+        return 0
+    facts = _finished(trained.folder, trained.facts, options)
+    _print_training(trained, facts, as_json=options.json)
+    return 0
+
+
+def _finished(folder: Path, facts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Push what was trained where that is asked for, and return what there is to say of it."""
+    told = {**facts, "folder": str(folder)}
+    if options.push:
+        from llamaindex_code_retrieval.training.hub import push_run
+
+        told["pushed"] = push_run(folder, options.push)
+    return told
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.embedding import CodeEmbedding
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.storage import update_lock
+    from llamaindex_code_retrieval.training.adapt import adapt_to_repository
+
+    for source in options.sources:
+        if not Path(source).expanduser().is_dir():
+            raise ValueError(f"{source} is not a folder; name a checkout with source code")
+    recipe = _recipe(options, options.recipe)
+    with progress_bars() as progress:
+        trained = adapt_to_repository(
+            options.sources,
+            options.adapter_out,
+            recipe,
+            minutes=options.minutes,
+            start=options.start,
+            device=options.device,
+            on_progress=progress,
+        )
+    if trained.before is None or trained.after is None:
+        raise ValueError("no function was held out, so there is nothing to compare; name a larger code base")
+    better = trained.after["mrr"] > trained.before["mrr"]
+    adapter = str(trained.folder.resolve()) if better else options.start  # None: the base's default one
+    out = Path(options.out)
+    with update_lock(out, seconds=options.wait, on_wait=say_waiting):
+        ignore_by_git(out)
+        embedding = CodeEmbedding(
+            absolute(recipe.base), adapter=adapter, device=options.device, cache_folder=cache_folder(options)
+        )
+        index = CodeIndex(embedding)
+        with progress_bars() as progress:
+            report = index.update([Path(source) for source in options.sources], on_progress=progress)
+        index.save(out)
+    facts = {**trained.facts, "folder": str(trained.folder), "index": str(out), "indexed_with_adapter": better}
+    _print_training(trained, facts, as_json=options.json)
+    if not options.json:
+        print_report(report, index, out, as_json=False)
+    if not better:
+        print("code-retrieval: the adapter does not help on held-out functions; indexed without it", file=sys.stderr)
+    return 0
+
+
+def _train_reranker(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
+    from llamaindex_code_retrieval.training.reranker import train_reranker_from_pairs
+
+    recipe = load_reranker_recipe(options.recipe or options.variant or "adapters")
+    if options.variant is not None and options.variant != recipe.train.variant:
+        raise ValueError(
+            f"the recipe {options.recipe} is for the variant {recipe.train.variant!r}; leave out --variant"
+        )
+    settings = _settings(options)
+    if options.retriever is not None:
+        settings["retriever"] = options.retriever
+    with progress_bars() as progress:
+        trained = train_reranker_from_pairs(
+            options.pairs,
+            options.out,
+            recipe.with_settings(settings),
+            start=options.start,
+            among=options.among,
+            validate_on=options.validate,
+            device=options.device,
+            cache_folder=cache_folder(options),
+            resume=options.resume,
+            on_progress=progress,
+        )
+    facts = _finished(trained.folder, trained.facts, options)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    calibration = facts["calibration"]
+    rows = [
+        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
+        ("variant", f"{facts['train']['variant']}, {facts['adapter']['method']}"),
+        ("trained", f"{facts['trained_parameters']:,} parameters; the base has {facts['base_parameters']:,}"),
+        ("pairs", f"{facts['data']['pairs']:,}"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+    ]
+    for name, scores in facts["calibration_scores"].items():
+        rows.append((name, f"MRR {scores['mrr']:.4f}, R@1 {scores['r@1']:.4f}"))
+    rows.append(("calibration error", f"{calibration['error']}"))
+    rows.append(("fingerprint", facts["fingerprint"]))
+    table = Table(title=f"Reranker {trained.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    return 0
+
+
+def _distil(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.distil import distil_from_sources, search_from_sources
+    from llamaindex_code_retrieval.training.recipes import load_query_recipe
+
+    kind = options.kind or ("layers" if options.layers or options.assistants else "static")
+    recipe = load_query_recipe(options.recipe or kind)
+    if options.kind is not None and options.kind != recipe.student.kind:
+        raise ValueError(f"the recipe {options.recipe} is for the kind {recipe.student.kind!r}; leave out --kind")
+    settings = _settings(options)
+    if options.teacher is not None:
+        settings["teacher"] = options.teacher
+    if options.layers is not None:
+        settings["layers"] = _layers(options.layers)
+    more: dict[str, Any] = {"step": options.step, "threshold": options.threshold} if options.assistants else {}
+    run: Callable[..., DistilledQueryEncoder | SearchedQueryEncoder]
+    run = search_from_sources if options.assistants else distil_from_sources
+    with progress_bars() as progress:
+        made = run(
+            options.pairs,
+            options.queries,
+            options.out,
+            recipe.with_settings(settings),
+            validate_on=options.validate,
+            device=options.device,
+            cache_folder=cache_folder(options),
+            resume=options.resume,
+            on_progress=progress,
+            **more,
+        )
+    return _print_distilled(made, options)
+
+
+def _layers(given: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(each) for each in given.split(","))
+    except ValueError as error:
+        raise ValueError(f"--layers takes numbers with commas between them, such as 0,5; got {given!r}") from error
+
+
+def _print_distilled(made: DistilledQueryEncoder | SearchedQueryEncoder, options: argparse.Namespace) -> int:
+    facts: dict[str, Any] = {} if made.facts is None else _finished(made.folder, made.facts, options)
+    search = getattr(made, "search", None)
+    if search is not None:
+        tried = [{"path": each.path, "mrr": each.mrr} for each in search.tried]
+        facts["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return 0 if made.facts is not None else 1
+    if search is not None:
+        table = Table(title=f"Students, in {made.folder / 'students'}", title_justify="left")
+        for heading in ("layers", "kept", "taught by", "MRR"):
+            table.add_column(heading)
+        table.add_row(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")
+        for each in search.tried:
+            chain = " -> ".join(str(len(layers)) for layers in each.teacher)
+            table.add_row(str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}")
+        Console().print(table)
+    if made.facts is None:
+        print(
+            f"code-retrieval: even the largest student loses more than {options.threshold} MRR; allow more with "
+            "--threshold, take away fewer layers with --step, or train longer with --epochs",
+            file=sys.stderr,
+        )
+        return 1
+    kept, teacher = facts["kept"], facts["teacher"]
+    times = facts["milliseconds"]
+    what = ", ".join(f"{name} {value}" for name, value in facts["student"].items() if name not in ("kind", "adapter"))
+    rows = [
+        ("teacher", f"{teacher['name']}, {teacher['adapter']}, fingerprint {teacher['fingerprint']}"),
+        ("student", f"{facts['student']['kind']}, {what}"),
+        ("queries", f"{facts['data']['queries']:,}, {facts['data']['pairs']:,} pairs"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("MRR", f"{facts['validation_best']['mrr']:.4f} of the teacher's {facts['teacher_validation']['mrr']:.4f}"),
+        ("share kept", f"{kept['share']:.4f}, 95 % interval {kept['low']:.4f} to {kept['high']:.4f}"),
+        ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
+        ("fingerprint", facts["fingerprint"]),
+    ]
+    table = Table(title=f"Query encoder {made.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+    if kept["high"] - kept["low"] > WIDE:
+        print(
+            f"code-retrieval: {kept['queries']} validation queries are too few to compare by: the share of the MRR "
+            f"that is kept may be anything from {kept['low']:.3f} to {kept['high']:.3f}; give more with --validate",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _recipe(options: argparse.Namespace, name: str) -> Recipe:
+    from llamaindex_code_retrieval.training.adapters import AdapterConfig
+    from llamaindex_code_retrieval.training.recipes import load_recipe
+
+    recipe = load_recipe(name)
+    method = getattr(options, "method", None)
+    if method is not None and method != recipe.adapter.method:
+        recipe = replace(recipe, adapter=AdapterConfig.preset(method))
+    return recipe.with_settings(_settings(options))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of a recipe's settings on the command line."""
+    settings: dict[str, Any] = {}
+    for given in options.set:
+        key, equals, value = given.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, got {given!r}")
+        try:
+            settings[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key.strip()] = value  # a bare word
+    for key in ("base", "epochs", "batch_size", "learning_rate", "seed"):
+        if getattr(options, key) is not None:
+            settings[key] = getattr(options, key)
+    if options.language:
+        settings["languages"] = tuple(options.language)
+    return settings
+
+
+def _print_training(trained: Trained, facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    share = facts["trained_parameters"] / facts["base_parameters"]
+    rows = [
+        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
+        ("method", facts["adapter"]["method"]),
+        ("trained", f"{facts['trained_parameters']:,} of {facts['base_parameters']:,} parameters ({share:.2%})"),
+        ("pairs", f"{facts['data']['pairs']:,}"),
+        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
+        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+    ]
+    for name, value in (trained.before or {}).items():
+        after = "" if trained.after is None else f" -> {trained.after[name]:.4f}"
+        rows.append((f"held-out {name}", f"{value:.4f}{after}"))
+    rows.append(("fingerprint", facts["fingerprint"]))
+    table = Table(title=f"Adapter {trained.folder}", show_header=False, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.recipes import (
+        load_query_recipe,
+        load_recipe,
+        load_reranker_recipe,
+        query_recipe_names,
+        recipe_names,
+        reranker_recipe_names,
+    )
+
+    recipes = {name: asdict(load_recipe(name)) for name in recipe_names()}
+    recipes |= {name: asdict(load_reranker_recipe(name)) for name in reranker_recipe_names()}
+    recipes |= {name: asdict(load_query_recipe(name)) for name in query_recipe_names()}
+    if options.json:
+        print(json.dumps(recipes, indent=2))
+        return 0
+    table = Table(title="Recipes; `code-retrieval recipes --json` shows all settings")
+    for heading in ("name", "method", "languages", "epochs", "batch", "learning rate"):
+        table.add_column(heading)
+    for name, recipe in recipes.items():
+        train = recipe["train"]
+        settings = (train["epochs"], train["batch_size"], train["learning_rate"])
+        row = (name, recipe["adapter"]["method"], ", ".join(recipe["languages"]) or "all", *settings)
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(table)
+    return 0

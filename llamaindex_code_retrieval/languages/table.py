@@ -1,0 +1,173 @@
+"""One row per language: file extensions, grammar and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class _Grammar:
+    """A wheel's grammar and the query that finds what counts in it.
+
+    Captures: ``@function`` (a method when directly in a class), ``@method``, ``@class``, ``@scope`` (adds its name to
+    scopes, nothing else) with their ``@name`` and perhaps ``@owner`` or, in C, ``@declarator``; ``@comment`` and
+    ``@attribute`` (they belong to the definition below them); ``@outer`` starts where its ``@inner`` starts.
+    A function without a body is no definition: it stays with the code around it.
+    """
+
+    module: str
+    function: str
+    query: str
+
+
+def _named(kind: str, types: str) -> str:
+    return "".join(f"({type_} name: (_) @name) @{kind}\n" for type_ in types.split())
+
+
+_C_QUERY = """
+(function_definition declarator: (_) @declarator body: (_)) @function
+([(struct_specifier name: (_) @name body: (_)) (union_specifier name: (_) @name body: (_))
+  (enum_specifier name: (_) @name body: (_))]) @class
+(type_definition type: [(struct_specifier !name body: (_)) (union_specifier !name body: (_))
+  (enum_specifier !name body: (_))] declarator: (type_identifier) @name) @class
+(comment) @comment
+"""
+_CPP_QUERY = """
+(class_specifier name: (_) @name body: (_)) @class
+(template_declaration (_) @inner) @outer
+"""
+_JS_QUERY = (
+    _named("function", "function_declaration generator_function_declaration")
+    + """
+(class_declaration name: (_) @name) @class
+(method_definition name: (_) @name) @method
+(variable_declarator name: (identifier) @name
+  value: [(arrow_function) (function_expression) (generator_function)]) @function
+(variable_declarator name: (identifier) @name value: (class)) @class
+(assignment_expression left: [(identifier) (member_expression)] @name
+  right: [(arrow_function) (function_expression) (generator_function)]) @function
+(assignment_expression left: [(identifier) (member_expression)] @name right: (class)) @class
+(pair key: (_) @name value: [(arrow_function) (function_expression) (generator_function)]) @method
+(export_statement "default" @name value: [(arrow_function) (function_expression)]) @function
+(export_statement "default" @name value: (class)) @class
+(comment) @comment
+(decorator) @attribute
+"""
+)
+_TS_QUERY = (
+    _JS_QUERY
+    + _named("class", "abstract_class_declaration interface_declaration enum_declaration type_alias_declaration")
+    + _named("scope", "internal_module module")
+    + "(public_field_definition name: (_) @name value: [(arrow_function) (function_expression)]) @method"
+)
+_PYTHON_QUERY = """
+(function_definition name: (_) @name) @function
+(class_definition name: (_) @name) @class
+(decorated_definition definition: (_) @inner) @outer
+(comment) @comment
+"""
+_JAVA_QUERY = (
+    _named("class", "class_declaration interface_declaration enum_declaration record_declaration")
+    + _named("class", "annotation_type_declaration")
+    + _named("method", "constructor_declaration compact_constructor_declaration")
+    + "(method_declaration name: (_) @name body: (_)) @method [(line_comment) (block_comment)] @comment"
+)
+_GO_QUERY = """
+(function_declaration name: (_) @name body: (_)) @function
+(method_declaration receiver: (parameter_list (parameter_declaration type: (_) @owner))
+  name: (_) @name body: (_)) @method
+(type_spec name: (_) @name) @class
+(type_alias name: (_) @name) @class
+(var_spec name: (_) @name value: (expression_list . (func_literal) .)) @function
+(comment) @comment
+"""
+_PHP_QUERY = (
+    _named("class", "class_declaration interface_declaration trait_declaration enum_declaration")
+    + _named("function", "function_definition")
+    + "(method_declaration name: (_) @name body: (_)) @method (comment) @comment"
+)
+_RUBY_QUERY = _named("function", "method singleton_method") + _named("class", "class module") + "(comment) @comment"
+_RUST_QUERY = (
+    _named("class", "trait_item struct_item enum_item union_item")
+    + """
+(function_item name: (_) @name) @function
+(impl_item type: (_) @owner) @class
+(mod_item name: (_) @name body: (_)) @scope
+[(line_comment) (block_comment)] @comment
+(attribute_item) @attribute
+"""
+)
+_CSHARP_QUERY = (
+    _named("class", "class_declaration struct_declaration record_declaration interface_declaration enum_declaration")
+    + _named("method", "constructor_declaration")
+    + _named("function", "local_function_statement")
+    + """
+(method_declaration name: (_) @name body: (_)) @method
+(destructor_declaration "~" @owner name: (_) @name) @method
+(operator_declaration operator: _ @name) @method
+(comment) @comment
+"""
+)
+_GRAMMARS: Mapping[str, _Grammar] = {
+    "python": _Grammar("tree_sitter_python", "language", _PYTHON_QUERY),
+    "java": _Grammar("tree_sitter_java", "language", _JAVA_QUERY),
+    "javascript": _Grammar(
+        "tree_sitter_javascript",
+        "language",
+        _JS_QUERY + "(field_definition property: (_) @name value: [(arrow_function) (function_expression)]) @method",
+    ),
+    "typescript": _Grammar("tree_sitter_typescript", "language_typescript", _TS_QUERY),
+    "tsx": _Grammar("tree_sitter_typescript", "language_tsx", _TS_QUERY),
+    "go": _Grammar("tree_sitter_go", "language", _GO_QUERY),
+    "php": _Grammar("tree_sitter_php", "language_php", _PHP_QUERY),
+    "ruby": _Grammar("tree_sitter_ruby", "language", _RUBY_QUERY),
+    "rust": _Grammar("tree_sitter_rust", "language", _RUST_QUERY),
+    "c": _Grammar("tree_sitter_c", "language", _C_QUERY),
+    "cpp": _Grammar("tree_sitter_cpp", "language", _C_QUERY + _CPP_QUERY),
+    "csharp": _Grammar("tree_sitter_c_sharp", "language", _CSHARP_QUERY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language by its file extensions, and the grammars to try: the first one that reads a file best is used."""
+
+    extensions: tuple[str, ...]
+    grammars: tuple[str, ...]
+
+
+LANGUAGES: Mapping[str, Language] = MappingProxyType(
+    {
+        "python": Language(("py", "pyi", "pyw"), ("python",)),
+        "java": Language(("java",), ("java",)),
+        "javascript": Language(("js", "mjs", "cjs", "jsx"), ("javascript",)),
+        "typescript": Language(("ts", "mts", "cts", "tsx"), ("typescript", "tsx")),
+        "go": Language(("go",), ("go",)),
+        "php": Language(("php", "phtml"), ("php",)),
+        "ruby": Language(("rb", "rake", "gemspec"), ("ruby",)),
+        "rust": Language(("rs",), ("rust",)),
+        "c": Language(("c", "h"), ("c", "cpp")),  # a .h may be C++
+        "cpp": Language(("cc", "cpp", "cxx", "c++", "hpp", "hh", "hxx", "h++", "ipp", "inl", "tpp"), ("cpp",)),
+        "csharp": Language(("cs", "csx"), ("csharp",)),
+    }
+)
+_BY_EXTENSION = {extension: name for name, language in LANGUAGES.items() for extension in language.extensions}
+
+
+def language_of(path: str | PurePath) -> str | None:
+    """Return the language of a file by its extension, ``None`` if it is not one of ``LANGUAGES``.
+
+    >>> language_of("src/Main.java"), language_of("include/list.h"), language_of("README.md")
+    ('java', 'c', None)
+    """
+    return _BY_EXTENSION.get(PurePath(path).suffix[1:].lower())
+
+
+def known_language(language: str) -> str:
+    """Return ``language`` if it is one of ``LANGUAGES``, a ValueError that lists them if not."""
+    if language not in LANGUAGES:
+        raise ValueError(f"unknown language {language!r}; known are {', '.join(LANGUAGES)}")
+    return language

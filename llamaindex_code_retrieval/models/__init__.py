@@ -1,0 +1,1 @@
+"""Encoders and cross-encoders: where checkpoints are, how they load, how they compute."""

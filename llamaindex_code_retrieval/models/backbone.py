@@ -1,0 +1,148 @@
+"""Load transformer backbones and their tokenizers from safetensors, without remote code."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
+from transformers.utils import logging as transformers_logging
+
+from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval.models.catalog import Architecture
+from llamaindex_code_retrieval.models.locate import SHARDS, WEIGHTS
+from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention
+
+
+class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
+    """The T5 encoder stack with the projection that CodeT5+ embedding checkpoints store as ``proj``."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.proj = nn.Linear(config.d_model, config.embed_dim)
+        self.post_init()
+
+
+class _CodeSage(GPT2Model):  # type: ignore[misc]
+    """CodeSage is GPT-2's layers with every token seeing every other one."""
+
+    def forward(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        if attention_mask is None or attention_mask.dim() != 2:
+            raise ValueError("CodeSage needs a 2-d attention mask, (batch, tokens)")
+        weight = self.wte.weight
+        # A ready 4-d additive mask keeps transformers from putting its causal one in place.
+        hidden = torch.zeros(attention_mask.shape, dtype=weight.dtype, device=weight.device)
+        hidden = hidden.masked_fill(attention_mask == 0, torch.finfo(weight.dtype).min)
+        length = attention_mask.shape[1]
+        mask = hidden[:, None, None, :].expand(-1, 1, length, -1)
+        return super().forward(*args, attention_mask=mask, use_cache=False, **kwargs)
+
+
+def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
+    """Load a checkpoint's encoder in fp32.
+
+    Raises:
+        ValueError: no weights in safetensors, or not those of such an encoder.
+    """
+    if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
+        raise ValueError(
+            f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
+            "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
+        )
+    settings = read_json(folder / "config.json")
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "local_files_only": True,
+        "output_loading_info": True,
+        "use_safetensors": True,
+    }
+    with quiet_transformers():
+        if architecture in ("t5", "codet5p-embedding"):
+            settings["model_type"] = "t5"
+            cls = _CodeT5pEmbedding if architecture == "codet5p-embedding" else T5EncoderModel
+            backbone, info = cls.from_pretrained(folder, config=T5Config.from_dict(settings), **options)
+        elif architecture == "codesage":
+            backbone, info = _CodeSage.from_pretrained(folder, config=_codesage_config(settings), **options)
+        else:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            config.is_decoder = False  # UniXcoder is saved as a decoder; here each token sees all
+            backbone, info = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, **options)
+    missing = [key for key in info["missing_keys"] if not re.search(r"(^|\.)pooler\.|position_ids$", key)]
+    if missing or info.get("mismatched_keys"):
+        keys = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:5])
+        raise ValueError(
+            f"{folder} lacks weights of a {architecture} encoder: {keys}; it is another kind of checkpoint"
+        )
+    enable_packed_attention(backbone)
+    module: nn.Module = backbone
+    return module
+
+
+def _codesage_config(settings: dict[str, Any]) -> Any:
+    return GPT2Config(
+        vocab_size=settings["vocab_size"],
+        n_positions=settings["max_position_embeddings"],
+        n_embd=settings["hidden_size"],
+        n_layer=settings["num_hidden_layers"],
+        n_head=settings["num_attention_heads"],
+        n_inner=settings.get("intermediate_size"),
+        activation_function=settings.get("activation_function", "gelu_new"),
+        layer_norm_epsilon=settings.get("layer_norm_epsilon", 1e-5),
+        resid_pdrop=settings.get("residual_dropout_prob", 0.1),
+        embd_pdrop=settings.get("embedding_dropout_prob", 0.1),
+        attn_pdrop=settings.get("attention_dropout_prob", 0.1),
+        bos_token_id=settings.get("bos_token_id", 0),
+        eos_token_id=settings.get("eos_token_id", 0),
+    )
+
+
+def load_tokenizer(folder: Path, architecture: Architecture) -> Any:
+    """Load a checkpoint's fast tokenizer."""
+    from transformers import GPT2TokenizerFast, RobertaTokenizerFast
+
+    with quiet_transformers():
+        # Their configs name classes that only remote code defines, so AutoTokenizer cannot read these two.
+        if architecture == "codesage":
+            return GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
+        if architecture == "codet5p-embedding":
+            return RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def special_tokens(tokenizer: Any, architecture: Architecture) -> tuple[list[int], list[int]]:
+    """Return the ids that stand before and after a text."""
+    if architecture == "codesage":
+        return [], [tokenizer.eos_token_id]
+    backbone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(whole)) if whole[i : i + len(backbone)] == backbone)
+    prefix, suffix = whole[:start], whole[start + len(backbone) :]
+    if architecture == "unixcoder":
+        mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
+        if mode is None or mode == tokenizer.unk_token_id:
+            raise ValueError("UniXcoder's tokenizer has no <encoder-only> token; use the tokenizer of its checkpoint")
+        prefix = [tokenizer.cls_token_id, mode, tokenizer.sep_token_id]
+    return list(prefix), list(suffix)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep weight-loading bars, reports and PEFT's use of an old name off the user's terminal, and off it only here."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,74 @@
+"""Draw a run's loss and validation scores; write TensorBoard events."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llamaindex_code_retrieval.training.assistants import Search
+
+
+def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw the loss of each step and, where there was a validation, its MRR, over the steps."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    scores = [(entry["step"], entry["validation"]["mrr"]) for entry in history if "validation" in entry]
+    with rc_context({"svg.hashsalt": "code-retrieval", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        left = figure.add_subplot()
+        left.plot(*zip(*losses, strict=True), color="#4477aa", linewidth=0.8, label="loss")
+        left.set_xlabel("step")
+        left.set_ylabel("loss", color="#4477aa")
+        left.set_ylim(bottom=0)
+        left.grid(alpha=0.3)
+        if scores:
+            right = left.twinx()
+            right.plot(*zip(*scores, strict=True), color="#ee6677", marker="o", markersize=3, label="MRR")
+            right.set_ylabel("validation MRR", color="#ee6677")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def search_svg(search: Search) -> bytes:
+    """Draw the students of a search: layers against MRR, a line from each to the one who taught it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    scores = {each.path: each.mrr for each in search.tried}
+    scores |= {each.teacher: search.teacher_mrr for each in search.tried if len(each.teacher) == 1}
+    with rc_context({"svg.hashsalt": "code-retrieval", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for path, mrr in scores.items():
+            if len(path) > 1:
+                axes.plot([len(path[-2]), len(path[-1])], [scores[path[:-1]], mrr], color="#4477aa", linewidth=0.8)
+            chosen = search.chosen is not None and path == search.chosen.path
+            axes.plot(len(path[-1]), mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
+            label = "-".join(str(len(layers)) for layers in path)
+            axes.annotate(label, (len(path[-1]), mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
+        axes.set_xlabel("layers (6-4-2 has 2 and was taught by the 4 that the 6 taught)")
+        axes.set_ylabel("validation MRR")
+        axes.invert_xaxis()
+        axes.grid(alpha=0.3)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write the history as TensorBoard events where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for entry in history:
+            values = {**entry, **{f"validation/{k}": v for k, v in entry.get("validation", {}).items()}}
+            for name, value in values.items():
+                if isinstance(value, int | float) and name != "step":
+                    writer.add_scalar(name, value, entry["step"])

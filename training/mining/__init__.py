@@ -1,0 +1,1 @@
+"""Mine training pairs from source code: which files, which functions, which descriptions, under which licence."""

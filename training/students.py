@@ -1,0 +1,181 @@
+"""Student query encoders: a token table, the teacher's backbone with fewer layers, a small transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.query_encoder import projected, shortened
+from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
+from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter
+from llamaindex_code_retrieval.training.config import StudentConfig
+
+
+class Student(Protocol):
+    """What an encoder and a table have in common while they learn."""
+
+    def tokenize(self, texts: Sequence[str], *, side: Any) -> list[list[int]]:
+        """Return what ``embed`` reads of each text."""
+
+    def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return unit vectors, ``(texts, dim)``, differentiable."""
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors, ``(queries, dim)``, without gradient."""
+
+
+class StaticStudent(nn.Module):
+    """A table of token vectors that learns; :meth:`frozen` is its quick form."""
+
+    def __init__(self, teacher: Encoder, config: StudentConfig, *, max_tokens: int, seed: int) -> None:
+        """Begin with the teacher's vectors of single tokens, in as many principal components as the table has."""
+        super().__init__()
+        self._tokenizer = teacher.tokenizer.backend_tokenizer.__class__.from_str(
+            teacher.tokenizer.backend_tokenizer.to_str()
+        )
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.max_tokens = max_tokens
+        self.buckets = config.buckets
+        self.words = len(teacher.tokenizer)
+        vectors = _token_vectors(teacher)
+        centred = vectors - vectors.mean(0)
+        rank = min(config.table_rank, *centred.shape)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+        rows = torch.zeros(self.words + self.buckets, rank)
+        rows[: self.words] = centred @ axes[:rank].T
+        self.table = nn.EmbeddingBag.from_pretrained(rows, freeze=False, mode="sum")
+        self.projection = nn.Parameter(axes[:rank].clone())  # (rank, dim)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.inner = nn.Linear(rank, config.hidden)
+        self.outer = nn.Parameter(torch.zeros(config.hidden, teacher.dim))  # begins by adding nothing
+
+    def tokenize(self, texts: Sequence[str], *, side: Any = "query") -> list[list[int]]:
+        """Return the table's rows of each text."""
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        found = self._tokenizer.encode_batch(clean, add_special_tokens=False)
+        return [table_rows(each.ids[: self.max_tokens], words=self.words, buckets=self.buckets) for each in found]
+
+    def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Return unit vectors, ``(texts, dim)``."""
+        flat = torch.tensor([row for rows in ids for row in rows], dtype=torch.long)
+        starts = np.cumsum([0, *(len(rows) for rows in ids)])[:-1]
+        sums = self.table(flat, torch.from_numpy(starts))  # (texts, rank)
+        vectors = sums @ self.projection
+        if len(self.outer):
+            directions = F.normalize(sums, dim=1) * sums.shape[1] ** 0.5
+            lengths = sums.norm(dim=1, keepdim=True)
+            vectors = vectors + lengths * (F.gelu(self.inner(directions), approximate="tanh") @ self.outer)
+        return F.normalize(vectors, dim=1)
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors, ``(queries, dim)``."""
+        with torch.inference_mode():
+            return self.embed(self.tokenize(queries)).numpy()
+
+    def frozen(self) -> StaticEncoder:
+        """Return it as it is used."""
+        return StaticEncoder(self._tokenizer, self.tensors(), buckets=self.buckets, max_tokens=self.max_tokens)
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return what is saved of it: the table in int8, the rest in half precision."""
+        parts = (self.table.weight, self.projection, self.inner.weight.T, self.inner.bias, self.outer)
+        return static_tensors(*(part.detach().numpy() for part in parts))
+
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as the package ``tokenizers`` writes it."""
+        text: str = self._tokenizer.to_str()
+        return text
+
+
+def _token_vectors(teacher: Encoder) -> Tensor:
+    """Return the teacher's vector of each token by itself, ``(tokens, dim)``."""
+    before, _, after = teacher.pair_layout()
+    words = len(teacher.tokenizer)
+    with torch.inference_mode():
+        parts = [
+            teacher.embed([[*before, token, *after] for token in range(start, min(words, start + 512))]).cpu()
+            for start in range(0, words, 512)
+        ]
+    return torch.cat(parts).clone()
+
+
+def make_student(
+    teacher: Encoder, config: StudentConfig, adapter: AdapterConfig, *, max_tokens: int, seed: int = 0
+) -> Student:
+    """Return an untrained student. What it keeps of the teacher's base is shared with it in memory.
+
+    ``adapter`` says how kept layers are trained: by an adapter on them, as they are without the teacher's own, or in
+    full; a student of another kind is always trained in full.
+
+    Raises:
+        ValueError: layers that the teacher lacks, or an adapter that does not fit.
+    """
+    if config.kind == "static":
+        return StaticStudent(teacher, config, max_tokens=max_tokens, seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if config.kind == "transformer":
+            encoder = teacher.with_backbone(
+                lambda base: projected(None, teacher.dim)(_small_backbone(base, teacher, config))
+            )
+        else:
+            layers, project = shortened(config.layers), projected(None, teacher.dim)
+            encoder = attach_adapter(
+                teacher.without_adapter(), adapter, seed=seed, prepare=lambda base: project(layers(base))
+            )
+    if not hasattr(teacher.base, "proj"):  # one of its own stays as it is
+        encoder.backbone.proj.requires_grad_(True)
+    encoder.max_query_tokens = max_tokens
+    return encoder
+
+
+def _small_backbone(base: Any, teacher: Encoder, config: StudentConfig) -> nn.Module:
+    """Return a BERT whose token vectors are the principal components of the base's."""
+    from transformers import BertConfig, BertModel
+
+    words: Tensor = base.get_input_embeddings().weight.detach().float()
+    small = BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=config.width,
+            num_hidden_layers=config.depth,
+            num_attention_heads=config.width // 32,
+            intermediate_size=4 * config.width,
+            max_position_embeddings=teacher.positions or 512,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        ),
+        add_pooling_layer=False,
+    )
+    rank = min(config.width, *words.shape)
+    _, _, axes = torch.linalg.svd(words - words.mean(0), full_matrices=False)
+    with torch.no_grad():
+        small.embeddings.word_embeddings.weight[:, :rank] = (words - words.mean(0)) @ axes[:rank].T
+    backbone: nn.Module = small
+    return backbone
+
+
+def student_facts(config: StudentConfig, adapter: AdapterConfig) -> dict[str, Any]:
+    """Return what a student is, as far as its kind has it."""
+    own = {
+        "static": ("table_rank", "buckets", "hidden"),
+        "layers": ("layers", "int8"),
+        "transformer": ("width", "depth", "int8"),
+    }[config.kind]
+    facts = asdict(config)
+    made: dict[str, Any] = {"kind": config.kind, **{name: facts[name] for name in own}}
+    if config.kind == "layers":
+        made["adapter"] = asdict(adapter)
+    return made
