@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import Counter
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import short_hash, write_atomically
 from llamaindex_code_retrieval.eval.beir import read_split
 from llamaindex_code_retrieval.eval.metrics import Qrels
 from llamaindex_code_retrieval.languages.syntax import definitions
@@ -52,10 +51,7 @@ class Benchmark:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over codes, queries and judgements, whatever their order: equal ones are comparable."""
-        digest = hashlib.sha256()
-        for part in (self.corpus, self.queries, self.qrels):
-            digest.update(json.dumps(part, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        return short_hash(json.dumps(part, sort_keys=True) for part in (self.corpus, self.queries, self.qrels))
 
     @property
     def query_languages(self) -> dict[str, str]:

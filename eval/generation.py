@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Literal, get_args
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import clean_text, write_atomically
 from llamaindex_code_retrieval.eval.results import Answer, GenerationResult
 from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, Writer
 
@@ -187,7 +187,7 @@ def score_answers(answers: Mapping[str, tuple[str, str]]) -> dict[str, dict[str,
     from llamaindex_code_retrieval.eval.rouge import Rouge
 
     # Arrow takes no lone surrogates, which source code and LLMs may have
-    written, references = ([pair[i].encode(errors="replace").decode() for pair in answers.values()] for i in (0, 1))
+    written, references = ([clean_text(pair[i]) for pair in answers.values()] for i in (0, 1))
     values: dict[str, list[float]] = Rouge().compute(predictions=written, references=references, use_aggregator=False)
     pairs = list(zip(written, references, strict=True))
     for name, metric in (("bleu", sacrebleu.BLEU(effective_order=True)), ("chrf", sacrebleu.CHRF())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class GenerationTask:
         """16 hex digits over all of it, whatever the order of questions and passages."""
         questions = sorted((asdict(question) for question in self.questions), key=lambda each: str(each["id"]))
         facts = [self.name, self.instruction, questions, dict(self.passages), dict(self.answer_of)]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return json_hash(facts)
 
 
 def code_from_description(benchmark: Benchmark, *, name: str) -> GenerationTask:

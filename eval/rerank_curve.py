@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 from llama_index.core.schema import MetadataMode, NodeWithScore
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import Progress, write_atomically
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.results import FORMAT
 from llamaindex_code_retrieval.eval.retrieval import rank_queries
-from llamaindex_code_retrieval.index.code_index import Progress
 from llamaindex_code_retrieval.models.calibration import calibration_error, probability, scored_until_settled
 from llamaindex_code_retrieval.reranker import CodeReranker
 from llamaindex_code_retrieval.retriever import CodeRetriever

@@ -14,11 +14,12 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
+from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, first_relevant, per_query_metrics
 from llamaindex_code_retrieval.eval.results import RetrievalResult
-from llamaindex_code_retrieval.index.code_index import CodeIndex, Progress
+from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.retriever import CodeRetriever
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -22,7 +21,7 @@ from llama_index.core.schema import Document, TextNode
 from pydantic import BaseModel
 
 import llamaindex_code_retrieval
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import Progress, json_hash, short_hash, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.beir import data_folder
@@ -49,10 +48,6 @@ from llamaindex_code_retrieval.reranker import CodeReranker
 T = TypeVar("T")
 _UNFINISHED, _UNFINISHED_CURVES = "unfinished", "unfinished-curves"  # either survives the other's end
 
-OnProgress = Callable[[str, int, int], object]
-"""Called with (stage, done, total); stages are ``embed``, ``evaluate`` and ``generate``, of curves ``rerank`` and
-``time`` as well."""
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -69,7 +64,7 @@ def run_suite(
     out: str | Path | None = None,
     cache_folder: Path | None = None,
     device: str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> Outcome:
     """Measure every system on every task.
 
@@ -93,7 +88,7 @@ def run_curves(
     out: str | Path | None = None,
     cache_folder: Path | None = None,
     device: str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
 ) -> CurveReport:
     """Measure every system with a reranker on every retrieval task at each K, see :func:`rerank_curve`.
 
@@ -117,7 +112,7 @@ class _Run:
         kept: Path | None,
         cache_folder: Path | None,
         device: str | None,
-        on_progress: OnProgress,
+        on_progress: Progress,
     ) -> None:
         self.suite = suite
         self.kept = kept
@@ -188,7 +183,7 @@ class _Run:
                     for reranker in self._rerankers(system) or []:
                         facts = (reranker.fingerprint, embedding.query_fingerprint, benchmark.fingerprint)
                         limits = (reranker.max_tokens, reranker.precision, depth)
-                        key = _digest(["curve", system.name, task.name, *facts, *limits])
+                        key = json_hash(["curve", system.name, task.name, *facts, *limits])
                         curve = rerank_curve(
                             lambda pool, system=system, index=index: system.retriever(index(pool), depth=depth),  # type: ignore[misc]
                             reranker,
@@ -402,10 +397,10 @@ class _Run:
             self.suite.depth,
             self.suite.seed,
             self.suite.metrics,
-            _ownread_sources(),
+            _code_fingerprint(),
             *more,
         ]
-        return _digest(facts)
+        return json_hash(facts)
 
     def _kept(self, key: str, made: Callable[[dict[str, Any]], T]) -> T | None:
         try:
@@ -421,10 +416,6 @@ class _Run:
     def _forget(self) -> None:
         if self.kept is not None:
             shutil.rmtree(self.kept, ignore_errors=True)
-
-
-def _digest(facts: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _by_vectors(systems: Iterable[SystemSpec]) -> list[list[SystemSpec]]:
@@ -443,13 +434,10 @@ def _package(name: str) -> Path | None:
 
 
 @cache
-def _ownread_sources() -> str:
-    """Return a digest of this package's code: what another version measured is not this one's result."""
-    digest = hashlib.sha256()
+def _code_fingerprint() -> str:
+    """Return a hash of this package's code: results of another version are measured again."""
     root = Path(llamaindex_code_retrieval.__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    return short_hash(file.read_bytes() for file in sorted(root.rglob("*.py")))
 
 
 def _surroundings() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files that are whole at any moment: written beside their place, then moved into it."""
+"""Files and texts: atomic writes, JSON that is checked, hashes, clean text, the type of progress callbacks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,30 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+Progress = Callable[[str, int, int], object]
+"""Called with (stage, done, total)."""
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path``, so that a kill or a full disk leaves the old file or the new one."""
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Ignore progress: the default of every ``on_progress``."""
+
+
+@contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` for writing and move it into place when the block ends without an error.
+
+    A kill or a full disk leaves the old file or the new one.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -24,19 +37,63 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``, so that a kill or a full disk leaves the old file or the new one."""
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(
+    path: str | Path, *, remedy: str, keys: Collection[str] = (), kind: type[dict[str, Any]] | type[list[Any]] = dict
+) -> Any:
+    """Return the object (or list, as ``kind`` says) in a JSON file; ``remedy`` says what to do about a damaged one.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, not of that kind, or lacks one of ``keys``.
+    """
+    path = Path(path)
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(content, dict if kind is dict else list):
+        raise ValueError(f"{path} must hold a JSON {kind.__name__}, not a {type(content).__name__}; {remedy}")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; {remedy}")
+    return content
+
+
+def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file of a checkpoint holds.
+def short_hash(content: str | bytes | Iterable[str | bytes]) -> str:
+    """Return 16 hex digits of the SHA-256 of ``content``, or of its parts one after the other.
 
-    Raises:
-        ValueError: it is no JSON.
+    Lone surrogates are hashed as they are, so that two texts that differ have different hashes.
+
+    >>> short_hash("ab") == short_hash(["a", b"b"])
+    True
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, fetch it again") from error
+    digest = hashlib.sha256()
+    for part in [content] if isinstance(content, str | bytes) else content:
+        digest.update(part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part)
+    return digest.hexdigest()[:16]
+
+
+def json_hash(content: Any) -> str:
+    """Return the :func:`short_hash` of ``content`` as JSON with sorted keys."""
+    return short_hash(json.dumps(content, sort_keys=True))
+
+
+def clean_text(text: str) -> str:
+    """Return ``text`` with "?" in place of lone surrogates, which no UTF-8 encoder takes.
+
+    >>> clean_text("caf\\udce9")
+    'caf?'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
@@ -428,7 +427,7 @@ def _fingerprint(encoders: Mapping[str, Encoder]) -> str:
     own = {language: e.fingerprint for language, e in encoders.items() if e.fingerprint != default}
     if not own:
         return default
-    return hashlib.sha256(json.dumps(own | {"": default}, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(own | {"": default})
 
 
 def _rebuild(options: dict[str, Any]) -> CodeEmbedding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
@@ -26,9 +27,6 @@ from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters,
 
 VALIDATION_QUERIES = 300
 VALIDATION_OTHERS = 500
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +56,7 @@ def train_from_pairs(
     Raises:
         ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use.
     """
-    progress = on_progress or (lambda stage, done, total: None)
+    progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
     pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
@@ -88,7 +86,7 @@ def adapt_to_repository(
     """
     if minutes is not None and minutes <= 0:
         raise ValueError(f"minutes must be over 0, got {minutes}")
-    progress = on_progress or (lambda stage, done, total: None)
+    progress = on_progress or no_progress
     out = free_folder(folder, resume=False)
     began = time.perf_counter()
     pairs = of_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)

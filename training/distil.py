@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import Progress, short_hash, write_atomically
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.significance import paired_difference
 from llamaindex_code_retrieval.models.locate import QUERY_CONFIG, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.modify import layer_count
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
-from llamaindex_code_retrieval.training.adapt import Progress
 from llamaindex_code_retrieval.training.assistants import Search, search_assistants
 from llamaindex_code_retrieval.training.curves import search_svg
 from llamaindex_code_retrieval.training.distillation import Questions, distil_query_encoder, sampled
@@ -248,7 +246,7 @@ def _lessons(
     for start in range(0, len(others), _AT_ONCE):
         some = others[start : start + _AT_ONCE]
         code[some] = (targets[some] @ vectors.T).argmax(axis=1)
-    digest = hashlib.sha256("\n".join([*texts, *codes]).encode("utf-8", "replace")).hexdigest()[:16]
+    digest = short_hash("\n".join([*texts, *codes]))
     questions = Questions(
         texts=texts, targets=targets, codes=vectors, code=code, is_answer=is_answer, fingerprint=digest
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval._io import sha256_of
+from llamaindex_code_retrieval._io import json_hash, sha256
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, read_config
@@ -111,7 +110,7 @@ def train_cross_encoder(
                 "pairs": pairs_fingerprint(pairs),
                 "adapter": json.dumps(asdict(adapter), sort_keys=True),
                 "settings": json.dumps(config.lasting(), sort_keys=True),
-                "start": "" if begun is None else sha256_of(begun / ADAPTER_WEIGHTS) + sha256_of(begun / HEAD_WEIGHTS),
+                "start": "" if begun is None else sha256(begun / ADAPTER_WEIGHTS) + sha256(begun / HEAD_WEIGHTS),
                 "distractors": _digest(distractors or {}),
             },
             folder=None if folder is None else Path(folder),
@@ -152,7 +151,7 @@ def _start(reranker: str | Path, config: MatchConfig) -> Path:
 
 
 def _digest(distractors: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(distractors)).encode()).hexdigest()[:16] if distractors else ""
+    return json_hash(sorted(distractors)) if distractors else ""
 
 
 class Matching:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import textwrap
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamaindex_code_retrieval._io import open_atomically, short_hash
 from llamaindex_code_retrieval.eval.beir import Split, data_folder, read_split
 from llamaindex_code_retrieval.languages.syntax import definitions
 from llamaindex_code_retrieval.training.mining.comments import summary
@@ -41,20 +41,15 @@ class Pair:
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
     """Write one JSON object a line, gzipped if ``path`` ends in ``.gz``; a kill leaves the old file or the new one."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            # no time stamp and no name in the archive: the same pairs make the same bytes
-            out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if path.suffix == ".gz" else stream
-            for pair in pairs:
-                row = {"query": pair.query, "code": pair.code}
-                row |= {name: value for name in (*_TEXTS, *_LISTS) if (value := getattr(pair, name))}
-                out.write(json.dumps(row).encode() + b"\n")
-            if out is not stream:
-                out.close()
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomically(path) as stream:
+        # no time stamp and no name in the archive: the same pairs make the same bytes
+        out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if path.suffix == ".gz" else stream
+        for pair in pairs:
+            row = {"query": pair.query, "code": pair.code}
+            row |= {name: value for name in (*_TEXTS, *_LISTS) if (value := getattr(pair, name))}
+            out.write(json.dumps(row).encode() + b"\n")
+        if out is not stream:
+            out.close()
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
@@ -251,8 +246,7 @@ def _hub_pairs(source: str) -> list[Pair]:
 
 def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
     """Return 16 hex digits over all that training reads of the pairs, their order included."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        fields = (pair.query, pair.code, pair.language, *pair.negatives, "", *pair.negative_queries)
-        digest.update(json.dumps(fields).encode())
-    return digest.hexdigest()[:16]
+    return short_hash(
+        json.dumps((pair.query, pair.code, pair.language, *pair.negatives, "", *pair.negative_queries))
+        for pair in pairs
+    )

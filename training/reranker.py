@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index.words import LexicalIndex
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
@@ -22,7 +23,6 @@ from llamaindex_code_retrieval.ranking import (
     RANK_CONSTANT,
     reciprocal_rank_fusion,
 )
-from llamaindex_code_retrieval.training.adapt import Progress
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.matching import train_cross_encoder
 from llamaindex_code_retrieval.training.negatives import distractors
@@ -106,7 +106,7 @@ def train_reranker_from_pairs(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
-    progress = on_progress or (lambda stage, done, total: None)
+    progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
     pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:

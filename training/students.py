@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.query_encoder import projected, shortened
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
@@ -63,7 +64,7 @@ class StaticStudent(nn.Module):
 
     def tokenize(self, texts: Sequence[str], *, side: Any = "query") -> list[list[int]]:
         """Return the table's rows of each text."""
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [clean_text(text) for text in texts]
         found = self._tokenizer.encode_batch(clean, add_special_tokens=False)
         return [table_rows(each.ids[: self.max_tokens], words=self.words, buckets=self.buckets) for each in found]
 

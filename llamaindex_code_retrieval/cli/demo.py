@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import documented_functions
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
@@ -108,9 +109,7 @@ def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def run_demo(
-    *, cache_folder: Path, device: str | None = None, on_progress: Callable[[str, int, int], object] | None = None
-) -> Demo:
+def run_demo(*, cache_folder: Path, device: str | None = None, on_progress: Progress | None = None) -> Demo:
     """Index, ask and measure; the index is kept in ``cache_folder``/demo."""
     library = Path(sysconfig.get_path("stdlib"))
     wanted = set(MODULES)

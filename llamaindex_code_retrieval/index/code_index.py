@@ -6,11 +6,10 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
 
+from llamaindex_code_retrieval._io import Progress, no_progress, sha256, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
 from llamaindex_code_retrieval.index.sources import Skips, SourceFile, walk
@@ -28,7 +28,6 @@ from llamaindex_code_retrieval.index.storage import (
     FORMAT,
     _check_place,
     _damaged,
-    _digest,
     _other_model,
     read_manifest,
 )
@@ -37,9 +36,6 @@ from llamaindex_code_retrieval.index.words import LexicalIndex
 
 logger = logging.getLogger(__name__)
 _EMBED_AT_ONCE = 256  # nodes between two cache writes: what an interruption can cost
-
-Progress = Callable[[str, int, int], object]
-"""Called with (stage, done, total); stages are ``parse``, ``embed`` and ``write``."""
 
 
 @dataclass(slots=True)
@@ -145,7 +141,7 @@ class CodeIndex:
     def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
         """Bring the index in line with ``texts``, source by path: all of it, so that other paths are removed."""
         start = time.perf_counter()
-        progress = on_progress or _no_progress
+        progress = on_progress or no_progress
         files: dict[str, dict[str, Any]] = {}
         parsed: dict[str, TextNode] = {}
         for done, path in enumerate(sorted(texts), start=1):
@@ -177,7 +173,7 @@ class CodeIndex:
         }
         if len(files) != len(nodes):
             raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
-        report = self._apply(files, {node.node_id: node for node in nodes}, on_progress or _no_progress)
+        report = self._apply(files, {node.node_id: node for node in nodes}, on_progress or no_progress)
         report.seconds = time.perf_counter() - start
         return report
 
@@ -403,15 +399,10 @@ class CodeIndex:
             "nodes": len(self._records),
             "updated": self.updated,
             "contents": {
-                path.relative_to(data).as_posix(): _digest(path) for path in sorted(data.rglob("*")) if path.is_file()
+                path.relative_to(data).as_posix(): sha256(path) for path in sorted(data.rglob("*")) if path.is_file()
             },
         }
-        temporary = target / f"{_MANIFEST}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target / _MANIFEST)
+        write_atomically(target / _MANIFEST, json.dumps(manifest, indent=1))
         for old in target.glob("data-*"):
             if old.name != generation and _OWN.fullmatch(old.name):
                 shutil.rmtree(old, ignore_errors=True)
@@ -467,7 +458,7 @@ class CodeIndex:
     ) -> CodeIndex:
         data = target / manifest["generation"]
         for name, digest in manifest["contents"].items():
-            if _digest(data / name) != digest:
+            if sha256(data / name) != digest:
                 raise ValueError(_damaged(target, manifest, f"{data / name} is not what was written"))
         if vector_store is None:
             vector_store = FaissStore.from_persist_path(data / "vectors.faiss")
@@ -524,10 +515,6 @@ def _record(node: BaseNode) -> dict[str, Any]:
         "start_char_idx": getattr(node, "start_char_idx", None),
         "end_char_idx": getattr(node, "end_char_idx", None),
     }
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    return None
 
 
 def _text_digest(text: str) -> str:

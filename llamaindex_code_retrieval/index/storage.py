@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -108,11 +107,6 @@ def _holder(path: Path) -> str:
         return f"process {who['process']} on {who['host']} since {who['since']}"
     except (OSError, ValueError, KeyError):
         return "another process"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:

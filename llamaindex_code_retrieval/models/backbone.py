@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.models.catalog import Architecture
-from llamaindex_code_retrieval.models.locate import SHARDS, WEIGHTS
+from llamaindex_code_retrieval.models.locate import DAMAGED, SHARDS, WEIGHTS
 from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention
 
 
@@ -55,7 +55,7 @@ def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
             f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
             "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
         )
-    settings = read_json(folder / "config.json")
+    settings = read_json(folder / "config.json", remedy=DAMAGED)
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "local_files_only": True,

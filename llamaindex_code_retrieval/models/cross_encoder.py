@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import clean_text, short_hash, write_atomically
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS, locate_reranker
@@ -187,10 +186,9 @@ class CrossEncoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over all that decides log-odds, but the token limit, precision and device."""
-        digest = hashlib.sha256(self.encoder.fingerprint.encode())
-        for name, tensor in sorted(self.head.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        head = sorted(self.head.state_dict().items())
+        tensors = (name.encode() + tensor.detach().cpu().numpy().tobytes() for name, tensor in head)
+        return short_hash([self.encoder.fingerprint, *tensors])
 
     @property
     def device(self) -> torch.device:
@@ -216,7 +214,7 @@ class CrossEncoder(nn.Module):
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts by themselves, without special tokens."""
         # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [clean_text(text) for text in texts]
         if not clean:
             return []
         encoded = self.encoder.tokenizer(clean, add_special_tokens=False, truncation=False, verbose=False)

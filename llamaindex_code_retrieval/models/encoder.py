@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval._io import clean_text, read_json
 from llamaindex_code_retrieval.models.backbone import load_backbone, load_tokenizer, special_tokens
 from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, token_budget_batches
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling
-from llamaindex_code_retrieval.models.locate import TRAIN_CONFIG, locate, locate_adapter
+from llamaindex_code_retrieval.models.locate import DAMAGED, TRAIN_CONFIG, locate, locate_adapter
 from llamaindex_code_retrieval.models.modify import load_adapter, merge_adapter, quantize, virtual_tokens
 from llamaindex_code_retrieval.models.packed_attention import Packing, packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
@@ -216,7 +216,7 @@ class Encoder(nn.Module):
         """Raise a ValueError if ``train_config.json`` of an adapter says that it was trained on something else."""
         if not (folder / TRAIN_CONFIG).is_file():
             return  # made elsewhere: its shapes have to fit, more is not known
-        base = read_json(folder / TRAIN_CONFIG).get("base", {})
+        base = read_json(folder / TRAIN_CONFIG, remedy=DAMAGED).get("base", {})
         if base.get("pooling", self.pooling) != self.pooling:
             raise ValueError(
                 f"the adapter in {folder} was trained for pooling {base['pooling']!r}, this base pools by "
@@ -341,7 +341,7 @@ class Encoder(nn.Module):
         limit = self.max_query_tokens if side == "query" else self.max_code_tokens
         room = limit - len(self._prefix) - len(self._suffix)
         # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
-        clean = [(prompt + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [clean_text(prompt + text) for text in texts]
         rows = self._tokenizer(
             clean, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
         )["input_ids"]

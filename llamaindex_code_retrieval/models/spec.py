@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from llamaindex_code_retrieval._io import read_json, sha256_of
+from llamaindex_code_retrieval._io import json_hash, read_json, sha256
 from llamaindex_code_retrieval.models.catalog import BASES, Architecture, Pooling, architecture_of
-from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, DAMAGED, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.modify import virtual_tokens
 
 Side = Literal["query", "code"]
@@ -46,13 +44,13 @@ def _plan(
     max_query_tokens: int | None,
     max_code_tokens: int | None,
 ) -> EncoderSpec:
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", remedy=DAMAGED)
     known = BASES.get(name.partition("@")[0])
     architecture: Architecture
     if known is not None:
         architecture = known.architecture
     elif (folder / TRAIN_CONFIG).is_file():  # a base that we trained
-        architecture = read_json(folder / TRAIN_CONFIG)["base"]["architecture"]
+        architecture = read_json(folder / TRAIN_CONFIG, remedy=DAMAGED)["base"]["architecture"]
     else:
         architecture = architecture_of(config.get("model_type", ""), folder_name=Path(name).name)
     positions: int | None = None  # T5's are relative, so it knows no limit
@@ -84,7 +82,9 @@ def _plan(
 
 def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling | None, dict[str, str]]:
     """Return token limit, pooling and prompts that a sentence-transformers folder sets; ``None`` where it is silent."""
-    modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    modules = (
+        read_json(folder / "modules.json", remedy=DAMAGED, kind=list) if (folder / "modules.json").is_file() else []
+    )
     for module in modules:
         if module["type"].rsplit(".", 1)[-1] not in ("Transformer", "Pooling", "Normalize"):
             raise ValueError(
@@ -95,9 +95,9 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
     pooling: Pooling | None = None
     prompts: dict[str, str] = {}
     if (folder / "sentence_bert_config.json").is_file():
-        limit = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
+        limit = read_json(folder / "sentence_bert_config.json", remedy=DAMAGED).get("max_seq_length")
     if (folder / "1_Pooling" / "config.json").is_file():
-        modes = read_json(folder / "1_Pooling" / "config.json")
+        modes = read_json(folder / "1_Pooling" / "config.json", remedy=DAMAGED)
         if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
             pooling = "cls"
         elif modes.get("pooling_mode_mean_tokens") or modes.get("pooling_mode") == "mean":
@@ -105,7 +105,7 @@ def _sentence_transformers_settings(folder: Path) -> tuple[int | None, Pooling |
         else:
             raise ValueError(f"{folder}/1_Pooling/config.json asks for a pooling other than cls or mean: {modes}")
     if (folder / "config_sentence_transformers.json").is_file():
-        prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        prompts = read_json(folder / "config_sentence_transformers.json", remedy=DAMAGED).get("prompts") or {}
     return limit, pooling, prompts
 
 
@@ -154,27 +154,27 @@ def _facts(folder: Path, plan: EncoderSpec) -> dict[str, Any]:
         "version": _PREPROCESSING_VERSION,
         "plan": {name: getattr(plan, name) for name in plan.__slots__ if name != "positions"},  # that is in config
         "config": _stable_json(folder / "config.json"),
-        "weights": {file.name: sha256_of(file) for file in sorted(folder.glob("model*.safetensors"))},
+        "weights": {file.name: sha256(file) for file in sorted(folder.glob("model*.safetensors"))},
     }
     tokenizer = _stable_json(folder / "tokenizer.json") if (folder / "tokenizer.json").is_file() else None
     if tokenizer is not None:
         facts["tokenizer"] = {k: v for k, v in tokenizer.items() if k not in ("truncation", "padding")}
     else:
         names = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "added_tokens.json")
-        facts["tokenizer"] = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
+        facts["tokenizer"] = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
     return facts
 
 
 def _adapter_facts(adapter: Path) -> dict[str, Any]:
     return {
         "config": _stable_json(adapter / "adapter_config.json"),
-        "weights": sha256_of(adapter / ADAPTER_WEIGHTS),
+        "weights": sha256(adapter / ADAPTER_WEIGHTS),
     }
 
 
 def _hash(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_hash(facts)
 
 
 def _stable_json(path: Path) -> dict[str, Any]:
-    return {key: value for key, value in read_json(path).items() if key not in _VOLATILE_CONFIG_KEYS}
+    return {key: value for key, value in read_json(path, remedy=DAMAGED).items() if key not in _VOLATILE_CONFIG_KEYS}

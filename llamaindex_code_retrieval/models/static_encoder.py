@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._io import clean_text
+
 _MULTIPLIERS = (1_000_003, 7_919)
 
 
@@ -41,7 +43,7 @@ class StaticEncoder:
         sums = np.zeros((len(queries), self._table.shape[1]), dtype=np.float32)
         for i, query in enumerate(queries):
             # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
-            clean = query.encode("utf-8", "replace").decode("utf-8")
+            clean = clean_text(query)
             ids = self._tokenizer.encode(clean, add_special_tokens=False).ids[: self.max_query_tokens]
             if ids:
                 rows = table_rows(ids, words=self._words, buckets=self._buckets)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.index.sources import Skips, walk
 from llamaindex_code_retrieval.languages.syntax import definitions
 from llamaindex_code_retrieval.languages.table import known_language, language_of
@@ -42,7 +43,7 @@ def mine(
     permissive_only: bool = False,
     exclude: Collection[str] = (),
     most_of_a_repository: int | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> MineReport:
     """Make pairs of the documented functions and methods under ``roots``: folders, checkouts or not.
 
@@ -116,9 +117,7 @@ def mine(
     )
 
 
-def _distinct(
-    pairs: Sequence[Pair], dropped: Counter[str], on_progress: Callable[[str, int, int], None] | None
-) -> list[Pair]:
+def _distinct(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Progress | None) -> list[Pair]:
     first: dict[str, Pair] = {}
     for pair in pairs:
         first.setdefault(" ".join(pair.code.split()), pair)

@@ -1,0 +1,100 @@
+"""Settings: frozen models that refuse unknown names and wrong values, read from TOML files that may extend others."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+EXTENDS = "extends"
+"""The key of a TOML file that names the file whose settings it starts from."""
+
+
+class Settings(BaseModel):
+    """Base class of all settings. A wrong value or an unknown name is a ``ValueError`` that names it and the rule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ValueError(describe_errors(error)) from None
+
+
+def describe_errors(error: ValidationError) -> str:
+    """Return what is wrong in one line: the place of each value and the rule that it breaks, without pydantic's words.
+
+    >>> class Size(Settings):
+    ...     rows: int
+    >>> Size(rows="many")
+    Traceback (most recent call last):
+    ValueError: rows: Input should be a valid integer, unable to parse string as an integer, got 'many'
+    """
+    problems = []
+    for each in error.errors():
+        place = ".".join(map(str, each["loc"]))
+        if each["type"] == "value_error":
+            problems.append(f"{place}: {each['ctx']['error']}" if place else str(each["ctx"]["error"]))
+        elif each["type"] == "extra_forbidden":
+            problems.append(f"there is no setting {place!r}")
+        else:
+            problems.append(f"{place}: {each['msg']}, got {each['input']!r:.80}")
+    return "; ".join(problems)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the TOML files in ``folder`` that can be used by name."""
+    return sorted(file.stem for file in folder.glob("*.toml"))
+
+
+def read_toml(name_or_path: str | Path, *, folder: Path, what: str) -> tuple[Path, dict[str, Any]]:
+    """Read a TOML file by its path, or by the name of one in ``folder``; return its path and its content.
+
+    A file with ``extends = "name"`` starts from the content of that one, table by table. ``what`` is the kind of file
+    ("recipe"), for messages.
+
+    Raises:
+        ValueError: there is no such file, it is not TOML, or it extends itself.
+    """
+    return _read(name_or_path, folder, what, ())
+
+
+def _read(name_or_path: str | Path, folder: Path, what: str, above: tuple[Path, ...]) -> tuple[Path, dict[str, Any]]:
+    path = folder / f"{name_or_path}.toml" if str(name_or_path) in names_in(folder) else Path(name_or_path)
+    if path in above:
+        raise ValueError(f"{path} extends itself; remove `{EXTENDS}` from one of {', '.join(map(str, above))}")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"there is no {what} {str(name_or_path)!r}: it is neither a file nor one of {', '.join(names_in(folder))}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    parent = content.pop(EXTENDS, None)
+    if parent is None:
+        return path, content
+    if not isinstance(parent, str):
+        raise ValueError(f"{path}: {EXTENDS} must name one {what}, got {parent!r}")
+    beside = path.parent / parent
+    base = beside if beside.is_file() else parent
+    return path, merge_tables(_read(base, folder, what, (*above, path))[1], content)
+
+
+def merge_tables(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over`` in their place, nested tables merged.
+
+    >>> merge_tables({"train": {"epochs": 1, "seed": 0}}, {"train": {"epochs": 2}})
+    {'train': {'epochs': 2, 'seed': 0}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge_tables(merged[key], value) if both else value
+    return merged
