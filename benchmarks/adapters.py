@@ -81,9 +81,9 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     if options.method == "adapter":
         return {"scores": scores(base.with_adapter(options.adapter), options)}
     from llamaindex_code_retrieval.training.contrastive import train_adapter
-    from llamaindex_code_retrieval.training.pairs import load_pairs
+    from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_recipe
-    from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters
 
     pairs = [pair for source in options.pairs for pair in load_pairs(source)]
     recipe = load_recipe(f"general-{options.method}")

@@ -35,9 +35,9 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant once and measure it."""
     from llamaindex_code_retrieval import CodeEmbedding
     from llamaindex_code_retrieval.training.matching import train_cross_encoder
-    from llamaindex_code_retrieval.training.pairs import load_pairs
+    from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
-    from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters
 
     settings = {"seed": options.seed, "max_tokens": options.max_tokens, "epochs": 1.0}
     recipe = load_reranker_recipe(options.variant).with_settings(settings)

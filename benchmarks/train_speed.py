@@ -24,8 +24,8 @@ RESULT = Path(__file__).with_suffix(".json")
 def pairs(steps: int) -> list[tuple[str, str]]:
     """Return the first pairs of distinct queries and codes."""
     from llamaindex_code_retrieval.eval import data_folder
-    from llamaindex_code_retrieval.training.mining.functions import mine
-    from llamaindex_code_retrieval.training.pairs import load_pairs
+    from llamaindex_code_retrieval.training.mining import mine
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
 
     folder = data_folder("cosqa")
     stdlib = Path(sysconfig.get_path("stdlib"))

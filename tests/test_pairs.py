@@ -16,17 +16,15 @@ from hypothesis import strategies as st
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.languages.syntax import without_signature_and_returns
 from llamaindex_code_retrieval.languages.table import LANGUAGES
-from llamaindex_code_retrieval.training.mining.comments import summary, why_not_asked
-from llamaindex_code_retrieval.training.mining.functions import mine
+from llamaindex_code_retrieval.training.augmentation import hard_positive, rewrite_query
+from llamaindex_code_retrieval.training.mining import mine
+from llamaindex_code_retrieval.training.mining.comments import summary
+from llamaindex_code_retrieval.training.mining.filters import reject_query
 from llamaindex_code_retrieval.training.mining.licenses import is_permissive, license_of_folder, license_of_text
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs, read_pairs, write_pairs
-from llamaindex_code_retrieval.training.sampling import (
-    drawn_pool,
-    hard_positive,
-    near_duplicate_clusters,
-    rewrite_query,
-    split_by_repository,
-)
+from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
+from llamaindex_code_retrieval.training.pair_sources import load_pairs
+from llamaindex_code_retrieval.training.pairs import Pair, read_pairs, write_pairs
+from llamaindex_code_retrieval.training.sampling import sample_pool, split_by_repository
 
 MIT = """MIT License
 
@@ -242,7 +240,7 @@ def test_summary_is_the_first_paragraph_in_plain_words(docstring: str, query: st
     ],
 )
 def test_queries_nobody_asks(query: str, reason: str | None) -> None:
-    assert why_not_asked(query) == reason
+    assert reject_query(query) == reason
 
 
 # --- mining ----------------------------------------------------------------------------------------------------------
@@ -577,7 +575,7 @@ def test_excluded_repositories_and_few_of_each(tmp_path: Path) -> None:
     roots = [tmp_path / name for name in ("one", "two", "three")]
     every = mine(roots)
     assert Counter(pair.repository for pair in every.pairs) == {"one": 5, "two": 3, "three": 2}
-    few = mine(roots, exclude=["two"], most_of_a_repository=3)
+    few = mine(roots, exclude=["two"], max_per_repository=3)
     assert Counter(pair.repository for pair in few.pairs) == {"one": 3, "three": 2}
     assert few.skipped["repository excluded"] == 1
     assert few.dropped["beyond 3 of a repository"] == 2
@@ -586,21 +584,21 @@ def test_excluded_repositories_and_few_of_each(tmp_path: Path) -> None:
         key=lambda pair: hashlib.sha256(pair.code.encode()).digest(),
     )
     assert {pair.code for pair in few.pairs if pair.repository == "one"} == {pair.code for pair in ordered[:3]}
-    with pytest.raises(ValueError, match="most_of_a_repository must be at least 1, got 0"):
-        mine(roots, most_of_a_repository=0)
+    with pytest.raises(ValueError, match="max_per_repository must be at least 1, got 0"):
+        mine(roots, max_per_repository=0)
 
 
 def test_a_drawn_pool_holds_all_answers_of_what_is_asked() -> None:
     held_out = [Pair(query=f"q{n % 6}", code=f"c{n}") for n in range(12)]
     known = [f"other {n}" for n in range(50)]
-    asked, pool = drawn_pool(held_out, known, queries=4, codes=20, seed=0)
+    asked, pool = sample_pool(held_out, known, queries=4, codes=20, seed=0)
     assert len(asked) == 4
     assert all(asked[query] == {f"c{query[1:]}", f"c{int(query[1:]) + 6}"} for query in asked)
     assert len(pool) == 20
     assert pool == sorted(set(pool))
     assert set(pool) <= {*known, *(pair.code for pair in held_out)}
     assert {code for own in asked.values() for code in own} <= set(pool)
-    assert drawn_pool(held_out, known, queries=4, codes=20, seed=0) == (asked, pool)
-    assert drawn_pool(held_out, known, queries=4, codes=20, seed=1) != (asked, pool)
+    assert sample_pool(held_out, known, queries=4, codes=20, seed=0) == (asked, pool)
+    assert sample_pool(held_out, known, queries=4, codes=20, seed=1) != (asked, pool)
     # Answers are all kept, also where they alone are more than the pool should hold.
-    assert len(drawn_pool(held_out, known, queries=6, codes=5, seed=0)[1]) == 12
+    assert len(sample_pool(held_out, known, queries=6, codes=5, seed=0)[1]) == 12

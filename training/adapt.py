@@ -19,11 +19,13 @@ from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.contrastive import train_adapter
-from llamaindex_code_retrieval.training.mining.functions import mine
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs
+from llamaindex_code_retrieval.training.mining import mine
+from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
+from llamaindex_code_retrieval.training.pair_sources import load_pairs
+from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.run_record import free_folder, is_main_process, run_facts, save_run
-from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters, of_languages, split_by_repository
+from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository
 
 VALIDATION_QUERIES = 300
 VALIDATION_OTHERS = 500
@@ -58,7 +60,7 @@ def train_from_pairs(
     """
     progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
-    pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
         train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
     elif recipe.held_out > 0:
@@ -89,7 +91,7 @@ def adapt_to_repository(
     progress = on_progress or no_progress
     out = free_folder(folder, resume=False)
     began = time.perf_counter()
-    pairs = of_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
+    pairs = select_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
     train, held_out = split_by_repository(_as_one_repository(pairs), held_out=0.2, seed=recipe.train.seed)
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)

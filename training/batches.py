@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llamaindex_code_retrieval.training.augmentation import hard_positive, rewrite_query
 from llamaindex_code_retrieval.training.config import TrainConfig
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.sampling import hard_positive, rewrite_query
 
 
 @dataclass(frozen=True, slots=True)

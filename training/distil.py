@@ -23,11 +23,12 @@ from llamaindex_code_retrieval.training.assistants import Search, search_assista
 from llamaindex_code_retrieval.training.curves import search_svg
 from llamaindex_code_retrieval.training.distillation import Questions, distil_query_encoder, sampled
 from llamaindex_code_retrieval.training.loop import STATE
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs
+from llamaindex_code_retrieval.training.pair_sources import load_pairs
+from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
 from llamaindex_code_retrieval.training.run_record import free_folder, run_facts, save_distillation, save_query_encoder
-from llamaindex_code_retrieval.training.sampling import drawn_pool, of_languages, split_by_repository
+from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
 from llamaindex_code_retrieval.training.students import Student, make_student, student_facts
 
 POOL = 10_000
@@ -203,7 +204,7 @@ def _lessons(
     *,
     kept: Layers = (),
 ) -> _Lessons:
-    pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
         train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
     elif pairs:
@@ -277,7 +278,7 @@ def _held_out(
     *,
     seed: int,
 ) -> _Asked:
-    answers, pool = drawn_pool(held_out, known, queries=VALIDATION_QUERIES, codes=POOL, seed=seed)
+    answers, pool = sample_pool(held_out, known, queries=VALIDATION_QUERIES, codes=POOL, seed=seed)
     if len(pool) < 2 or not answers:
         raise ValueError(
             f"{len(answers)} held-out queries and {len(pool)} codes compare nothing; give more pairs, or --validate"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from llamaindex_code_retrieval.training.pairs import jsonl_rows, named_split
+from llamaindex_code_retrieval.training.pair_sources import read_named_split
+from llamaindex_code_retrieval.training.pairs import read_jsonl
 
 
 def load_queries(source: str) -> list[str]:
@@ -26,9 +27,9 @@ def load_queries(source: str) -> list[str]:
             raise FileNotFoundError(f"{source} is no file; name a .txt file with a query a line")
         found = Path(source).read_text(encoding="utf-8", errors="replace").splitlines()
     elif source.endswith((".jsonl", ".jsonl.gz")):
-        found = [_query(row, where) for where, row in jsonl_rows(Path(source))]
+        found = [_query(row, where) for where, row in read_jsonl(Path(source))]
     else:
-        split = named_split(source)
+        split = read_named_split(source)
         found = [split.queries[query] for query in split.qrels]
     queries = list(dict.fromkeys(query.strip() for query in found if query.strip()))
     if not queries:

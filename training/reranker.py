@@ -25,16 +25,13 @@ from llamaindex_code_retrieval.ranking import (
 )
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.matching import train_cross_encoder
+from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.negatives import distractors
-from llamaindex_code_retrieval.training.pairs import Pair, load_pairs
+from llamaindex_code_retrieval.training.pair_sources import load_pairs
+from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
 from llamaindex_code_retrieval.training.run_record import free_folder, run_facts, save_reranker
-from llamaindex_code_retrieval.training.sampling import (
-    drawn_pool,
-    near_duplicate_clusters,
-    of_languages,
-    split_by_repository,
-)
+from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
 
 VALIDATION_QUERIES = 100
 VALIDATION_DEPTH = 10
@@ -108,7 +105,7 @@ def train_reranker_from_pairs(
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
     progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
-    pairs = of_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
     if validate_on:
         train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
     else:
@@ -207,7 +204,7 @@ def first_stage_hits(
         ValueError: too few queries or codes to say anything.
     """
     languages = {**distractors, **{pair.code: pair.language for pair in (*train, *held_out)}}
-    answers, pool = drawn_pool(held_out, languages, queries=CALIBRATION_QUERIES, codes=POOL, seed=seed)
+    answers, pool = sample_pool(held_out, languages, queries=CALIBRATION_QUERIES, codes=POOL, seed=seed)
     queries = list(answers)
     if len(pool) < 2 or len(queries) < 10:
         raise ValueError(

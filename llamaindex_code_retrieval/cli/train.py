@@ -50,7 +50,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     mine.add_argument(
         "--exclude", action="append", default=[], metavar="REPOSITORY", help="to measure on; repeat for more"
     )
-    mine.add_argument("--most-of-a-repository", type=int, metavar="N", help="keep at most so many pairs of each")
+    mine.add_argument("--max-per-repository", type=int, metavar="N", help="keep at most so many pairs of each")
     mine.add_argument("--permissive-only", action="store_true", help="leave out what is not under a permissive licence")
     mine.add_argument("--json", action="store_true", help="machine-readable")
     mine.set_defaults(run=_mine)
@@ -191,7 +191,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
 
 
 def _mine(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.training.mining.functions import mine
+    from llamaindex_code_retrieval.training.mining import mine
     from llamaindex_code_retrieval.training.pairs import write_pairs
 
     out = Path(options.out)
@@ -209,7 +209,7 @@ def _mine(options: argparse.Namespace) -> int:
             languages=options.language,
             permissive_only=options.permissive_only,
             exclude=options.exclude,
-            most_of_a_repository=options.most_of_a_repository,
+            max_per_repository=options.max_per_repository,
             on_progress=progress,
         )
     if not report.pairs:

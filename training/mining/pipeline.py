@@ -13,14 +13,12 @@ from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.index.sources import Skips, walk
 from llamaindex_code_retrieval.languages.syntax import definitions
 from llamaindex_code_retrieval.languages.table import known_language, language_of
-from llamaindex_code_retrieval.training.mining.comments import summary, why_not_asked
+from llamaindex_code_retrieval.training.mining.comments import summary
+from llamaindex_code_retrieval.training.mining.filters import reject_code, reject_file, reject_query
 from llamaindex_code_retrieval.training.mining.licenses import is_permissive, license_of_header
-from llamaindex_code_retrieval.training.mining.repository import Source, why_not_answer, why_not_mined
+from llamaindex_code_retrieval.training.mining.provenance import Provenance
+from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.sampling import near_duplicate_clusters
-
-# --- mining -----------------------------------------------------------------------------------------------------------
-
 
 MAX_SAME_QUERY = 3
 
@@ -42,7 +40,7 @@ def mine(
     languages: Collection[str] | None = None,
     permissive_only: bool = False,
     exclude: Collection[str] = (),
-    most_of_a_repository: int | None = None,
+    max_per_repository: int | None = None,
     on_progress: Progress | None = None,
 ) -> MineReport:
     """Make pairs of the documented functions and methods under ``roots``: folders, checkouts or not.
@@ -52,14 +50,14 @@ def mine(
     near-duplicates the first is kept (Allamanis 2019, arXiv:1812.06469), and a description that one repository gives
     to more than three functions is left out. A folder of installed packages, one that holds ``*.dist-info``, counts as
     a repository for each package. Repositories named in ``exclude`` are left out, for instance to measure on them, and
-    of any other at most ``most_of_a_repository`` pairs are kept, those whose code's SHA-256 comes first, so that no
+    of any other at most ``max_per_repository`` pairs are kept, those whose code's SHA-256 comes first, so that no
     large one drowns the rest. ``on_progress`` is called with a stage, what is done of it and its total.
 
     Raises:
         ValueError: an unknown language, a root that is no folder, or a limit under 1.
     """
-    if most_of_a_repository is not None and most_of_a_repository < 1:
-        raise ValueError(f"most_of_a_repository must be at least 1, got {most_of_a_repository}")
+    if max_per_repository is not None and max_per_repository < 1:
+        raise ValueError(f"max_per_repository must be at least 1, got {max_per_repository}")
     wanted = None if languages is None else {known_language(language) for language in languages}
     skips = Skips()
     dropped: Counter[str] = Counter()
@@ -67,7 +65,7 @@ def mine(
     files = functions = before = 0
     for root in roots:
         listed = list(walk(root, skips))
-        source = Source(root)
+        provenance = Provenance(root)
         for done, file in enumerate(listed, start=1):
             if on_progress is not None:
                 on_progress("mine", before + done, before + len(listed))
@@ -75,15 +73,15 @@ def mine(
             if language is None or (wanted is not None and language not in wanted):
                 skips.reasons["another language"] += 1
                 continue
-            reason = why_not_mined(file)
+            reason = reject_file(file)
             if reason is not None:
                 skips.reasons[reason] += 1
                 continue
-            license_ = license_of_header(file.text) or source.license_of(file.path)
+            license_ = license_of_header(file.text) or provenance.license_of(file.path)
             if permissive_only and not is_permissive(license_):
                 skips.reasons["licence not permissive"] += 1
                 continue
-            repository = source.repository_of(file.path)
+            repository = provenance.repository_of(file.path)
             if repository in exclude:
                 skips.reasons["repository excluded"] += 1
                 continue
@@ -94,7 +92,7 @@ def mine(
                 functions += 1
                 query = summary(definition.docstring)
                 code = textwrap.dedent(definition.code_without_docstring).strip("\n")
-                reason = why_not_asked(query) or why_not_answer(definition, code)
+                reason = reject_query(query) or reject_code(definition, code)
                 if reason is not None:
                     dropped[reason] += 1
                     continue
@@ -109,7 +107,7 @@ def mine(
                 found.append(pair)
         before += len(listed)
     return MineReport(
-        pairs=_few_of_each(_distinct(found, dropped, on_progress), most_of_a_repository, dropped),
+        pairs=_limit_per_repository(_deduplicate(found, dropped, on_progress), max_per_repository, dropped),
         files=files,
         functions=functions,
         dropped={reason: count for reason, count in dropped.most_common() if count},
@@ -117,7 +115,7 @@ def mine(
     )
 
 
-def _distinct(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Progress | None) -> list[Pair]:
+def _deduplicate(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Progress | None) -> list[Pair]:
     first: dict[str, Pair] = {}
     for pair in pairs:
         first.setdefault(" ".join(pair.code.split()), pair)
@@ -135,7 +133,7 @@ def _distinct(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Progres
     return kept
 
 
-def _few_of_each(pairs: list[Pair], most: int | None, dropped: Counter[str]) -> list[Pair]:
+def _limit_per_repository(pairs: list[Pair], most: int | None, dropped: Counter[str]) -> list[Pair]:
     if most is None:
         return pairs
     kept: set[str] = set()
