@@ -47,7 +47,10 @@ class CodeEmbedding(BaseEmbedding):
 
     ``query_encoder`` names a small student of this model that embeds the queries in its place, ``"auto"`` the one that
     comes with the package for it. Vectors of code, fingerprint and indexes stay as they are, so it can be given to an
-    embedding whose index is long built; it changes no node's vector and so stays out of the ingestion hash.
+    embedding whose index is already built.
+
+    ``to_dict`` and ``to_json`` hold all settings except ``device`` and ``cache_folder``, which belong to one machine;
+    pass those to ``from_dict`` again. A copy that is sent to another process keeps them.
     """
 
     adapter: str = Field(description="Folder, hub name or shipped name of an adapter in PEFT's format, or 'none'.")
@@ -58,9 +61,9 @@ class CodeEmbedding(BaseEmbedding):
     max_code_tokens: int = Field(description="Tokens of a code that are read, special tokens included.")
     fingerprint: str = Field(description="Hash over weights, adapters, tokenizer, pooling and limits.")
     device: str | None = Field(default=None, exclude=True, description="A torch device; default: CUDA if there is one.")
-    query_encoder: str | None = Field(default=None, exclude=True, description="A student that embeds the queries.")
+    query_encoder: str | None = Field(default=None, description="A student that embeds the queries.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
-    merge_adapter: bool = Field(default=True, exclude=True, description="Copy weights for speed; False saves memory.")
+    merge_adapter: bool = Field(default=True, description="Copy weights for speed; False saves memory.")
 
     _held: _Held = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
@@ -179,9 +182,7 @@ class CodeEmbedding(BaseEmbedding):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process (IngestionPipeline's workers) loads the model itself; an open database does not travel.
-        options = self.model_dump(exclude={"callback_manager", "embeddings_cache", "rate_limiter"})
-        options |= {name: getattr(self, name) for name in ("device", "cache_folder", "query_encoder", "merge_adapter")}
-        return _rebuild, (options,)
+        return type(self).from_dict, (self.to_dict() | {"device": self.device, "cache_folder": self.cache_folder},)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
         with self._swap:
@@ -428,7 +429,3 @@ def _fingerprint(encoders: Mapping[str, Encoder]) -> str:
     if not own:
         return default
     return json_hash(own | {"": default})
-
-
-def _rebuild(options: dict[str, Any]) -> CodeEmbedding:
-    return CodeEmbedding(**options)

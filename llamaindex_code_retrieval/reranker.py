@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -73,7 +74,7 @@ class CodeReranker(BaseNodePostprocessor):
 
     def __init__(
         self,
-        model: str = DEFAULT_RERANKER,
+        model: str | Path = DEFAULT_RERANKER,
         *,
         embedding: CodeEmbedding | None = None,
         top_n: int = 10,
@@ -100,7 +101,7 @@ class CodeReranker(BaseNodePostprocessor):
                 device or precision that this machine lacks.
         """
         super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
-            model=model,
+            model=str(model),
             top_n=top_n,
             max_tokens=512 if max_tokens is None else max_tokens,
             token_budget=token_budget,
@@ -133,6 +134,12 @@ class CodeReranker(BaseNodePostprocessor):
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex saves and traces this component."""
         return "CodeReranker"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_dict, (self.to_dict(),)  # another process loads the model itself
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeReranker:
+        return self.model_copy()  # the model is shared: use does not change it
 
     @property
     def fingerprint(self) -> str:

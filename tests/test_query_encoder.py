@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llama_index.core.ingestion.pipeline import get_transformation_hash
-from llama_index.core.schema import TextNode
 from torch import nn
 from transformers import T5EncoderModel
 
@@ -315,9 +313,7 @@ def test_queries_are_the_students_and_all_else_the_teachers(
     assert np.abs(student - plain.embed_queries(QUERIES)).max() > 1e-2
     assert fast.get_text_embedding_batch(CODES) == plain.get_text_embedding_batch(CODES)
     assert fast.fingerprint == plain.fingerprint
-    assert fast.model_dump() == plain.model_dump()
-    nodes = [TextNode(text="x", id_="1")]
-    assert get_transformation_hash(nodes, fast) == get_transformation_hash(nodes, plain)
+    assert fast.model_dump() == plain.model_dump() | {"query_encoder": str(saved[name])}
 
 
 def test_async_and_copies_keep_it(saved: dict[str, Path], bert_folder: Path) -> None:

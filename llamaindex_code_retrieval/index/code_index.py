@@ -463,7 +463,9 @@ class CodeIndex:
         if vector_store is None:
             vector_store = FaissStore.from_persist_path(data / "vectors.faiss")
         if embedding is None:
-            saved = {key: value for key, value in manifest["embedding"].items() if key != "precision"}
+            saved = {
+                key: value for key, value in manifest["embedding"].items() if key not in ("precision", "query_encoder")
+            }
             if query_encoder is None:  # which model it is now shall be said below
                 del saved["fingerprint"]
             embedding = CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)

@@ -1,0 +1,225 @@
+"""Every public component as LlamaIndex uses it: dictionaries, JSON, other processes, copies, async twins, paths."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CODES
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import BaseComponent, NodeWithScore, TextNode
+from transformers import BertForSequenceClassification, BertTokenizerFast
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.training.adapters import AdapterConfig
+from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.run_record import save_query_encoder
+from llamaindex_code_retrieval.training.students import make_student
+
+QUERY = "read a file line by line"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Tiny models on disk."""
+
+    base: Path
+    lora: Path
+    ia3: Path
+    query_encoder: Path  # distilled from the base without adapter
+    checkpoint: Path  # a Hugging Face cross-encoder
+    reranker: Path  # one of ours: the LoRA adapter with a head
+    scratch: Path
+
+
+AnyPath = Callable[[Path], Any]
+"""``str`` or ``Path``: how the component gets its folders."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One way to build a public component, and what it must be and do."""
+
+    make: Callable[[Folders, AnyPath], Any]
+    base: type
+    """The LlamaIndex class that it extends."""
+    results: Callable[[Any], object]
+    """What a user gets from it; compared exactly between copies."""
+    async_results: Callable[[Any], Awaitable[object]] | None = None
+    """The same results by its async methods."""
+    from_dict: Callable[[Any, dict[str, Any]], Any] | None = None
+    """Rebuild from ``to_dict()`` where the plain ``from_dict(data)`` cannot."""
+
+
+def _hits() -> list[NodeWithScore]:
+    return [NodeWithScore(node=TextNode(id_=f"n{i}", text=code), score=0.5) for i, code in enumerate(CODES)]
+
+
+def _embed(embedding: CodeEmbedding) -> object:
+    nodes = [TextNode(id_=str(i), text=code, metadata={"language": "java"}) for i, code in enumerate(CODES)]
+    vectors = [embedding.get_query_embedding(QUERY), *embedding.get_text_embedding_batch(CODES)]
+    return vectors, [node.embedding for node in embedding(nodes)]
+
+
+async def _aembed(embedding: CodeEmbedding) -> object:
+    nodes = [TextNode(id_=str(i), text=code, metadata={"language": "java"}) for i, code in enumerate(CODES)]
+    vectors = [await embedding.aget_query_embedding(QUERY), *await embedding.aget_text_embedding_batch(CODES)]
+    return vectors, [node.embedding for node in await embedding.acall(nodes)]
+
+
+def _rerank(reranker: CodeReranker) -> object:
+    return [(hit.node_id, hit.score) for hit in reranker.postprocess_nodes(_hits(), query_str=QUERY)]
+
+
+async def _arerank(reranker: CodeReranker) -> object:
+    return [(hit.node_id, hit.score) for hit in await reranker.apostprocess_nodes(_hits(), query_str=QUERY)]
+
+
+COMPONENTS = {
+    "CodeEmbedding": Component(
+        make=lambda folders, path: CodeEmbedding(path(folders.base)),
+        base=BaseEmbedding,
+        results=_embed,
+        async_results=_aembed,
+    ),
+    "CodeEmbedding with every option": Component(
+        make=lambda folders, path: CodeEmbedding(
+            path(folders.base),
+            adapter=path(folders.lora),
+            adapters={"java": path(folders.ia3)},
+            pooling="cls",
+            precision="fp32",
+            max_query_tokens=40,
+            max_code_tokens=48,
+            device="cpu",
+            cache_folder=path(folders.scratch / "cache"),
+            merge_adapter=False,
+            embed_batch_size=3,
+            num_workers=2,
+        ),
+        base=BaseEmbedding,
+        results=_embed,
+        async_results=_aembed,
+    ),
+    "CodeEmbedding with a query encoder": Component(
+        make=lambda folders, path: CodeEmbedding(
+            path(folders.base), adapters={"java": path(folders.lora)}, query_encoder=path(folders.query_encoder)
+        ),
+        base=BaseEmbedding,
+        results=_embed,
+        async_results=_aembed,
+    ),
+    "CodeReranker": Component(
+        make=lambda folders, path: CodeReranker(
+            path(folders.reranker), top_n=3, threshold=0.01, rank_weight=0.5, merge_adapter=True, precision="fp32"
+        ),
+        base=BaseNodePostprocessor,
+        results=_rerank,
+        async_results=_arerank,
+    ),
+    "CodeReranker on a checkpoint": Component(
+        make=lambda folders, path: CodeReranker(
+            path(folders.checkpoint), top_n=3, max_tokens=32, token_budget=64, device="cpu"
+        ),
+        base=BaseNodePostprocessor,
+        results=_rerank,
+        async_results=_arerank,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(bert_folder: Path, adapter_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    root = tmp_path_factory.mktemp("components")
+    torch.manual_seed(0)
+    BertForSequenceClassification.from_pretrained(bert_folder, num_labels=1).save_pretrained(root / "checkpoint")
+    BertTokenizerFast.from_pretrained(bert_folder).save_pretrained(root / "checkpoint")
+    shutil.copytree(adapter_folders["lora"], root / "reranker")
+    adapted = Encoder.from_pretrained(bert_folder, adapter=adapter_folders["lora"], precision="fp32")
+    CrossEncoder.on(adapted, max_tokens=48, variant="adapters").save(root / "reranker")
+    teacher = Encoder.from_pretrained(bert_folder, precision="fp32")
+    settings = StudentConfig(kind="static", table_rank=8, buckets=32, hidden=8)
+    student = make_student(teacher, settings, AdapterConfig(), max_tokens=16)
+    identity = {"name": teacher.name, "adapter": "none", "fingerprint": teacher.fingerprint}
+    save_query_encoder(student, root / "query-encoder", settings, teacher=identity, max_tokens=16)
+    return Folders(
+        base=bert_folder,
+        lora=adapter_folders["lora"],
+        ia3=adapter_folders["ia3"],
+        query_encoder=root / "query-encoder",
+        checkpoint=root / "checkpoint",
+        reranker=root / "reranker",
+        scratch=root,
+    )
+
+
+@pytest.fixture(params=COMPONENTS)
+def component(request: pytest.FixtureRequest) -> Component:
+    return COMPONENTS[request.param]
+
+
+@pytest.fixture
+def made(component: Component, folders: Folders) -> Any:
+    return component.make(folders, str)
+
+
+def test_it_is_what_llamaindex_expects(component: Component, made: Any) -> None:
+    assert isinstance(made, component.base)
+
+
+def test_the_async_twins_give_the_same(component: Component, made: Any) -> None:
+    if component.async_results is None:
+        pytest.skip("it has no async methods")
+
+    async def twice() -> list[object]:
+        assert component.async_results is not None
+        return list(await asyncio.gather(component.async_results(made), component.async_results(made)))
+
+    expected = component.results(made)
+    assert asyncio.run(twice()) == [expected, expected]
+
+
+def test_a_path_may_stand_where_a_string_goes(component: Component, made: Any, folders: Folders) -> None:
+    other = component.make(folders, Path)
+    if isinstance(made, BaseComponent):
+        assert other.to_dict() == made.to_dict()
+    assert component.results(other) == component.results(made)
+
+
+@pytest.mark.parametrize("form", ["dict", "json"])
+def test_it_comes_back_from_its_dictionary_and_json(form: str, component: Component, made: Any) -> None:
+    if not isinstance(made, BaseComponent):
+        pytest.skip("LlamaIndex serialises its BaseComponents only")
+    if component.from_dict is not None:
+        again = component.from_dict(made, made.to_dict())
+    elif form == "dict":
+        again = type(made).from_dict(made.to_dict())
+    else:
+        again = type(made).from_json(made.to_json())
+    assert type(again) is type(made)
+    assert again.to_dict() == made.to_dict()
+    assert component.results(again) == component.results(made)
+
+
+@pytest.mark.parametrize("form", ["another process", "copy", "deepcopy"])
+def test_a_copy_has_all_settings_and_gives_the_same(form: str, component: Component, made: Any) -> None:
+    """What goes to another process is what ``multiprocessing`` sends: IngestionPipeline's workers get it so."""
+    if form == "another process":
+        again = ForkingPickler.loads(ForkingPickler.dumps(made))
+    else:
+        again = copy.copy(made) if form == "copy" else copy.deepcopy(made)
+    assert type(again) is type(made)
+    for name in getattr(type(made), "model_fields", {}):
+        if name not in ("callback_manager", "id_func"):
+            assert getattr(again, name) == getattr(made, name), name
+    assert component.results(again) == component.results(made)
