@@ -155,15 +155,19 @@ def load_beir(path: str | Path, *, split: str) -> Benchmark:
 
 
 def benchmark_of(name: str, answers: Iterable[tuple[str, str]], *, others: Iterable[str] = ()) -> Benchmark:
-    """Return a benchmark of (query, code that answers it); ``others`` are codes that are in the way.
+    """Return a benchmark of (query, code that answers it) pairs; ``others`` are distractors.
 
-    Equal codes are one, and a query that is given with several codes is answered by each of them.
+    Equal codes are one, and a query that is given with several codes is answered by each of them. The answers come
+    after all distractors in the order of the corpus and of the ids, so that no tie broken by either favours them.
 
     >>> benchmark_of("two", [("add", "a + b"), ("sum", "a + b")], others=["a - b"]).qrels
-    {'q0': {'c0': 1}, 'q1': {'c0': 1}}
+    {'q0': {'c1': 1}, 'q1': {'c1': 1}}
     """
     pairs = list(answers)
-    codes = {code: f"c{i}" for i, code in enumerate(dict.fromkeys((*(code for _, code in pairs), *others)))}
+    answer_codes = dict.fromkeys(code for _, code in pairs)
+    ordered = [*(code for code in dict.fromkeys(others) if code not in answer_codes), *answer_codes]
+    width = len(str(len(ordered) - 1))  # so that the order by id is the order of the corpus
+    codes = {code: f"c{i:0{width}}" for i, code in enumerate(ordered)}
     queries = {query: f"q{i}" for i, query in enumerate(dict.fromkeys(query for query, _ in pairs))}
     qrels: dict[str, dict[str, int]] = {}
     for query, code in pairs:

@@ -144,12 +144,7 @@ def _changes(now: _Result, before: _Result) -> list[Change]:
         for query, text in now.queries.items()
         if now.ranks[query] != before.ranks[query]
     ]
-    return sorted(changes, key=lambda change: (-_moved(change), change.query))
-
-
-def _moved(change: Change) -> float:
-    """Return by how much the reciprocal rank changed."""
-    return abs((1 / change.after if change.after else 0.0) - (1 / change.before if change.before else 0.0))
+    return sorted(changes, key=lambda change: (-abs(change.gain), change.query))
 
 
 def _name(result: _Result) -> str:

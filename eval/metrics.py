@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from llamaindex_code_retrieval._optional import require
 
@@ -14,6 +17,9 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 Run = Mapping[str, Sequence[str]]
 """Query id -> corpus ids, best first."""
+
+COSINE_TOLERANCE = 1e-6
+"""Cosines of float32 vectors that differ by less are tied: a matrix product rounds equal vectors to 1e-7."""
 
 _IR_MEASURES_NAMES = {"MRR": "RR", "R": "R", "nDCG": "nDCG", "MAP": "AP"}
 
@@ -73,6 +79,55 @@ def first_relevant(run: Run, qrels: Qrels) -> dict[str, int | None]:
         query: next((rank for rank, code in enumerate(run.get(query, ()), start=1) if judged.get(code, 0) > 0), None)
         for query, judged in qrels.items()
     }
+
+
+def pessimistic_rank(scores: ArrayLike, relevant: Sequence[int], *, tolerance: float = 0.0) -> int | None:
+    """Return the rank, from 1, of the best relevant item when every tied item that is not relevant stands before it.
+
+    ``scores`` has the shape ``(items,)`` and ``relevant`` holds positions in it; without any the rank is ``None``.
+    Scores that differ by at most ``tolerance`` are tied. A model that gives every item the same score thus has the
+    worst rank, not the first.
+
+    Raises:
+        ValueError: a score is NaN.
+
+    >>> pessimistic_rank([0.9, 0.5, 0.5, 0.1], relevant=[1])
+    3
+    >>> pessimistic_rank([0.5, 0.5, 0.5], relevant=[0, 1])
+    2
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError("the scores contain NaN, so they cannot be ranked; check the model's output")
+    if not len(relevant):
+        return None
+    positions = list(relevant)
+    others = np.delete(values, positions)
+    return 1 + int(np.count_nonzero(others >= values[positions].max() - tolerance))
+
+
+def reciprocal_rank(rank: int | None) -> float:
+    """Return 1/rank, or 0.0 for ``None`` (not found).
+
+    >>> reciprocal_rank(4), reciprocal_rank(None)
+    (0.25, 0.0)
+    """
+    return 0.0 if rank is None else 1 / rank
+
+
+def mean_reciprocal_rank(ranks: Iterable[int | None]) -> float:
+    """Return the mean of the reciprocal ranks (MRR).
+
+    Raises:
+        ValueError: there are no ranks.
+
+    >>> mean_reciprocal_rank([1, 2, None])
+    0.5
+    """
+    values = [reciprocal_rank(rank) for rank in ranks]
+    if not values:
+        raise ValueError("there are no ranks to average; name at least one query")
+    return fmean(values)
 
 
 def _up_to_last_relevant(ranking: Sequence[str], judged: Mapping[str, int]) -> Sequence[str]:

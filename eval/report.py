@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from llamaindex_code_retrieval.eval.gate import describe
+from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, reciprocal_rank
 from llamaindex_code_retrieval.eval.results import Change, Comparison, GenerationResult, Report, RetrievalResult
 from llamaindex_code_retrieval.eval.significance import interval
 
@@ -302,7 +303,7 @@ def _changed_queries(comparisons: Sequence[Comparison], codes: Mapping[str, Mapp
     parts = ["<h3>Queries that changed most</h3>"] if once else []
     columns = '<th>query</th><th class="number">rank before</th><th class="number">now</th><th>ranked first now</th>'
     for (system, task), each in reversed(once.items()):
-        worse = sum(_fell(change) for change in each.changed)
+        worse = sum(change.gain < 0 for change in each.changed)
         counts = f"{len(each.changed) - worse:,} better, {worse:,} worse"
         lost = any(one.regression for one in comparisons if (one.system, one.task) == (system, task))
         opened = " open" if lost or len(once) == 1 else ""
@@ -321,12 +322,8 @@ def _changed_row(change: Change, codes: Mapping[str, str]) -> str:
         first = f"<details><summary>{first}</summary>{_code(codes[change.first])}</details>"
     return (
         f'<tr><td class="query">{_text(change.text)}</td><td class="number">{was}</td>'
-        f'<td class="number">{"▼" if _fell(change) else "▲"} {now}</td><td class="query">{first}</td></tr>\n'
+        f'<td class="number">{"▼" if change.gain < 0 else "▲"} {now}</td><td class="query">{first}</td></tr>\n'
     )
-
-
-def _fell(change: Change) -> bool:
-    return (change.after or np.inf) > (change.before or np.inf)
 
 
 def _code(text: str) -> str:
@@ -456,8 +453,8 @@ def _draw_latency(results: Sequence[RetrievalResult], looks: _Looks, axes: Axes)
     times = [max(result.milliseconds["total"]["p50"], 0.001) for result in results]
     for result, time in zip(results, times, strict=True):
         colour, marker = looks[result.system]
-        found = fmean(_reciprocal_ranks(result).values())
-        axes.scatter([time], [found], s=60, color=colour, marker=marker, edgecolors=_INK, linewidths=0.6)
+        mrr = mean_reciprocal_rank(result.ranks.values())
+        axes.scatter([time], [mrr], s=60, color=colour, marker=marker, edgecolors=_INK, linewidths=0.6)
     _milliseconds(axes, times)
     axes.set(ylim=(0, 1.02), ylabel="MRR")
 
@@ -607,7 +604,7 @@ def _milliseconds(axes: Axes, times: Sequence[float]) -> None:
 
 def _reciprocal_ranks(result: RetrievalResult) -> dict[str, float]:
     """Return what MRR averages; the ranks are there whichever metrics the suite names."""
-    return {query: 0.0 if rank is None else 1 / rank for query, rank in result.ranks.items()}
+    return {query: reciprocal_rank(rank) for query, rank in result.ranks.items()}
 
 
 def _grouped(

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.eval.metrics import reciprocal_rank
 
 T = TypeVar("T")
 FORMAT = 1
@@ -211,12 +212,13 @@ class Change:
     first: str | None
     """Corpus id that is ranked first now."""
 
+    @property
+    def gain(self) -> float:
+        """By how much the reciprocal rank rose; negative where it fell."""
+        return reciprocal_rank(self.after) - reciprocal_rank(self.before)
+
 
 def worst(changes: Sequence[Change], *, most: int = 20) -> list[Change]:
     """Return the changes that cost reciprocal rank, the costliest first."""
-    lost = [change for change in changes if _reciprocal(change.after) < _reciprocal(change.before)]
-    return sorted(lost, key=lambda c: (_reciprocal(c.after) - _reciprocal(c.before), c.query))[:most]
-
-
-def _reciprocal(rank: int | None) -> float:
-    return 0.0 if rank is None else 1 / rank
+    lost = [change for change in changes if change.gain < 0]
+    return sorted(lost, key=lambda change: (change.gain, change.query))[:most]

@@ -17,7 +17,14 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import Benchmark
-from llamaindex_code_retrieval.eval.metrics import Qrels, Run, evaluate_run, first_relevant, per_query_metrics
+from llamaindex_code_retrieval.eval.metrics import (
+    COSINE_TOLERANCE,
+    Qrels,
+    Run,
+    evaluate_run,
+    first_relevant,
+    per_query_metrics,
+)
 from llamaindex_code_retrieval.eval.results import RetrievalResult
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.models.encoder import Encoder
@@ -239,9 +246,25 @@ def collapse(
 
 
 def rank_by_cosine(encoder: Encoder, benchmark: Benchmark) -> dict[str, list[str]]:
-    """Return for each query id all corpus ids by cosine, best first, ties in the order of the corpus."""
+    """Return for each query id all corpus ids by cosine, best first.
+
+    Of equal cosines (see ``COSINE_TOLERANCE``) the codes that do not answer the query come first, in the order of the
+    corpus: an encoder that maps every text to one vector ranks its answers last.
+
+    Raises:
+        ValueError: the encoder returns NaN.
+    """
     ids = list(benchmark.corpus)
+    position = {code: i for i, code in enumerate(ids)}
     codes = encoder.encode_codes(list(benchmark.corpus.values()))
     queries = encoder.encode_queries(list(benchmark.queries.values()))
-    order = np.argsort(-(queries @ codes.T), axis=1, kind="stable")
-    return {query: [ids[i] for i in row] for query, row in zip(benchmark.queries, order, strict=True)}
+    similarities = queries @ codes.T  # (queries, codes)
+    if np.isnan(similarities).any():
+        raise ValueError("the encoder returns vectors that contain NaN, so nothing can be ranked; check its weights")
+    run = {}
+    for query, cosines in zip(benchmark.queries, similarities, strict=True):
+        relevant = np.zeros(len(ids), dtype=bool)
+        relevant[[position[code] for code, score in benchmark.qrels[query].items() if score > 0]] = True
+        lowered = cosines.astype(np.float64) - COSINE_TOLERANCE * relevant
+        run[query] = [ids[i] for i in np.lexsort((relevant, -lowered))]
+    return run

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.schema import NodeWithScore, TextNode
+from transformers import BertModel
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.eval.datasets import Benchmark, load_beir
+from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, load_beir
+from llamaindex_code_retrieval.eval.metrics import evaluate_run, pessimistic_rank
 from llamaindex_code_retrieval.eval.results import Report
-from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
+from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_by_cosine, rank_queries
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite, suite_names
 
@@ -80,6 +83,52 @@ def test_ties_are_broken_by_id_and_the_order_is_otherwise_kept() -> None:
     hits = [("d", 0.5), ("b", 0.9), ("a", 0.9), ("c", 0.1)]
     asked = rank_queries(lambda query: hits, BENCHMARK)
     assert asked.run["q1"] == ["d", "a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def collapsed(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """An encoder that returns one vector for every text: its last layer norm ignores its input."""
+    folder = tmp_path_factory.mktemp("collapsed")
+    shutil.copytree(bert_folder, folder, dirs_exist_ok=True)
+    model = BertModel.from_pretrained(bert_folder)
+    norm = model.encoder.layer[-1].output.LayerNorm
+    torch.nn.init.zeros_(norm.weight)
+    torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(folder)
+    return Encoder.from_pretrained(str(folder), device="cpu")
+
+
+def test_a_collapsed_encoder_ranks_every_answer_last(collapsed: Encoder) -> None:
+    """All cosines are equal, but for the rounding of a matrix product, so that 36 of 37 codes come first."""
+    pairs = [(f"query {i}", f"def f{i}(): return {i}") for i in range(20)]
+    benchmark = benchmark_of("collapsed", pairs, others=[f"x = {i}" for i in range(17)])
+    run = rank_by_cosine(collapsed, benchmark)
+    metrics = evaluate_run(run, benchmark.qrels, metrics=["MRR", "R@10"])
+    assert metrics == {"MRR": pytest.approx(1 / 37), "R@10": 0.0}
+    codes = list(benchmark.corpus)
+    vectors = collapsed.encode_codes(list(benchmark.corpus.values()))
+    for query, judged in benchmark.qrels.items():
+        (cosines,) = collapsed.encode_queries([benchmark.queries[query]]) @ vectors.T
+        assert pessimistic_rank(cosines, [codes.index(code) for code in judged], tolerance=1e-6) == 37
+
+
+def test_cosines_that_differ_keep_their_order(bert_folder: Path) -> None:
+    encoder = Encoder.from_pretrained(str(bert_folder), device="cpu")
+    cosines = (
+        encoder.encode_queries(list(BENCHMARK.queries.values()))
+        @ encoder.encode_codes(["read the file", "write  the file", "close it"]).T
+    )  # b and c are equal but for white space, which the tokenizer drops: the answer c comes behind b
+    run = rank_by_cosine(encoder, BENCHMARK)
+    assert [run["q2"].index(code) for code in "bc"] == [run["q2"].index("b"), run["q2"].index("b") + 1]
+    for query, row in zip(BENCHMARK.queries, cosines, strict=True):
+        expected = [code for _, code in sorted(zip(-row, "abd", strict=True))]
+        assert [code for code in run[query] if code != "c"] == expected
+
+
+def test_no_tie_by_id_or_position_favours_the_answers_of_made_benchmarks() -> None:
+    benchmark = benchmark_of("b", [(f"q{i}", f"a{i}") for i in range(3)], others=[f"o{i}" for i in range(9)] + ["a1"])
+    assert sorted(benchmark.corpus) == list(benchmark.corpus)
+    assert list(benchmark.corpus.values())[9:] == ["a0", "a1", "a2"]
 
 
 def test_the_best_of_several_nodes_of_one_code_counts() -> None:

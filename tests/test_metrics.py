@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.eval.metrics import evaluate_run, first_relevant, per_query_metrics
+from llamaindex_code_retrieval.eval.metrics import (
+    evaluate_run,
+    first_relevant,
+    mean_reciprocal_rank,
+    per_query_metrics,
+    pessimistic_rank,
+    reciprocal_rank,
+)
 
 ALL = ("MRR", "MRR@2", "R@1", "R@10", "nDCG", "nDCG@10", "MAP", "MAP@1")
 
@@ -172,3 +179,31 @@ def test_what_follows_the_last_relevant_code_changes_no_metric(ranking: list[str
     found = evaluate_run({"q": ranking}, qrels, metrics=list(names))
     for name, measure in names.items():
         assert found[name] == pytest.approx(expected[ir_measures.parse_measure(measure)])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.data())
+def test_a_pessimistic_rank_is_the_worst_of_all_orders_of_ties(scores: list[int], data: st.DataObject) -> None:
+    relevant = data.draw(st.sets(st.integers(0, len(scores) - 1), min_size=1))
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i in relevant))
+    expected = next(rank for rank, i in enumerate(order, start=1) if i in relevant)
+    assert pessimistic_rank(scores, sorted(relevant)) == expected
+
+
+def test_pessimistic_ranks_by_hand() -> None:
+    assert pessimistic_rank([0.1, 0.9], [1]) == 1
+    assert pessimistic_rank([0.9, 0.9, 0.9], [0]) == 3
+    assert pessimistic_rank([0.9, 0.9, 0.9], [0, 0, 2]) == 2  # another relevant item does not stand before the best
+    assert pessimistic_rank([0.9, 0.9 - 1e-7, 0.2], [0], tolerance=1e-6) == 2
+    assert pessimistic_rank([0.9, 0.9 - 1e-7, 0.2], [0]) == 1
+    assert pessimistic_rank([0.9], []) is None
+    with pytest.raises(ValueError, match="the scores contain NaN"):
+        pessimistic_rank([0.5, math.nan], [0])
+
+
+def test_mean_reciprocal_ranks_are_what_mrr_is() -> None:
+    run, qrels = {"q1": ["b", "a"], "q2": ["c"]}, {"q1": {"a": 1}, "q2": {"c": 1}, "q3": {"a": 1}}
+    ranks = first_relevant(run, qrels)
+    assert mean_reciprocal_rank(ranks.values()) == evaluate_run(run, qrels, metrics=["MRR"])["MRR"] == 0.5
+    assert per_query_metrics(run, qrels, metrics=["MRR"])["MRR"] == {q: reciprocal_rank(r) for q, r in ranks.items()}
+    with pytest.raises(ValueError, match="no ranks to average"):
+        mean_reciprocal_rank([])
