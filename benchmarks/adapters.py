@@ -94,12 +94,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     config = replace(config, epochs=options.epochs)
     result = train_adapter(encoder, pairs, recipe.adapter, config, clusters=clusters)
     return {
-        "share": result.trained / result.base,
+        "share": result.trained_parameters / result.base_parameters,
         "minutes": result.seconds / 60,
         "peak_mib": result.peak_bytes / 2**20,
         "steps": result.steps,
         "scores": scores(
-            base.with_backbone(lambda _: result.encoder.backbone), options
+            base.with_backbone(lambda _: result.model.backbone), options
         ),  # under the base's own token limits
     }
 

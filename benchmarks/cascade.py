@@ -58,12 +58,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         retriever=retriever,
         clusters=near_duplicate_clusters([pair.code for pair in pairs]),
     )
-    model = result.cross_encoder.eval()
+    model = result.model.eval()
     first_stage = model.encoder if options.variant == "shared" else retriever.encoder
     weights = (*first_stage.base.parameters(), *first_stage.backbone.parameters(), *model.parameters())
     held = {p.data_ptr(): p.numel() * p.element_size() for p in weights}
     facts: dict[str, Any] = {
-        "trained": result.trained,
+        "trained": result.trained_parameters,
         "minutes": round(result.seconds / 60, 1),
         "peak_mib": round(result.peak_bytes / 2**20),
         "both_in_memory_mib": round(sum(held.values()) / 2**20, 1),

@@ -25,10 +25,11 @@ from llamaindex_code_retrieval.training import contrastive, loop
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
 from llamaindex_code_retrieval.training.batches import Batches
 from llamaindex_code_retrieval.training.config import TrainConfig
-from llamaindex_code_retrieval.training.contrastive import Contrastive, TrainResult, train_adapter
+from llamaindex_code_retrieval.training.contrastive import Contrastive, train_adapter
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -47,8 +48,8 @@ def _encoder(folder: Path) -> Encoder:
     return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=16, max_code_tokens=32)
 
 
-def _weights(result: TrainResult) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in result.encoder.backbone.named_parameters() if p.requires_grad}
+def _weights(result: TrainingRun[Encoder]) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in result.model.backbone.named_parameters() if p.requires_grad}
 
 
 def _units(*rows: list[float]) -> Tensor:
@@ -217,7 +218,7 @@ def test_learns(method: Method, t5_folder: Path) -> None:
     before = encoder.encode_codes([pair.code for pair in PAIRS])
     result = train_adapter(encoder, PAIRS, AdapterConfig.preset(method), config)
     assert result.best_step == result.steps == len(result.history) == 48
-    assert _loss(result.encoder) < _loss(encoder) - 0.03
+    assert _loss(result.model) < _loss(encoder) - 0.03
     np.testing.assert_array_equal(encoder.encode_codes([pair.code for pair in PAIRS]), before)
 
 
@@ -397,7 +398,7 @@ def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
     assert ranks[0] == 4.0
     assert all(later <= earlier for earlier, later in pairwise(ranks))
     assert ranks[-1] == pytest.approx(2.0, abs=1e-6)
-    values = [p for name, p in result.encoder.backbone.named_parameters() if "lora_E" in name]
+    values = [p for name, p in result.model.backbone.named_parameters() if "lora_E" in name]
     left = [int((p != 0).sum()) for p in values]
     assert sum(left) == 2 * len(values)
     assert len(set(left)) > 1  # more where it matters

@@ -24,13 +24,14 @@ from llamaindex_code_retrieval.training.adapters import AdapterConfig
 from llamaindex_code_retrieval.training.assistants import Search, Taught, fewer, search_assistants
 from llamaindex_code_retrieval.training.config import DistilConfig, StudentConfig
 from llamaindex_code_retrieval.training.curves import search_svg
-from llamaindex_code_retrieval.training.distil import SearchedQueryEncoder, distil_from_sources, search_from_sources
-from llamaindex_code_retrieval.training.distillation import Distilled, Questions, distil_query_encoder, sampled
+from llamaindex_code_retrieval.training.distil import distil_from_sources, search_from_sources
+from llamaindex_code_retrieval.training.distillation import Questions, distil_query_encoder, sampled
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import imitation_loss
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 from llamaindex_code_retrieval.training.students import Student, make_student
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
@@ -149,7 +150,7 @@ def _make(name: str, teacher: Encoder) -> Student:
     return make_student(teacher, config, adapter, max_tokens=16)
 
 
-def _distil(student: Student, questions: Questions, config: DistilConfig = QUICK, **more: Any) -> Distilled:
+def _distil(student: Student, questions: Questions, config: DistilConfig = QUICK, **more: Any) -> TrainingRun[Student]:
     return distil_query_encoder(student, questions, config, teacher_parameters=1, identity={"kind": "x"}, **more)
 
 
@@ -163,11 +164,11 @@ def test_comes_nearer_to_its_teacher(name: str, teacher: Encoder, questions: Que
     student = _make(name, teacher)
     before = _cosine(student, questions)
     result = _distil(student, questions, replace(QUICK, contrastive=0.1))
-    after = _cosine(result.student, questions)
+    after = _cosine(result.model, questions)
     assert 1 - after < 0.7 * (1 - before), (before, after)
     losses = [entry["loss"] for entry in result.history]
     assert result.steps == len(losses) == round(2 * len(questions.texts) / 16)
-    assert result.trained > 0
+    assert result.trained_parameters > 0
     assert all(torch.equal(weight, base[key]) for key, weight in teacher.state_dict().items())
 
 
@@ -181,8 +182,8 @@ def test_all_layers_begin_as_the_teacher(method: Any, bert_folder: Path, codet5p
         np.testing.assert_allclose(student.encode_queries(LOG), whole.encode_queries(LOG), atol=1e-6)
 
 
-def _weights(result: Distilled) -> dict[str, Tensor]:
-    module: Any = result.student
+def _weights(result: TrainingRun[Student]) -> dict[str, Tensor]:
+    module: Any = result.model
     return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -216,7 +217,7 @@ def test_the_best_step_is_kept(teacher: Encoder, questions: Questions) -> None:
 
     result = _distil(_make("static", teacher), questions, replace(QUICK, validate_steps=2), validate=validate)
     assert result.best_step == 2
-    np.testing.assert_array_equal(result.student.encode_queries(LOG), seen[1])
+    np.testing.assert_array_equal(result.model.encode_queries(LOG), seen[1])
 
 
 def test_refuses_what_cannot_be_learned(teacher: Encoder, questions: Questions) -> None:
@@ -403,7 +404,7 @@ def _recipe(base: Path, name: str, **settings: Any) -> QueryRecipe:
 
 
 def _run(sources: dict[str, str], out: Path, recipe: QueryRecipe, **more: Any) -> dict[str, Any]:
-    return distil_from_sources([sources["pairs"]], [sources["queries"]], out, recipe, **more).facts
+    return distil_from_sources([sources["pairs"]], [sources["queries"]], out, recipe, **more).record
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -457,8 +458,8 @@ def test_sources_that_teach_nothing(sources: dict[str, str], base_folder: Path, 
     with pytest.raises(ValueError, match="assistants are students with fewer layers; a 'static' one has no layers"):
         search_from_sources([pairs], [log], out, recipe)
     assert not out.exists()
-    made = distil_from_sources([], [log], out, recipe.with_settings({"dual": 0}), validate_on=[pairs])
-    assert (made.facts["data"]["queries"], made.facts["kept"]["queries"]) == (len(LOG), len(PAIRS))
+    run = distil_from_sources([], [log], out, recipe.with_settings({"dual": 0}), validate_on=[pairs])
+    assert (run.record["data"]["queries"], run.record["kept"]["queries"]) == (len(LOG), len(PAIRS))
 
 
 def _interrupt(student: int, step: int) -> Callable[[str, int, int], None]:
@@ -493,7 +494,7 @@ def test_a_run_goes_on(name: str, sources: dict[str, str], base_folder: Path, tm
 def test_a_search_goes_on_where_it_was(sources: dict[str, str], base_folder: Path, tmp_path: Path) -> None:
     recipe, out = _recipe(base_folder, "lora", epochs=0.5), tmp_path / "out"
 
-    def search(**more: Any) -> SearchedQueryEncoder:
+    def search(**more: Any) -> tuple[Search, TrainingRun[QueryEncoder] | None]:
         return search_from_sources([sources["pairs"]], [sources["queries"]], out, recipe, threshold=1.0, **more)
 
     with pytest.raises(KeyboardInterrupt):
@@ -502,27 +503,29 @@ def test_a_search_goes_on_where_it_was(sources: dict[str, str], base_folder: Pat
     first = out / "students" / "3-2_0.2"
     before = (first / "adapter_model.safetensors").stat().st_mtime_ns
     steps: list[int] = []
-    made = search(resume=True, on_progress=lambda stage, done, total: steps.append(done) if stage == "train" else None)
+    found, run = search(
+        resume=True, on_progress=lambda stage, done, total: steps.append(done) if stage == "train" else None
+    )
     assert (first / "adapter_model.safetensors").stat().st_mtime_ns == before
     assert steps.count(0) == 1  # the second student went on with its third step, the third one began
     assert sorted(set(steps)) == [0, 1, 2, 3, 4]
 
     by_path = {"3-2": "3-2_0.2", "3-1": "3-1_0", "3-2-1": "3-2-1_0"}
     assert {path.name for path in (out / "students").iterdir()} == set(by_path.values())
-    chosen, told = made.search.chosen, json.loads((out / "search.json").read_text())
+    chosen, told = found.chosen, json.loads((out / "search.json").read_text())
     assert chosen is not None
-    assert made.facts is not None
+    assert run is not None
     assert chosen.layers == (0,)
-    assert chosen.mrr == max(each.mrr for each in made.search.tried[1:])
+    assert chosen.mrr == max(each.mrr for each in found.tried[1:])
     assert told["chosen"] == [list(layers) for layers in chosen.path]
-    assert told["teacher_mrr"] == made.facts["teacher_validation"]["mrr"]
-    for each in made.search.tried:
+    assert told["teacher_mrr"] == run.record["teacher_validation"]["mrr"]
+    for each in found.tried:
         facts = json.loads((out / "students" / by_path[_sizes(each.path)] / "train_config.json").read_text())
         assert facts["taught_by"] == [list(layers) for layers in each.teacher]
         assert facts["validation_best"]["mrr"] == each.mrr
     assert (out / "search.svg").is_file()
     teacher = Encoder.from_pretrained(base_folder, precision="fp32")
-    assert QueryEncoder.load(out, teacher=teacher).fingerprint == made.facts["fingerprint"]
+    assert QueryEncoder.load(out, teacher=teacher).fingerprint == run.record["fingerprint"]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

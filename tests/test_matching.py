@@ -23,9 +23,10 @@ from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_ad
 from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
-from llamaindex_code_retrieval.training.matching import Matching, TrainedReranker, train_cross_encoder
+from llamaindex_code_retrieval.training.matching import Matching, train_cross_encoder
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.reranker import first_stage_hits
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -49,7 +50,9 @@ def _encoder(folder: Path) -> Encoder:
     return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=16, max_code_tokens=40)
 
 
-def _train(base: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA, **more: Any) -> TrainedReranker:
+def _train(
+    base: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA, **more: Any
+) -> TrainingRun[CrossEncoder]:
     retriever = CodeEmbedding(str(base), precision="fp32")
     return train_cross_encoder(_encoder(base), PAIRS, adapter, config, retriever=retriever, **more)
 
@@ -62,8 +65,8 @@ def _matching(folder: Path, config: MatchConfig = QUICK, adapter: AdapterConfig 
     return made
 
 
-def _weights(result: TrainedReranker) -> dict[str, Tensor]:
-    model = result.cross_encoder
+def _weights(result: TrainingRun[CrossEncoder]) -> dict[str, Tensor]:
+    model = result.model
     return {
         **{name: p.detach().clone() for name, p in model.encoder.backbone.named_parameters() if p.requires_grad},
         **{name: p.detach().clone() for name, p in model.head.named_parameters()},
@@ -164,7 +167,7 @@ def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> No
     result = train_cross_encoder(base, PAIRS, replace(LORA, method=method), config, retriever=retriever)
     losses = [entry["loss"] for entry in result.history]
     assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
-    assert result.cross_encoder.variant == variant
+    assert result.model.variant == variant
     for name, p in base.backbone.named_parameters():
         assert torch.equal(p, before[name])
 
@@ -194,7 +197,7 @@ def test_the_best_step_is_kept(bert_folder: Path) -> None:
 
     result = _train(bert_folder, replace(QUICK, validate_steps=2), validate=validate)
     assert result.best_step == 2
-    for name, p in result.cross_encoder.head.named_parameters():
+    for name, p in result.model.head.named_parameters():
         assert torch.equal(p, seen[1][name])
 
 
@@ -207,7 +210,7 @@ def _odds(model: CrossEncoder) -> Tensor:
 def started(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reranker to go on from."""
     folder = tmp_path_factory.mktemp("started")
-    model = _train(bert_folder, replace(QUICK, seed=7)).cross_encoder
+    model = _train(bert_folder, replace(QUICK, seed=7)).model
     model.save(folder)
     save_adapter(model.encoder, folder)
     return folder

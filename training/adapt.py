@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,17 @@ from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_cl
 from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import Recipe
-from llamaindex_code_retrieval.training.run_record import free_folder, is_main_process, run_facts, save_run
+from llamaindex_code_retrieval.training.run_record import (
+    TrainingRun,
+    free_folder,
+    is_main_process,
+    run_record,
+    save_run,
+)
 from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository
 
 VALIDATION_QUERIES = 300
 VALIDATION_OTHERS = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """A saved adapter; ``facts`` are those of its ``train_config.json`` and its fingerprint."""
-
-    folder: Path
-    facts: dict[str, Any]
-    before: dict[str, float] | None
-    """Scores of the untrained (or starting) encoder on the held-out pairs; ``None`` without any."""
-    after: dict[str, float] | None
 
 
 def train_from_pairs(
@@ -52,7 +47,7 @@ def train_from_pairs(
     device: str | None = None,
     resume: bool = False,
     on_progress: Progress | None = None,
-) -> Trained:
+) -> TrainingRun[Encoder]:
     """Read pairs, hold some out by repository (or take those of ``validate_on``), train, score and save.
 
     Raises:
@@ -80,7 +75,7 @@ def adapt_to_repository(
     start: str | Path | None = None,
     device: str | None = None,
     on_progress: Progress | None = None,
-) -> Trained:
+) -> TrainingRun[Encoder]:
     """Mine the checkouts, hold a fifth of their files out, train on the rest within ``minutes``, score and save.
 
     The budget is for all of it: what mining and scoring take is not left for training. Training goes on from
@@ -115,7 +110,7 @@ def _train(
     start: str | Path | None,
     resume: bool,
     progress: Progress,
-) -> Trained:
+) -> TrainingRun[Encoder]:
     progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
     progress("compare", len(train), len(train))
@@ -124,12 +119,12 @@ def _train(
     def validate(current: Encoder) -> dict[str, float]:
         return {} if benchmark is None else score(current, benchmark)
 
-    def on_step(step: int, total: int, facts: Mapping[str, Any]) -> None:
+    def on_step(step: int, total: int, entry: Mapping[str, Any]) -> None:
         progress("train", step, total)
 
     if start == NO_ADAPTER:
         start = None
-    result = train_adapter(
+    run = train_adapter(
         encoder,
         train,
         recipe.adapter,
@@ -141,18 +136,16 @@ def _train(
         resume=resume,
         on_step=on_step,
     )
-    facts = run_facts(
-        result,
-        result.encoder,
+    record = run_record(
+        run,
+        run.model,
         pairs=train,
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
         start=None if start is None else str(start),
     )
-    if is_main_process():
-        facts["fingerprint"] = save_run(result, out, facts)
-    return Trained(folder=out, facts=facts, before=facts["validation_before"], after=facts["validation_best"])
+    return save_run(run, out, record) if is_main_process() else replace(run, record=record)
 
 
 def score(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:

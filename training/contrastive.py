@@ -6,7 +6,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,14 @@ from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import TrainConfig
-from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
+from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import _orthogonality, contrastive_loss
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 Validate = Callable[[Encoder], Mapping[str, float]]
 """Scores the encoder as it is; ``mrr`` decides which step is the best one."""
-
-
-@dataclass(slots=True, kw_only=True)
-class TrainResult(Finished):
-    """A finished run: ``encoder`` has the weights of ``best_step``."""
-
-    encoder: Encoder
 
 
 def train_adapter(
@@ -50,7 +44,7 @@ def train_adapter(
     start: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
-) -> TrainResult:
+) -> TrainingRun[Encoder]:
     """Train ``adapter`` on ``encoder``'s base and return the best encoder; ``encoder`` stays as it is.
 
     ``clusters[i]`` numbers the near-duplicates of ``pairs[i].code`` (:func:`near_duplicate_clusters`). ``validate`` is
@@ -90,16 +84,7 @@ def train_adapter(
         loop.go(None if validate is None else lambda: validate(model), before=before)
     trained, base = trained_share(model)
     loop.restore_best()
-    return TrainResult(
-        encoder=model,
-        steps=loop.at.step,
-        best_step=loop.at.best_step,
-        history=loop.at.history,
-        trained=trained,
-        base=base,
-        seconds=loop.at.seconds,
-        peak_bytes=peak_bytes(model.device),
-    )
+    return TrainingRun.of_loop(loop, model, trained_parameters=trained, base_parameters=base, device=model.device)
 
 
 class Contrastive:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import Progress, short_hash, write_atomically
+from llamaindex_code_retrieval._io import Progress, read_json, short_hash, write_atomically
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.significance import paired_difference
 from llamaindex_code_retrieval.models.locate import QUERY_CONFIG, TRAIN_CONFIG
@@ -27,7 +27,13 @@ from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
-from llamaindex_code_retrieval.training.run_record import free_folder, run_facts, save_distillation, save_query_encoder
+from llamaindex_code_retrieval.training.run_record import (
+    TrainingRun,
+    free_folder,
+    run_record,
+    save_distillation,
+    save_query_encoder,
+)
 from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
 from llamaindex_code_retrieval.training.students import Student, make_student, student_facts
 
@@ -39,23 +45,6 @@ SEARCH = "search.json"
 _AT_ONCE = 1024
 
 Layers = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistilledQueryEncoder:
-    """A saved query encoder; ``facts`` are those of its ``train_config.json``."""
-
-    folder: Path
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchedQueryEncoder:
-    """What a search for teaching assistants found; ``folder`` holds the chosen student, if any was good enough."""
-
-    folder: Path
-    search: Search
-    facts: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +90,7 @@ def distil_from_sources(
     cache_folder: str | Path | None = None,
     resume: bool = False,
     on_progress: Progress | None = None,
-) -> DistilledQueryEncoder:
+) -> TrainingRun[QueryEncoder]:
     """Embed queries and codes by the teacher, train a student on them, compare the two and save it.
 
     ``pairs`` are sources of :func:`load_pairs` and ``queries`` of :func:`load_queries`. Some pairs are held out (or
@@ -113,8 +102,7 @@ def distil_from_sources(
     out = free_folder(folder, resume=resume)
     kept = recipe.student.layers if recipe.student.kind == "layers" else ()
     lessons = _lessons(pairs, queries, recipe, validate_on, device, cache_folder, on_progress, kept=kept)
-    facts = _distil(lessons, lessons.questions, out, recipe, [*pairs, *queries], resume, on_progress)
-    return DistilledQueryEncoder(folder=out, facts=facts)
+    return _distil(lessons, lessons.questions, out, recipe, [*pairs, *queries], resume, on_progress)
 
 
 def search_from_sources(
@@ -130,12 +118,12 @@ def search_from_sources(
     cache_folder: str | Path | None = None,
     resume: bool = False,
     on_progress: Progress | None = None,
-) -> SearchedQueryEncoder:
+) -> tuple[Search, TrainingRun[QueryEncoder] | None]:
     """Look for the smallest student that loses at most ``threshold`` MRR, with teaching assistants (SPENCER).
 
     Each student has a folder of its own in ``students``; an interrupted search goes on with ``resume`` where it was.
     ``search.json`` and ``search.svg`` show who taught whom and what became of it. The chosen one is copied to
-    ``folder``.
+    ``folder`` and returned with the search; ``None`` if none was good enough.
 
     Raises:
         ValueError: as :func:`distil_from_sources`; a step or threshold out of range.
@@ -155,28 +143,28 @@ def search_from_sources(
             assistant = QueryEncoder.load(students / _name(path), teacher=lessons.teacher.encoder)
             taught = replace(taught, targets=_vectors(assistant.encode_queries, taught.texts, "teach", on_progress))
         own_recipe = recipe.with_settings({"layers": kept})
-        facts = _distil(lessons, taught, own, own_recipe, [*pairs, *queries], resume, on_progress, path=path)
-        mrr: float = facts["validation_best"]["mrr"]
+        run = _distil(lessons, taught, own, own_recipe, [*pairs, *queries], resume, on_progress, path=path)
+        mrr: float = run.record["validation_best"]["mrr"]
         return mrr
 
     layers = layer_count(lessons.teacher.encoder.base)
     search = search_assistants(layers, first, distil, step=step, threshold=threshold)
-    facts = {
+    record = {
         "teacher_mrr": first,
         "step": step,
         "threshold": threshold,
         "tried": [{"layers": each.layers, "taught_by": each.teacher, "mrr": each.mrr} for each in search.tried],
         "chosen": None if search.chosen is None else search.chosen.path,
     }
-    write_atomically(out / SEARCH, json.dumps(facts, indent=1) + "\n")
+    write_atomically(out / SEARCH, json.dumps(record, indent=1) + "\n")
     write_atomically(out / "search.svg", search_svg(search))
     if search.chosen is None:
-        return SearchedQueryEncoder(folder=out, search=search, facts=None)
+        return search, None
     chosen = students / _name(search.chosen.path)
     for file in sorted(chosen.iterdir(), key=lambda file: (file.name != QUERY_CONFIG, file.name)):  # says what it is
         if file.is_file():
             write_atomically(out / file.name, file.read_bytes())
-    return SearchedQueryEncoder(folder=out, search=search, facts=_read_facts(chosen))
+    return search, TrainingRun.load(out, QueryEncoder.load(out, teacher=lessons.teacher.encoder))
 
 
 def _name(path: Sequence[Layers]) -> str:
@@ -186,11 +174,6 @@ def _name(path: Sequence[Layers]) -> str:
 
 def _mrr(ranks: Sequence[float]) -> float:
     return sum(ranks) / len(ranks)
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((folder / TRAIN_CONFIG).read_text(encoding="utf-8"))
-    return facts
 
 
 def _lessons(
@@ -296,12 +279,13 @@ def _distil(
     resume: bool,
     on_progress: Progress | None,
     path: Sequence[Layers] = (),
-) -> dict[str, Any]:
-    """Train and save one student, or return the facts of the one that is there already."""
+) -> TrainingRun[QueryEncoder]:
+    """Train and save one student, or return the run of the one that is there already."""
     teacher, asked = lessons.teacher, lessons.asked
     what = student_facts(recipe.student, recipe.adapter)
     if (out / TRAIN_CONFIG).is_file() and not (out / STATE).is_file():
-        return _finished(out, recipe, what, teacher.fingerprint)
+        _check_finished(out, recipe, what, teacher.fingerprint)
+        return TrainingRun.load(out, QueryEncoder.load(out, teacher=teacher.encoder))
     student = make_student(
         teacher.encoder, recipe.student, recipe.adapter, max_tokens=recipe.max_query_tokens, seed=recipe.train.seed
     )
@@ -312,11 +296,11 @@ def _distil(
         cosine = float((vectors * lessons.targets).sum(axis=1).mean())
         return {"mrr": _mrr(ranks), "r@1": sum(rank == 1 for rank in ranks) / len(ranks), "cosine": cosine}
 
-    def on_step(step: int, total: int, facts: Mapping[str, Any]) -> None:
+    def on_step(step: int, total: int, entry: Mapping[str, Any]) -> None:
         if on_progress is not None:
             on_progress("train", step, total)
 
-    result = distil_query_encoder(
+    run = distil_query_encoder(
         student,
         questions,
         recipe.train,
@@ -327,8 +311,8 @@ def _distil(
         resume=resume and (out / STATE).is_file(),
         on_step=on_step,
     )
-    facts = run_facts(
-        result,
+    record = run_record(
+        run,
         teacher.encoder,
         pairs=lessons.pairs,
         adapter=recipe.adapter,
@@ -339,23 +323,22 @@ def _distil(
         taught_by=[list(layers) for layers in path],
         teacher_validation={"mrr": _mrr(lessons.ranks)},
     )
-    facts["data"]["queries"] = len(questions.texts)
-    facts["max_query_tokens"] = recipe.max_query_tokens
-    save_query_encoder(student, out, recipe.student, teacher=facts["teacher"], max_tokens=recipe.max_query_tokens)
+    record["data"]["queries"] = len(questions.texts)
+    record["max_query_tokens"] = recipe.max_query_tokens
+    save_query_encoder(student, out, recipe.student, teacher=record["teacher"], max_tokens=recipe.max_query_tokens)
     in_use = QueryEncoder.load(out, teacher=teacher.encoder)  # merged or quantized, as it was not in training
-    facts["fingerprint"] = in_use.fingerprint
-    facts["kept"] = _kept(lessons, in_use)
-    facts["milliseconds"] = {
+    record["fingerprint"] = in_use.fingerprint
+    record["kept"] = _kept(lessons, in_use)
+    record["milliseconds"] = {
         "teacher": _milliseconds(teacher.encoder.encode_queries, asked.queries),
         "student": _milliseconds(in_use.encode_queries, asked.queries),
     }
-    save_distillation(result, out, facts)
-    return facts
+    return save_distillation(run.with_model(in_use), out, record)
 
 
-def _finished(folder: Path, recipe: QueryRecipe, student: Mapping[str, Any], teacher: str) -> dict[str, Any]:
-    """Return the facts of a finished student if it is the one that is asked for."""
-    facts = _read_facts(folder)
+def _check_finished(folder: Path, recipe: QueryRecipe, student: Mapping[str, Any], teacher: str) -> None:
+    """Refuse a finished student that is another one than this run would make."""
+    facts = read_json(folder / TRAIN_CONFIG, remedy="train anew in another folder")
     lasting = recipe.train.lasting()
     found = {
         **facts,
@@ -369,7 +352,6 @@ def _finished(folder: Path, recipe: QueryRecipe, student: Mapping[str, Any], tea
                 f"the finished student in {folder} has another {key} than this one ({found[key]} and {value}); resume "
                 "with the same, or start anew in another folder"
             )
-    return facts
 
 
 def _kept(lessons: _Lessons, student: QueryEncoder) -> dict[str, float]:

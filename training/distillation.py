@@ -17,8 +17,9 @@ from torch import Tensor
 from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.config import DistilConfig
-from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
+from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import imitation_loss
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 from llamaindex_code_retrieval.training.students import Student
 
 ValidateStudent = Callable[[Student], Mapping[str, float]]
@@ -42,13 +43,6 @@ class Questions:
     """Over texts and codes."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Distilled(Finished):
-    """A finished run: ``student`` has the weights of ``best_step``."""
-
-    student: Student
-
-
 def distil_query_encoder(
     student: Student,
     questions: Questions,
@@ -60,7 +54,7 @@ def distil_query_encoder(
     folder: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
-) -> Distilled:
+) -> TrainingRun[Student]:
     """Train a student of :func:`make_student` and return the best one.
 
     ``identity`` says what student of which teacher it is; the rest is as in :func:`train_adapter`.
@@ -102,15 +96,9 @@ def distil_query_encoder(
     loop.restore_best()
     module: Any = student
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return Distilled(
-        student=student,
-        steps=loop.at.step,
-        best_step=loop.at.best_step,
-        history=loop.at.history,
-        trained=trained,
-        base=teacher_parameters,
-        seconds=loop.at.seconds,
-        peak_bytes=peak_bytes(next(module.parameters()).device),
+    device = next(module.parameters()).device
+    return TrainingRun.of_loop(
+        loop, student, trained_parameters=trained, base_parameters=teacher_parameters, device=device
     )
 
 

@@ -71,21 +71,6 @@ class Objective(Protocol):
         """Take up what ``state`` returned."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Finished:
-    """A finished training; its model has the weights of ``best_step``."""
-
-    steps: int
-    best_step: int
-    history: list[dict[str, Any]]
-    """One entry a step (loss, learning rate, …) and one a validation (its scores)."""
-    trained: int
-    base: int
-    seconds: float
-    peak_bytes: int
-    """Largest resident memory of the process, or device memory on CUDA."""
-
-
 @dataclass(slots=True)
 class Progress:
     """What a run knows beside its tensors; saved as the state's metadata."""

@@ -23,20 +23,14 @@ from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.config import MatchConfig
-from llamaindex_code_retrieval.training.loop import Finished, Loop, OnStep, peak_bytes
+from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 ValidateMatches = Callable[[CrossEncoder], Mapping[str, float]]
 """Scores the cross-encoder as it is; ``mrr`` decides which step is the best one."""
-
-
-@dataclass(slots=True, kw_only=True)
-class TrainedReranker(Finished):
-    """A finished run: ``cross_encoder`` has the weights of ``best_step``."""
-
-    cross_encoder: CrossEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def train_cross_encoder(
     folder: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
-) -> TrainedReranker:
+) -> TrainingRun[CrossEncoder]:
     """Train a cross-encoder on ``encoder``'s base and return the best one; ``encoder`` stays as it is.
 
     ``retriever`` is the first stage, whose hits are the hard negatives. ``start`` names a reranker of the variant
@@ -124,16 +118,8 @@ def train_cross_encoder(
     with torch.no_grad():
         for name, parameter in objective.parameters.items():
             parameter.copy_(torch.lerp(before[name], parameter, config.blend))
-    return TrainedReranker(
-        cross_encoder=model,
-        steps=loop.at.step,
-        best_step=loop.at.best_step,
-        history=loop.at.history,
-        trained=trained + sum(p.numel() for p in model.head.parameters()),
-        base=base,
-        seconds=loop.at.seconds,
-        peak_bytes=peak_bytes(model.device),
-    )
+    trained += sum(p.numel() for p in model.head.parameters())
+    return TrainingRun.of_loop(loop, model, trained_parameters=trained, base_parameters=base, device=model.device)
 
 
 def _start(reranker: str | Path, config: MatchConfig) -> Path:

@@ -30,7 +30,7 @@ from llamaindex_code_retrieval.training.negatives import distractors
 from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
-from llamaindex_code_retrieval.training.run_record import free_folder, run_facts, save_reranker
+from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, run_record, save_reranker
 from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
 
 VALIDATION_QUERIES = 100
@@ -38,14 +38,6 @@ VALIDATION_DEPTH = 10
 CALIBRATION_QUERIES = 300
 POOL = 10_000
 """Codes at most that the held-out queries are asked against."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedCascade:
-    """A saved reranker; ``facts`` are those of its ``train_config.json`` and its fingerprint."""
-
-    folder: Path
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ def train_reranker_from_pairs(
     cache_folder: str | Path | None = None,
     resume: bool = False,
     on_progress: Progress | None = None,
-) -> TrainedCascade:
+) -> TrainingRun[CrossEncoder]:
     """Read pairs, hold some out (or take those of ``validate_on``), train, calibrate and save a reranker.
 
     Held-out queries are asked against the held-out codes and those that were trained on, by vectors and words fused as
@@ -124,10 +116,10 @@ def train_reranker_from_pairs(
     def validate(model: CrossEncoder) -> dict[str, float]:
         return quick.mrr(_scores(model, quick))
 
-    def on_step(step: int, total: int, facts: Mapping[str, Any]) -> None:
+    def on_step(step: int, total: int, entry: Mapping[str, Any]) -> None:
         progress("train", step, total)
 
-    result = train_cross_encoder(
+    run = train_cross_encoder(
         encoder,
         train,
         recipe.adapter,
@@ -141,15 +133,15 @@ def train_reranker_from_pairs(
         resume=resume,
         on_step=on_step,
     )
-    model = result.cross_encoder
+    model = run.model
     model.eval()
     if model.variant == "shared":  # its own vectors are the first stage in use
         own = model.encoder
         asked = first_stage_hits(held_out, train, others, own, depth=recipe.calibration_depth, seed=recipe.train.seed)
     scores = _scores(model, asked, progress)
     model.calibration = calibrate(scores, asked.relevant)
-    facts = run_facts(
-        result,
+    record = run_record(
+        run,
         model.encoder,
         pairs=train,
         adapter=recipe.adapter,
@@ -166,8 +158,7 @@ def train_reranker_from_pairs(
             "fused": asked.mrr(_fused(model, scores)),
         },
     )
-    facts["fingerprint"] = save_reranker(result, out, facts)
-    return TrainedCascade(folder=out, facts=facts)
+    return save_reranker(run, out, record)
 
 
 def _named(start: str | Path, encoder: Encoder) -> dict[str, str]:

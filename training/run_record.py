@@ -7,30 +7,105 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import safetensors.numpy
 import safetensors.torch
+import torch
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder import BACKBONE_CONFIG, FORMAT, TOKENIZER
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
 from llamaindex_code_retrieval.training.config import LoopConfig, StudentConfig
-from llamaindex_code_retrieval.training.contrastive import TrainResult
 from llamaindex_code_retrieval.training.curves import _tensorboard, curves_svg
-from llamaindex_code_retrieval.training.distillation import Distilled
-from llamaindex_code_retrieval.training.loop import STATE, Finished
-from llamaindex_code_retrieval.training.matching import TrainedReranker
+from llamaindex_code_retrieval.training.loop import STATE, Loop, peak_bytes
 from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.students import StaticStudent, Student
+
+LOG = "log.jsonl"
+"""One JSON object per step and per validation of a run."""
+
+M = TypeVar("M")
+N = TypeVar("N")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun(Generic[M]):
+    """A finished training run; ``model`` has the weights of ``best_step``."""
+
+    model: M
+    steps: int
+    best_step: int
+    history: list[dict[str, Any]]
+    """One entry per step (loss, learning rate, ...) and one per validation (its scores)."""
+    trained_parameters: int
+    base_parameters: int
+    """Parameters of the base; what an adapter or a head adds is not counted."""
+    seconds: float
+    peak_bytes: int
+    """Largest resident memory of the process, or device memory on CUDA."""
+    folder: Path | None = None
+    """Where the run is saved; ``None`` while it is not."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What ``train_config.json`` holds: settings, data, sizes, scores, versions. Empty while the run is not saved."""
+
+    @classmethod
+    def of_loop(
+        cls, loop: Loop, model: M, *, trained_parameters: int, base_parameters: int, device: torch.device
+    ) -> TrainingRun[M]:
+        """Return the run of a loop that has ended."""
+        return cls(
+            model=model,
+            steps=loop.at.step,
+            best_step=loop.at.best_step,
+            history=loop.at.history,
+            trained_parameters=trained_parameters,
+            base_parameters=base_parameters,
+            seconds=loop.at.seconds,
+            peak_bytes=peak_bytes(device),
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, model: M) -> TrainingRun[M]:
+        """Read the record and the history of a run that was saved in ``folder``, whose model is already loaded."""
+        folder = Path(folder)
+        record = read_json(folder / TRAIN_CONFIG, remedy="train anew in another folder", keys=_RUN_KEYS)
+        history = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+        return cls(
+            model=model, history=history, folder=folder, record=record, **{key: record[key] for key in _RUN_KEYS}
+        )
+
+    def with_model(self, model: N) -> TrainingRun[N]:
+        """Return the same run with its model in another form, such as merged or quantized for use."""
+        changed: Any = replace
+        run: TrainingRun[N] = changed(self, model=model)
+        return run
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the saved model; empty while the run is not saved."""
+        return str(self.record.get("fingerprint", ""))
+
+    @property
+    def before(self) -> dict[str, float] | None:
+        """Validation scores before the first step; ``None`` without validation."""
+        return self.record.get("validation_before")
+
+    @property
+    def after(self) -> dict[str, float] | None:
+        """Validation scores of ``best_step``; ``None`` without validation."""
+        return self.record.get("validation_best")
+
+
+_RUN_KEYS = ("steps", "best_step", "trained_parameters", "base_parameters", "seconds", "peak_bytes")
 
 
 def is_main_process() -> bool:
@@ -52,39 +127,36 @@ def free_folder(folder: str | Path, *, resume: bool) -> Path:
 _VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 
-def save_run(result: TrainResult, folder: str | Path, facts: Mapping[str, Any]) -> str:
-    """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the fingerprint.
+def save_run(run: TrainingRun[Encoder], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[Encoder]:
+    """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the saved run.
 
-    ``facts`` are those of :func:`run_facts`. The adapter's own configuration comes after its weights and settings, so
-    that a kill leaves no half adapter. The state of the unfinished run is removed last.
+    ``record`` comes from :func:`run_record`. The adapter's own configuration is written after its weights and settings,
+    so that a kill leaves no half adapter. The state of the unfinished run is removed last.
     """
     folder = Path(folder)
-    _write_records(result.history, folder, facts)
-    save_adapter(result.encoder, folder)
-    fingerprint = _saved(result.encoder, folder).fingerprint
-    write_atomically(folder / "README.md", model_card({**facts, "fingerprint": fingerprint}))
-    (folder / STATE).unlink(missing_ok=True)
-    return fingerprint
+    _write_records(run.history, folder, record)
+    save_adapter(run.model, folder)
+    return _finish(run, folder, {**record, "fingerprint": _load(run.model, folder).fingerprint}, model_card)
 
 
-def save_reranker(result: TrainedReranker, folder: str | Path, facts: Mapping[str, Any]) -> str:
-    """Write a reranker and its records as :func:`save_run` does, and return its fingerprint.
+def save_reranker(
+    run: TrainingRun[CrossEncoder], folder: str | Path, record: Mapping[str, Any]
+) -> TrainingRun[CrossEncoder]:
+    """Write a reranker and its records as :func:`save_run` does; return the saved run.
 
     An adapter is written last and a base first, because a folder with a base alone is no reranker, and one with an
     adapter alone would be taken for an embedding's.
     """
-    folder, model = Path(folder), result.cross_encoder
-    _write_records(result.history, folder, facts)
+    folder, model = Path(folder), run.model
+    _write_records(run.history, folder, record)
     if model.variant == "adapters":
         model.save(folder)
         save_adapter(model.encoder, folder)
     else:
         save_adapter(model.encoder, folder)
-        model.save(folder, base=_saved(model.encoder, folder))
+        model.save(folder, base=_load(model.encoder, folder))
     fingerprint = CrossEncoder.load(folder, precision="fp32").fingerprint
-    write_atomically(folder / "README.md", reranker_card({**facts, "fingerprint": fingerprint}))
-    (folder / STATE).unlink(missing_ok=True)
-    return fingerprint
+    return _finish(run, folder, {**record, "fingerprint": fingerprint}, reranker_card)
 
 
 def save_query_encoder(
@@ -97,7 +169,7 @@ def save_query_encoder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made: Any = student
-    facts = {
+    settings = {
         "format": FORMAT,
         "kind": config.kind,
         "teacher": dict(teacher),
@@ -106,7 +178,7 @@ def save_query_encoder(
         "int8": config.int8 and config.kind != "static",
         "max_tokens": max_tokens,
     }
-    write_atomically(folder / QUERY_CONFIG, json.dumps(facts, indent=1) + "\n")
+    write_atomically(folder / QUERY_CONFIG, json.dumps(settings, indent=1) + "\n")
     if isinstance(made, StaticStudent):
         write_atomically(folder / TOKENIZER, made.tokenizer_json())
         write_atomically(folder / QUERY_WEIGHTS, safetensors.numpy.save(made.tensors()))
@@ -126,27 +198,36 @@ def save_query_encoder(
         save_adapter(made, folder)
 
 
-def save_distillation(result: Distilled, folder: str | Path, facts: Mapping[str, Any]) -> None:
-    """Write the records of a student that :func:`save_query_encoder` has saved, and remove the unfinished run's state.
+def save_distillation(run: TrainingRun[M], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[M]:
+    """Write the records of a student that :func:`save_query_encoder` has saved; return the saved run.
 
-    ``facts`` are those of :func:`run_facts`, with ``teacher``, ``student`` and ``kept``.
+    ``record`` comes from :func:`run_record`, with ``teacher``, ``student``, ``kept`` and ``fingerprint``. The state of
+    the unfinished run is removed last.
     """
-    folder = Path(folder)
-    _write_records(result.history, folder, facts)
-    write_atomically(folder / "README.md", query_card(facts))
+    _write_records(run.history, Path(folder), record)
+    return _finish(run, Path(folder), record, query_card)
+
+
+def _finish(
+    run: TrainingRun[M], folder: Path, record: Mapping[str, Any], card: Callable[[Mapping[str, Any]], str]
+) -> TrainingRun[M]:
+    """Write the record with its fingerprint and the model card, remove the unfinished run's state."""
+    write_atomically(folder / TRAIN_CONFIG, json.dumps(record, indent=2) + "\n")
+    write_atomically(folder / "README.md", card(record))
     (folder / STATE).unlink(missing_ok=True)
+    return replace(run, folder=folder, record=dict(record))
 
 
-def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, facts: Mapping[str, Any]) -> None:
+def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, record: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TRAIN_CONFIG, json.dumps(facts, indent=2) + "\n")
-    write_atomically(folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+    write_atomically(folder / TRAIN_CONFIG, json.dumps(record, indent=2) + "\n")
+    write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in history))
     write_atomically(folder / "curves.svg", curves_svg(history))
     _tensorboard(history, folder)
 
 
-def run_facts(
-    result: Finished,
+def run_record(
+    run: TrainingRun[Any],
     encoder: Encoder,
     *,
     pairs: Sequence[Pair],
@@ -155,8 +236,8 @@ def run_facts(
     sources: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Return all that a run on ``encoder``'s base was: settings, data, sizes, scores, versions; and ``more`` facts."""
-    scores = [entry for entry in result.history if "validation" in entry]
+    """Return the record of a run on ``encoder``'s base: settings, data, sizes, scores, versions and ``more``."""
+    scores = [entry for entry in run.history if "validation" in entry]
     return {
         "base": {
             "name": encoder.name,
@@ -177,21 +258,21 @@ def run_facts(
             "repositories": len({pair.repository for pair in pairs if pair.repository}),
             "licenses": dict(Counter(pair.license for pair in pairs).most_common()),
         },
-        "trained_parameters": result.trained,
-        "base_parameters": result.base,
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "seconds": round(result.seconds, 1),
-        "peak_bytes": result.peak_bytes,
+        "trained_parameters": run.trained_parameters,
+        "base_parameters": run.base_parameters,
+        "steps": run.steps,
+        "best_step": run.best_step,
+        "seconds": round(run.seconds, 1),
+        "peak_bytes": run.peak_bytes,
         "validation_before": scores[0]["validation"] if scores else None,
-        "validation_best": next((e["validation"] for e in scores if e["step"] == result.best_step), None),
+        "validation_best": next((e["validation"] for e in scores if e["step"] == run.best_step), None),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}, {encoder.device.type}",
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
 
 
-def _saved(encoder: Encoder, folder: Path) -> Encoder:
+def _load(encoder: Encoder, folder: Path) -> Encoder:
     if hasattr(encoder.backbone, "peft_config"):
         return encoder.with_adapter(folder)
     return Encoder.from_pretrained(

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,10 @@ from llamaindex_code_retrieval.cli.options import (
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 if TYPE_CHECKING:
-    from llamaindex_code_retrieval.training.adapt import Trained
-    from llamaindex_code_retrieval.training.distil import DistilledQueryEncoder, SearchedQueryEncoder
+    from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+    from llamaindex_code_retrieval.training.assistants import Search
     from llamaindex_code_retrieval.training.recipes import Recipe
+    from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 
 WIDE = 0.05
@@ -245,7 +246,7 @@ def _train(options: argparse.Namespace) -> int:
 
     recipe = _recipe(options, options.recipe or options.method or "lora")
     with progress_bars() as progress:
-        trained = train_from_pairs(
+        run = train_from_pairs(
             options.pairs,
             options.out,
             recipe,
@@ -257,19 +258,18 @@ def _train(options: argparse.Namespace) -> int:
         )
     if not is_main_process():
         return 0
-    facts = _finished(trained.folder, trained.facts, options)
-    _print_training(trained, facts, as_json=options.json)
+    _print_training(run, _pushed(run, options), as_json=options.json)
     return 0
 
 
-def _finished(folder: Path, facts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Push what was trained where that is asked for, and return what there is to say of it."""
-    told = {**facts, "folder": str(folder)}
-    if options.push:
+def _pushed(run: TrainingRun[Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Push the run's folder if ``--push`` says so, and return its record with the folder and the address."""
+    record = {**run.record, "folder": str(run.folder)}
+    if options.push and run.folder is not None:
         from llamaindex_code_retrieval.training.hub import push_run
 
-        told["pushed"] = push_run(folder, options.push)
-    return told
+        record["pushed"] = push_run(run.folder, options.push)
+    return record
 
 
 def _adapt(options: argparse.Namespace) -> int:
@@ -283,7 +283,7 @@ def _adapt(options: argparse.Namespace) -> int:
             raise ValueError(f"{source} is not a folder; name a checkout with source code")
     recipe = _recipe(options, options.recipe)
     with progress_bars() as progress:
-        trained = adapt_to_repository(
+        run = adapt_to_repository(
             options.sources,
             options.adapter_out,
             recipe,
@@ -292,10 +292,10 @@ def _adapt(options: argparse.Namespace) -> int:
             device=options.device,
             on_progress=progress,
         )
-    if trained.before is None or trained.after is None:
+    if run.folder is None or run.before is None or run.after is None:
         raise ValueError("no function was held out, so there is nothing to compare; name a larger code base")
-    better = trained.after["mrr"] > trained.before["mrr"]
-    adapter = str(trained.folder.resolve()) if better else options.start  # None: the base's default one
+    better = run.after["mrr"] > run.before["mrr"]
+    adapter = str(run.folder.resolve()) if better else options.start  # None: the base's default one
     out = Path(options.out)
     with update_lock(out, seconds=options.wait, on_wait=say_waiting):
         ignore_by_git(out)
@@ -306,8 +306,8 @@ def _adapt(options: argparse.Namespace) -> int:
         with progress_bars() as progress:
             report = index.update([Path(source) for source in options.sources], on_progress=progress)
         index.save(out)
-    facts = {**trained.facts, "folder": str(trained.folder), "index": str(out), "indexed_with_adapter": better}
-    _print_training(trained, facts, as_json=options.json)
+    record = {**run.record, "folder": str(run.folder), "index": str(out), "indexed_with_adapter": better}
+    _print_training(run, record, as_json=options.json)
     if not options.json:
         print_report(report, index, out, as_json=False)
     if not better:
@@ -328,7 +328,7 @@ def _train_reranker(options: argparse.Namespace) -> int:
     if options.retriever is not None:
         settings["retriever"] = options.retriever
     with progress_bars() as progress:
-        trained = train_reranker_from_pairs(
+        run = train_reranker_from_pairs(
             options.pairs,
             options.out,
             recipe.with_settings(settings),
@@ -340,24 +340,24 @@ def _train_reranker(options: argparse.Namespace) -> int:
             resume=options.resume,
             on_progress=progress,
         )
-    facts = _finished(trained.folder, trained.facts, options)
+    record = _pushed(run, options)
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(record, indent=2))
         return 0
-    calibration = facts["calibration"]
+    calibration = record["calibration"]
     rows = [
-        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
-        ("variant", f"{facts['train']['variant']}, {facts['adapter']['method']}"),
-        ("trained", f"{facts['trained_parameters']:,} parameters; the base has {facts['base_parameters']:,}"),
-        ("pairs", f"{facts['data']['pairs']:,}"),
-        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
-        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+        ("base", f"{record['base']['name']}, fingerprint {record['base']['fingerprint']}"),
+        ("variant", f"{record['train']['variant']}, {record['adapter']['method']}"),
+        ("trained", f"{record['trained_parameters']:,} parameters; the base has {record['base_parameters']:,}"),
+        ("pairs", f"{record['data']['pairs']:,}"),
+        ("steps", f"{record['steps']:,}, best {record['best_step']:,}, in {record['seconds']:.0f} s"),
+        ("peak memory", f"{record['peak_bytes'] / 2**20:,.0f} MiB"),
     ]
-    for name, scores in facts["calibration_scores"].items():
+    for name, scores in record["calibration_scores"].items():
         rows.append((name, f"MRR {scores['mrr']:.4f}, R@1 {scores['r@1']:.4f}"))
     rows.append(("calibration error", f"{calibration['error']}"))
-    rows.append(("fingerprint", facts["fingerprint"]))
-    table = Table(title=f"Reranker {trained.folder}", show_header=False, title_justify="left")
+    rows.append(("fingerprint", record["fingerprint"]))
+    table = Table(title=f"Reranker {run.folder}", show_header=False, title_justify="left")
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
@@ -378,10 +378,11 @@ def _distil(options: argparse.Namespace) -> int:
     if options.layers is not None:
         settings["layers"] = _layers(options.layers)
     more: dict[str, Any] = {"step": options.step, "threshold": options.threshold} if options.assistants else {}
-    run: Callable[..., DistilledQueryEncoder | SearchedQueryEncoder]
-    run = search_from_sources if options.assistants else distil_from_sources
+    run: TrainingRun[QueryEncoder] | None
+    search: Search | None = None
+    call: Callable[..., Any] = search_from_sources if options.assistants else distil_from_sources
     with progress_bars() as progress:
-        made = run(
+        made = call(
             options.pairs,
             options.queries,
             options.out,
@@ -393,7 +394,11 @@ def _distil(options: argparse.Namespace) -> int:
             on_progress=progress,
             **more,
         )
-    return _print_distilled(made, options)
+    if options.assistants:
+        search, run = made
+    else:
+        run = made
+    return _print_distilled(run, search, options)
 
 
 def _layers(given: str) -> tuple[int, ...]:
@@ -403,17 +408,16 @@ def _layers(given: str) -> tuple[int, ...]:
         raise ValueError(f"--layers takes numbers with commas between them, such as 0,5; got {given!r}") from error
 
 
-def _print_distilled(made: DistilledQueryEncoder | SearchedQueryEncoder, options: argparse.Namespace) -> int:
-    facts: dict[str, Any] = {} if made.facts is None else _finished(made.folder, made.facts, options)
-    search = getattr(made, "search", None)
+def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | None, options: argparse.Namespace) -> int:
+    record: dict[str, Any] = {} if run is None else _pushed(run, options)
     if search is not None:
         tried = [{"path": each.path, "mrr": each.mrr} for each in search.tried]
-        facts["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
+        record["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
     if options.json:
-        print(json.dumps(facts, indent=2))
-        return 0 if made.facts is not None else 1
+        print(json.dumps(record, indent=2))
+        return 1 if run is None else 0
     if search is not None:
-        table = Table(title=f"Students, in {made.folder / 'students'}", title_justify="left")
+        table = Table(title=f"Students, in {Path(options.out) / 'students'}", title_justify="left")
         for heading in ("layers", "kept", "taught by", "MRR"):
             table.add_column(heading)
         table.add_row(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")
@@ -421,27 +425,27 @@ def _print_distilled(made: DistilledQueryEncoder | SearchedQueryEncoder, options
             chain = " -> ".join(str(len(layers)) for layers in each.teacher)
             table.add_row(str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}")
         Console().print(table)
-    if made.facts is None:
+    if run is None:
         print(
             f"code-retrieval: even the largest student loses more than {options.threshold} MRR; allow more with "
             "--threshold, take away fewer layers with --step, or train longer with --epochs",
             file=sys.stderr,
         )
         return 1
-    kept, teacher = facts["kept"], facts["teacher"]
-    times = facts["milliseconds"]
-    what = ", ".join(f"{name} {value}" for name, value in facts["student"].items() if name not in ("kind", "adapter"))
+    kept, teacher = record["kept"], record["teacher"]
+    times = record["milliseconds"]
+    what = ", ".join(f"{name} {value}" for name, value in record["student"].items() if name not in ("kind", "adapter"))
     rows = [
         ("teacher", f"{teacher['name']}, {teacher['adapter']}, fingerprint {teacher['fingerprint']}"),
-        ("student", f"{facts['student']['kind']}, {what}"),
-        ("queries", f"{facts['data']['queries']:,}, {facts['data']['pairs']:,} pairs"),
-        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
-        ("MRR", f"{facts['validation_best']['mrr']:.4f} of the teacher's {facts['teacher_validation']['mrr']:.4f}"),
+        ("student", f"{record['student']['kind']}, {what}"),
+        ("queries", f"{record['data']['queries']:,}, {record['data']['pairs']:,} pairs"),
+        ("steps", f"{record['steps']:,}, best {record['best_step']:,}, in {record['seconds']:.0f} s"),
+        ("MRR", f"{record['validation_best']['mrr']:.4f} of the teacher's {record['teacher_validation']['mrr']:.4f}"),
         ("share kept", f"{kept['share']:.4f}, 95 % interval {kept['low']:.4f} to {kept['high']:.4f}"),
         ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
-        ("fingerprint", facts["fingerprint"]),
+        ("fingerprint", record["fingerprint"]),
     ]
-    table = Table(title=f"Query encoder {made.folder}", show_header=False, title_justify="left")
+    table = Table(title=f"Query encoder {run.folder}", show_header=False, title_justify="left")
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
@@ -484,24 +488,24 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _print_training(trained: Trained, facts: dict[str, Any], *, as_json: bool) -> None:
+def _print_training(run: TrainingRun[Any], record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(record, indent=2))
         return
-    share = facts["trained_parameters"] / facts["base_parameters"]
+    share = record["trained_parameters"] / record["base_parameters"]
     rows = [
-        ("base", f"{facts['base']['name']}, fingerprint {facts['base']['fingerprint']}"),
-        ("method", facts["adapter"]["method"]),
-        ("trained", f"{facts['trained_parameters']:,} of {facts['base_parameters']:,} parameters ({share:.2%})"),
-        ("pairs", f"{facts['data']['pairs']:,}"),
-        ("steps", f"{facts['steps']:,}, best {facts['best_step']:,}, in {facts['seconds']:.0f} s"),
-        ("peak memory", f"{facts['peak_bytes'] / 2**20:,.0f} MiB"),
+        ("base", f"{record['base']['name']}, fingerprint {record['base']['fingerprint']}"),
+        ("method", record["adapter"]["method"]),
+        ("trained", f"{record['trained_parameters']:,} of {record['base_parameters']:,} parameters ({share:.2%})"),
+        ("pairs", f"{record['data']['pairs']:,}"),
+        ("steps", f"{record['steps']:,}, best {record['best_step']:,}, in {record['seconds']:.0f} s"),
+        ("peak memory", f"{record['peak_bytes'] / 2**20:,.0f} MiB"),
     ]
-    for name, value in (trained.before or {}).items():
-        after = "" if trained.after is None else f" -> {trained.after[name]:.4f}"
+    for name, value in (run.before or {}).items():
+        after = "" if run.after is None else f" -> {run.after[name]:.4f}"
         rows.append((f"held-out {name}", f"{value:.4f}{after}"))
-    rows.append(("fingerprint", facts["fingerprint"]))
-    table = Table(title=f"Adapter {trained.folder}", show_header=False, title_justify="left")
+    rows.append(("fingerprint", record["fingerprint"]))
+    table = Table(title=f"Adapter {run.folder}", show_header=False, title_justify="left")
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
