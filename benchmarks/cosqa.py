@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
-from llamaindex_code_retrieval.eval.beir import data_folder
-from llamaindex_code_retrieval.eval.datasets import load_beir
+from llamaindex_code_retrieval.eval.datasets import data_folder, load_beir
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
 from llamaindex_code_retrieval.languages.syntax import definitions

@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llamaindex_code_retrieval.eval.beir import data_folder
     from llamaindex_code_retrieval.eval.datasets import (
         Benchmark,
         benchmark_of,
+        data_folder,
         documented_functions,
         load_beir,
         save_beir,
@@ -36,7 +36,7 @@ _HOMES = {
     "benchmark_index": "eval.retrieval",
     "benchmark_of": "eval.datasets",
     "compare": "eval.gate",
-    "data_folder": "eval.beir",
+    "data_folder": "eval.datasets",
     "documented_functions": "eval.datasets",
     "evaluate_retrieval": "eval.retrieval",
     "evaluate_run": "eval.metrics",

@@ -24,8 +24,7 @@ import llamaindex_code_retrieval
 from llamaindex_code_retrieval._io import Progress, json_hash, short_hash, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval.beir import data_folder
-from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir
+from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
 from llamaindex_code_retrieval.eval.generation import AnswerCache, Condition, generate
 from llamaindex_code_retrieval.eval.questions import GenerationTask, code_from_description, docstring_from_code, sweqa
 from llamaindex_code_retrieval.eval.rerank_curve import CurveReport, checked_ks, rerank_curve

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval.eval.beir import data_folder
-from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions, load_beir, save_beir
+from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir, save_beir
 
 Write = Callable[..., Path]
 
@@ -103,7 +102,7 @@ def test_bytes_that_are_no_text_are_refused_by_line(write: Write) -> None:
 
 def test_missing_files_are_named_and_splits_listed(write: Write, tmp_path: Path) -> None:
     folder = write(dev=HEADER + "q1\tc1\t1\n", train=HEADER)
-    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder"):
         load_beir(tmp_path / "nowhere", split="dev")
     with pytest.raises(FileNotFoundError, match=r"no split 'test' .*; splits there: dev, train"):
         load_beir(folder, split="test")
@@ -270,10 +269,10 @@ def test_pools_hold_each_query_once_with_all_its_codes() -> None:
 
 
 def test_pools_that_cannot_be_dealt_are_refused() -> None:
-    with pytest.raises(ValueError, match="a pool of 31 codes cannot be drawn of the 30 of 'many'"):
+    with pytest.raises(ValueError, match="benchmark 'many' has 30 codes, too few for pools of 31"):
         _benchmark().pools(31)
     wide = _benchmark(qrels={**_benchmark().qrels, "q0": dict.fromkeys(_benchmark().corpus, 1)})
-    with pytest.raises(ValueError, match="query 'q0' has more than 5 judged codes; take larger pools"):
+    with pytest.raises(ValueError, match="query 'q0' has more than 5 judged codes; use larger pools"):
         wide.pools(5)
 
 
@@ -281,7 +280,7 @@ def test_a_sample_has_fewer_queries_over_the_same_codes() -> None:
     sample = _benchmark().sample(4, seed=1)
     assert (len(sample.queries), sample.corpus) == (4, _benchmark().corpus)
     assert sample.queries == _benchmark().sample(4, seed=1).queries != _benchmark().sample(4, seed=2).queries
-    with pytest.raises(ValueError, match="has 10 queries, so 1 to as many can be drawn"):
+    with pytest.raises(ValueError, match="has 10 queries, so 11 cannot be drawn"):
         _benchmark().sample(11)
 
 

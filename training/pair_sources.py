@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.eval.beir import Split, data_folder, read_split
+from llamaindex_code_retrieval.eval.datasets import Split, data_folder, read_split
 from llamaindex_code_retrieval.languages.syntax import definitions
 from llamaindex_code_retrieval.training.mining.comments import summary
 from llamaindex_code_retrieval.training.pairs import Pair, pair_from_row, read_jsonl

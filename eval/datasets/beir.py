@@ -1,4 +1,4 @@
-"""BEIR's layout on disk: codes, queries, and which code was judged to answer which query."""
+"""Benchmarks in BEIR's layout on disk: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``."""
 
 from __future__ import annotations
 
@@ -9,40 +9,87 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.eval.datasets.benchmark import Benchmark
+
 _HEADER = ["query-id", "corpus-id", "score"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One split of a set, as it stands in the files."""
+    """One split of a data set, with all rows of its files."""
 
     file: Path
-    corpus: dict[str, str]  # corpus id -> code
-    queries: dict[str, str]  # query id -> text
-    qrels: dict[str, dict[str, int]]  # query id -> corpus id -> score; over 0 answers the query
-    languages: dict[str, str]  # corpus id -> language, where a line names one
+    """The qrels file."""
+    corpus: dict[str, str]
+    """Corpus id -> code."""
+    queries: dict[str, str]
+    """Query id -> text."""
+    qrels: dict[str, dict[str, int]]
+    """Query id -> corpus id -> score; a score over 0 means that the code answers the query."""
+    languages: dict[str, str]
+    """Corpus id -> language, for rows that name one."""
 
 
 def data_folder(name: str) -> Path | None:
-    """Return ``$CODE_RETRIEVAL_DATA/<name>``, or ``None`` where the variable is unset or the folder absent."""
+    """Return ``$CODE_RETRIEVAL_DATA/<name>``, or ``None`` if the variable is unset or there is no such folder."""
     root = os.environ.get("CODE_RETRIEVAL_DATA")
     folder = Path(root, name) if root else None
     return folder if folder is not None and folder.is_dir() else None
 
 
-def read_split(path: str | Path, split: str) -> Split:
-    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv`` from the folder ``path``.
+def load_beir(path: str | Path, *, split: str) -> Benchmark:
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv`` from the folder ``path``, in BEIR's layout.
 
-    A split named ``<split>-<language>`` has that language's codes only.
+    The corpus of a split named ``<split>-<language>`` holds that language's codes only. Queries whose judgements are
+    all 0 are left out; the score 0 rows of other queries are kept. Fields other than ``_id``, ``text`` and
+    ``language`` are ignored.
 
     Raises:
         FileNotFoundError: the folder, a file or the split is missing.
-        ValueError: a line that is not what the layout asks for, an id or judgement given twice, a judged id that
-            corpus or queries lack, an empty corpus.
+        ValueError: see :func:`read_split`; no query has a relevant code.
+    """
+    data = read_split(path, split)
+    qrels = {query: scores for query, scores in data.qrels.items() if any(score > 0 for score in scores.values())}
+    if not qrels:
+        raise ValueError(f"{data.file} names no relevant code (score over 0), so there is nothing to measure")
+    return Benchmark(
+        name=f"{Path(path).resolve().name}/{split}",
+        corpus=data.corpus,
+        queries={query: data.queries[query] for query in qrels},
+        qrels=qrels,
+        languages=data.languages,
+    )
+
+
+def save_beir(benchmark: Benchmark, folder: str | Path, *, split: str = "test") -> None:
+    """Write a benchmark in BEIR's layout, for :func:`load_beir` to read."""
+    folder = Path(folder)
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    corpus = [
+        {"_id": id_, "text": code, **({"language": benchmark.languages[id_]} if id_ in benchmark.languages else {})}
+        for id_, code in benchmark.corpus.items()
+    ]
+    queries = [{"_id": id_, "text": text} for id_, text in benchmark.queries.items()]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    judged = [f"{query}\t{code}\t{score}" for query, codes in benchmark.qrels.items() for code, score in codes.items()]
+    write_atomically(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+
+
+def read_split(path: str | Path, split: str) -> Split:
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv`` from the folder ``path``.
+
+    The corpus of a split named ``<split>-<language>`` holds that language's codes only.
+
+    Raises:
+        FileNotFoundError: the folder, a file or the split is missing.
+        ValueError: a line breaks the layout, an id or a judgement is given twice, a judged id is not in the corpus or
+            the queries, or the corpus is empty.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; name one that holds corpus.jsonl, queries.jsonl and qrels/")
+        raise FileNotFoundError(f"{folder} is not a folder; name one that holds corpus.jsonl, queries.jsonl and qrels/")
     qrels_file = folder / "qrels" / f"{split}.tsv"
     if not qrels_file.is_file():
         splits = ", ".join(sorted(file.stem for file in qrels_file.parent.glob("*.tsv"))) or "none"
@@ -50,7 +97,7 @@ def read_split(path: str | Path, split: str) -> Split:
     corpus, languages = _read_texts(folder / "corpus.jsonl")
     queries, _ = _read_texts(folder / "queries.jsonl")
     if not corpus:
-        raise ValueError(f"{folder / 'corpus.jsonl'} holds no code; write one JSON object a line")
+        raise ValueError(f"{folder / 'corpus.jsonl'} holds no code; write one JSON object per line")
     language = next((name for name in sorted(set(languages.values())) if split.endswith(f"-{name}")), None)
     if language is not None:
         languages = {code: name for code, name in languages.items() if name == language}
@@ -60,7 +107,7 @@ def read_split(path: str | Path, split: str) -> Split:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank with their numbers from 1."""
+    """Yield (number, line) for each line that is not blank; numbers start at 1."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/")
     with file.open("rb") as stream:
@@ -70,14 +117,14 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_texts(file: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return id -> text, and id -> language where a line names one."""
+    """Return id -> text, and id -> language for rows that name one."""
     texts: dict[str, str] = {}
     languages: dict[str, str] = {}
     for number, line in _lines(file):
         try:
             row: Any = json.loads(line)
         except ValueError as error:  # not JSON, or not UTF-8
-            raise ValueError(f"{file}, line {number} is not JSON ({error}); write one object a line") from error
+            raise ValueError(f"{file}, line {number} is not JSON ({error}); write one object per line") from error
         if not isinstance(row, dict):
             raise ValueError(f"{file}, line {number} is {row!r}; write an object with _id and text")
         for key in ("_id", "text", "language"):
