@@ -27,7 +27,7 @@ from llamaindex_code_retrieval.training.curves import search_svg
 from llamaindex_code_retrieval.training.distil import distil_from_sources, search_from_sources
 from llamaindex_code_retrieval.training.distillation import Questions, distil_query_encoder, sampled
 from llamaindex_code_retrieval.training.loop import STATE
-from llamaindex_code_retrieval.training.losses import imitation_loss
+from llamaindex_code_retrieval.training.losses import distillation_loss
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.queries import load_queries
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
@@ -61,8 +61,8 @@ def _rows(*rows: list[float]) -> Tensor:
 
 def _loss(student: Tensor, answers: list[int] | None = None, **weights: float) -> float:
     teacher, codes = _rows([1, 0], [0, 1]), _rows([0.6, 0.8], [1, 0])
-    config = DistilConfig(**{"single": 0.0, "dual": 0.0, **weights})
-    return float(imitation_loss(student, teacher, codes, answers or [], config))
+    settings = {"single": 0.0, "dual": 0.0, "contrastive": 0.0, "temperature": 0.05, **weights}
+    return float(distillation_loss(student, teacher, codes, answers or [], **settings))
 
 
 def test_the_loss_by_hand() -> None:
@@ -93,9 +93,9 @@ def test_the_labels_by_hand() -> None:
 
 
 def test_one_code_for_two_queries_is_no_negative_of_either() -> None:
-    config = DistilConfig(single=0.0, dual=0.0, contrastive=1.0)
     student, codes = _rows([0.8, 0.6], [0, 1]), _rows([0.6, 0.8], [0.6, 0.8])
-    assert float(imitation_loss(student, student, codes, [0, 1], config)) == pytest.approx(0, abs=1e-6)
+    weights = {"single": 0.0, "dual": 0.0, "contrastive": 1.0, "temperature": 0.05}
+    assert float(distillation_loss(student, student, codes, [0, 1], **weights)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -367,11 +367,15 @@ def test_queries_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("log.txt", "\n \n", "holds no query; give a file with one a line"),
+        ("log.txt", "\n \n", "holds no query; name a file with one query a line"),
         ("rows.jsonl", "", "rows.jsonl"),
         ("rows.jsonl", '{"query": ""}\n', "holds no query"),
-        ("rows.jsonl", '{"query": "a"}\n{"code": "x"}\n', r"rows\.jsonl, line 2 has no query or text that is a string"),
-        ("rows.jsonl", '{"query": 3}\n', "line 1 has no query or text that is a string"),
+        (
+            "rows.jsonl",
+            '{"query": "a"}\n{"code": "x"}\n',
+            r"rows\.jsonl, line 2 has no field query or text that is a string",
+        ),
+        ("rows.jsonl", '{"query": 3}\n', "line 1 has no field query or text that is a string"),
         ("rows.jsonl", '{"query": "a"\n', r"rows\.jsonl, line 1"),
     ],
 )

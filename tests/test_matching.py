@@ -424,7 +424,7 @@ def test_train_reranker_goes_on_among_distractors(
     for arguments, message in (
         (["--start", "nowhere"], "cannot find the reranker 'nowhere'"),
         (["--start", str(started), "--set", "rank=2"], "has another shape than this lora"),
-        (["--among", str(tmp_path / "empty")], "no source between functions in"),
+        (["--among", str(tmp_path / "empty")], "no code between functions in"),
         (["--among", str(tmp_path / "missing")], "is not a folder (missing)"),
     ):
         assert main([*command, "--out", str(tmp_path / "other"), *arguments]) == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.training.negatives import distractors, hard_negatives, pack, unpack
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, read_distractors, unpack_rows
 
 
 def _unit(rows: list[list[float]]) -> np.ndarray:
@@ -55,11 +55,11 @@ def test_laws(seed: int, per_query: int, margin: float) -> None:
 def test_what_is_packed_comes_back() -> None:
     cases: list[list[list[int]]] = [[], [[3, 1], [], [2]], [[], []]]
     for mined in cases:
-        assert unpack(pack(mined)) == mined
+        assert unpack_rows(pack_rows(mined)) == mined
 
 
 def test_distractors_lie_between_functions(repository: Path, tmp_path: Path) -> None:
-    found = distractors([repository])
+    found = read_distractors([repository])
     assert sorted(found.values()) == ["java", "python", "python"]
     assert any("import smtplib" in code for code in found)
     heads = [code for code in found if "class " in code]
@@ -70,12 +70,12 @@ def test_distractors_lie_between_functions(repository: Path, tmp_path: Path) -> 
     again = tmp_path / "again"
     again.mkdir()
     (again / "mail.py").write_bytes((repository / "src" / "mail.py").read_bytes())
-    assert len(distractors([repository, again])) == len(found)  # the same code once
-    assert distractors([]) == {}
+    assert len(read_distractors([repository, again])) == len(found)  # the same code once
+    assert read_distractors([]) == {}
 
 
 def test_a_folder_without_distractors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no source between functions in .*; name a folder with source code"):
-        distractors([tmp_path])
+    with pytest.raises(ValueError, match=r"no code between functions in .*; name a folder with source code"):
+        read_distractors([tmp_path])
     with pytest.raises(ValueError, match="is not a folder"):
-        distractors([tmp_path / "missing"])
+        read_distractors([tmp_path / "missing"])

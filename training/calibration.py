@@ -1,9 +1,9 @@
-"""Calibration of a reranker on held-out queries: probabilities, the first stage's weight, when to stop."""
+"""Calibrate a reranker on held-out queries: probabilities, the weight of the first stage, ceilings for early exit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,56 +11,92 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
 from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error
 
+MIN_QUERIES = 10
+"""Fewer queries than this cannot be calibrated on."""
 CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
-_WEIGHTS = (0.0, *(round(0.1 * 1.25**i, 4) for i in range(20)))  # of ln(rank), in log-odds as the model gives them
+_RANK_WEIGHTS = (0.0, *(round(0.1 * 1.25**i, 4) for i in range(20)))
+"""Candidates for the weight of ln(rank), in the units of the reranker's log-odds."""
 
 
 def calibrate(log_odds: Sequence[Sequence[float]], relevant: Sequence[Sequence[bool]]) -> Calibration:
-    """Return what makes probabilities of log-odds, and says when a hit further down has no chance.
+    """Return the calibration of a reranker from its log-odds of first-stage hits and which of them are relevant.
 
-    Both have one row a query: its hits in the order of the first stage, best first, all rows of one length.
-    The weight of the rank is the one with the best MRR, the least of equals; temperature and shift have the least
-    log loss (temperature scaling: Guo et al. 2017, with a shift, because most hits are wrong). The error is measured
-    on each half of the queries with what was found on the other.
+    Both have the shape ``(queries, hits)``, a row's hits in the order of the first stage, best first. The weight of the
+    first stage is the one with the best MRR, the least of equal ones. Temperature and shift minimise the log loss
+    (temperature scaling: Guo et al. 2017; the shift is there because most hits are irrelevant). The calibration error
+    is measured on each half of the queries with the calibration of the other half.
 
     Raises:
-        ValueError: fewer than 10 queries; no query with, or none without, a relevant hit at some place.
+        ValueError: fewer than 10 queries, or hits of one kind only, all relevant or all irrelevant.
     """
     scores = np.array(log_odds, dtype=np.float64)  # (queries, hits)
     labels = np.array(relevant, dtype=bool)
-    if len(scores) < 10 or scores.ndim != 2 or scores.shape != labels.shape:
-        raise ValueError(f"calibration needs at least 10 queries with equally many hits each, got {len(scores)}")
-    if not labels.any() or labels.all():
-        raise ValueError("calibration needs hits that are relevant and hits that are not, and got one kind only")
-    found = _fit(scores, labels)
-    halves = [np.arange(len(scores)) % 2 == i for i in (0, 1)]
-    errors = []
-    for one, other in (halves, halves[::-1]):
-        if labels[one].any():
-            expected = _probabilities(fused(_fit(scores[one], labels[one]), scores[other]))
-            errors.append(calibration_error(expected.ravel(), labels[other].ravel()))
+    check_labels(labels)
+    if scores.shape != labels.shape:
+        raise ValueError(f"log_odds have the shape {scores.shape} and relevant {labels.shape}; they must be equal")
+    calibration = _fit(scores, labels)
+    held_out = cross_fitted(scores, labels)
+    errors = [
+        calibration_error(_sigmoid(held_out[measured]).ravel(), labels[measured].ravel())
+        for fitting, measured in _halves(len(scores))
+        if labels[fitting].any()
+    ]
     return replace(
-        found,
+        calibration,
         depth=scores.shape[1],
         error=round(float(np.mean(errors)), 5) if errors else None,
-        ceilings=_ceilings(fused(found, scores)),
+        ceilings=_ceilings(fused(calibration, scores)),
     )
 
 
+def check_labels(relevant: Sequence[Sequence[bool]] | NDArray[np.bool_]) -> None:
+    """Refuse relevance labels, ``(queries, hits)``, that :func:`calibrate` cannot use, before the hits are scored.
+
+    Raises:
+        ValueError: as :func:`calibrate`.
+    """
+    if len(relevant) < MIN_QUERIES or len({len(row) for row in relevant}) > 1:
+        raise ValueError(
+            f"calibration needs at least {MIN_QUERIES} queries with equally many hits each, got {len(relevant)}"
+        )
+    kinds = {bool(label) for row in relevant for label in row}
+    if len(kinds) < 2:
+        raise ValueError("calibration needs hits that are relevant and hits that are not, and got one kind only")
+
+
 def fused(calibration: Calibration, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the fused log-odds of ``(queries, hits)`` in the order of the first stage."""
+    """Return the log-odds ``(queries, hits)`` fused with the rank that the first stage gave each hit."""
     ranks = np.log(np.arange(1, scores.shape[1] + 1))
-    weighed: NDArray[np.float64] = scores / calibration.fused_temperature - calibration.rank_weight * ranks
-    return weighed + calibration.fused_shift
+    weighted: NDArray[np.float64] = scores / calibration.fused_temperature - calibration.rank_weight * ranks
+    return weighted + calibration.fused_shift
+
+
+def cross_fitted(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the fused log-odds ``(queries, hits)`` of each half of the queries by the calibration of the other half.
+
+    They measure what fusion achieves on queries that had no part in choosing its weight.
+    """
+    held_out = np.empty_like(scores)
+    for fitting, measured in _halves(len(scores)):
+        held_out[measured] = fused(_fit(scores[fitting], labels[fitting]), scores[measured])
+    return held_out
+
+
+def _halves(queries: int) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield (fitting, measured): masks of the even and the odd queries, then the other way round."""
+    even = np.arange(queries) % 2 == 0
+    yield even, ~even
+    yield ~even, even
 
 
 def _fit(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> Calibration:
-    ranks = np.log(np.arange(1, scores.shape[1] + 1))
-    weight = max(_WEIGHTS, key=lambda w: (round(_mrr(scores - w * ranks, labels), 9), -w))
-    temperature, shift = _logistic(scores, labels)
-    fused_temperature, fused_shift = _logistic(scores - weight * ranks, labels)
+    log_ranks = np.log(np.arange(1, scores.shape[1] + 1))
+    weight = max(_RANK_WEIGHTS, key=lambda w: (round(_mrr(scores - w * log_ranks, labels), 9), -w))
+    temperature, shift = _fit_logistic(scores, labels)
+    fused_temperature, fused_shift = _fit_logistic(scores - weight * log_ranks, labels)
     return Calibration(
         temperature=temperature,
         shift=shift,
@@ -71,13 +107,12 @@ def _fit(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> Calibration:
 
 
 def _mrr(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
-    order = np.argsort(-scores, axis=1, kind="stable")
-    hits = np.take_along_axis(labels, order, axis=1)
-    return float(np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0.0).mean())
+    rows = zip(scores, labels, strict=True)
+    return mean_reciprocal_rank(pessimistic_rank(row, np.flatnonzero(relevant).tolist()) for row, relevant in rows)
 
 
-def _logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the temperature and shift of least log loss."""
+def _fit_logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the temperature and the shift with the least log loss."""
     x, y = torch.from_numpy(scores.ravel()), torch.from_numpy(labels.ravel()).double()
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -85,7 +120,7 @@ def _logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[f
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        # Held loosely to 1, lest perfect separation should drive the temperature to 0.
+        # The penalty keeps the temperature above 0 where scores separate the labels perfectly.
         value = F.binary_cross_entropy_with_logits(x / log_temperature.exp() + shift, y) + 1e-4 * log_temperature**2
         value.backward()  # type: ignore[no-untyped-call]
         return value
@@ -94,16 +129,16 @@ def _logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[f
     return math.exp(float(log_temperature.detach())), float(shift.detach())
 
 
-def _probabilities(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
     return probabilities
 
 
 def _ceilings(scores: NDArray[np.float64]) -> dict[str, list[float]]:
-    """Return by confidence, for each number of hits already seen, what the best of the rest stays under.
+    """Return for each confidence a bound on the best unseen hit, one for each number of hits already seen.
 
-    The quantile is that of conformal prediction: of n queries the ceil((n + 1) * confidence)-th smallest, so that it
-    holds for a new query of the same kind (Vovk et al. 2005).
+    The bound is the quantile of conformal prediction (Vovk et al. 2005): of n queries the
+    ceil((n + 1) * confidence)-th smallest value, so that it holds for a new query of the same distribution.
     """
     best_of_rest = np.sort(np.maximum.accumulate(scores[:, ::-1], axis=1)[:, ::-1], axis=0)  # (queries, seen)
     n = len(scores)

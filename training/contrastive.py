@@ -23,8 +23,8 @@ from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_ad
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
-from llamaindex_code_retrieval.training.losses import _orthogonality, contrastive_loss
-from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
+from llamaindex_code_retrieval.training.losses import contrastive_loss, orthogonality_penalty
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
@@ -128,7 +128,7 @@ class Contrastive:
             for p in self.parameters.values():  # a process without a chunk has no gradient, but its share is awaited
                 p.grad = reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
         if self.adapter.method == "adalora":
-            (self.adapter.orthogonality * _orthogonality(self.parameters)).backward()  # type: ignore[no-untyped-call]
+            (self.adapter.orthogonality * orthogonality_penalty(self.parameters)).backward()  # type: ignore[no-untyped-call]
         return loss, f"the batch that begins with the query {batch.queries[0][:60]!r}"
 
     def rewind(self) -> None:
@@ -216,7 +216,7 @@ class Contrastive:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the order of the batches, mined negatives, remembered vectors and AdaLoRA's statistics."""
-        tensors = pack(self.batches.mined)
+        tensors = pack_rows(self.batches.mined)
         if self.batches.vectors is not None:
             tensors["vectors"] = self.batches.vectors
         pattern = None
@@ -236,7 +236,7 @@ class Contrastive:
         """Take up what ``state`` returned."""
         self.batches.epoch, self.batches.waiting = facts["epoch"], deque(facts["waiting"])
         self.batches.vectors = tensors.get("vectors")
-        self.batches.mined = unpack(tensors)
+        self.batches.mined = unpack_rows(tensors)
         if self.adapter.method == "adalora":
             backbone: Any = self.model.backbone
             for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):

@@ -18,7 +18,7 @@ from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.config import DistilConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
-from llamaindex_code_retrieval.training.losses import imitation_loss
+from llamaindex_code_retrieval.training.losses import distillation_loss
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 from llamaindex_code_retrieval.training.students import Student
 
@@ -131,14 +131,17 @@ class Imitation:
             order.extend(chunk)
         vectors = torch.cat(parts)
         rows = [rows[i] for i in order]
-        questions = self.questions
+        questions, config = self.questions, self.config
         answered = [i for i, row in enumerate(rows) if questions.is_answer[row]]
-        loss = imitation_loss(
+        loss = distillation_loss(
             vectors,
             torch.from_numpy(questions.targets[rows]).to(vectors.device),
             torch.from_numpy(questions.codes[questions.code[rows]]).to(vectors.device),
             answered,
-            self.config,
+            single=config.single,
+            dual=config.dual,
+            contrastive=config.contrastive,
+            temperature=config.temperature,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), f"the batch that begins with the query {questions.texts[rows[0]][:60]!r}"

@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
-from llamaindex_code_retrieval.training.negatives import hard_negatives, pack, unpack
+from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
@@ -274,8 +274,8 @@ class Matching:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the mined negatives: all else follows from the step."""
-        return pack(self.mined), {}
+        return pack_rows(self.mined), {}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
         """Take up what ``state`` returned."""
-        self.mined = unpack(tensors)
+        self.mined = unpack_rows(tensors)

@@ -1,4 +1,4 @@
-"""Hard negatives: codes that the current model takes for answers, and that are none."""
+"""Mine hard negatives: codes near a query that do not answer it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ def hard_negatives(
     clusters: Sequence[int] | None = None,
     answers: Sequence[frozenset[int]] | None = None,
 ) -> list[list[int]]:
-    """Return for each query the rows of at most ``per_query`` codes nearest to it that do not answer it.
+    """Return for each query the rows of at most ``per_query`` codes nearest to it that do not answer it, nearest first.
 
-    ``queries`` (n, dim) and ``codes`` (m, dim) are unit vectors, ``positives[i]`` is the code of query i, and
-    ``answers[i]`` all that are known to answer it. False negatives are filtered by margin: a code nearer than the
-    positive's cosine less ``margin`` is taken for an unmarked answer (NV-Retriever, Moreira et al. 2024, section 3),
-    and so is a near-duplicate of an answer (the same ``clusters`` entry). Only the ``depth`` nearest
-    codes are looked at.
+    Probable false negatives are left out: codes nearer than the cosine of the positive minus ``margin``
+    (NV-Retriever: Moreira et al. 2024, section 3), and near-duplicates of an answer.
+
+    Args:
+        queries: unit vectors, ``(queries, dim)``.
+        codes: unit vectors, ``(codes, dim)``.
+        positives: the row in ``codes`` of each query's positive.
+        per_query: negatives of a query at most.
+        margin: a negative value also admits codes nearer than the positive.
+        depth: only so many of the nearest codes are considered.
+        clusters: for each code the number of its cluster of near-duplicates.
+        answers: for each query the rows of all codes that are known to answer it.
 
     >>> codes = np.eye(3, dtype=np.float32)
     >>> hard_negatives(np.array([[0.8, 0.6, 0.0]], dtype=np.float32), codes, [0], per_query=1)
@@ -41,7 +48,7 @@ def hard_negatives(
     if per_query < 1:
         raise ValueError(f"per_query must be at least 1, got {per_query}")
     groups = list(range(len(codes))) if clusters is None else clusters
-    found: list[list[int]] = []
+    negatives: list[list[int]] = []
     for start in range(0, len(queries), 1024):
         scores = queries[start : start + 1024] @ codes.T  # (queries, codes)
         for i, row in enumerate(scores, start=start):
@@ -51,42 +58,42 @@ def hard_negatives(
             nearest = np.argpartition(-row, size - 1)[:size]
             nearest = nearest[np.lexsort((nearest, -row[nearest]))]
             limit = row[positives[i]] - margin
-            found.append([int(j) for j in nearest if row[j] <= limit and groups[j] not in excluded][:per_query])
-    return found
+            allowed = [int(j) for j in nearest if row[j] <= limit and groups[j] not in excluded]
+            negatives.append(allowed[:per_query])
+    return negatives
 
 
-def distractors(roots: Sequence[Path]) -> dict[str, str]:
-    """Return what source trees hold between their functions, code -> language: imports, constants, heads of classes.
+def read_distractors(folders: Sequence[Path]) -> dict[str, str]:
+    """Return code -> language of what source trees hold between their functions: imports, constants, class headers.
 
-    An index holds such nodes too, and pairs of documented functions teach nothing of them.
+    An index retrieves such nodes as well, and pairs of documented functions hold none of them.
 
     Raises:
-        ValueError: a root is no folder, or holds no source.
+        ValueError: a path is not a folder, or no folder holds such code.
     """
     parser = CodeNodeParser()
-    found: dict[str, str] = {}
-    for path, text in read_sources(roots):
+    languages: dict[str, str] = {}
+    for path, text in read_sources(folders):
         for node in parser.get_nodes_from_documents([Document(text=text, metadata={"path": path})]):
             if node.metadata["kind"] in ("module", "class"):
-                found.setdefault(node.get_content(), node.metadata["language"])
-    if roots and not found:
-        raise ValueError(f"no source between functions in {', '.join(map(str, roots))}; name a folder with source code")
-    return found
+                languages.setdefault(node.get_content(), node.metadata["language"])
+    if folders and not languages:
+        raise ValueError(f"no code between functions in {', '.join(map(str, folders))}; name a folder with source code")
+    return languages
 
 
-def pack(mined: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Return mined rows as tensors for the state of an unfinished run; nothing where nothing was mined."""
+def pack_rows(mined: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Return mined rows as tensors for the state of an unfinished run; an empty dict where nothing was mined."""
     if not mined:
         return {}
-    rows = [row for own in mined for row in own]
     return {
-        "mined/sizes": torch.tensor([len(own) for own in mined]),
-        "mined/rows": torch.tensor(rows, dtype=torch.int64),
+        "mined/sizes": torch.tensor([len(rows) for rows in mined]),
+        "mined/rows": torch.tensor([row for rows in mined for row in rows], dtype=torch.int64),
     }
 
 
-def unpack(tensors: Mapping[str, Tensor]) -> list[list[int]]:
-    """Return what :func:`pack` was given."""
+def unpack_rows(tensors: Mapping[str, Tensor]) -> list[list[int]]:
+    """Return the rows that :func:`pack_rows` packed."""
     if "mined/sizes" not in tensors:
         return []
     return [rows.tolist() for rows in torch.split(tensors["mined/rows"], tensors["mined/sizes"].tolist())]

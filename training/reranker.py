@@ -26,7 +26,7 @@ from llamaindex_code_retrieval.ranking import (
 from llamaindex_code_retrieval.training.calibration import calibrate
 from llamaindex_code_retrieval.training.matching import train_cross_encoder
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
-from llamaindex_code_retrieval.training.negatives import distractors
+from llamaindex_code_retrieval.training.negatives import read_distractors
 from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
@@ -109,7 +109,7 @@ def train_reranker_from_pairs(
     progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
     progress("compare", len(train), len(train))
-    others = distractors([Path(root) for root in among])
+    others = read_distractors([Path(root) for root in among])
     asked = first_stage_hits(held_out, train, others, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
     quick = asked.first(VALIDATION_QUERIES, VALIDATION_DEPTH)
 
