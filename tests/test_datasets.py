@@ -269,7 +269,7 @@ def test_pools_hold_each_query_once_with_all_its_codes() -> None:
 
 
 def test_pools_that_cannot_be_dealt_are_refused() -> None:
-    with pytest.raises(ValueError, match="benchmark 'many' has 30 codes, too few for pools of 31"):
+    with pytest.raises(ValueError, match="benchmark 'many' has 30 codes, so pools of 31 cannot be drawn"):
         _benchmark().pools(31)
     wide = _benchmark(qrels={**_benchmark().qrels, "q0": dict.fromkeys(_benchmark().corpus, 1)})
     with pytest.raises(ValueError, match="query 'q0' has more than 5 judged codes; use larger pools"):
