@@ -423,10 +423,10 @@ def test_a_table_answers_without_the_model_until_code_is_embedded(
 def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], bert_folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(bert_folder, base)
-    options = _embedding(base).model_dump(exclude={"callback_manager", "embeddings_cache", "rate_limiter"})
+    saved_settings = _embedding(base).to_dict()
     config = json.loads((base / "config.json").read_text()) | {"layer_norm_eps": 0.1}
     (base / "config.json").write_text(json.dumps(config))
-    embedding = CodeEmbedding(**options, query_encoder=saved["static"])
+    embedding = CodeEmbedding.from_dict(saved_settings, query_encoder=saved["static"])
     assert len(embedding.get_query_embedding("total price")) == embedding.dim
     with pytest.raises(ValueError, match="its weights, adapter, tokenizer or limits have changed"):
         embedding.get_text_embedding("def f(): pass")
