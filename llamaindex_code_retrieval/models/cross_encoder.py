@@ -11,7 +11,6 @@ from typing import Any, Literal, Self, get_args
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import clean_text, short_hash, write_atomically
@@ -19,6 +18,7 @@ from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS, locate_reranker
 from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
+from llamaindex_code_retrieval.models.weights import load_weights
 
 Head = Literal["interaction", "mlp"]
 Variant = Literal["adapters", "separate", "shared"]
@@ -148,10 +148,7 @@ class CrossEncoder(nn.Module):
         else:
             backbone = given.with_backbone(lambda base: base, int8=precision == "int8")
         head = MatchingHead(facts["head"], _width(backbone))
-        try:
-            head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{folder / HEAD_WEIGHTS} does not fit this reranker ({error}); train it again") from error
+        load_weights(head, folder / HEAD_WEIGHTS, remedy="train it again")
         made = cls(
             backbone,
             head,

@@ -19,8 +19,15 @@ from torch.nn.utils.rnn import pad_sequence
 from llamaindex_code_retrieval._io import clean_text, read_json
 from llamaindex_code_retrieval.models.backbone import load_backbone, load_tokenizer, special_tokens
 from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, token_budget_batches
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling
-from llamaindex_code_retrieval.models.locate import DAMAGED, TRAIN_CONFIG, locate, locate_adapter
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, hub_name
+from llamaindex_code_retrieval.models.locate import (
+    ADAPTER_CONFIG,
+    DAMAGED,
+    TRAIN_CONFIG,
+    is_hub_name,
+    locate,
+    locate_adapter,
+)
 from llamaindex_code_retrieval.models.modify import load_adapter, merge_adapter, quantize, virtual_tokens
 from llamaindex_code_retrieval.models.packed_attention import Packing, packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
@@ -213,9 +220,19 @@ class Encoder(nn.Module):
         return encoder
 
     def check_trained_for_this(self, folder: Path) -> None:
-        """Raise a ValueError if ``train_config.json`` of an adapter says that it was trained on something else."""
+        """Raise a ValueError if the files of an adapter say that it was trained on another base or pooling.
+
+        ``train_config.json`` says it of our adapters, ``base_model_name_or_path`` of others where it is a hub name.
+        """
         if not (folder / TRAIN_CONFIG).is_file():
-            return  # made elsewhere: its shapes have to fit, more is not known
+            made_for = read_json(folder / ADAPTER_CONFIG, remedy=DAMAGED).get("base_model_name_or_path") or ""
+            names = [hub_name(name.partition("@")[0]) for name in (made_for, self.name)]
+            if all(map(is_hub_name, names)) and names[0] != names[1]:
+                raise ValueError(
+                    f"the adapter in {folder} was made for {made_for!r}, not for {self.name!r}; load that base, or "
+                    "correct base_model_name_or_path in its adapter_config.json if both are the same model"
+                )
+            return
         base = read_json(folder / TRAIN_CONFIG, remedy=DAMAGED).get("base", {})
         if base.get("pooling", self.pooling) != self.pooling:
             raise ValueError(

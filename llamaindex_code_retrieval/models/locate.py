@@ -13,10 +13,12 @@ from llamaindex_code_retrieval.models.catalog import (
     EMBEDDED_HUB_NAME,
     EMBEDDED_PACKAGE,
     EMBEDDED_SHA256,
+    known_name,
 )
 
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TRAIN_CONFIG = "train_config.json"
 """What our training writes beside the weights of an adapter."""
@@ -33,11 +35,15 @@ DAMAGED = "the checkpoint is damaged, fetch it again"
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 
-_HUB_NAME = r"[\w.-]+/[\w.-]+(@[\w./-]+)?"  # org/name, perhaps @revision
 _HUB_FILES = [
     *("*.json", "*.txt", "*.model", "1_Pooling/config.json"),
     *("model*.safetensors", ADAPTER_WEIGHTS, HEAD_WEIGHTS, QUERY_WEIGHTS),
 ]
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name has the form ``org/name`` or ``org/name@revision`` and no file or folder is called so."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) is not None and not Path(name).exists()
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -47,14 +53,14 @@ def locate(name_or_path: str | Path) -> Path:
         ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached.
     """
     name = str(name_or_path)
-    if name == EMBEDDED:
+    if known_name(name) == EMBEDDED:
         return _locate_embedded()
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder} holds no config.json; name the folder that save_pretrained wrote")
         return folder
-    if isinstance(name_or_path, Path) or not re.fullmatch(_HUB_NAME, name):
+    if isinstance(name_or_path, Path) or not is_hub_name(name):
         raise ValueError(
             f"unknown model {name!r}: it is neither a folder nor a hub name (org/name); "
             f"known names: {', '.join(sorted(BASES))}"
@@ -118,7 +124,7 @@ def _from_hub(name: str) -> Path:
 
 def shipped_adapters() -> list[str]:
     """Return the names of the adapters that come with the package."""
-    folders = (path.parent for path in ARTIFACTS.glob("*/adapter_config.json"))
+    folders = (path.parent for path in ARTIFACTS.glob(f"*/{ADAPTER_CONFIG}"))
     others = (RERANKER_CONFIG, QUERY_CONFIG)
     return sorted(folder.name for folder in folders if not any((folder / file).is_file() for file in others))
 
@@ -167,7 +173,7 @@ def locate_query_encoder(name_or_path: str | Path) -> Path:
     folder = Path(name).expanduser()
     known = f"one that comes with the package ({', '.join(shipped_query_encoders())})"
     if not folder.is_dir():
-        if isinstance(name_or_path, Path) or not re.fullmatch(_HUB_NAME, name):
+        if isinstance(name_or_path, Path) or not is_hub_name(name):
             raise ValueError(
                 f"cannot find the query encoder {name!r}: name {known}, a folder that `distil` wrote, or a hub name "
                 "(org/name)"
@@ -189,7 +195,7 @@ def locate_adapter(adapter: str | Path) -> Path:
     shipped = isinstance(adapter, str) and adapter in shipped_adapters()
     folder = ARTIFACTS / adapter if shipped else Path(adapter).expanduser()
     if not folder.is_dir():
-        if isinstance(adapter, Path) or not re.fullmatch(_HUB_NAME, str(adapter)):
+        if isinstance(adapter, Path) or not is_hub_name(str(adapter)):
             raise ValueError(
                 f"unknown adapter {str(adapter)!r}: it is neither a folder nor a hub name (org/name), nor one that "
                 f"comes with the package: {', '.join(shipped_adapters())}"
@@ -197,7 +203,7 @@ def locate_adapter(adapter: str | Path) -> Path:
         folder = _from_hub(str(adapter))
     if (folder / QUERY_CONFIG).is_file():
         raise ValueError(f"{folder} embeds queries only; give it as query_encoder, or to --fast-query")
-    for file in ("adapter_config.json", ADAPTER_WEIGHTS):
+    for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / file).is_file():
             raise ValueError(
                 f"{folder} holds no {file}; an adapter is a folder written by PEFT's save_pretrained with safetensors"

@@ -8,37 +8,61 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
+from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS
+from llamaindex_code_retrieval.models.weights import check_weights, read_weights
 
 
 def load_adapter(backbone: nn.Module, folder: Path) -> nn.Module:
-    """Return the backbone with the adapter that PEFT saved in ``folder``.
+    """Wrap the backbone, in place, with the adapter that PEFT saved in ``folder``, and return the wrapped model.
 
     Raises:
-        ValueError: it does not fit.
+        ValueError: the adapter does not fit the backbone, see :func:`load_adapter_weights`.
     """
-    from peft import PeftConfig, PeftModel, TaskType
+    from peft import PeftConfig, TaskType, get_peft_model
 
     config = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning and config.task_type != TaskType.FEATURE_EXTRACTION:
         raise ValueError(
             f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs FEATURE_EXTRACTION"
         )
-    if getattr(config, "bias", "none") != "none":  # PEFT would load these biases into those that the encoders share
+    if getattr(config, "bias", "none") != "none":  # PEFT loads these biases into those that the encoders share
         for module in backbone.modules():
             _own(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
+    made_for, config.base_model_name_or_path = config.base_model_name_or_path, None
+    config.inference_mode = True
     try:
         with quiet_transformers():
-            adapted: nn.Module = PeftModel.from_pretrained(backbone, str(folder), is_trainable=False)
-    except (RuntimeError, ValueError, SafetensorError) as error:
+            adapted: nn.Module = get_peft_model(backbone, config)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"the adapter in {folder} does not fit this base: {str(error).splitlines()[0]}; "
-            f"it was made for {config.base_model_name_or_path!r}"
+            f"the adapter in {folder} does not fit this base: {reason}; it was made for {made_for!r}"
         ) from error
-    return adapted
+    load_adapter_weights(adapted, folder, remedy=f"the adapter was made for {made_for!r}")
+    return adapted.eval()
+
+
+def load_adapter_weights(adapted: Any, folder: Path, *, remedy: str) -> None:
+    """Load the weights in ``folder`` into the adapter of a model that PEFT has wrapped, in place.
+
+    Raises:
+        ValueError: a tensor of the adapter is missing, unexpected, of another shape or not finite; nothing is loaded.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    path = folder / ADAPTER_WEIGHTS
+    weights = read_weights(path, remedy="the adapter is damaged, fetch or train it again")
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if len(weights) > len(own):
+        # PEFT also saves the base's embeddings where an adapter changes them, and would load them into the weights
+        # that all encoders share. They are left out if they are equal to this base's, else they are unexpected below.
+        base = {name: tensor for name, tensor in adapted.state_dict().items() if name not in own}
+        weights = {name: w for name, w in weights.items() if name not in base or not torch.equal(w, base[name])}
+    check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, source=path, remedy=remedy)
+    set_peft_model_state_dict(adapted, weights)
 
 
 def merge_adapter(backbone: Any) -> nn.Module:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from llamaindex_code_retrieval._io import sha256, short_hash
 from llamaindex_code_retrieval.models.locate import (
@@ -22,7 +21,8 @@ from llamaindex_code_retrieval.models.locate import (
     locate_query_encoder,
     shipped_query_encoders,
 )
-from llamaindex_code_retrieval.models.static_encoder import StaticEncoder
+from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_shapes
+from llamaindex_code_retrieval.models.weights import check_weights, load_weights, read_arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -189,33 +189,22 @@ def _transformer(folder: Path) -> nn.Module:
 
 def _filled(backbone: nn.Module, folder: Path) -> nn.Module:
     """Return a copy of the backbone with the weights in ``folder``; what it shared with the teacher stays as it is."""
-    import torch
-    from safetensors.torch import load_file
-
     own = copy.deepcopy(backbone)
-    parameters = dict(own.named_parameters())
-    try:
-        weights = load_file(folder / QUERY_WEIGHTS)
-        if weights.keys() != parameters.keys():
-            raise RuntimeError(f"other tensors, {', '.join(sorted(weights.keys() ^ parameters.keys())[:3])} among them")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(weights[name])
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / QUERY_WEIGHTS} does not fit this student ({error}); distil it again") from error
+    load_weights(own, folder / QUERY_WEIGHTS, remedy="distil it again")
     return own
 
 
 def _load_static(folder: Path, facts: dict[str, Any]) -> StaticEncoder:
-    from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
+    tensors = read_arrays(folder / QUERY_WEIGHTS, remedy="distil it again")
     try:
-        tensors = load_file(folder / QUERY_WEIGHTS)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        return StaticEncoder(tokenizer, tensors, buckets=facts["buckets"], max_tokens=facts["max_tokens"])
     except Exception as error:  # tokenizers raises bare exceptions
-        raise ValueError(f"{folder} is damaged ({error}); distil it again") from error
+        raise ValueError(f"{folder / TOKENIZER} is damaged ({error}); distil it again") from error
+    expected = static_shapes(tensors, rows=tokenizer.get_vocab_size() + facts["buckets"])
+    check_weights(tensors, expected, source=folder / QUERY_WEIGHTS, remedy="distil it again")
+    return StaticEncoder(tokenizer, tensors, buckets=facts["buckets"], max_tokens=facts["max_tokens"])
 
 
 def shortened(kept: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
@@ -230,7 +219,6 @@ def projected(folder: Path | None, dim: int) -> Callable[[nn.Module], nn.Module]
 
     A new one of equal widths begins by changing nothing. A backbone that has a projection of its own keeps it.
     """
-    from safetensors.torch import load_file
     from torch import nn
 
     def change(base: nn.Module) -> nn.Module:
@@ -243,13 +231,7 @@ def projected(folder: Path | None, dim: int) -> Callable[[nn.Module], nn.Module]
             if layer.in_features == dim:
                 nn.init.eye_(layer.weight)
         else:
-            try:
-                layer.load_state_dict(load_file(folder / QUERY_WEIGHTS))
-            except (OSError, RuntimeError, SafetensorError) as error:
-                raise ValueError(
-                    f"{folder / QUERY_WEIGHTS} does not fit a student of width {backbone.config.hidden_size} and a "
-                    f"teacher of width {dim} ({error}); distil it again"
-                ) from error
+            load_weights(layer, folder / QUERY_WEIGHTS, remedy="distil it again")
         base.add_module("proj", layer)
         return base
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
-from llamaindex_code_retrieval.models.backbone import quiet_transformers
+from llamaindex_code_retrieval.models.backbone import check_loading, quiet_transformers
 from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, tight_batches
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, Prepared, RerankPrecision, read_config
@@ -177,15 +177,14 @@ def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,
             local_files_only=True,
             output_loading_info=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    if info["missing_keys"]:  # transformers fills these with random numbers, and so would rank at random
-        keys = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"{name} has no trained weights for {keys}; a reranker needs a trained cross-encoder")
+    check_loading(model, info, folder, remedy="a reranker needs a trained cross-encoder")
     if model.config.num_labels not in (1, 2):
         raise ValueError(
             f"{name} has {model.config.num_labels} labels; a reranker has one (a score) or two (the second is relevant)"

@@ -85,6 +85,20 @@ def static_tensors(
     }
 
 
+def static_shapes(tensors: Mapping[str, NDArray[Any]], *, rows: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the tensors of a table of ``rows`` must have; rank, dim and hidden size are theirs."""
+    matrices = (tensors.get(name, np.empty((0, 0))) for name in ("projection", "inner"))
+    (rank, dim), (_, hidden) = (matrix.shape if matrix.ndim == 2 else (0, 0) for matrix in matrices)
+    return {
+        "table": (rows, rank),
+        "scales": (rows,),
+        "projection": (rank, dim),
+        "inner": (rank, hidden),
+        "bias": (hidden,),
+        "outer": (hidden, dim),
+    }
+
+
 def table_rows(ids: Sequence[int], *, words: int, buckets: int) -> list[int]:
     """Return the rows of a query's tokens and, with ``buckets``, of their neighbouring pairs, ends included.
 
