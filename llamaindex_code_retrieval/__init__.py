@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.chunking import CodeNodeParser
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.index.vectors import FaissStore
+    from llamaindex_code_retrieval.index.faiss_store import FaissStore
     from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.reranker import CodeReranker
     from llamaindex_code_retrieval.retriever import CodeRetriever
@@ -26,7 +26,7 @@ _HOMES = {
     "CodeRetriever": "retriever",
     "EmbeddingCache": "cache",
     "Encoder": "models.encoder",
-    "FaissStore": "index.vectors",
+    "FaissStore": "index.faiss_store",
 }
 
 __all__ = [

@@ -7,6 +7,7 @@ import copy
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import cos, sin
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,16 @@ from conftest import CODES
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseComponent, NodeWithScore, TextNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+)
 from transformers import BertForSequenceClassification, BertTokenizerFast
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
+from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder, FaissStore
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.adapters import AdapterConfig
 from llamaindex_code_retrieval.training.config import StudentConfig
@@ -85,6 +93,30 @@ async def _arerank(reranker: CodeReranker) -> object:
     return [(hit.node_id, hit.score) for hit in await reranker.apostprocess_nodes(_hits(), query_str=QUERY)]
 
 
+def _store() -> FaissStore:
+    store = FaissStore(2, exact_limit=50)
+    angles = [0.1, 0.4, 0.9]
+    nodes = [TextNode(id_=f"n{i}", metadata={"i": i}, embedding=[cos(a), sin(a)]) for i, a in enumerate(angles)]
+    store.add(nodes)
+    store.delete_nodes(["n1"])
+    return store
+
+
+_EVEN = MetadataFilters(filters=[MetadataFilter(key="i", value=[0, 2], operator=FilterOperator.IN)])
+
+
+def _nearest(store: FaissStore) -> object:
+    query = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=3, filters=_EVEN)
+    result = store.query(query)
+    return result.ids, result.similarities
+
+
+async def _anearest(store: FaissStore) -> object:
+    query = VectorStoreQuery(query_embedding=[1.0, 0.0], similarity_top_k=3, filters=_EVEN)
+    result = await store.aquery(query)
+    return result.ids, result.similarities
+
+
 COMPONENTS = {
     "CodeEmbedding": Component(
         make=lambda folders, path: CodeEmbedding(path(folders.base)),
@@ -134,6 +166,9 @@ COMPONENTS = {
         base=BaseNodePostprocessor,
         results=_rerank,
         async_results=_arerank,
+    ),
+    "FaissStore": Component(
+        make=lambda folders, path: _store(), base=BasePydanticVectorStore, results=_nearest, async_results=_anearest
     ),
 }
 

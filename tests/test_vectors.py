@@ -1,16 +1,36 @@
 from __future__ import annotations
 
+import copy
+import json
+import math
+import os
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import faiss
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores import SimpleVectorStore
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+)
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval import CodeEmbedding, FaissStore
@@ -23,6 +43,12 @@ def _unit(n: int, dim: int = 8, seed: int = 0) -> NDArray[np.float32]:
 
 def _names(n: int) -> list[str]:
     return [f"n{i}" for i in range(n)]
+
+
+def _store(n: int) -> FaissStore:
+    store = FaissStore(8)
+    store.add_vectors(_names(n), _unit(n), [f"d{i}" for i in range(n)])
+    return store
 
 
 def _search(store: FaissStore, vector: NDArray[np.float32], k: int, **limits: list[str]) -> list[str]:
@@ -98,6 +124,194 @@ def test_persist_round_trip(exact_limit: int, tmp_path: Path) -> None:
         FaissStore.from_persist_path(tmp_path / "vectors.faiss")
 
 
+@pytest.mark.parametrize("size", [0, 1, 40, 700])
+def test_a_cut_file_is_damaged(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    _store(9).persist(path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"store is not a FAISS index, or damaged: .*; build the index anew"):
+        FaissStore.from_persist_path(path)
+
+
+def test_files_of_the_older_format_are_read(tmp_path: Path) -> None:
+    """It had the FAISS index in one file and the ids in a second one."""
+    path, store, vectors = tmp_path / "vectors.faiss", _store(9), _unit(9)
+    faiss.write_index(store.client, str(path))
+    nodes = [[f"n{i}", i, f"d{i}"] for i in range(9)]
+    header = {"dim": 8, "exact_limit": 100_000, "next": 9, "trained_on": 0, "nodes": nodes}
+    (tmp_path / "vectors.faiss.ids.json").write_text(json.dumps(header))
+    again = FaissStore.from_persist_path(path)
+    np.testing.assert_array_equal(again.vectors(_names(9)), vectors)
+    assert _search(again, vectors[3], 9) == _search(store, vectors[3], 9)
+    again.delete("d3")
+    again.persist(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
+    assert len(FaissStore.from_persist_path(path)) == 8
+
+
+def _persist_until(step: int, store: FaissStore, path: Path) -> bool:
+    """Persist in a forked process that is killed at its ``step``-th file operation; return whether it was."""
+    child = os.fork()
+    if child == 0:
+        operations = iter(range(1, 1000))
+
+        def kill(event: str, arguments: tuple[object, ...]) -> None:
+            if event in ("open", "os.rename", "os.remove", "os.mkdir") and next(operations) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        store.persist(path)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def test_a_kill_while_persisting_leaves_the_old_store_or_the_new_one(tmp_path: Path) -> None:
+    path, new = tmp_path / "vectors.faiss", _store(5)
+    _store(9).persist(path)
+    step = 1
+    while _persist_until(step, new, path):
+        step += 1
+        assert len(FaissStore.from_persist_path(path)) in (5, 9)
+    assert step > 2
+    assert len(FaissStore.from_persist_path(path)) == 5
+
+
+def test_a_search_sees_the_store_before_or_after_a_change() -> None:
+    """Two thousand changes, each of which replaces all nodes, while two threads search."""
+    old, new, vectors = _names(20), [f"m{i}" for i in range(20)], _unit(20)
+    store = FaissStore(8)
+    store.add_vectors(old, vectors, old)
+    mixed: list[list[str]] = []
+    stop = threading.Event()
+
+    def search() -> None:
+        while not stop.is_set():
+            ids = _search(store, vectors[0], 20)
+            if set(ids) not in (set(old), set(new)):
+                mixed.append(ids)
+
+    with ThreadPoolExecutor() as pool:
+        searches = [pool.submit(search) for _ in range(2)]
+        for _ in range(1_000):
+            store.add_vectors(new, vectors, new, delete=old)
+            store.add_vectors(old, vectors, old, delete=new)
+        stop.set()
+        for each in searches:
+            each.result()
+    assert not mixed
+
+
+def test_a_copy_does_not_follow_the_original() -> None:
+    store = _store(9)
+    twin = copy.deepcopy(store)
+    store.delete_nodes(["n0"])
+    twin.delete_nodes(["n1", "n2"])
+    store.add_vectors(["x"], _unit(1), ["d"])
+    assert ("x" in store, "n1" in store, len(store)) == (True, True, 9)
+    assert ("x" in twin, "n0" in twin, len(twin)) == (False, True, 7)
+
+
+# --- LlamaIndex's interface ------------------------------------------------------------------------------------------
+
+METADATA: list[dict[str, Any]] = [
+    {"language": "go", "lines": 3, "tags": ["a", "b"]},
+    {"language": "go", "lines": 30, "tags": []},
+    {"language": "java", "lines": 7, "tags": ["b"]},
+    {"lines": 8, "tags": ["c"], "language": ""},
+]
+FILTERS = [
+    *(("language", "go", operator) for operator in ("==", "!=", "text_match", "text_match_insensitive")),
+    *(("lines", 7, operator) for operator in (">", ">=", "<", "<=", "==")),
+    *(("language", ["go", "c"], operator) for operator in ("in", "nin")),
+    *(("tags", ["b", "c"], operator) for operator in ("any", "all")),
+    ("tags", "b", "contains"),
+    ("language", None, "is_empty"),
+    ("absent", "x", "!="),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "operator"), FILTERS)
+def test_metadata_filters_as_in_llamaindex_own_store(key: str, value: Any, operator: str) -> None:
+    filters = MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(operator))])
+    nodes = [
+        TextNode(id_=f"n{i}", metadata=metadata, embedding=vector.tolist())
+        for i, (metadata, vector) in enumerate(zip(METADATA, _unit(4), strict=True))
+    ]
+    store, reference = FaissStore(8), SimpleVectorStore()
+    for each in (store, reference):
+        each.add(nodes)
+    query = VectorStoreQuery(query_embedding=_unit(1, seed=5)[0].tolist(), similarity_top_k=4, filters=filters)
+    assert store.query(query).ids == reference.query(query).ids
+    store.delete_nodes(filters=filters)
+    reference.delete_nodes(filters=filters)
+    everything = VectorStoreQuery(query_embedding=query.query_embedding, similarity_top_k=4)
+    assert store.query(everything).ids == reference.query(everything).ids
+
+
+def test_conditions_of_filters_and_ids_combine() -> None:
+    store = FaissStore(8)
+    nodes = [TextNode(id_=f"n{i}", metadata=metadata) for i, metadata in enumerate(METADATA)]
+    for node, vector in zip(nodes, _unit(4), strict=True):
+        node.embedding = vector.tolist()
+    store.add(nodes)
+    go, long = (
+        MetadataFilter(key="language", value="go"),
+        MetadataFilter(key="lines", value=6, operator=FilterOperator.GT),
+    )
+    for condition, ids in (("and", {"n1"}), ("or", {"n0", "n1", "n2", "n3"}), ("not", set())):
+        filters = MetadataFilters(filters=[go, long], condition=FilterCondition(condition))
+        query = VectorStoreQuery(query_embedding=_unit(1)[0].tolist(), similarity_top_k=4, filters=filters)
+        assert set(store.query(query).ids or []) == ids
+        query.node_ids = ["n0", "n2"]
+        assert set(store.query(query).ids or []) == ids & {"n0", "n2"}
+
+
+def test_without_metadata_it_refuses_to_filter(tmp_path: Path) -> None:
+    filters = MetadataFilters(filters=[MetadataFilter(key="language", value="go")])
+    query = VectorStoreQuery(query_embedding=_unit(1)[0].tolist(), similarity_top_k=1, filters=filters)
+    with pytest.raises(ValueError, match="FaissStore has no metadata of node 'n0', so it cannot filter"):
+        _store(2).query(query)
+
+
+def test_vectors_of_any_length_score_by_cosine() -> None:
+    vectors = _unit(6)
+    scales = np.asarray([0.1, 5, 1, 20, 0.5, 3], dtype=np.float32)[:, None]
+    store = FaissStore(8)
+    store.add_vectors(_names(6), vectors * scales, _names(6))
+    result = store.query(VectorStoreQuery(query_embedding=(7 * vectors[0]).tolist(), similarity_top_k=6))
+    expected = sorted(zip((vectors @ vectors[0]).tolist(), _names(6), strict=True), reverse=True)
+    assert result.ids == [name for _, name in expected]
+    assert result.similarities == pytest.approx([score for score, _ in expected], abs=1e-6)
+
+
+@pytest.mark.parametrize("fs", [None, LocalFileSystem(), MemoryFileSystem()])
+def test_a_storage_context_keeps_and_loads_it(
+    fs: fsspec.AbstractFileSystem | None, bert_folder: Path, tmp_path: Path
+) -> None:
+    embedding = CodeEmbedding(str(bert_folder))
+    folder = str(tmp_path / "storage")
+    context = StorageContext.from_defaults(vector_store=FaissStore(embedding.dim))
+    nodes = [TextNode(id_=f"n{i}", text=text, metadata={"i": i}) for i, text in enumerate(["read", "add", "x y z"])]
+    VectorStoreIndex(nodes, storage_context=context, embed_model=embedding)
+    context.persist(folder, fs=fs)
+    store = FaissStore.from_persist_dir(folder, fs=fs)
+    again = StorageContext.from_defaults(vector_store=store, persist_dir=folder, fs=fs)
+    index = load_index_from_storage(again, embed_model=embedding)
+    filters = MetadataFilters(filters=[MetadataFilter(key="i", value=1, operator=FilterOperator.GTE)])
+    hits = index.as_retriever(similarity_top_k=3, filters=filters).retrieve("x y z")
+    assert {hit.node_id for hit in hits} == {"n1", "n2"}
+
+
+def test_metadata_that_is_not_json_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
+    path, store = tmp_path / "store", _store(2)
+    store.persist(path)
+    store.add([TextNode(id_="x", metadata={"when": datetime(2020, 1, 1)}, embedding=_unit(1)[0].tolist())])
+    with pytest.raises(TypeError, match="metadata of a node cannot be saved as JSON"):
+        store.persist(path)
+    assert len(FaissStore.from_persist_path(path)) == 2
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_limits_to_nodes_and_documents() -> None:
     vectors = _unit(10)
     store = FaissStore(8)
@@ -118,9 +332,12 @@ def test_wrong_calls() -> None:
         store.add_vectors(["a"], _unit(2), ["d"])
     with pytest.raises(ValueError, match="twice"):
         store.add_vectors(["a", "a"], _unit(2), ["d", "d"])
-    filters = MetadataFilters(filters=[MetadataFilter(key="k", value="v")])
-    with pytest.raises(ValueError, match="metadata"):
-        store.query(VectorStoreQuery(query_embedding=[0.0] * 8, similarity_top_k=1, filters=filters))
+    with pytest.raises(ValueError, match="query vector holds NaN"):
+        store.query(VectorStoreQuery(query_embedding=[math.nan] * 8, similarity_top_k=1))
+    with pytest.raises(ValueError, match="one document, and one metadata if any, for each of the 1 ids"):
+        store.add_vectors(["a"], _unit(1), ["d"], metadata=[{}, {}])
+    with pytest.raises(TypeError, match=r"use \['n1'\]"):
+        store.delete_nodes("n1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         FaissStore(0)
     assert len(store) == 0
@@ -148,7 +365,7 @@ def test_inside_a_vector_store_index(bert_folder: Path) -> None:
 def test_no_faiss_installed_names_both_packages() -> None:
     code = (
         "import sys; sys.modules['faiss'] = None\n"
-        "from llamaindex_code_retrieval.index.vectors import FaissStore\n"
+        "from llamaindex_code_retrieval.index.faiss_store import FaissStore\n"
         "try:\n    FaissStore(3)\nexcept ImportError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
-    from llamaindex_code_retrieval.index.vectors import FaissStore
+    from llamaindex_code_retrieval.index.faiss_store import FaissStore
 
-_HOMES = {"CodeIndex": "code_index", "FaissStore": "vectors", "IndexReport": "code_index"}
+_HOMES = {"CodeIndex": "code_index", "FaissStore": "faiss_store", "IndexReport": "code_index"}
 
 __all__ = ["CodeIndex", "FaissStore", "IndexReport"]
 

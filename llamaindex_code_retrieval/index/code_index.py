@@ -21,6 +21,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore, Vector
 from llamaindex_code_retrieval._io import Progress, no_progress, sha256, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
+from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.sources import Skips, SourceFile, walk
 from llamaindex_code_retrieval.index.storage import (
     _MANIFEST,
@@ -31,7 +32,6 @@ from llamaindex_code_retrieval.index.storage import (
     _other_model,
     read_manifest,
 )
-from llamaindex_code_retrieval.index.vectors import FaissStore
 from llamaindex_code_retrieval.index.words import LexicalIndex
 
 logger = logging.getLogger(__name__)

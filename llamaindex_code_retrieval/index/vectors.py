@@ -1,197 +1,157 @@
-"""``FaissStore``: a LlamaIndex vector store over FAISS that can delete, and says how it searches."""
+"""Unit vectors by id on FAISS: add, remove, search, write and read."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, BinaryIO
 
-import fsspec
 import numpy as np
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode
-from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
-    MetadataFilters,
-    VectorStoreQuery,
-    VectorStoreQueryMode,
-    VectorStoreQueryResult,
-)
 from numpy.typing import NDArray
 
 EXACT_LIMIT = 100_000
-"""Up to so many vectors the search is exact; above, an inverted file (IVF) over about 4·√n cells is searched."""
+"""Up to this many vectors the search is exact; above, it is an inverted file (IVF) of about 4·√n cells."""
+
+_FORMAT = 1
+_UNIT_TOLERANCE = 1e-3  # a vector whose length is nearer to 1 is stored bit by bit as it came
 
 
-class FaissStore(BasePydanticVectorStore):
-    """Unit vectors by node id; the score of a hit is the cosine.
+class VectorTable:
+    """Vectors by id in a FAISS index, each with the id of its document and, if given, its metadata.
 
-    The rule: up to ``exact_limit`` vectors every one is compared (``IndexFlatIP``). Above it ``IndexIVFFlat`` with
-    4·√n cells is trained, of which a sixteenth, at least 8, is searched; it is trained anew when the store has grown
-    fourfold. IVF and not HNSW, because HNSW cannot delete and an index over code is updated all day.
+    Up to ``exact_limit`` vectors every one is compared (``IndexFlatIP``). Above, an ``IndexIVFFlat`` with 4·√n cells is
+    trained, of which a sixteenth, at least 8, is searched; it is trained again when the table has grown fourfold. IVF
+    and not HNSW, because HNSW cannot delete.
 
-    LlamaIndex's own ``FaissMapVectorStore`` numbers a new vector by the count of vectors, so that after a deletion a
-    number is given twice and hits point to the wrong node; here numbers are never used again.
-
-    Texts are not stored: pair it with a docstore, or use ``CodeIndex``.
+    FAISS knows vectors by number. A number is never used twice, so that a deletion cannot make a number point to
+    another vector. A table is not safe for a change during a search: :class:`FaissStore` sees to that.
     """
 
-    stores_text: bool = False
-    is_embedding_query: bool = True
-    dim: int
-    exact_limit: int = EXACT_LIMIT
-
-    _index: Any = PrivateAttr()
-    _numbers: dict[str, int] = PrivateAttr(default_factory=dict)
-    _ids: dict[int, str] = PrivateAttr(default_factory=dict)
-    _documents: dict[str, str] = PrivateAttr(default_factory=dict)
-    _next: int = PrivateAttr(default=0)
-    _trained_on: int = PrivateAttr(default=0)  # 0: exact
-
     def __init__(self, dim: int, *, exact_limit: int = EXACT_LIMIT) -> None:
-        """Make an empty store of ``dim``-dimensional vectors.
-
-        Raises:
-            ImportError: FAISS is not installed; the message names both packages that provide it.
-            ValueError: ``dim`` or ``exact_limit`` is not positive.
-        """
-        if dim < 1 or exact_limit < 1:
-            raise ValueError(f"dim and exact_limit must be at least 1, got {dim} and {exact_limit}")
-        super().__init__(dim=dim, exact_limit=exact_limit)  # type: ignore[call-arg]  # mypy sees the base's fields only
-        faiss = _faiss()
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-
-    @classmethod
-    def class_name(cls) -> str:
-        """Return the name that LlamaIndex serialises."""
-        return "FaissStore"
-
-    @property
-    def client(self) -> Any:
-        """The FAISS index."""
-        return self._index
+        faiss = import_faiss()
+        self.dim = dim
+        self.exact_limit = exact_limit
+        self.index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self.documents: dict[str, str] = {}
+        self.metadata: dict[str, Mapping[str, Any]] = {}
+        self._numbers: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+        self._next_number = 0
+        self._trained_on = 0  # number of vectors at the last training; 0: exact
 
     @property
     def is_exact(self) -> bool:
         """Whether every vector is compared."""
         return self._trained_on == 0
 
-    def __bool__(self) -> bool:
-        return True  # else an empty store is falsy, and LlamaIndex's `vector_store or SimpleVectorStore()` drops it
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids in the order in which they were added."""
+        return self._numbers.keys()
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __contains__(self, node_id: object) -> bool:
-        return node_id in self._numbers
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._numbers
 
-    def add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Add nodes that carry embeddings; one whose id is present already is replaced. Return the ids."""
-        if not nodes:
-            return []
-        vectors = np.asarray([node.get_embedding() for node in nodes], dtype=np.float32)
-        documents = [node.ref_doc_id or node.node_id for node in nodes]
-        return self.add_vectors([node.node_id for node in nodes], vectors, documents)
+    def copy(self) -> VectorTable:
+        """Return a table of the same content that can be changed independently."""
+        copy = VectorTable(self.dim, exact_limit=self.exact_limit)
+        copy.index = import_faiss().clone_index(self.index)
+        copy.documents, copy.metadata = dict(self.documents), dict(self.metadata)
+        copy._numbers, copy._ids = dict(self._numbers), dict(self._ids)
+        copy._next_number, copy._trained_on = self._next_number, self._trained_on
+        return copy
 
-    def add_vectors(self, ids: Sequence[str], vectors: NDArray[np.float32], documents: Sequence[str]) -> list[str]:
-        """Add ``vectors``, shape ``(ids, dim)``, and name the document that each comes from."""
+    def check(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return ``vectors`` scaled to length 1 (zero stays zero).
+
+        Raises:
+            ValueError: the shape is not ``(ids, dim)``, a value is not finite, or an id occurs twice.
+        """
         if vectors.shape != (len(ids), self.dim):
             raise ValueError(f"expected vectors of shape ({len(ids)}, {self.dim}), got {vectors.shape}")
         if not np.isfinite(vectors).all():
             raise ValueError("vectors hold NaN or infinity; the embedding model is broken")
         if len(set(ids)) != len(ids):
             raise ValueError("a node id occurs twice in one call")
+        return _unit(vectors)
+
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        documents: Sequence[str],
+        metadata: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        """Add vectors that :meth:`check` returned; an id that is present is replaced."""
         if not ids:
-            return []
-        self.delete_nodes([node_id for node_id in ids if node_id in self._numbers])
-        numbers = np.arange(self._next, self._next + len(ids), dtype=np.int64)
-        self._next += len(ids)
-        self._index.add_with_ids(np.ascontiguousarray(vectors), numbers)
-        for node_id, number, document in zip(ids, numbers.tolist(), documents, strict=True):
-            self._numbers[node_id] = number
-            self._ids[number] = node_id
-            self._documents[node_id] = document
+            return
+        self.remove(ids)
+        numbers = np.arange(self._next_number, self._next_number + len(ids), dtype=np.int64)
+        self._next_number += len(ids)
+        self.index.add_with_ids(np.ascontiguousarray(vectors), numbers)
+        for id_, number, document in zip(ids, numbers.tolist(), documents, strict=True):
+            self._numbers[id_] = number
+            self._ids[number] = id_
+            self.documents[id_] = document
+        if metadata is not None:
+            self.metadata.update(zip(ids, metadata, strict=True))
         self._retrain_if_outgrown()
-        return list(ids)
+
+    def remove(self, ids: Collection[str]) -> None:
+        """Remove vectors; ids that are not present are ignored."""
+        present = [id_ for id_ in ids if id_ in self._numbers]
+        if not present:
+            return
+        numbers = [self._numbers.pop(id_) for id_ in present]
+        self.index.remove_ids(np.asarray(numbers, dtype=np.int64))
+        for id_, number in zip(present, numbers, strict=True):
+            del self._ids[number]
+            del self.documents[id_]
+            self.metadata.pop(id_, None)
 
     def vectors(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Return the stored vectors, shape ``(ids, dim)``; an unknown id is a KeyError."""
-        numbers = np.asarray([self._numbers[node_id] for node_id in ids], dtype=np.int64)
-        found: NDArray[np.float32] = np.empty((len(ids), self.dim), dtype=np.float32)
-        for row, number in enumerate(numbers.tolist()):
-            found[row] = self._index.reconstruct(number)
-        return found
+        rows: NDArray[np.float32] = np.empty((len(ids), self.dim), dtype=np.float32)
+        for row, id_ in enumerate(ids):
+            rows[row] = self.index.reconstruct(self._numbers[id_])
+        return rows
 
-    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete all nodes of a document."""
-        self.delete_nodes([node_id for node_id, document in self._documents.items() if document == ref_doc_id])
+    def search(self, query: Sequence[float], *, top_k: int, among: Collection[str] | None) -> list[tuple[str, float]]:
+        """Return (id, cosine) of the ``top_k`` nearest vectors, of the ids ``among`` if given; ties by id.
 
-    def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
-    ) -> None:
-        """Delete nodes by id; ids that are not present are ignored."""
-        if filters is not None:
-            raise ValueError("FaissStore keeps no metadata, so it cannot delete by metadata filters; pass node_ids")
-        present = [node_id for node_id in node_ids or [] if node_id in self._numbers]
-        if not present:
-            return
-        numbers = [self._numbers.pop(node_id) for node_id in present]
-        self._index.remove_ids(np.asarray(numbers, dtype=np.int64))
-        for node_id, number in zip(present, numbers, strict=True):
-            del self._ids[number]
-            del self._documents[node_id]
-
-    def clear(self) -> None:
-        """Delete all nodes."""
-        self.delete_nodes(list(self._numbers))
-
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the ``similarity_top_k`` nodes of highest cosine, ties by node id."""
-        if query.filters is not None and query.filters.filters:
-            raise ValueError("FaissStore keeps no metadata, so it cannot filter by it; pass node_ids or doc_ids")
-        if query.mode != VectorStoreQueryMode.DEFAULT:
-            raise ValueError(f"FaissStore answers query mode 'default' only, got {query.mode.value!r}")
-        if query.query_embedding is None:
-            raise ValueError("FaissStore needs query.query_embedding")
-        vector = np.asarray([query.query_embedding], dtype=np.float32)
+        Raises:
+            ValueError: the query has another dimension, or is not finite.
+        """
+        vector = np.asarray([query], dtype=np.float32)
         if vector.shape[1] != self.dim:
             raise ValueError(
                 f"the query has {vector.shape[1]} dimensions, the store {self.dim}; embed it with the same model"
             )
-        allowed = self._allowed(query)
-        top_k = min(query.similarity_top_k, len(self) if allowed is None else len(allowed))
+        if not np.isfinite(vector).all():
+            raise ValueError("the query vector holds NaN or infinity; the embedding model is broken")
+        allowed = None if among is None else [self._numbers[id_] for id_ in among if id_ in self._numbers]
+        top_k = min(top_k, len(self) if allowed is None else len(allowed))
         if top_k < 1:
-            return VectorStoreQueryResult(nodes=None, similarities=[], ids=[])
-        scores, numbers = self._index.search(vector, top_k, params=self._search_parameters(allowed))
-        hits = [(float(s), self._ids[n]) for s, n in zip(scores[0], numbers[0].tolist(), strict=True) if n >= 0]
-        hits.sort(key=lambda hit: (-hit[0], hit[1]))
-        return VectorStoreQueryResult(similarities=[score for score, _ in hits], ids=[node_id for _, node_id in hits])
-
-    def _allowed(self, query: VectorStoreQuery) -> list[int] | None:
-        if query.node_ids is None and query.doc_ids is None:
-            return None
-        documents = None if query.doc_ids is None else set(query.doc_ids)
-        wanted = self._numbers if query.node_ids is None else query.node_ids
-        return [
-            self._numbers[node_id]
-            for node_id in wanted
-            if node_id in self._numbers and (documents is None or self._documents[node_id] in documents)
-        ]
+            return []
+        scores, numbers = self.index.search(_unit(vector), top_k, params=self._search_parameters(allowed))
+        hits = [(self._ids[n], float(s)) for s, n in zip(scores[0], numbers[0].tolist(), strict=True) if n >= 0]
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
 
     def _search_parameters(self, allowed: list[int] | None) -> Any:
-        faiss = _faiss()
+        faiss = import_faiss()
         selector = None if allowed is None else faiss.IDSelectorBatch(np.asarray(allowed, dtype=np.int64))
         if not self.is_exact:
-            return faiss.SearchParametersIVF(nprobe=max(8, self._index.nlist // 16), sel=selector)
+            return faiss.SearchParametersIVF(nprobe=max(8, self.index.nlist // 16), sel=selector)
         return None if selector is None else faiss.SearchParameters(sel=selector)
 
     def _retrain_if_outgrown(self) -> None:
         if len(self) <= max(self.exact_limit, 4 * self._trained_on):
             return
-        faiss = _faiss()
+        faiss = import_faiss()
         ids = list(self._numbers)
         vectors = self.vectors(ids)
         cells = 4 * round(math.sqrt(len(ids)))
@@ -199,56 +159,76 @@ class FaissStore(BasePydanticVectorStore):
         index.cp.seed = 0
         index.train(vectors)
         index.set_direct_map_type(faiss.DirectMap.Hashtable)  # lets single vectors be read and removed by number
-        index.add_with_ids(vectors, np.asarray([self._numbers[node_id] for node_id in ids], dtype=np.int64))
-        self._index, self._trained_on = index, len(ids)
+        index.add_with_ids(vectors, np.asarray([self._numbers[id_] for id_ in ids], dtype=np.int64))
+        self.index, self._trained_on = index, len(ids)
 
-    def persist(self, persist_path: str, fs: fsspec.AbstractFileSystem | None = None) -> None:
-        """Write ``persist_path`` and ``persist_path`` + ``.ids.json``, each atomically; local folders only."""
-        if fs is not None:
-            raise ValueError("FAISS writes to local folders only; leave fs out")
-        path = Path(persist_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        settings = {
+    def write(self, file: BinaryIO) -> None:
+        """Write one line of JSON, then the FAISS index as FAISS writes it.
+
+        Raises:
+            TypeError: metadata that is not JSON.
+        """
+        faiss = import_faiss()
+        header = {
+            "format": _FORMAT,
             "dim": self.dim,
             "exact_limit": self.exact_limit,
-            "next": self._next,
+            "next": self._next_number,
             "trained_on": self._trained_on,
-            "nodes": [[node_id, number, self._documents[node_id]] for node_id, number in self._numbers.items()],
+            "nodes": [[id_, number, self.documents[id_]] for id_, number in self._numbers.items()],
+            "metadata": self.metadata,
         }
-        temporary = path.with_name(path.name + ".tmp")
-        _faiss().write_index(self._index, str(temporary))
-        os.replace(temporary, path)
-        names = _names_path(path)
-        temporary = names.with_name(names.name + ".tmp")
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
-        os.replace(temporary, names)
+        try:
+            line = json.dumps(header)
+        except TypeError as error:
+            raise TypeError(
+                f"the metadata of a node cannot be saved as JSON: {error}; store text or numbers"
+            ) from error
+        file.write(line.encode() + b"\n")
+        faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))
 
     @classmethod
-    def from_persist_path(cls, persist_path: str | Path) -> FaissStore:
-        """Read what :meth:`persist` wrote."""
-        path = Path(persist_path)
-        faiss = _faiss()
-        settings = json.loads(_names_path(path).read_text(encoding="utf-8"))
-        store = cls(settings["dim"], exact_limit=settings["exact_limit"])
+    def read(cls, file: BinaryIO, name: str, *, separate_header: bytes | None = None) -> VectorTable:
+        """Read what :meth:`write` wrote; ``name`` is the file's, for messages.
+
+        Older files hold the FAISS index alone; their header comes from a second file.
+
+        Raises:
+            ValueError: the file is damaged, or of a newer format.
+        """
+        faiss = import_faiss()
         try:
-            store._index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path} is not a FAISS index, or damaged: {str(error).splitlines()[0]}") from error
-        store._next, store._trained_on = settings["next"], settings["trained_on"]
-        for node_id, number, document in settings["nodes"]:
-            store._numbers[node_id] = number
-            store._ids[number] = node_id
-            store._documents[node_id] = document
-        if store._index.ntotal != len(store) or store._index.d != store.dim:
-            raise ValueError(f"{path} and {_names_path(path)} do not belong together; build the index anew")
-        return store
+            header: dict[str, Any] = json.loads(file.readline() if separate_header is None else separate_header)
+            if header.get("format", _FORMAT) != _FORMAT:
+                raise ValueError(f"its format is {header['format']}, this version reads {_FORMAT}")
+            table = cls(header["dim"], exact_limit=header["exact_limit"])
+            table.index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+            table._next_number, table._trained_on = header["next"], header["trained_on"]
+            for id_, number, document in header["nodes"]:
+                table._numbers[id_] = number
+                table._ids[number] = id_
+                table.documents[id_] = document
+            table.metadata = header.get("metadata", {})
+            if table.index.ntotal != len(table) or table.index.d != table.dim:
+                raise ValueError("its vectors and its ids do not belong together")
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # RuntimeError: FAISS
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{name} is not a FAISS index, or damaged: {reason}; build the index anew") from error
+        return table
 
 
-def _names_path(path: Path) -> Path:
-    return path.with_name(path.name + ".ids.json")
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scales = np.where((np.abs(lengths - 1) > _UNIT_TOLERANCE) & (lengths > 0), lengths, 1)
+    return vectors if (scales == 1).all() else (vectors / scales).astype(np.float32)
 
 
-def _faiss() -> Any:
+def import_faiss() -> Any:
+    """Import and return FAISS.
+
+    Raises:
+        ImportError: FAISS is not installed; the message names both packages that provide it.
+    """
     try:
         import faiss
     except ImportError as error:
