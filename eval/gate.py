@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from llamaindex_code_retrieval.eval.results import Change, Comparison, GenerationResult, Report, RetrievalResult, worst
-from llamaindex_code_retrieval.eval.significance import holm, paired_difference
+from llamaindex_code_retrieval.eval.significance import detectable_drop, holm, paired_difference
 
 _Result = RetrievalResult | GenerationResult
 R = TypeVar("R", RetrievalResult, GenerationResult)
@@ -67,14 +67,18 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             "report and baseline have no system and task in common, so nothing is compared; "
             "write a new baseline with --update-baseline"
         )
-    found = []
+    found, detectable = [], []
+    alpha = rules.alpha / len(pairs)  # the threshold of Holm's correction for the smallest p value
     for now, before, metric in pairs:
         values, old = (_values(side, metric) for side in (now, before))
         if values.keys() != old.keys():
             raise IncomparableError(
                 f"{_name(now)} answered other queries than its baseline; write a new one with --update-baseline"
             )
-        found.append(paired_difference([old[query] for query in values], list(values.values())))
+        paired = [old[query] for query in values], list(values.values())
+        found.append(paired_difference(*paired))
+        drop = detectable_drop(*paired, alpha=alpha)
+        detectable.append(None if drop is None else max(drop, rules.tolerance))
     corrected = holm([difference.p_worse for difference in found])
     return [
         Comparison(
@@ -86,10 +90,13 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             low=difference.low,
             high=difference.high,
             p_worse=p,
+            queries=len(now.values[metric]),
+            detectable=drop,
             regression=-difference.mean > rules.tolerance and p < rules.alpha,
+            inconclusive=-difference.mean > rules.tolerance and p >= rules.alpha,
             changed=_changes(now, before),
         )
-        for (now, before, metric), difference, p in zip(pairs, found, corrected, strict=True)
+        for (now, before, metric), difference, drop, p in zip(pairs, found, detectable, corrected, strict=True)
     ]
 
 
@@ -152,14 +159,30 @@ def _name(result: _Result) -> str:
 
 
 def describe(comparison: Comparison, *, most: int = 10) -> str:
-    """Return what got worse in words: the means, the interval, and the queries that lost most."""
+    """Return a comparison as text: the means, the interval, and the ``most`` queries that lost most.
+
+    For an inconclusive drop it says that there are too few queries, and names the smallest drop that they can show.
+    """
+    verb = "fell" if comparison.difference < 0 else "rose" if comparison.difference > 0 else "stayed"
     lines = [
-        f"{comparison.metric} of {comparison.system!r} on {comparison.task!r} fell from {comparison.before:.4f} to "
+        f"{comparison.metric} of {comparison.system!r} on {comparison.task!r} {verb} from {comparison.before:.4f} to "
         f"{comparison.after:.4f}: {comparison.difference:+.4f}, 95 % interval {comparison.low:+.4f} to "
         f"{comparison.high:+.4f}, p = {comparison.p_worse:.4f} (corrected)"
     ]
+    if comparison.inconclusive:
+        lines.append(
+            f"  {comparison.queries:,} queries are too few to tell a drop of {-comparison.difference:.4f} "
+            f"from chance; {_smallest(comparison)}"
+        )
     for change in worst(comparison.changed, most=most):
         was, now = ("not found" if rank is None else f"rank {rank}" for rank in (change.before, change.after))
         first = "nothing" if change.first is None else change.first
         lines.append(f"  {change.query}: {change.text!r}: {was} -> {now}; first is now {first}")
     return "\n".join(lines)
+
+
+def _smallest(comparison: Comparison) -> str:
+    drop = comparison.detectable
+    if drop is None or drop > comparison.before:
+        return "no drop is detected with 80 % power; measure more queries"
+    return f"the smallest drop that is detected with 80 % power is about {drop:.4f}"

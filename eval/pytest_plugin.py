@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+_INCONCLUSIVE = "code-retrieval-inconclusive"
 _RUN = pytest.StashKey["_SuiteRun"]()
 
 
@@ -51,6 +52,19 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         MetricItem.from_parent(session, name=" / ".join(key), key=key)
         for key in run.keys()  # noqa: SIM118 - no dictionary
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the drops that passed because there are too few queries to tell them from chance."""
+    texts = [
+        text
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == _INCONCLUSIVE
+    ]
+    if texts:
+        terminalreporter.section("code-retrieval: inconclusive drops")
+        terminalreporter.write_line("\n".join(map(str, texts)))
 
 
 class _SuiteRun:
@@ -109,6 +123,8 @@ class MetricItem(pytest.Item):
         comparison = self.config.stash[_RUN].comparison(self.key)
         if comparison.regression:
             raise pytest.fail.Exception(describe(comparison), pytrace=False)
+        if comparison.inconclusive:
+            self.user_properties.append((_INCONCLUSIVE, describe(comparison)))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the test comes from and its name."""

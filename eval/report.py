@@ -38,6 +38,10 @@ _CHANGES = 20
 _EXAMPLES = 6
 _WRITERS = "The writer was shown the right passages (gold), those that the system found (retrieved), or none."
 _PUBLISHED = "As published in the sources named; never measured here, and not always by the same protocol."
+_GATE_NOTE = (
+    "Detectable drop: the smallest one that the gate detects with 80 % power on these queries. A drop is inconclusive "
+    "if it exceeds the tolerance and is not significant: there are too few queries to tell it from chance."
+)
 _K_NOTE = (
     "The first K hits as the reranker orders them, the rest behind them as the first stage does; the time is that of "
     "reranking alone. Early exit stops scoring where no better hit is expected."
@@ -48,7 +52,13 @@ _WORDS = {"1-3 words": 3, "4-6 words": 6, "7-10 words": 10, "11+ words": 10**9} 
 _RECALLS = ("R@1", "R@5", "R@10")
 _DEPTHS = (1, 2, 5, 10, 20, 50, 100)
 _INK = "#010203"  # drawn in this, then turned into currentColor: axes and text follow the page's theme
-_RESULTS = {"bad": "▼ regression", "down": "▼ lower, tolerated", "good": "▲ better", "equal": "= no clear change"}
+_RESULTS = {
+    "bad": "▼ regression",
+    "unsure": "? inconclusive drop",
+    "down": "▼ lower, tolerated",
+    "good": "▲ better",
+    "equal": "= no clear change",
+}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", _INK)  # Okabe-Ito, but for its yellow
 _MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼"}  # five and seven: 35 looks before one repeats
 
@@ -94,8 +104,8 @@ def junit(report: Report, comparisons: Sequence[Comparison] = ()) -> str:
     """Return JUnit XML: a test per comparison, or per mean where there are none; what was skipped is a skipped test."""
     cases: list[tuple[str, str, str, str]] = []  # where, name, element, text
     for each in comparisons:
-        passed = ("system-out", f"{each.before:.4f} -> {each.after:.4f}")
-        kind, text = ("failure", describe(each)) if each.regression else passed
+        text = describe(each) if each.regression or each.inconclusive else f"{each.before:.4f} -> {each.after:.4f}"
+        kind = "failure" if each.regression else "system-out"
         cases.append((f"{each.system} / {each.task}", each.metric, kind, text))
     results: list[RetrievalResult | GenerationResult] = [*report.retrieval, *report.generation]
     for result in [] if comparisons else results:
@@ -131,7 +141,7 @@ def _sections(report: Report, comparisons: Sequence[Comparison], *, intervals: b
     figures = [(each.system, each.task, each.metric, each.source, f"{each.value:g}") for each in report.published]
     published = _Table(columns=("system", "task", "metric", "published in", "value"), rows=figures, words=4)
     sections = {
-        "Against the baseline": ("", _compared(comparisons)),
+        "Against the baseline": (_GATE_NOTE, _compared(comparisons)),
         "Retrieval": ("", _retrieval(report)),
         "Generation": (_WRITERS, _generation(report, intervals=intervals)),
         "Published figures": (_PUBLISHED, published),
@@ -144,18 +154,22 @@ def _sections(report: Report, comparisons: Sequence[Comparison], *, intervals: b
 def _verdict(comparisons: Sequence[Comparison]) -> str:
     worse = sum(each.regression for each in comparisons)
     what = f"{worse or 'no'} regression{'s' * (worse > 1)}"
-    return f"{'▼' if worse else '✓'} {what} in {len(comparisons)} comparison{'s' * (len(comparisons) > 1)}"
+    verdict = f"{'▼' if worse else '✓'} {what} in {len(comparisons)} comparison{'s' * (len(comparisons) > 1)}"
+    unsure = sum(each.inconclusive for each in comparisons)
+    return f"{verdict}, {unsure} inconclusive (too few queries)" if unsure else verdict
 
 
 def _compared(comparisons: Sequence[Comparison]) -> _Table:
     rows = []
-    for each in sorted(comparisons, key=lambda each: not each.regression):
+    for each in sorted(comparisons, key=lambda each: (not each.regression, not each.inconclusive)):
         sure = "good" if each.low > 0 else "down" if each.high < 0 else "equal"
         figures = (f"{each.before:.4f}", f"{each.after:.4f}", f"{each.difference:+.4f}")
         between = f"{each.low:+.4f} to {each.high:+.4f}"
-        result = _RESULTS["bad" if each.regression else sure]
-        rows.append((result, each.system, each.task, each.metric, *figures, between, f"{each.p_worse:.4f}"))
-    columns = ("result", "system", "task", "metric", "before", "after", "difference", "95 % interval", "p (corrected)")
+        result = _RESULTS["bad" if each.regression else "unsure" if each.inconclusive else sure]
+        test = (f"{each.p_worse:.4f}", _MISSING if each.detectable is None else f"{each.detectable:.4f}")
+        rows.append((result, each.system, each.task, each.metric, *figures, between, *test, f"{each.queries:,}"))
+    names = ("before", "after", "difference", "95 % interval", "p (corrected)", "detectable drop", "queries")
+    columns = ("result", "system", "task", "metric", *names)
     return _Table(columns=columns, rows=rows, words=4)
 
 
@@ -224,14 +238,14 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--paper)
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 1.6em 0 .5em; } h1 { margin-top: .3em; } h4 { margin: .2em 0; }
 h2 { border-bottom: 1px solid var(--line); padding-bottom: .2em; } .soft { color: var(--soft); }
-.bad { background: var(--bad-box); color: var(--bad); font-weight: 600; } .down { color: var(--bad); }
+.bad { background: var(--bad-box); color: var(--bad); font-weight: 600; } .down, .unsure { color: var(--bad); }
 .good { background: var(--good-box); color: var(--good); font-weight: 600; }
 .verdict { border-left: .4rem solid; padding: .6rem 1rem; font-weight: 600; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); margin: .6rem 0; overflow-wrap: normal; }
 table { border-collapse: collapse; font-size: .875rem; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
 th { background: var(--box); } .number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number, .bad, .good, .down, .equal { white-space: nowrap; } .word { min-width: 4.5rem; }
+td.number, .bad, .good, .down, .unsure, .equal { white-space: nowrap; } .word { min-width: 4.5rem; }
 .query { min-width: 14rem; overflow-wrap: anywhere; }
 .charts, .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.2rem; }
 .sides { grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); } .sides > div { min-width: 0; }

@@ -190,8 +190,14 @@ class Comparison:
     high: float
     p_worse: float
     """Of a paired randomisation test against "not worse", corrected by Holm over all comparisons of the gate."""
+    queries: int
+    detectable: float | None
+    """Smallest drop that the gate detects with 80 % power on these queries; ``None`` if it cannot be estimated because
+    no query changed, or if no drop can be significant on so few queries."""
     regression: bool
     """The drop exceeds the tolerance and is significant."""
+    inconclusive: bool
+    """The drop exceeds the tolerance but is not significant: there are too few queries to tell."""
     changed: list[Change] = field(default_factory=list)
     """Queries whose rank changed, the most changed one first; empty for generation."""
 

@@ -1,10 +1,11 @@
-"""Is a difference between two runs more than chance? Paired over the queries; no torch here."""
+"""Confidence intervals and significance tests of differences between two runs, paired by query. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,23 @@ class Difference:
     high: float
     """95 % interval by paired bootstrap (percentiles)."""
     p_worse: float
-    """Chance of a mean as low as this, or lower, were after no worse: paired randomisation test."""
+    """One-sided p value of a paired randomisation test: how likely a mean this low is if ``after`` is not worse."""
     p: float
-    """Two-sided."""
+    """Two-sided p value."""
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by bootstrap; of equal values, that value twice.
+    """Return the 95 % bootstrap interval of the mean; for equal values, that value twice.
+
+    Raises:
+        ValueError: there are no values.
 
     >>> interval([0.5, 0.5, 0.5])
     (0.5, 0.5)
     """
     sample = np.asarray(values, dtype=float)
     if not len(sample):
-        raise ValueError("there are no values to take an interval of")
+        raise ValueError("an interval needs at least one value")
     if len(sample) == 1 or np.ptp(sample) == 0:
         return float(sample[0]), float(sample[0])
     found = (
@@ -56,23 +60,23 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Difference:
-    """Compare two runs' values of the same queries, in the same order.
+    """Compare the values of two runs on the same queries, in the same order.
 
-    The randomisation test exchanges before and after of each query by chance (Smucker, Allan, Carterette 2007); it is
-    exact where there are few queries that differ. The seed is fixed, so that the same runs give the same answer.
+    The randomisation test swaps before and after of each query at random (Smucker, Allan, Carterette 2007); it is
+    exact if few queries differ. The seed is fixed, so that the same runs give the same result.
 
     Raises:
-        ValueError: the two are of unlike length, or empty.
+        ValueError: the runs have different lengths, or are empty.
     """
     if len(before) != len(after) or not before:
-        raise ValueError(f"the two runs must have the same queries, one at least; got {len(before)} and {len(after)}")
+        raise ValueError(f"the two runs must have the same queries, at least one; got {len(before)} and {len(after)}")
     difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     low, high = interval(difference.tolist(), seed=seed)
-    changed = difference[difference != 0]  # exchanging equal values changes nothing
+    changed = difference[difference != 0]  # swapping equal values changes nothing
     if not len(changed):
         return Difference(mean=0.0, low=0.0, high=0.0, p_worse=1.0, p=1.0)
     if len(changed) == 1:
-        changed = np.append(changed, 0.0)  # scipy wants two
+        changed = np.append(changed, 0.0)  # scipy requires two
     below, above = (
         float(
             _scipy()
@@ -95,8 +99,37 @@ def paired_difference(before: Sequence[float], after: Sequence[float], *, seed: 
     )
 
 
+def detectable_drop(
+    before: Sequence[float], after: Sequence[float], *, alpha: float, power: float = 0.8
+) -> float | None:
+    """Return the smallest drop of the mean that :func:`paired_difference` detects with probability ``power``.
+
+    That is the drop D with D = z * sqrt(variance(D) / queries), where z is the sum of the normal quantiles of
+    1 - ``alpha`` (one-sided) and ``power``. The variance is that of the paired differences. It grows with the drop,
+    because a larger drop means that more queries fall, each by the mean absolute change: variance(D) = variance +
+    (D - observed drop) * mean absolute change.
+
+    ``None`` if no query changed, so that nothing is known about the spread, or if there are so few queries that no
+    drop can be significant: the p value of the test is at least 2^-queries.
+
+    >>> round(detectable_drop([1.0, 0.5] * 20, [0.5, 1.0] * 20, alpha=0.05), 3)
+    0.239
+    """
+    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    queries = len(difference)
+    changes = np.abs(difference[difference != 0])
+    if not len(changes) or 0.5**queries > alpha:
+        return None
+    change = float(changes.mean())
+    observed = max(0.0, -float(difference.mean()))
+    variance = max(0.0, float(difference.var()) - observed * change)  # without the part that is due to the drop
+    z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(power)
+    half = z * z * change / queries / 2
+    return half + math.sqrt(half * half + z * z * variance / queries)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values that hold when all are looked at together (Holm 1979), in the order given.
+    """Return p values corrected for multiple tests (Holm 1979), in the order given.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]

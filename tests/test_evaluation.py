@@ -411,30 +411,54 @@ def test_a_benchmark_is_made_of_folders(sources: Path, tmp_path: Path, capsys: p
 # --- pytest ----------------------------------------------------------------------------------------------------------
 
 
-def _pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run pytest in a folder without tests, in this process, so that torch is not imported again."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = pytest.main(["-p", "no:cacheprovider", "-q", "--rootdir", str(folder), *arguments, str(folder)])
+        printed = capsys.readouterr()
+        return int(code), printed.out + printed.err
+
+    return run
 
 
 def test_each_metric_of_a_baseline_is_a_test(
-    evaluate: Callable[..., str], bert_folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    evaluate: Callable[..., str], run_pytest: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    baseline = str(tmp_path / "baseline.json")
-    evaluate("--baseline", baseline, "--update-baseline")
-    empty = tmp_path_factory.mktemp("empty")
-    options = ["--code-retrieval-baseline", baseline, "--code-retrieval-suite"]
-    good = _pytest(empty, *options, str(tmp_path / "suite.toml"))
-    assert good.returncode == 0, good.stdout
-    assert "4 passed" in good.stdout
+    baseline, suite = tmp_path / "baseline.json", tmp_path / "suite.toml"
+    evaluate("--baseline", str(baseline), "--update-baseline")
+    options = ["--code-retrieval-baseline", str(baseline), "--code-retrieval-suite", str(suite)]
+    code, text = run_pytest(*options)
+    assert code == 0, text
+    assert "4 passed" in text
+    assert "inconclusive" not in text
 
-    _worsen(tmp_path / "suite.toml", tmp_path / "suite.toml")
-    bad = _pytest(empty, *options, str(tmp_path / "suite.toml"), "-m", "code_retrieval")
-    assert bad.returncode == 1
-    assert "words / own / MRR" in bad.stdout
-    assert "MRR of 'words' on 'own' fell from" in bad.stdout
-    assert "Traceback" not in bad.stdout
+    suite.write_text(suite.read_text() + "[gate]\nalpha = 1e-9\n")  # so small that no drop of 24 queries is significant
+    _worsen(suite, suite)
+    code, text = run_pytest(*options)
+    assert code == 0, text
+    assert "code-retrieval: inconclusive drops" in text
+    assert "MRR of 'words' on 'own' fell from" in text
+    assert "24 queries are too few to tell a drop of" in text
 
-    half = _pytest(empty, "--code-retrieval-suite", "suite.toml")
-    assert half.returncode == 4
-    assert "are given together" in half.stderr
-    shutil.rmtree(empty)
+    suite.write_text(suite.read_text().replace("alpha = 1e-9", "alpha = 0.05"))
+    code, text = run_pytest(*options, "-m", "code_retrieval")
+    assert code == 1
+    assert "words / own / MRR" in text
+    assert "MRR of 'words' on 'own' fell from" in text
+    assert "Traceback" not in text
+
+    code, text = run_pytest("--code-retrieval-suite", str(suite))
+    assert code == 4
+    assert "are given together" in text
+
+
+def test_the_plugin_is_registered_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, pytest; pytest.main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--code-retrieval-suite" in done.stdout

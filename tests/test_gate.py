@@ -102,6 +102,45 @@ def test_a_drop_by_chance_passes() -> None:
     assert not mrr.regression
 
 
+def test_a_drop_that_too_few_queries_show_is_inconclusive() -> None:
+    """Of 40 queries eight fall from rank 1 to 2 and two to nowhere, three rise from 2 to 1: MRR falls by 0.1125."""
+    before = [1] * 10 + [2] * 3 + [1] * 27
+    now = [2] * 6 + [None] * 2 + [1] * 2 + [1] * 3 + [1] * 27
+    rules = GateRules(metrics=("MRR",), alpha=0.01)
+    (found,) = compare(report(retrieval(now)), report(retrieval(before)), rules)
+    assert found.difference == pytest.approx((6 * -0.5 + 2 * -1 + 3 * 0.5) / 40)
+    assert (found.queries, found.regression, found.inconclusive) == (40, False, True)
+    assert found.detectable is not None
+    assert -found.difference < found.detectable < 0.3
+    text = describe(found, most=0)
+    assert "40 queries are too few to tell a drop of 0.0875 from chance" in text
+    assert text.endswith(f"the smallest drop that is detected with 80 % power is about {found.detectable:.4f}")
+
+    (larger,) = compare(report(retrieval(now * 5)), report(retrieval(before * 5)), rules)
+    assert (larger.regression, larger.inconclusive) == (True, False)  # five times the queries tell
+    assert "too few" not in describe(larger)
+    (same,) = compare(report(retrieval(before)), report(retrieval(before)), rules)
+    assert (same.detectable, same.inconclusive) == (None, False)
+
+
+def test_a_handful_of_queries_shows_no_drop_at_all() -> None:
+    """Three queries of three fall, but the p value of three is at least 1/8."""
+    (found,) = compare(report(retrieval([None] * 3)), report(retrieval([1] * 3)), GateRules(metrics=("MRR",)))
+    assert (found.regression, found.inconclusive, found.detectable) == (False, True, None)
+    assert "no drop is detected with 80 % power; measure more queries" in describe(found)
+
+
+def test_the_detectable_drop_allows_for_the_correction_and_the_tolerance() -> None:
+    now = report(retrieval([2, 1] * 100))
+    (alone,) = compare(now, report(retrieval([1, 2] * 100)), GateRules(metrics=("MRR",)))
+    corrected, _ = compare(now, report(retrieval([1, 2] * 100)), GateRules(metrics=("MRR", "R@10")))
+    (tolerant,) = compare(now, report(retrieval([1, 2] * 100)), GateRules(metrics=("MRR",), tolerance=0.4))
+    assert alone.detectable is not None
+    assert corrected.detectable is not None
+    assert alone.detectable < corrected.detectable
+    assert tolerant.detectable == 0.4
+
+
 def test_many_metrics_are_corrected_for() -> None:
     """A drop at p = 0.03 alone is none among four comparisons."""
     fell = [None] * 5 + [1] * 45

@@ -112,10 +112,16 @@ LOST = Comparison(
     low=-0.2,
     high=-0.05,
     p_worse=0.0123,
+    queries=12,
+    detectable=0.1234,
     regression=True,
+    inconclusive=False,
     changed=CHANGED,
 )
-KEPT = replace(LOST, system="BM25", after=0.875, low=0.0, high=0.0, p_worse=1.0, regression=False, changed=[])
+KEPT = replace(
+    LOST, system="BM25", after=0.875, low=0.0, high=0.0, p_worse=1.0, detectable=None, regression=False, changed=[]
+)
+UNSURE = replace(LOST, metric="R@10", p_worse=0.2, detectable=0.3, regression=False, inconclusive=True)
 CODES = {"tiny": {"code of q0": "\n".join(["if a < b:", *(f"    line {i}" for i in range(1, 30))])}}
 
 
@@ -209,10 +215,10 @@ def test_tables_hold_the_means(text: str) -> None:
     assert page.row("BM25", "tiny")[2] == f"{10.5 / 12:.4f}" == "0.8750"
     assert page.row("write", "retrieved")[2:5] == ["BM25", "extractive", "0.5000 (0.2500 to 0.7500)"]
     assert page.row("write", "none")[4].startswith(f"{fmean([0, 0.25]):.4f}")
-    assert page.row("▼ regression")[1:] == (
-        [*"dense_$x$ tiny MRR 0.8750 0.7300 -0.1450".split(), "-0.2000 to -0.0500", "0.0123"]
-    )
+    figures = ["-0.2000 to -0.0500", "0.0123", "0.1234", "12"]
+    assert page.row("▼ regression")[1:] == [*"dense_$x$ tiny MRR 0.8750 0.7300 -0.1450".split(), *figures]
     assert page.row("= no clear change")[1] == "BM25"
+    assert page.row("= no clear change")[-2:] == ["–", "12"]
     assert page.row("big") == ["big", "tiny", "MRR", "A paper | its table", "0.396"]
     assert page.row("other") == ["other", "no data� here"]
 
@@ -273,7 +279,7 @@ def test_markdown_tables_are_whole() -> None:
     # Six tables of a head and a rule, with 2 comparisons, 2 systems, 3 conditions, 1 published, 1 skipped, 1 version.
     assert len(rows) == 6 * 2 + 2 + 2 + 3 + 1 + 1 + 1
     widths = [len(re.split(r"(?<!\\)\|", row)) for row in rows]
-    assert Counter(widths) == {11: 4 + 4, 9: 5, 7: 3, 4: 6}
+    assert Counter(widths) == {13: 4, 11: 4, 9: 5, 7: 3, 4: 6}
     assert rows[2].startswith("| ▼ regression | dense_$x$ | tiny | MRR | 0.8750 | 0.7300 | -0.1450 |")
     assert "| big | tiny | MRR | A paper \\| its table | 0.396 |" in rows
     assert "never measured here" in "\n".join(lines)
@@ -300,6 +306,21 @@ def test_junit_fails_the_regressions() -> None:
     assert kept.findtext("system-out") == "0.8750 -> 0.8750"
     assert skipped.find("skipped") is not None
     assert [case.get("classname") for case in suite] == ["dense_$x$ / tiny", "BM25 / tiny", "tiny | suite"]
+
+
+def test_a_drop_on_too_few_queries_is_named_as_inconclusive() -> None:
+    text = markdown(REPORT, [KEPT, UNSURE])
+    assert "**✓ no regression in 2 comparisons, 1 inconclusive (too few queries)**" in text
+    assert "Detectable drop: the smallest one that the gate detects with 80 % power" in text
+    assert "| ? inconclusive drop | dense_$x$ | tiny | R@10 | 0.8750 | 0.7300 | -0.1450 |" in text
+    page = Page(html(REPORT, [KEPT, UNSURE]))
+    assert page.row("? inconclusive drop")[-2:] == ["0.3000", "12"]
+    assert "1 inconclusive (too few queries)" in page.text
+    root = ElementTree.fromstring(junit(REPORT, [KEPT, UNSURE]))
+    assert root.get("failures") == "0"
+    (shown,) = [case.findtext("system-out") or "" for case in root.iter("testcase") if case.get("name") == "R@10"]
+    assert "12 queries are too few to tell a drop of 0.1450 from chance" in shown
+    assert "the smallest drop that is detected with 80 % power is about 0.3000" in shown
 
 
 def test_junit_without_a_baseline_lists_the_means() -> None:

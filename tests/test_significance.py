@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.eval.significance import holm, interval, paired_difference
+from llamaindex_code_retrieval.eval import significance
+from llamaindex_code_retrieval.eval.significance import detectable_drop, holm, interval, paired_difference
 
 
 @settings(deadline=None, max_examples=20)
@@ -58,6 +60,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 89 <= covered <= 99
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_chance_alone_raises_few_alarms() -> None:
     """Under no difference p is uniform: 100 tests at 0.05 raise 5 on the mean, and over 12 once in a thousand."""
     rng = np.random.default_rng(0)
@@ -73,8 +76,48 @@ def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
     assert [corrected[i] for i in order] == sorted(corrected)
 
 
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the resamples: enough to tell p values from 0.05, for tests that simulate many runs."""
+    monkeypatch.setattr(significance, "RESAMPLES", 1000)
+
+
+@pytest.mark.usefixtures("few_resamples")
+@pytest.mark.parametrize("kind", ["many small changes", "few large changes"])
+def test_a_detectable_drop_is_detected_four_times_in_five(kind: str) -> None:
+    rng, n, alpha = np.random.default_rng(0), 100, 0.05
+
+    def noise() -> NDArray[np.float64]:
+        if kind == "many small changes":
+            return rng.normal(0, 0.2, n)
+        return (rng.random(n) < 0.2) * rng.choice([-0.5, 0.5, -0.9, 0.9], n)
+
+    zeros = [0.0] * n
+    drops = [detectable_drop(zeros, noise().tolist(), alpha=alpha) or 0.0 for _ in range(50)]
+    drop = float(np.median(drops))
+    change = float(np.abs(noise()[noise() != 0]).mean()) or 0.2
+    detected = sum(
+        paired_difference(zeros, (noise() - change * (rng.random(n) < drop / change)).tolist()).p_worse < alpha
+        for _ in range(40)
+    )
+    assert 26 <= detected <= 39  # 32 expected
+
+
+def test_the_detectable_drop_by_hand() -> None:
+    """Half of 40 queries fall and half rise by 0.5: z = 1.6449 + 0.8416, and D² = z² (0.25 + 0.5 D) / 40."""
+    drop = detectable_drop([1.0, 0.5] * 20, [0.5, 1.0] * 20, alpha=0.05)
+    assert drop is not None
+    assert drop**2 == pytest.approx((1.6448536 + 0.8416212) ** 2 * (0.25 + 0.5 * drop) / 40)
+    assert detectable_drop([1.0] * 9, [1.0] * 9, alpha=0.05) is None
+    assert detectable_drop([1.0] * 4, [0.0] * 4, alpha=0.05) is None  # p is at least 1/16
+    assert detectable_drop([1.0] * 5, [0.0] * 5, alpha=0.05) is not None
+    larger = detectable_drop([1.0, 0.5] * 20, [0.5, 1.0] * 20, alpha=0.05, power=0.95)
+    assert larger is not None
+    assert larger > drop
+
+
 def test_refuses_runs_of_other_queries() -> None:
-    with pytest.raises(ValueError, match="must have the same queries, one at least; got 2 and 1"):
+    with pytest.raises(ValueError, match="must have the same queries, at least one; got 2 and 1"):
         paired_difference([1.0, 0.0], [1.0])
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="at least one value"):
         interval([])

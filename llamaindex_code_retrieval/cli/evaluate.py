@@ -75,8 +75,10 @@ def _eval(options: argparse.Namespace) -> int:
     else:
         print(markdown(report, compared))
     print(f"code-retrieval: report in {out / 'report.html'}", file=sys.stderr)
-    for each in regressions:
-        print(f"code-retrieval: regression: {describe(each)}", file=sys.stderr)
+    for each in compared:
+        if each.regression or each.inconclusive:
+            kind = "regression" if each.regression else "inconclusive drop"
+            print(f"code-retrieval: {kind}: {describe(each)}", file=sys.stderr)
     return 1 if regressions and options.gate else 0
 
 
