@@ -41,7 +41,7 @@ from llamaindex_code_retrieval.eval.gate import GateRules, compare
 from llamaindex_code_retrieval.eval.results import Report, RetrievalResult
 from llamaindex_code_retrieval.eval.retrieval import Search, System, benchmark_index, evaluate_retrieval
 from llamaindex_code_retrieval.index.sources import Skips, walk
-from llamaindex_code_retrieval.models.locate import ARTIFACTS
+from llamaindex_code_retrieval.models.files import ARTIFACTS
 
 RULES = GateRules(metrics=("MRR", "R@10"))
 DEPTH = 100

@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run,
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.models.locate import TRAIN_CONFIG
+from llamaindex_code_retrieval.models.files import TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.models.scoring import score_pairs
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
 from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.files import ARTIFACTS
 from llamaindex_code_retrieval.models.locate import (
-    ARTIFACTS,
     locate_adapter,
     shipped_adapters,
     shipped_query_encoders,
@@ -101,5 +101,5 @@ def test_a_folder_of_the_same_name_is_not_taken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "embedded-general").mkdir()
     assert locate_adapter("embedded-general").parent == ARTIFACTS
-    with pytest.raises(ValueError, match="nor one that comes with the package: embedded-general"):
+    with pytest.raises(ValueError, match="known names: embedded-general"):
         locate_adapter("embedded-cobol")

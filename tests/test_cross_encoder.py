@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, Head, MatchingHead, Variant
-from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, RERANKER_CONFIG
+from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, RERANKER_CONFIG
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
 
 QUERY = "read the file"

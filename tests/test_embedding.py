@@ -374,7 +374,7 @@ def test_a_refused_adapter_leaves_all_as_it_was(
     for adapter, message in (
         (other_base, r"was trained on 'someone/else' with base fingerprint 0{16}.*\(the adapter for 'java'\)"),
         (other_pooling, "was trained for pooling 'cls'.*pass pooling='cls'"),
-        (tmp_path / "missing", "neither a folder nor a hub name.*'java'"),
+        (tmp_path / "missing", "folder .*missing does not exist.*'java'"),
         (roberta_folder, r"holds no adapter_config\.json"),
         ("", "must be a folder or a hub name"),
         (adapter_folders["prompt"], "virtual ones do not fit"),

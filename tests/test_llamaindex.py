@@ -14,7 +14,7 @@ from llama_index.core.response_synthesizers import ResponseMode
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
 from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.models.locate import ARTIFACTS
+from llamaindex_code_retrieval.models.files import ARTIFACTS
 
 
 def test_query_engine_with_all_parts(repository: Path) -> None:

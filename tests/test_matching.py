@@ -275,7 +275,7 @@ def test_a_start_of_another_kind_is_refused(
         _train(bert_folder, replace(QUICK, variant="separate"), AdapterConfig(method="full"), start=started)
     with pytest.raises(ValueError, match="have another shape"):
         _train(bert_folder, adapter=AdapterConfig(rank=2), start=started)
-    with pytest.raises(ValueError, match="cannot find the reranker 'nowhere'"):
+    with pytest.raises(ValueError, match="unknown reranker 'nowhere'"):
         _train(bert_folder, start="nowhere")
     with pytest.raises(ValueError, match=r"adapter_config|reranker"):
         _train(bert_folder, start=adapter_folders["lora"])
@@ -422,7 +422,7 @@ def test_train_reranker_goes_on_among_distractors(
     assert facts == facts | json.loads((out / "train_config.json").read_text())
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        (["--start", "nowhere"], "cannot find the reranker 'nowhere'"),
+        (["--start", "nowhere"], "unknown reranker 'nowhere'"),
         (["--start", str(started), "--set", "rank=2"], "have another shape"),
         (["--among", str(tmp_path / "empty")], "no code between functions in"),
         (["--among", str(tmp_path / "missing")], "is not a folder (missing)"),

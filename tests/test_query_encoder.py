@@ -318,9 +318,8 @@ def test_folders_of_other_things_are_told_apart(
     for folder in (adapter_folders["lora"], bert_folder):
         with pytest.raises(ValueError, match=r"holds no query_encoder\.json, so it is no query encoder"):
             QueryEncoder.load(folder, teacher=_encoder(bert_folder))
-    for nothing in ("nowhere", Path("org/name")):
-        with pytest.raises(ValueError, match="cannot find the query encoder"):
-            QueryEncoder.load(nothing, teacher=_encoder(bert_folder))
+    with pytest.raises(ValueError, match="unknown query encoder 'nowhere'"):
+        QueryEncoder.load("nowhere", teacher=_encoder(bert_folder))
     with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
         QueryEncoder.load("auto", teacher=_encoder(bert_folder))
 
@@ -424,7 +423,7 @@ def test_the_command(
     assert found["plain"] != found["fast"]
     for more, message in (
         (str(adapter_folders["lora"]), "so it is no query encoder; name one that comes with the package"),
-        ("nowhere", "cannot find the query encoder 'nowhere'"),
+        ("nowhere", "unknown query encoder 'nowhere'"),
         ("auto", "no query encoder comes with the package for the fingerprint"),
     ):
         assert main([*search, "--fast-query", more]) == 2

@@ -336,8 +336,8 @@ def test_a_suite_without_a_reranker_or_a_task_has_no_curve(suite_file: Path, ber
         (task + system, r"the suite 'suite' has no system with a reranker, .* add .* rerank = \"\.\.\.\""),
         (generation + system + 'rerank = "x"', r"the suite 'suite' has no \[\[task\]\] to measure on; add a"),
         ('[[task]]\nname = "t"\nset = "absent"\n' + system + 'rerank = "x"', "nothing .* can be run here .t: there is"),
-        (task + system + 'rerank = "x"', "cannot find the reranker 'x'"),
-        (task + system + 'rerank = "x"\noptional = true', "nothing .* can be run here .s: cannot find the reranker"),
+        (task + system + 'rerank = "x"', "unknown reranker 'x'"),
+        (task + system + 'rerank = "x"\noptional = true', "nothing .* can be run here .s: unknown reranker"),
     ):
         suite_file.write_text(text)
         with pytest.raises(ValueError, match=message):

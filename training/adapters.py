@@ -18,7 +18,7 @@ from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, WEIGHTS
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.models.modify import load_adapter_weights
 
 Method = Literal["lora", "adalora", "ia3", "prompt", "full"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from llamaindex_code_retrieval._io import Progress, read_json, short_hash, write_atomically
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.significance import paired_difference
-from llamaindex_code_retrieval.models.locate import QUERY_CONFIG, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.files import QUERY_CONFIG, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.modify import layer_count
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.assistants import Search, search_assistants

@@ -20,7 +20,7 @@ import torch
 from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.files import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder import BACKBONE_CONFIG, FORMAT, TOKENIZER
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
 from llamaindex_code_retrieval.training.config import LoopConfig, StudentConfig

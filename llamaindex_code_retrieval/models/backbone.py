@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.models.catalog import Architecture
-from llamaindex_code_retrieval.models.locate import DAMAGED, SHARDS, WEIGHTS
+from llamaindex_code_retrieval.models.files import DAMAGED, SHARDS, WEIGHTS
 from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention
 from llamaindex_code_retrieval.models.weights import check_finite, name_some
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from llamaindex_code_retrieval._io import clean_text, short_hash, write_atomically
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS, locate_reranker
+from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, RERANKER_CONFIG, WEIGHTS
+from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.weights import load_weights
 

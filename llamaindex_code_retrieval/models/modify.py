@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
-from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS
 from llamaindex_code_retrieval.models.weights import check_weights, read_weights
 
 

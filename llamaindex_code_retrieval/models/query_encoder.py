@@ -13,14 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import sha256, short_hash
-from llamaindex_code_retrieval.models.locate import (
-    ADAPTER_WEIGHTS,
-    ARTIFACTS,
-    QUERY_CONFIG,
-    QUERY_WEIGHTS,
-    locate_query_encoder,
-    shipped_query_encoders,
-)
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, ARTIFACTS, QUERY_CONFIG, QUERY_WEIGHTS
+from llamaindex_code_retrieval.models.locate import locate_query_encoder, shipped_query_encoders
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_shapes
 from llamaindex_code_retrieval.models.weights import check_weights, load_weights, read_arrays
 

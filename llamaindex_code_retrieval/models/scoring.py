@@ -19,7 +19,8 @@ from llamaindex_code_retrieval.models.batching import batch_budget, even_batches
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, Prepared, RerankPrecision, read_config
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import RERANKER_CONFIG, locate_reranker
+from llamaindex_code_retrieval.models.files import RERANKER_CONFIG
+from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
 from llamaindex_code_retrieval.models.packed_attention import Runs, by_runs, enable_packed_attention, packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on

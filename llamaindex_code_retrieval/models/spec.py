@@ -10,7 +10,7 @@ import torch
 
 from llamaindex_code_retrieval._io import json_hash, read_json, sha256
 from llamaindex_code_retrieval.models.catalog import BASES, Architecture, Pooling, architecture_of
-from llamaindex_code_retrieval.models.locate import ADAPTER_WEIGHTS, DAMAGED, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, DAMAGED, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.modify import virtual_tokens
 
 Side = Literal["query", "code"]
