@@ -1,36 +1,31 @@
-"""The demo: part of Python's standard library indexed, asked and measured."""
+"""The command ``demo``: index part of Python's standard library, search it and measure retrieval on it."""
 
 from __future__ import annotations
 
+import argparse
 import sysconfig
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
-
-from llama_index.core.schema import NodeWithScore
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from llamaindex_code_retrieval._io import Progress
-from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval.datasets import documented_functions
-from llamaindex_code_retrieval.eval.metrics import evaluate_run
-from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
-from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.index.sources import Skips, walk
-from llamaindex_code_retrieval.reranker import CodeReranker
-from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
+from llamaindex_code_retrieval.cli.console import print_json, print_parts, print_table, print_text, progress_bars
+from llamaindex_code_retrieval.cli.options import cache_folder, common_options
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.eval.datasets import Benchmark
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.reranker import CodeReranker
 
 MODULES = (
     "argparse contextlib copy csv dataclasses datetime filecmp fileinput fnmatch functools getpass glob gzip heapq "
     "html http json linecache logging mimetypes netrc os pathlib posixpath queue random secrets shlex shutil smtplib "
     "socket statistics string subprocess tarfile tempfile textwrap threading timeit tokenize urllib zipapp zipfile"
 ).split()
-"""What of the standard library is indexed: chosen for the time it takes, about 3,500 nodes."""
+"""Modules of the standard library that are indexed, about 3,500 nodes."""
 
 QUESTIONS = (
     "copy a whole directory tree",
@@ -40,122 +35,83 @@ QUESTIONS = (
     "download a file from a URL",
 )
 
-MODES: tuple[Mode, ...] = get_args(Mode)
 RERANKED = "reranked"
 RERANKED_QUERIES, RERANKED_HITS = 100, 20
-"""So many of the measured queries are asked with the reranker as well, and so many of the hits of each are read."""
+"""Benchmark queries that the reranker is measured on, and hits of each query that it scores."""
+
+SHOWN_HITS = 3
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """What a run of the demo found; ranks and scores are of this machine's Python."""
+    """The result of the demo; ranks and scores depend on the Python version, whose standard library is indexed."""
 
     python: str
     nodes: int
     seconds: dict[str, float]
+    """Wall time of ``index`` and ``measure``."""
     answers: dict[str, dict[str, list[tuple[str, str]]]]
-    """By question and mode, or with the reranker: (path:line, symbol), best first."""
+    """By question, then by retrieval mode or ``reranked``: (path:line, symbol), best first."""
     documented: int
+    """Functions in the benchmark: those with a docstring."""
     metrics: dict[str, dict[str, float]]
+    """By retrieval mode."""
     reranked: dict[str, dict[str, float]]
-    """Without and with the reranker, on some of the queries."""
+    """With and without the reranker, on a sample of the queries."""
     asked_again: int
-    """How many these are."""
+    """Size of that sample."""
     folder: str
-
-    def facts(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def print(self, console: Console) -> None:
-        """Show the hits side by side and the metrics of each mode."""
-        for question, by_mode in self.answers.items():
-            table = Table(title=Text(question, style="bold"), title_justify="left")
-            for mode in by_mode:
-                table.add_column(mode)
-            for row in zip(*by_mode.values(), strict=False):
-                table.add_row(*(Text(f"{symbol}\n{place}", style="cyan") for place, symbol in row))
-            console.print(table)
-        console.print(
-            f"{self.documented:,} documented functions: docstring summary -> function without its docstring",
-            highlight=False,
-        )
-        console.print(_table(self.metrics))
-        console.print(
-            f"The same with the reranker, which reads {RERANKED_HITS} hits, on {self.asked_again} of these queries:",
-            highlight=False,
-        )
-        console.print(_table(self.reranked))
-        console.print(
-            f"{self.nodes:,} nodes of Python {self.python} indexed in {self.seconds['index']:.1f} s, "
-            "less what the embedding cache already held; "
-            f"measured in {self.seconds['measure']:.1f} s.",
-            highlight=False,
-        )
-        console.print(f'Ask it yourself: code-retrieval search "your question" --index {self.folder}', soft_wrap=True)
+    """The index."""
 
 
-def _place(facts: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{facts['path']}:{facts['start_line']}", facts["scope"] or facts["kind"]
+def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``demo``."""
+    demo = commands.add_parser("demo", help="index part of Python's standard library, search it and measure retrieval")
+    common_options(demo)
+    demo.set_defaults(run=run)
 
 
-def _table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table()
-    table.add_column("")
-    for name in next(iter(metrics.values())):
-        table.add_column(name, justify="right")
-    for system, values in metrics.items():
-        table.add_row(system, *(f"{value:.3f}" for value in values.values()))
-    return table
+def run(options: argparse.Namespace) -> int:
+    """Run the demo and print its results."""
+    with progress_bars() as progress:
+        demo = run_demo(cache_folder=cache_folder(options), device=options.device, on_progress=progress)
+    if options.json:
+        print_json(asdict(demo))
+    else:
+        print_demo(demo)
+    return 0
 
 
-def run_demo(*, cache_folder: Path, device: str | None = None, on_progress: Progress | None = None) -> Demo:
-    """Index, ask and measure; the index is kept in ``cache_folder``/demo."""
-    library = Path(sysconfig.get_path("stdlib"))
-    wanted = set(MODULES)
-    texts = {
-        file.path: file.text
-        for file in walk(library, Skips())
-        if file.path.split("/", 1)[0].removesuffix(".py") in wanted and "/test" not in file.path
-    }
+def run_demo(
+    *,
+    cache_folder: Path,
+    device: str | None = None,
+    modules: Collection[str] = MODULES,
+    questions: Sequence[str] = QUESTIONS,
+    on_progress: Progress | None = None,
+) -> Demo:
+    """Index ``modules`` of the standard library, answer ``questions`` and measure retrieval.
+
+    The index stays in ``cache_folder``/demo.
+    """
+    from llamaindex_code_retrieval.embedding import CodeEmbedding
+    from llamaindex_code_retrieval.eval.datasets import documented_functions
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.reranker import CodeReranker
+
+    texts = _sources(modules)
     embedding = CodeEmbedding(device=device, cache_folder=cache_folder)
     index = CodeIndex(embedding)
     start = time.perf_counter()
     index.update_texts(texts, on_progress=on_progress)
     indexed = time.perf_counter()
     index.save(cache_folder / "demo")
-
     reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
-    answers: dict[str, dict[str, list[tuple[str, str]]]] = {}
-    for question in QUESTIONS:
-        found: dict[str, list[NodeWithScore]] = {
-            mode: CodeRetriever(index, top_k=3, mode=mode).retrieve(question) for mode in MODES
-        }
-        first = CodeRetriever(index, top_k=RERANKED_HITS).retrieve(question)
-        found[RERANKED] = reranker.postprocess_nodes(first, query_str=question)[:3]
-        answers[question] = {name: [_place(hit.node.metadata) for hit in hits] for name, hits in found.items()}
-
+    answers = {question: _answers(index, reranker, question) for question in questions}
     measure = time.perf_counter()
     benchmark = documented_functions(texts.items())
-    codes = benchmark_index(benchmark, embedding, on_progress=on_progress)
-    vectors = embedding.encoder.encode_queries(list(benchmark.queries.values())).tolist()
-    query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
-    metrics: dict[str, dict[str, float]] = {}
-    for mode in MODES:
-        retriever = CodeRetriever(codes, top_k=100, mode=mode)
-        metrics[mode] = evaluate_run(
-            rank_queries(retriever, benchmark, query_vectors=query_vectors).run, benchmark.qrels
-        )
-    some = benchmark.sample(min(RERANKED_QUERIES, len(benchmark.queries)))
-    reranked: dict[str, dict[str, float]] = {}
-    for name, postprocessors in (("fused", []), (f"fused, {RERANKED}", [reranker])):
-        run = rank_queries(
-            CodeRetriever(codes, top_k=RERANKED_HITS),
-            some,
-            postprocessors=postprocessors,
-            on_progress=None if on_progress is None else partial(on_progress, "rerank"),
-        ).run
-        reranked[name] = evaluate_run(run, some.qrels)
+    sample = benchmark.sample(min(RERANKED_QUERIES, len(benchmark.queries)))
+    metrics, reranked = _measure(index, reranker, benchmark, sample, on_progress)
     return Demo(
         python=sysconfig.get_python_version(),
         nodes=len(index),
@@ -164,6 +120,103 @@ def run_demo(*, cache_folder: Path, device: str | None = None, on_progress: Prog
         documented=len(benchmark.corpus),
         metrics=metrics,
         reranked=reranked,
-        asked_again=len(some.queries),
+        asked_again=len(sample.queries),
         folder=str(cache_folder / "demo"),
     )
+
+
+def _sources(modules: Collection[str]) -> dict[str, str]:
+    """Return the text of each source file of ``modules`` by its path, without tests."""
+    from llamaindex_code_retrieval.index.sources import Skips, walk
+
+    library = Path(sysconfig.get_path("stdlib"))
+    return {
+        file.path: file.text
+        for file in walk(library, Skips())
+        if file.path.split("/", 1)[0].removesuffix(".py") in modules and "/test" not in file.path
+    }
+
+
+def _answers(index: CodeIndex, reranker: CodeReranker, question: str) -> dict[str, list[tuple[str, str]]]:
+    from llamaindex_code_retrieval.retriever import CodeRetriever
+
+    hits = {
+        "dense": CodeRetriever(index, top_k=SHOWN_HITS, mode="dense").retrieve(question),
+        "bm25": CodeRetriever(index, top_k=SHOWN_HITS, mode="bm25").retrieve(question),
+        "fused": CodeRetriever(index, top_k=SHOWN_HITS).retrieve(question),
+    }
+    candidates = CodeRetriever(index, top_k=RERANKED_HITS).retrieve(question)
+    hits[RERANKED] = reranker.postprocess_nodes(candidates, query_str=question)[:SHOWN_HITS]
+    return {
+        system: [
+            (f"{hit.node.metadata['path']}:{hit.node.metadata['start_line']}", hit.node.metadata["scope"] or "")
+            for hit in ranking
+        ]
+        for system, ranking in hits.items()
+    }
+
+
+def _measure(
+    index: CodeIndex, reranker: CodeReranker, benchmark: Benchmark, sample: Benchmark, on_progress: Progress | None
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Return the metrics of each mode on ``benchmark``, and those without and with the reranker on ``sample``."""
+    from llamaindex_code_retrieval.eval.metrics import evaluate_run
+    from llamaindex_code_retrieval.eval.retrieval import benchmark_index, rank_queries
+    from llamaindex_code_retrieval.retriever import CodeRetriever
+
+    codes = benchmark_index(benchmark, index.embedding, on_progress=on_progress)
+    vectors = index.embedding.encoder.encode_queries(list(benchmark.queries.values())).tolist()
+    query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
+    metrics: dict[str, dict[str, float]] = {}
+    for retriever in (CodeRetriever(codes, top_k=100, mode=mode) for mode in ("dense", "bm25", "fused")):
+        ranked = rank_queries(retriever, benchmark, query_vectors=query_vectors)
+        metrics[retriever.mode] = evaluate_run(ranked.run, benchmark.qrels)
+    reranked: dict[str, dict[str, float]] = {}
+    for name, postprocessors in (("fused", []), (f"fused, {RERANKED}", [reranker])):
+        ranked = rank_queries(
+            CodeRetriever(codes, top_k=RERANKED_HITS),
+            sample,
+            postprocessors=postprocessors,
+            on_progress=None if on_progress is None else partial(on_progress, "rerank"),
+        )
+        reranked[name] = evaluate_run(ranked.run, sample.qrels)
+    return metrics, reranked
+
+
+def print_demo(demo: Demo) -> None:
+    """Print the hits of each question with their ranks, and the metrics."""
+    for question, by_system in demo.answers.items():
+        _print_ranks(question, by_system)
+    print_text(f"{demo.documented:,} documented functions; query: summary of the docstring; code: without docstring")
+    _print_metrics("Retrieval", demo.metrics)
+    _print_metrics(
+        f"Retrieval and reranking of {RERANKED_HITS} hits, on {demo.asked_again} of these queries", demo.reranked
+    )
+    print_text(
+        f"{demo.nodes:,} nodes of Python {demo.python} indexed in {demo.seconds['index']:.1f} s (vectors in the "
+        f"embedding cache are not computed again), measured in {demo.seconds['measure']:.1f} s"
+    )
+    print_text(f'Search it yourself: code-retrieval search "your question" --index {demo.folder}')
+
+
+def _print_ranks(question: str, by_system: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Print one line per hit: its rank in each system, then its place, which no terminal width cuts."""
+    ranks: dict[tuple[str, str], dict[str, int]] = {}
+    for system, hits in by_system.items():
+        for rank, hit in enumerate(hits, start=1):
+            ranks.setdefault(hit, {})[system] = rank
+    print_parts((question, "bold"))
+    print_parts(("".join(f"  {system}" for system in by_system), "dim"))
+    last = SHOWN_HITS + 1
+    for (place, symbol), by in sorted(
+        ranks.items(), key=lambda each: [each[1].get(system, last) for system in reversed(list(by_system))]
+    ):
+        cells = "".join(f"  {by.get(system, ''):>{len(system)}}" for system in by_system)
+        print_parts((cells, ""), (f"  {place}", "cyan"), (f"  {symbol}", "green"))
+    print_text("")
+
+
+def _print_metrics(title: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    names = list(next(iter(metrics.values())))
+    rows = [(system, *(f"{values[name]:.3f}" for name in names)) for system, values in metrics.items()]
+    print_table(title, rows, headings=("system", *names), numeric=names)

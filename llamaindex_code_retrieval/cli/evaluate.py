@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from llamaindex_code_retrieval.cli.options import cache_folder, common_options, progress_bars
+from llamaindex_code_retrieval.cli.console import print_json, print_message, print_text, progress_bars
+from llamaindex_code_retrieval.cli.options import cache_folder, common_options
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 
@@ -71,14 +71,14 @@ def _eval(options: argparse.Namespace) -> int:
     if options.json:
         facts = asdict(report)
         facts["comparisons"] = [asdict(each) | {"changed": len(each.changed)} for each in compared]
-        print(json.dumps(facts, indent=1))
+        print_json(facts)
     else:
-        print(markdown(report, compared))
-    print(f"code-retrieval: report in {out / 'report.html'}", file=sys.stderr)
+        print_text(markdown(report, compared))
+    print_message(f"report in {out / 'report.html'}")
     for each in compared:
         if each.regression or each.inconclusive:
             kind = "regression" if each.regression else "inconclusive drop"
-            print(f"code-retrieval: {kind}: {describe(each)}", file=sys.stderr)
+            print_message(f"{kind}: {describe(each)}")
     return 1 if regressions and options.gate else 0
 
 
@@ -108,8 +108,11 @@ def _eval_curves(options: argparse.Namespace) -> int:
     write_atomically(out / "curve.json", report.json())  # before the page, for which matplotlib may be missing
     write_atomically(out / "curve.md", curve_markdown(report))
     write_atomically(out / "curve.html", curve_html(report))
-    print(report.json() if options.json else curve_markdown(report))
-    print(f"code-retrieval: curves in {out / 'curve.html'}", file=sys.stderr)
+    if options.json:
+        print_json(json.loads(report.json()))
+    else:
+        print_text(curve_markdown(report))
+    print_message(f"curves in {out / 'curve.html'}")
     return 0
 
 
@@ -131,7 +134,8 @@ def _benchmark(options: argparse.Namespace) -> int:
         "fingerprint": benchmark.fingerprint,
     }
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
-        print(f"{facts['codes']:,} codes and {facts['queries']:,} queries in {out}, fingerprint {facts['fingerprint']}")
+        counts = f"{facts['codes']:,} codes and {facts['queries']:,} queries"
+        print_text(f"{counts} in {out}, fingerprint {facts['fingerprint']}")
     return 0

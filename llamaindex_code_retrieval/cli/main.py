@@ -1,44 +1,135 @@
-"""The command ``code-retrieval``: parse, call, print, exit code.
+"""The command ``code-retrieval``: parse the arguments, run one command, turn errors into exit codes.
 
-Exit codes: 0 done, 1 nothing found, 2 wrong input or a state that needs the user, 130 interrupted.
 Results go to stdout, progress and messages to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib.metadata
+import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from llamaindex_code_retrieval.cli import evaluate, search, train
+from pydantic import ValidationError
+
+from llamaindex_code_retrieval._settings import describe_errors
+from llamaindex_code_retrieval.cli import demo, evaluate, search, train
+from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
+
+_DISTRIBUTION = "llamaindex-code-retrieval"
+_EXIT_CODES = """exit codes:
+  0    success
+  1    no hit (search), a regression (eval --gate), no student good enough (distil --assistants)
+  2    wrong input, or an error
+  130  interrupted by Ctrl-C
+  141  the reader of the output has gone (as in `code-retrieval search ... | head -1`)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    """Run one command and return its exit code.
+
+    Raises:
+        SystemExit: from ``--help``, ``--version`` and arguments that do not parse.
+    """
+    prepare_streams()
+    try:
+        return _run(arguments)
+    except OutputClosedError:
+        _discard_stdout()
+        return 141
+    except KeyboardInterrupt:
+        print_message(
+            "interrupted; files on disk are complete. Run the same command again to continue "
+            "(`train`, `train-reranker` and `distil`: with --resume)"
+        )
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-    except (ValueError, OSError, ImportError, TimeoutError, FloatingPointError) as error:
-        if options.debug:
-            raise
-        print(f"code-retrieval: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\ncode-retrieval: interrupted; what is on disk is whole, and the same command goes on from there "
-            "(`train`, `train-reranker` and `distil` with --resume)",
-            file=sys.stderr,
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        return _fail(str(describe_errors(error) if isinstance(error, ValidationError) else error), options)
+    except OutputClosedError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of the accelerator
+            return _fail(f"{error}; choose another --device or a smaller model or batch", options)
+        return _fail(
+            f"internal error: {type(error).__name__}: {error}\nThis is a fault of code-retrieval. "
+            f"Please report it {_where_to_report()} with the output of the same command after `code-retrieval --debug`",
+            options,
         )
-        return 130
     return code
 
 
+def _fail(message: str, options: argparse.Namespace) -> int:
+    """Print the error being handled, with ``--debug`` after its traceback, and return the exit code."""
+    if options.debug:
+        print_text(traceback.format_exc(), file=sys.stderr, end="")
+    print_message(f"error: {message or 'out of memory'}")
+    return 2
+
+
+def _where_to_report() -> str:
+    """Return where the installed package says that issues are reported."""
+    try:
+        urls = importlib.metadata.metadata(_DISTRIBUTION).get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        urls = []
+    places = dict(url.split(", ", 1) for url in urls)
+    return next((f"at {places[name]}" for name in ("Issues", "Repository") if name in places), "to the maintainers")
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not fail to write it when it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except io.UnsupportedOperation:  # a stream that is no file
+        return
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages, which repeat the arguments, are escaped like all other output."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print_text(message, file=file or sys.stderr, end="")
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print_message(f"error: {message}")
+        raise SystemExit(2)
+
+
+class _Version(argparse.Action):
+    """Print the version; looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
+        try:
+            version = importlib.metadata.version(_DISTRIBUTION)
+        except importlib.metadata.PackageNotFoundError:
+            version = "(version unknown: the package is not installed)"
+        print_text(f"code-retrieval {version}")
+        raise SystemExit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="code-retrieval", description="Find the right code for a question.")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser: argparse.ArgumentParser = _Parser(
+        prog="code-retrieval",
+        description="Search source code by questions in natural language.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for part in (search, train, evaluate):
-        part.add_commands(commands)
+    search.add_commands(commands)
+    demo.add_demo(commands)
+    train.add_commands(commands)
+    evaluate.add_commands(commands)
     return parser

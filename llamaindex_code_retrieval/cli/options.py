@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
+from llamaindex_code_retrieval.cli.console import print_json, print_message, print_table
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import shipped_adapters
 
@@ -29,20 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX = ".code-retrieval"
 GIT_URL = re.compile(r"(https?|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
-_QUIET_SECONDS = 60
-_STAGES = {
-    "parse": "parsing files",
-    "embed": "embedding nodes",
-    "evaluate": "asking",
-    "generate": "answering",
-    "rerank": "reranking",
-    "time": "taking the time",
-    "mine": "mining files",
-    "compare": "comparing codes",
-    "score": "scoring the base",
-    "train": "training",
-    "calibrate": "calibrating",
-}
 
 
 def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
@@ -75,7 +52,7 @@ def absolute(name_or_path: str) -> str:
 
 def say_waiting(who: str) -> None:
     """Say who holds the index."""
-    print(f"code-retrieval: the index is being updated by {who}; waiting", file=sys.stderr)
+    print_message(f"the index is being updated by {who}; waiting")
 
 
 def ignore_by_git(out: Path) -> None:
@@ -136,9 +113,8 @@ def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: b
             "fingerprint": index.embedding.fingerprint,
             "languages": index.languages,
         }
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return 0
-    table = Table(title=f"Index {out}", show_header=False, title_justify="left")
     rows: list[tuple[str, str]] = [
         ("files", f"{report.files:,}"),
         ("nodes", f"{report.nodes:,} ({', '.join(f'{name} {count:,}' for name, count in index.languages.items())})"),
@@ -154,33 +130,5 @@ def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: b
         rows.append(("not UTF-8", f"{report.replaced_files:,} files, read with replacement characters"))
     rows += [("skipped", f"{count:,} {reason}") for reason, count in report.skipped.items()]
     rows.append(("model", f"{index.embedding.model_name}, fingerprint {index.embedding.fingerprint}"))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    print_table(f"Index {out}", rows)
     return 0
-
-
-@contextmanager
-def progress_bars() -> Iterator[Any]:
-    """Yield a callback (stage, done, total) that draws a bar a stage on stderr, or a line a minute into a file."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-        said = time.monotonic()
-
-        def show(stage: str, done: int, total: int) -> None:
-            nonlocal said
-            if not bars.console.is_terminal and time.monotonic() - said > _QUIET_SECONDS:
-                said = time.monotonic()
-                print(f"{_STAGES.get(stage, stage)}: {done:,} of {total:,}", file=sys.stderr, flush=True)
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield show

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.syntax import Syntax
-from rich.table import Table
-from rich.text import Text
-
+from llamaindex_code_retrieval.cli.console import (
+    print_code,
+    print_json,
+    print_message,
+    print_parts,
+    print_table,
+    print_text,
+    progress_bars,
+)
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
     GIT_URL,
@@ -24,7 +26,6 @@ from llamaindex_code_retrieval.cli.options import (
     common_options,
     ignore_by_git,
     print_report,
-    progress_bars,
     refresh,
     say_waiting,
 )
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+
+_LONGEST_LINE = 200
+"""Characters of a line of code that are shown."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -118,10 +122,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     models = commands.add_parser("models", help="the bases known by name")
     models.add_argument("--json", action="store_true", help="machine-readable")
     models.set_defaults(run=_models)
-
-    demo = commands.add_parser("demo", help="index part of Python's standard library, ask it and measure it")
-    common_options(demo)
-    demo.set_defaults(run=_demo)
 
 
 def _index_option(parser: argparse.ArgumentParser) -> None:
@@ -235,11 +235,11 @@ def _search(options: argparse.Namespace) -> int:
         )
         hits = reranker.postprocess_nodes(hits, query_str=options.question)
     if options.json:
-        print(json.dumps([_hit_facts(rank, hit, index) for rank, hit in enumerate(hits, start=1)], indent=2))
+        print_json([_hit_facts(rank, hit, index) for rank, hit in enumerate(hits, start=1)])
     elif hits:
         _print_hits(hits, options.question, index, lines=options.lines)
     else:
-        print("no hit", file=sys.stderr)
+        print_message("no hit")
     return 0 if hits else 1
 
 
@@ -252,30 +252,24 @@ def _hit_facts(rank: int, hit: NodeWithScore, index: CodeIndex) -> dict[str, Any
 def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, *, lines: int) -> None:
     from llamaindex_code_retrieval.index.words import code_words
 
-    console = Console()
-    asked = {word for word in code_words(question) if len(word) > 2}
+    words = {word for word in code_words(question) if len(word) > 2}
     for rank, hit in enumerate(hits, start=1):
-        facts = hit.node.metadata
-        line = Text(f"{rank:>2}. ", style="bold")
-        file = index.file_of(facts["path"])
-        shown_path = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else facts["path"]
-        line.append(f"{shown_path}:{facts['start_line']}", style="cyan")
-        line.append(f"  {facts['scope'] or '(' + facts['kind'] + ')'}", style="bold green")
-        line.append(f"  {hit.get_score():.3f}", style="dim")
-        console.print(line, soft_wrap=True)
-        shown = hit.node.get_content().split("\n")[:lines]
-        first = facts["start_line"]
-        matching = {first + i for i, text in enumerate(shown) if asked & set(code_words(text))}
-        console.print(
-            Syntax(
-                "\n".join(text[:200] for text in shown),
-                facts["language"] or "text",
-                line_numbers=True,
-                start_line=first,
-                highlight_lines=matching,
-                theme="ansi_dark",
-                background_color="default",
-            )
+        metadata = hit.node.metadata
+        file = index.file_of(metadata["path"])
+        path = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else metadata["path"]
+        first = metadata["start_line"]
+        print_parts(
+            (f"{rank:>2}. ", "bold"),
+            (f"{path}:{first}", "cyan"),
+            (f"  {hit.get_score():.3f}", "dim"),
+            (f"  {metadata['scope'] or '(' + metadata['kind'] + ')'}", "bold green"),
+        )
+        shown = [line[:_LONGEST_LINE] for line in hit.node.get_content().split("\n")[:lines]]
+        print_code(
+            "\n".join(shown),
+            language=metadata["language"] or "text",
+            first_line=first,
+            marked={first + i for i, line in enumerate(shown) if words & set(code_words(line))},
         )
 
 
@@ -289,42 +283,32 @@ def _info(options: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in Path(options.index).rglob("*") if path.is_file())
     facts = {key: value for key, value in manifest.items() if key != "contents"} | {"bytes": size}
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return 0
-    table = Table(title=f"Index {options.index}", show_header=False, title_justify="left")
+    rows = []
     for key, value in facts.items():
-        text = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
-        table.add_row(Text(key), Text("\n".join(text) if isinstance(text, list) else str(text)))
-    Console().print(table)
+        text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
+        rows.append((key, "\n".join(text) if isinstance(text, list) else str(text)))
+    print_table(f"Index {options.index}", rows)
     return 0
 
 
 def _models(options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps([asdict(base) for base in BASES.values()], indent=2))
+        print_json([asdict(base) for base in BASES.values()])
         return 0
-    table = Table(title="Bases known by name; folders and hub names of these architectures work too")
-    for heading in ("name", "architecture", "pooling", "dim", "tokens", "size"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "tokens", "size"))
+    rows = []
     for base in BASES.values():
         tokens = f"{base.max_query_tokens}/{base.max_code_tokens}"  # query/code
-        row = (base.name, base.architecture, base.pooling, str(base.dim), tokens, f"{base.millions} M")
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        rows.append((base.name, base.architecture, base.pooling, str(base.dim), tokens, f"{base.millions} M"))
+    print_table(
+        "Base models known by name; folders and hub names of these architectures work too",
+        rows,
+        headings=("name", "architecture", "pooling", "dim", "tokens", "size"),
+        numeric=("dim", "tokens", "size"),
+    )
     default = ", ".join(f"{adapter} for {base}" for base, adapter in DEFAULT_ADAPTERS.items())
-    Console().print(f"Adapters that come with the package: {', '.join(shipped_adapters())} (default: {default})")
-    Console().print(f"Rerankers that come with the package: {', '.join(shipped_rerankers())}")
-    Console().print(f"Query encoders that come with the package: {', '.join(shipped_query_encoders())}")
-    return 0
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.cli.demo import run_demo
-
-    with progress_bars() as progress:
-        demo = run_demo(cache_folder=cache_folder(options), device=options.device, on_progress=progress)
-    if options.json:
-        print(json.dumps(demo.facts(), indent=2))
-    else:
-        demo.print(Console())
+    print_text(f"Adapters in the package: {', '.join(shipped_adapters())} (default: {default})")
+    print_text(f"Rerankers in the package: {', '.join(shipped_rerankers())}")
+    print_text(f"Query encoders in the package: {', '.join(shipped_query_encoders())}")
     return 0

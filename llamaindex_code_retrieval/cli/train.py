@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import tomllib
 from collections import Counter
@@ -13,10 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from llamaindex_code_retrieval.cli.console import print_json, print_message, print_table, progress_bars
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
     GIT_URL,
@@ -26,7 +21,6 @@ from llamaindex_code_retrieval.cli.options import (
     common_options,
     ignore_by_git,
     print_report,
-    progress_bars,
     say_waiting,
 )
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
@@ -225,18 +219,16 @@ def _mine(options: argparse.Namespace) -> int:
         facts[name] = dict(Counter(getattr(pair, name) or "unknown" for pair in report.pairs).most_common())
     facts |= {"dropped": report.dropped, "skipped": report.skipped, "out": str(out)}
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return 0
-    table = Table(title=f"{len(report.pairs):,} pairs in {out}", show_header=False, title_justify="left")
-    table.add_row("files", f"{report.files:,}")
-    table.add_row("documented functions", f"{report.functions:,}")
+    rows = [("files", f"{report.files:,}"), ("documented functions", f"{report.functions:,}")]
     for name in ("language", "repository", "license", "dropped", "skipped"):
-        rows = list(facts[name].items())
-        shown = [f"{count:,} {what}" for what, count in rows[:20]]
-        shown += [f"and {len(rows) - 20:,} more"] if len(rows) > 20 else []
+        counts = list(facts[name].items())
+        shown = [f"{count:,} {what}" for what, count in counts[:20]]
+        shown += [f"and {len(counts) - 20:,} more"] if len(counts) > 20 else []
         if shown:
-            table.add_row(name, Text("\n".join(shown)))
-    Console().print(table)
+            rows.append((name, "\n".join(shown)))
+    print_table(f"{len(report.pairs):,} pairs in {out}", rows)
     return 0
 
 
@@ -311,7 +303,7 @@ def _adapt(options: argparse.Namespace) -> int:
     if not options.json:
         print_report(report, index, out, as_json=False)
     if not better:
-        print("code-retrieval: the adapter does not help on held-out functions; indexed without it", file=sys.stderr)
+        print_message("the adapter does not help on held-out functions; indexed without it")
     return 0
 
 
@@ -342,7 +334,7 @@ def _train_reranker(options: argparse.Namespace) -> int:
         )
     record = _pushed(run, options)
     if options.json:
-        print(json.dumps(record, indent=2))
+        print_json(record)
         return 0
     calibration = record["calibration"]
     rows = [
@@ -357,10 +349,7 @@ def _train_reranker(options: argparse.Namespace) -> int:
         rows.append((name, f"MRR {scores['mrr']:.4f}, R@1 {scores['r@1']:.4f}"))
     rows.append(("calibration error", f"{calibration['error']}"))
     rows.append(("fingerprint", record["fingerprint"]))
-    table = Table(title=f"Reranker {run.folder}", show_header=False, title_justify="left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    print_table(f"Reranker {run.folder}", rows)
     return 0
 
 
@@ -414,22 +403,20 @@ def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | Non
         tried = [{"path": each.path, "mrr": each.mrr} for each in search.tried]
         record["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
     if options.json:
-        print(json.dumps(record, indent=2))
+        print_json(record)
         return 1 if run is None else 0
     if search is not None:
-        table = Table(title=f"Students, in {Path(options.out) / 'students'}", title_justify="left")
-        for heading in ("layers", "kept", "taught by", "MRR"):
-            table.add_column(heading)
-        table.add_row(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")
+        students = [(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")]
         for each in search.tried:
             chain = " -> ".join(str(len(layers)) for layers in each.teacher)
-            table.add_row(str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}")
-        Console().print(table)
+            students.append((str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}"))
+        headings = ("layers", "kept", "taught by", "MRR")
+        title = f"Students, in {Path(options.out) / 'students'}"
+        print_table(title, students, headings=headings, numeric=("layers", "MRR"))
     if run is None:
-        print(
-            f"code-retrieval: even the largest student loses more than {options.threshold} MRR; allow more with "
+        print_message(
+            f"even the largest student loses more than {options.threshold} MRR; allow more with "
             "--threshold, take away fewer layers with --step, or train longer with --epochs",
-            file=sys.stderr,
         )
         return 1
     kept, teacher = record["kept"], record["teacher"]
@@ -445,15 +432,11 @@ def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | Non
         ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
         ("fingerprint", record["fingerprint"]),
     ]
-    table = Table(title=f"Query encoder {run.folder}", show_header=False, title_justify="left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    print_table(f"Query encoder {run.folder}", rows)
     if kept["high"] - kept["low"] > WIDE:
-        print(
-            f"code-retrieval: {kept['queries']} validation queries are too few to compare by: the share of the MRR "
+        print_message(
+            f"{kept['queries']} validation queries are too few to compare by: the share of the MRR "
             f"that is kept may be anything from {kept['low']:.3f} to {kept['high']:.3f}; give more with --validate",
-            file=sys.stderr,
         )
     return 0
 
@@ -490,7 +473,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _print_training(run: TrainingRun[Any], record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(record, indent=2))
+        print_json(record)
         return
     share = record["trained_parameters"] / record["base_parameters"]
     rows = [
@@ -505,10 +488,7 @@ def _print_training(run: TrainingRun[Any], record: dict[str, Any], *, as_json: b
         after = "" if run.after is None else f" -> {run.after[name]:.4f}"
         rows.append((f"held-out {name}", f"{value:.4f}{after}"))
     rows.append(("fingerprint", record["fingerprint"]))
-    table = Table(title=f"Adapter {run.folder}", show_header=False, title_justify="left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    print_table(f"Adapter {run.folder}", rows)
 
 
 def _recipes(options: argparse.Namespace) -> int:
@@ -525,15 +505,15 @@ def _recipes(options: argparse.Namespace) -> int:
     recipes |= {name: asdict(load_reranker_recipe(name)) for name in reranker_recipe_names()}
     recipes |= {name: asdict(load_query_recipe(name)) for name in query_recipe_names()}
     if options.json:
-        print(json.dumps(recipes, indent=2))
+        print_json(recipes)
         return 0
-    table = Table(title="Recipes; `code-retrieval recipes --json` shows all settings")
-    for heading in ("name", "method", "languages", "epochs", "batch", "learning rate"):
-        table.add_column(heading)
+    rows = []
     for name, recipe in recipes.items():
         train = recipe["train"]
         settings = (train["epochs"], train["batch_size"], train["learning_rate"])
         row = (name, recipe["adapter"]["method"], ", ".join(recipe["languages"]) or "all", *settings)
-        table.add_row(*(Text(str(cell)) for cell in row))
-    Console().print(table)
+        rows.append(tuple(map(str, row)))
+    numeric = ("epochs", "batch", "learning rate")
+    headings = ("name", "method", "languages", *numeric)
+    print_table("Recipes; `code-retrieval recipes --json` shows all settings", rows, headings=headings, numeric=numeric)
     return 0
