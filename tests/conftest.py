@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ from transformers import (
     T5EncoderModel,
     T5ForConditionalGeneration,
 )
+
+from llamaindex_code_retrieval.cli.main import main
 
 CORPUS = [
     "def read(path):\n    with open(path) as file:\n        return file.read()",
@@ -213,6 +216,32 @@ def codesage_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) 
         )
     )
     return folder
+
+
+class Shell:
+    """Runs a command in this process and keeps what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object, code: int = 0) -> Any:
+        """Return what was printed to stdout, as a value with ``--json``; assert the exit code."""
+        self._capsys.readouterr()
+        try:
+            got: object = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:  # arguments that do not parse
+            got = exit_.code
+        printed = self._capsys.readouterr()
+        assert got == code, printed.err
+        self.out, self.err = printed.out, printed.err
+        return json.loads(printed.out) if "--json" in arguments and code != 2 else printed.out
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+    """The command line, run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys)
 
 
 @pytest.fixture

@@ -10,36 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from conftest import Shell
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
-
-
-class Shell:
-    """Runs the command in this process and keeps what it printed."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object, code: int = 0) -> Any:
-        self._capsys.readouterr()
-        got = main([str(argument) for argument in arguments])
-        printed = self._capsys.readouterr()
-        assert got == code, printed.err
-        self.out, self.err = printed.out, printed.err
-        return json.loads(printed.out) if "--json" in arguments and code != 2 else printed.out
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    return Shell(capsys)
 
 
 @pytest.fixture
@@ -153,25 +131,9 @@ def test_info_and_models(shell: Shell, indexed: Path) -> None:
     assert "embedded-reranker" in printed
 
 
-def test_demo_on_three_modules(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamaindex_code_retrieval.cli.demo.MODULES", ("fnmatch", "shlex", "textwrap"))
-    facts = shell("demo", "--cache", tmp_path / "cache", "--json")
-    assert len(facts["answers"]) == 5
-    quoted = facts["answers"]["quote a string so that the shell takes it literally"]
-    assert "quote" in [scope for _, scope in quoted["fused"]]
-    assert {len(hits) for hits in quoted.values()} == {3}
-    assert list(quoted) == ["dense", "bm25", "fused", "reranked"]
-    assert all(0.3 < metrics["MRR"] <= 1 for metrics in facts["reranked"].values())
-    assert all(0.3 < facts["metrics"][mode]["MRR"] <= 1 for mode in ("dense", "bm25", "fused"))
-    out = shell("demo", "--cache", tmp_path / "cache")
-    assert f"{facts['documented']} documented functions" in out
-    assert f"{facts['metrics']['fused']['MRR']:.3f}" in out
-    assert shell("search", "wrap a paragraph", "--index", facts["folder"], "--json")[0]["path"] == "textwrap.py"
-
-
 def test_no_hit_is_exit_code_1(shell: Shell, indexed: Path) -> None:
     assert shell("search", "zzzzzz", "--mode", "bm25", "--index", indexed, code=1) == ""
-    assert shell.err == "no hit\n"
+    assert shell.err == "code-retrieval: no hit\n"
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from llamaindex_code_retrieval.cli.console import print_json, print_parts, print
 from llamaindex_code_retrieval.cli.options import cache_folder, common_options
 
 if TYPE_CHECKING:
+    from llama_index.core.schema import NodeWithScore
+
     from llamaindex_code_retrieval.eval.datasets import Benchmark
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.reranker import CodeReranker
@@ -147,13 +149,12 @@ def _answers(index: CodeIndex, reranker: CodeReranker, question: str) -> dict[st
     }
     candidates = CodeRetriever(index, top_k=RERANKED_HITS).retrieve(question)
     hits[RERANKED] = reranker.postprocess_nodes(candidates, query_str=question)[:SHOWN_HITS]
-    return {
-        system: [
-            (f"{hit.node.metadata['path']}:{hit.node.metadata['start_line']}", hit.node.metadata["scope"] or "")
-            for hit in ranking
-        ]
-        for system, ranking in hits.items()
-    }
+    return {system: [_place_and_symbol(hit) for hit in ranking] for system, ranking in hits.items()}
+
+
+def _place_and_symbol(hit: NodeWithScore) -> tuple[str, str]:
+    metadata = hit.node.metadata
+    return f"{metadata['path']}:{metadata['start_line']}", metadata["scope"] or metadata["kind"]
 
 
 def _measure(
