@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, load_beir
-from llamaindex_code_retrieval.models.cross_encoder import VARIANTS
+from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.models.scoring import score_pairs
 from llamaindex_code_retrieval.training.calibration import calibrate, fused
 

@@ -13,7 +13,7 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.gate import GateRules
 from llamaindex_code_retrieval.eval.retrieval import METRICS
 from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.models.cross_encoder import RerankPrecision
+from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
 
 _OWN = Path(__file__).resolve().parent / "suites"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ from transformers import (
 )
 
 from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.reranker import CodeReranker
 
 CORPUS = [
     "def read(path):\n    with open(path) as file:\n        return file.read()",
@@ -301,3 +305,22 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path)
         kind: save_adapter(kind, bert_folder, tmp_path_factory.mktemp(kind), seed=seed)
         for seed, kind in enumerate(["lora", "adalora", "ia3", "prompt"])
     }
+
+
+def assert_threads_score_at_once(reranker: CodeReranker) -> None:
+    """Check that four threads are inside the model at one moment, and that each gets what it would get alone."""
+    pairs = [("read the file", "def read(path)"), ("sum", ""), ("write " * 40, "class list"), ("x", "add a b " * 40)]
+    expected = [reranker.log_odds(query, [code]) for query, code in pairs]
+    barrier = threading.Barrier(len(pairs), timeout=60)  # opens when all are there, and breaks if they cannot be
+    scorer: Any = reranker._scorer
+    model = scorer.head if isinstance(scorer, CrossEncoder) else scorer._model
+
+    def wait(_module: Any, _inputs: Any) -> None:
+        barrier.wait()
+
+    hook = model.register_forward_pre_hook(wait)
+    try:
+        with ThreadPoolExecutor(len(pairs)) as pool:
+            assert list(pool.map(lambda pair: reranker.log_odds(pair[0], [pair[1]]), pairs)) == expected
+    finally:
+        hook.remove()

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import assert_threads_score_at_once
 from llama_index.core.schema import NodeWithScore, TextNode
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, Encoder
 from llamaindex_code_retrieval.models.calibration import Calibration
-from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, Head, MatchingHead, Variant
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, RERANKER_CONFIG
+from llamaindex_code_retrieval.models.matching_head import MatchingHead
+from llamaindex_code_retrieval.models.reranker_config import Head, Variant
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
 
 QUERY = "read the file"
@@ -223,7 +228,7 @@ def _parameters(reranker: CodeReranker) -> list[Tensor]:
 
 def test_an_adapter_of_another_base_is_refused(saved: Path, roberta_folder: Path) -> None:
     embedding = CodeEmbedding(str(roberta_folder), precision="fp32")
-    with pytest.raises(ValueError, match=r"is an adapter of the base .* and this base, .* leave the embedding out"):
+    with pytest.raises(ValueError, match=r"was trained on the base .* but this base, .* leave the embedding out"):
         CodeReranker(str(saved), embedding=embedding)
 
 
@@ -235,9 +240,11 @@ def test_a_reranker_embeds_nothing(saved: Path, bert_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (RERANKER_CONFIG, "{", "is damaged or no reranker's"),
-        (RERANKER_CONFIG, "{}", "is damaged or no reranker's"),
-        (RERANKER_CONFIG, '{"format": 2}', "has format 2, this version reads 1; train it again"),
+        (RERANKER_CONFIG, "{", "is not valid JSON .* train the reranker again"),
+        (RERANKER_CONFIG, "{}", "lacks format; train the reranker again"),
+        (RERANKER_CONFIG, '{"format": 1}', "is incomplete or damaged"),
+        (RERANKER_CONFIG, "null", "must hold a JSON dict"),
+        (RERANKER_CONFIG, '{"format": 2}', "has format 2, this version reads 1; train the reranker again"),
         (HEAD_WEIGHTS, None, "cannot be read"),
         ("adapter_config.json", None, "holds neither an adapter nor weights, so its training never ended; resume it"),
     ],
@@ -251,6 +258,49 @@ def test_damaged_files_are_refused(file: str, content: str | None, message: str,
         (tmp_path / file).write_text(content)
     with pytest.raises(ValueError, match=message):
         CodeReranker(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "shape", "nan", "truncated"])
+def test_damaged_heads_are_refused(damage: str, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    weights = load_file(saved / HEAD_WEIGHTS)
+    if damage == "missing":
+        del weights["scale"]
+    elif damage == "unexpected":
+        weights["other"] = torch.zeros(1)
+    elif damage == "shape":
+        weights["out.bias"] = torch.zeros(2)
+    elif damage == "nan":
+        weights["dense.weight"][0, 0] = math.nan
+    save_file(weights, tmp_path / HEAD_WEIGHTS)
+    if damage == "truncated":
+        (tmp_path / HEAD_WEIGHTS).write_bytes((saved / HEAD_WEIGHTS).read_bytes()[:100])
+    message = {"nan": "hold NaN .* dense.weight", "truncated": "cannot be read"}.get(damage, "do not fit this model")
+    with pytest.raises(ValueError, match=rf"{HEAD_WEIGHTS} {message}.*; train the reranker again"):
+        CodeReranker(str(tmp_path))
+
+
+def test_options_without_effect_are_refused(saved: Path, bert_folder: Path, tmp_path: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32", device="cpu")
+    with pytest.raises(ValueError, match=r"the embedding computes in fp32, .* leave precision out, or leave the emb"):
+        CodeReranker(str(saved), embedding=embedding, precision="bf16")
+    with pytest.raises(ValueError, match=r"the embedding is on cpu, so .* cannot be on 'meta'; leave device out, or"):
+        CodeReranker(str(saved), embedding=embedding, device="meta")
+    whole = _made(_encoder(bert_folder), method="full")
+    folder = _save(whole, tmp_path / "whole")
+    with pytest.raises(ValueError, match="is a whole model without an adapter, so merge_adapter has no effect"):
+        CodeReranker(folder, merge_adapter=True)
+    with pytest.raises(ValueError, match=r"was trained on the base .* leave the embedding out"):
+        CodeReranker(folder, embedding=embedding)
+    CodeReranker(saved, embedding=embedding, precision="fp32", device="cpu")
+
+
+def test_what_needs_no_weights_is_refused_before_they_are_read(saved: Path, tmp_path: Path) -> None:
+    shutil.copy(saved / RERANKER_CONFIG, tmp_path)
+    with pytest.raises(ValueError, match=r"cannot stop at confidence 0\.5"):
+        CodeReranker(tmp_path, early_exit=0.5)
+    with pytest.raises(ValueError, match="this machine has no device 'abacus'"):
+        CodeReranker(tmp_path, device="abacus")
 
 
 def test_int8_is_for_cpus_with_linear_layers(codesage_folder: Path, tmp_path: Path) -> None:
@@ -341,6 +391,10 @@ def test_two_tasks_at_once(saved: Path) -> None:
     assert [[hit.node_id for hit in hits] for hits in asyncio.run(both())] == [
         [hit.node_id for hit in hits] for hits in expected
     ]
+
+
+def test_threads_score_at_the_same_time(saved: Path) -> None:
+    assert_threads_score_at_once(CodeReranker(saved, precision="fp32"))
 
 
 def test_comes_back_from_its_dictionary(saved: Path) -> None:

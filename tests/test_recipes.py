@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval.models.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.models.query_encoder import KINDS
+from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.training.adapters import METHODS
 from llamaindex_code_retrieval.training.recipes import (
     QueryRecipe,

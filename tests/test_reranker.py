@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import assert_threads_score_at_once
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -36,6 +38,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
+from llamaindex_code_retrieval import CodeEmbedding
 from llamaindex_code_retrieval.models.modify import prepack_weights
 from llamaindex_code_retrieval.reranker import CodeReranker
 
@@ -313,6 +316,23 @@ def test_async_agrees_with_sync_also_in_parallel_and_leaves_the_loop_free(rerank
     assert ticks > 10  # a blocked loop would have ticked once or twice
 
 
+def test_threads_score_at_the_same_time(checkpoints: dict[int, Path]) -> None:
+    assert_threads_score_at_once(CodeReranker(checkpoints[1], precision="fp32", max_tokens=16))
+
+
+def test_options_without_effect_are_refused(checkpoints: dict[int, Path], bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match="is a Hugging Face checkpoint without an adapter, so merge_adapter has no"):
+        CodeReranker(checkpoints[1], merge_adapter=True)
+    with pytest.raises(
+        ValueError, match="is a Hugging Face checkpoint with a base of its own; leave the embedding out"
+    ):
+        CodeReranker(checkpoints[1], embedding=CodeEmbedding(bert_folder))
+    with pytest.raises(
+        ValueError, match=r"cannot stop at confidence 0\.9: it was never calibrated; leave early_exit out"
+    ):
+        CodeReranker(checkpoints[1], early_exit=0.9)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -390,15 +410,14 @@ def test_a_model_that_is_nowhere_is_refused(name: str, monkeypatch: pytest.Monke
 
 
 def test_damaged_weights_are_refused_by_name(checkpoints: dict[int, Path], tmp_path: Path) -> None:
-    for file in checkpoints[1].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(checkpoints[1], tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
-    weights["classifier.bias"][:] = math.nan
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"in {tmp_path} hold NaN or infinite values in 1 tensors: classifier\.bias"):
-        CodeReranker(str(tmp_path))
-    weights["classifier.bias"][:] = 3e38
-    weights["classifier.weight"][:] = 3e38  # finite, but the logits overflow
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"{tmp_path} gives logits that are not finite numbers"):
-        CodeReranker(str(tmp_path), device="cpu").score(QUERY, CODES)
+    for value, message in (
+        (math.nan, rf"the weights in {tmp_path} hold NaN or infinite values in 1 tensors: classifier\.bias"),
+        (3e38, rf"{tmp_path} gives logits that are not finite numbers; its weights are damaged"),
+    ):
+        weights["classifier.bias"][:] = value
+        weights["classifier.weight"][:] = 3e38
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=message):
+            CodeReranker(tmp_path, device="cpu").score(QUERY, CODES)

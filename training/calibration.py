@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
-from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error
+from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error, probabilities
 
 MIN_QUERIES = 10
 """Fewer queries than this cannot be calibrated on."""
@@ -40,7 +40,7 @@ def calibrate(log_odds: Sequence[Sequence[float]], relevant: Sequence[Sequence[b
     calibration = _fit(scores, labels)
     held_out = cross_fitted(scores, labels)
     errors = [
-        calibration_error(_sigmoid(held_out[measured]).ravel(), labels[measured].ravel())
+        calibration_error(probabilities(held_out[measured]).ravel(), labels[measured].ravel())
         for fitting, measured in _halves(len(scores))
         if labels[fitting].any()
     ]
@@ -127,11 +127,6 @@ def _fit_logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tup
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return math.exp(float(log_temperature.detach())), float(shift.detach())
-
-
-def _sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    probabilities: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))
-    return probabilities
 
 
 def _ceilings(scores: NDArray[np.float64]) -> dict[str, list[float]]:

@@ -15,10 +15,11 @@ from torch import Tensor
 from llamaindex_code_retrieval._io import json_hash, sha256
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.batching import token_budget_batches
-from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, read_config
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, HEAD_WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_reranker
+from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
 from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.models.weights import load_weights
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
@@ -126,14 +127,14 @@ def train_cross_encoder(
 def _start(reranker: str | Path, config: MatchConfig) -> Path:
     """Return the folder of a reranker that this training can go on from."""
     folder = locate_reranker(reranker)
-    facts = read_config(folder)
-    if config.variant != "adapters" or facts["variant"] != "adapters":
+    trained = RerankerConfig.read(folder)
+    if config.variant != "adapters" or trained.variant != "adapters":
         raise ValueError(
-            f"{reranker} is of the variant {facts['variant']!r} and this training of {config.variant!r}: only an "
+            f"{reranker} is of the variant {trained.variant!r} and this training of {config.variant!r}: only an "
             "adapter can go on from one; to go on from whole weights, name their folder as the base"
         )
-    if facts["head"] != config.head:
-        raise ValueError(f"{reranker} has the head {facts['head']!r}, not {config.head!r}; set head to it")
+    if trained.head != config.head:
+        raise ValueError(f"{reranker} has the head {trained.head!r}, not {config.head!r}; set head to it")
     return folder
 
 

@@ -10,8 +10,8 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
-from llamaindex_code_retrieval.models.cross_encoder import VARIANTS
 from llamaindex_code_retrieval.models.query_encoder import KINDS
+from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
 from llamaindex_code_retrieval.training.config import DistilConfig, MatchConfig, StudentConfig, TrainConfig
 

@@ -1,4 +1,4 @@
-"""Turn a cross-encoder's log-odds into probabilities, and decide when reranking may stop early."""
+"""Turn a reranker's log-odds into probabilities, and decide when reranking may stop early."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """How log-odds become probabilities, found on held-out queries; as it stands here it changes nothing.
+    """A reranker's calibration, fitted on held-out queries; the default values change nothing.
 
-    Alone, a code answers with probability sigmoid(log-odds / temperature + shift). As the hit of rank r of a first
-    stage, its log-odds / fused_temperature - rank_weight * ln(r) + fused_shift decide; ``rank_weight`` 0 leaves the
-    first stage out.
+    A code by itself has the probability sigmoid(log-odds / temperature + shift). A hit of rank r of a first stage has
+    the calibrated log-odds log-odds / fused_temperature - rank_weight * ln(r) + fused_shift; with ``rank_weight`` 0 the
+    first stage has no influence.
     """
 
     temperature: float = 1.0
@@ -25,43 +25,43 @@ class Calibration:
     rank_weight: float = 0.0
     fused_shift: float = 0.0
     depth: int = 0
-    """How many hits of each query were looked at."""
+    """Hits of each query that the calibration was fitted on."""
     error: float | None = None
-    """Expected calibration error of the fused probabilities, on queries that had no part in finding them."""
+    """Expected calibration error of the hits' probabilities, on queries that were not used to fit them."""
     ceilings: dict[str, list[float]] = field(default_factory=dict)
-    """Confidence -> for r = 0, 1, ...: the fused log-odds that no hit behind the first r exceeds for such a share of
+    """Confidence -> for r = 0, 1, ...: the log-odds that the hits behind the first r do not exceed, for that share of
     the queries."""
 
     def alone(self, log_odds: float) -> float:
-        """Return the calibrated log-odds of a code by itself."""
+        """Return the calibrated log-odds of a code without a rank."""
         return log_odds / self.temperature + self.shift
 
     def fused(self, log_odds: float, rank: int, *, rank_weight: float | None = None) -> float:
-        """Return the calibrated log-odds of the hit of ``rank``, from 1."""
+        """Return the calibrated log-odds of the first stage's hit at ``rank``, counted from 1."""
         weight = self.rank_weight if rank_weight is None else rank_weight
         return log_odds / self.fused_temperature - weight * math.log(rank) + self.fused_shift
 
 
 EXIT_CHUNK = 10
-"""Hits that early exit scores between two looks at whether to stop."""
+"""Hits that early exit scores before it checks again whether to stop."""
 
 
 def settled(fused: Sequence[float], ceiling: Sequence[float], *, top_n: int) -> bool:
-    """Return whether no hit behind those scored is expected among the ``top_n``: early exit's rule.
+    """Return whether no further hit is expected among the ``top_n``: the rule of early exit.
 
     >>> settled([2.0, -1.0, 0.5], [3.0, 2.5, 1.0, 0.5], top_n=2), settled([2.0, -1.0], [3.0, 2.5, 1.0, 0.5], top_n=2)
     (True, False)
     """
     if len(fused) < top_n:
         return False
-    # Behind what was calibrated the last ceiling holds: first stages put ever worse hits there.
+    # The last ceiling holds for all ranks beyond the calibrated ones: their hits are worse.
     return sorted(fused)[-top_n] >= ceiling[min(len(fused), len(ceiling) - 1)]
 
 
 def scored_until_settled(
     fused: Sequence[float], ceiling: Sequence[float], *, top_n: int, chunk: int = EXIT_CHUNK
 ) -> int:
-    """Return how many hits early exit scores of those whose ``fused`` log-odds, in first-stage order, are all known.
+    """Return how many hits early exit would score, given the log-odds of all of them in the order of the first stage.
 
     >>> scored_until_settled([2.0, -1.0, 0.5, 0.0, 0.0], [3.0, 2.5, 1.0, 0.5], top_n=1, chunk=2)
     2
@@ -80,14 +80,14 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, *, bins: int 
     >>> calibration_error([0.8, 0.8, 0.8, 0.8, 0.8], [True, True, True, True, False])
     0.0
     """
-    said, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    place = np.minimum((said * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=said - truth, minlength=bins)  # of each bin: its share times its error
-    return round(float(np.abs(gaps).sum()) / len(said), 12)
+    predicted, actual = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    bin_of = np.minimum((predicted * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=predicted - actual, minlength=bins)  # per bin: its count times its error
+    return round(float(np.abs(gaps).sum()) / len(predicted), 12)
 
 
 def probability(log_odds: float) -> float:
-    """Return the logistic function, also where its exponential would overflow.
+    """Return the logistic function of ``log_odds``, without overflow.
 
     >>> probability(0.0), probability(1000.0)
     (0.5, 1.0)
@@ -96,3 +96,13 @@ def probability(log_odds: float) -> float:
         return 1 / (1 + math.exp(-log_odds))
     odds = math.exp(max(log_odds, -700.0))
     return odds / (1 + odds)
+
+
+def probabilities(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the :func:`probability` of each element.
+
+    >>> probabilities(np.array([[0.0, 1000.0]]))
+    array([[0.5, 1. ]])
+    """
+    values: NDArray[np.float64] = np.vectorize(probability, otypes=[np.float64])(log_odds)
+    return values

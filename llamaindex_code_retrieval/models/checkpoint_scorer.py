@@ -1,0 +1,185 @@
+"""``CheckpointScorer``: score pairs of query and code with a Hugging Face sequence-classification checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
+from llamaindex_code_retrieval.models.backbone import check_loading, quiet_transformers
+from llamaindex_code_retrieval.models.calibration import Calibration
+from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
+from llamaindex_code_retrieval.models.packed_attention import Runs, by_runs, enable_packed_attention, packing_for
+from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
+from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
+from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
+
+USUAL_MAX_TOKENS = 512
+
+
+class CheckpointScorer:
+    """A sequence-classification checkpoint with one label or two.
+
+    The log-odds are the logit of the one label, or the logit of label 1 minus the logit of label 0.
+    """
+
+    def __init__(self, name: str, folder: Path, *, device: str | None, precision: RerankPrecision) -> None:
+        """Load the checkpoint in ``folder``.
+
+        Raises:
+            ValueError: no safetensors, no trained classification head or neither one nor two labels; a device or
+                precision that this machine lacks.
+        """
+        self.calibration = Calibration()
+        self.max_tokens = USUAL_MAX_TOKENS
+        chosen_device = resolve_device(device)
+        half = precision != "int8" and resolve_precision(precision, chosen_device) == "bf16"
+        model, self._tokenizer = _load_checkpoint(name, folder, chosen_device)
+        self._layout = PairLayout.of_tokenizer(self._tokenizer)
+        self._positions = _positions(model, self._tokenizer)
+        if enable_packed_attention(model):  # the classification heads of this kind read the first token only
+            layers = model.base_model.encoder.layer
+            layers[-1] = _FirstTokenLayer(layers[-1])
+        self._packing = packing_for(model)
+        if precision == "int8":
+            model = quantize(model)
+        elif half:
+            model = prepack_weights(model.to(torch.bfloat16))
+        self._model: Any = model
+        self.device: torch.device = model.device
+        files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
+        self.fingerprint = short_hash(map(sha256, files))
+
+    @property
+    def packs(self) -> bool:
+        """Whether a batch is computed without padding."""
+        return self._packing is not None and self.device.type == "cpu"
+
+    def room(self, max_tokens: int) -> int:
+        """Return how many tokens are left to query and code."""
+        return min(max_tokens, self._positions) - self._layout.special_tokens
+
+    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> PreparedPairs:
+        """Tokenize the query with each code.
+
+        Several threads may call at once: the tokenizer's truncation, which is shared state, is never set.
+        """
+        query_ids, *code_ids = self._token_ids([query, *codes])
+        room = self.room(max_tokens)
+        rows = [self._layout.row(query_ids, ids, room=room) for ids in code_ids]
+        return PreparedPairs([len(ids) for ids, _ in rows], lambda batch: self._log_odds([rows[i] for i in batch]))
+
+    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
+        clean = [clean_text(text) for text in texts]
+        encoded = self._tokenizer(
+            clean, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def _log_odds(self, rows: Sequence[tuple[list[int], int]]) -> Tensor:
+        """Return the log-odds ``(rows,)`` of token ids, each with the position of the code's first token."""
+        ids = [row for row, _ in rows]
+        types = [self._layout.type_ids(len(row), start) for row, start in rows]
+        if self._packing is not None and self.packs and len(set(map(len, ids))) > 1:
+            inputs = self._packing.inputs(ids, types)
+        else:
+            columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+            if self._layout.types is not None:
+                columns["token_type_ids"] = types
+            inputs = self._tokenizer.pad(columns, return_tensors="pt").to(self.device)
+        logits: Tensor = self._model(**inputs).logits.double()  # (rows, labels)
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """Return the model, ready to score on ``device``, and its tokenizer."""
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{name} holds no safetensors, and this package never loads pickles (pytorch_model.bin); "
+            "convert it with save_pretrained"
+        )
+    with quiet_transformers():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    check_loading(model, info, folder, remedy="a reranker needs a trained cross-encoder")
+    if model.config.num_labels not in (1, 2):
+        raise ValueError(
+            f"{name} has {model.config.num_labels} labels; a reranker has one (a score) or two (the second is relevant)"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it")
+    return model.to(device).eval(), tokenizer
+
+
+class _FirstTokenLayer(nn.Module):
+    """BERT's last layer for the first token alone, exactly: what the others would become, nobody reads.
+
+    It attends to all tokens, so keys and values are of all; the other ten twelfths of the layer's products are saved.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        *unused: Any,
+        runs: Runs | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width), or of one row of ``runs``."""
+        own = self.layer.attention.self
+        first = hidden[:, :1] if runs is None else hidden[0, _starts(runs)].unsqueeze(1)
+        query, key, value = (  # each (…, heads, tokens, width of a head)
+            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
+            for projected in (own.query(first), own.key(hidden), own.value(hidden))
+        )
+        if runs is None:
+            mask = None if attention_mask is None else attention_mask[:, :, :1]
+            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:
+            queries = query.split([count for count, _ in runs])
+            texts = zip(queries, by_runs(key, runs), by_runs(value, runs), strict=True)
+            seen = torch.cat([F.scaled_dot_product_attention(*text) for text in texts])
+        seen = seen.transpose(1, 2).reshape(first.shape)
+        attended = self.layer.attention.output(seen, first)
+        made: Tensor = self.layer.feed_forward_chunk(attended)
+        return made
+
+
+def _starts(runs: Runs) -> list[int]:
+    """Return where in the row each text begins.
+
+    >>> _starts([(2, 5), (1, 3)])
+    [0, 5, 10]
+    """
+    lengths = [length for count, length in runs for _ in range(count)]
+    return [0, *accumulate(lengths[:-1])]
+
+
+def _positions(model: Any, tokenizer: Any) -> int:
+    """Return how many tokens the checkpoint can read at most."""
+    positions: int = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from the padding index on
+    return min(positions, int(tokenizer.model_max_length))

@@ -1,0 +1,80 @@
+"""How a query and a code become one row of token ids: special tokens, token types, and what is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from torch import Tensor
+
+
+class PreparedPairs(NamedTuple):
+    """Tokenized pairs of one query and several codes."""
+
+    lengths: list[int]
+    """Tokens of each pair."""
+    log_odds: Callable[[Sequence[int]], Tensor]
+    """Compute the log-odds of the pairs at these positions, as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairLayout:
+    """The token ids before, between and after two texts that are read as one.
+
+    The query is kept whole and the code is cut to the remaining tokens. A query that leaves none is cut to half.
+    """
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    types: tuple[list[int], int, list[int], int, list[int]] | None = None
+    """Token types of ``before``, the query, ``between``, the code and ``after``; ``None``: the model has no types."""
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: Any) -> Self:
+        """Return the layout that a tokenizer of transformers gives to a pair of texts.
+
+        Raises:
+            ValueError: the tokenizer does not write both texts unchanged between special tokens.
+        """
+        text: list[int] = tokenizer(["a"], add_special_tokens=False)["input_ids"][0]
+        encoded = tokenizer(["a"], ["a"])
+        pair: list[int] = encoded["input_ids"][0]
+        size = len(text)
+        starts = [i for i in range(len(pair)) if pair[i : i + size] == text]
+        if len(starts) != 2 or not size:
+            raise ValueError(
+                f"{type(tokenizer).__name__} does not write a pair of texts as two texts between special tokens, so "
+                "pairs cannot be cut to a token limit; use another checkpoint"
+            )
+        first, second = starts
+        types: list[int] | None = encoded["token_type_ids"][0] if "token_type_ids" in encoded else None
+        return cls(
+            pair[:first],
+            pair[first + size : second],
+            pair[second + size :],
+            None
+            if types is None
+            else (types[:first], types[first], types[first + size : second], types[second], types[second + size :]),
+        )
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens of a row are neither query nor code."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def row(self, query: Sequence[int], code: Sequence[int], *, room: int) -> tuple[list[int], int]:
+        """Return the ids of a pair with at most ``room`` tokens of text, and the position of the code's first token."""
+        kept = query if len(query) < room else query[: room // 2]
+        start = [*self.before, *kept, *self.between]
+        return [*start, *code[: room - len(kept)], *self.after], len(start)
+
+    def type_ids(self, length: int, code_start: int) -> list[int]:
+        """Return the token types of a row of ``length`` tokens whose code begins at ``code_start``; 0 without types."""
+        if self.types is None:
+            return [0] * length
+        before, query, between, code, after = self.types
+        query_tokens = code_start - len(before) - len(between)
+        code_tokens = length - code_start - len(after)
+        return [*before, *[query] * query_tokens, *between, *[code] * code_tokens, *after]
