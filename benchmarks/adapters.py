@@ -85,7 +85,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_recipe
 
-    pairs = [pair for source in options.pairs for pair in load_pairs(source)]
+    pairs = load_pairs(*options.pairs)
     recipe = load_recipe(f"general-{options.method}")
     config = replace(recipe.train, seed=options.seed)
     pairs = random.Random(options.seed).sample(pairs, options.steps * config.batch_size)

@@ -41,7 +41,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
 
     settings = {"seed": options.seed, "max_tokens": options.max_tokens, "epochs": 1.0}
     recipe = load_reranker_recipe(options.variant).with_settings(settings)
-    pairs = [pair for source in options.pairs for pair in load_pairs(source)]
+    pairs = load_pairs(*options.pairs)
     pairs = random.Random(options.seed).sample(pairs, options.steps * recipe.train.batch_size)
     retriever = CodeEmbedding(
         "embedded",

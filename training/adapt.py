@@ -55,9 +55,9 @@ def train_from_pairs(
     """
     progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
-    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages(load_pairs(*sources), recipe.languages)
     if validate_on:
-        train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
+        train, held_out = pairs, load_pairs(*validate_on)
     elif recipe.held_out > 0:
         train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
     else:

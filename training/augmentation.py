@@ -1,4 +1,4 @@
-"""Change queries and codes a little, so that a model sees each pair in several forms."""
+"""Data augmentation: variants of queries and codes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llamaindex_code_retrieval.languages.table import LANGUAGES
 def hard_positive(code: str, language: str) -> str:
     """Return ``code`` without its signature and return statements (CodeSage, Zhang et al. 2024, section 3.2).
 
-    What cannot be parsed, or would be empty, is returned as it is.
+    Code that cannot be parsed, or of which nothing would be left, is returned unchanged.
     """
     return (without_signature_and_returns(code, language) if language in LANGUAGES else "") or code
 
 
 def rewrite_query(query: str, rng: random.Random) -> str:
-    """Delete, copy or switch one random word (CoCLR, Huang et al. 2021); the only word of a query is copied."""
+    """Delete, repeat or swap a random word (CoCLR, Huang et al. 2021); the only word of a query is repeated."""
     words = query.split()
     if not words:
         return query

@@ -187,9 +187,9 @@ def _lessons(
     *,
     kept: Layers = (),
 ) -> _Lessons:
-    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages(load_pairs(*sources), recipe.languages)
     if validate_on:
-        train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
+        train, held_out = pairs, load_pairs(*validate_on)
     elif pairs:
         train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
     else:

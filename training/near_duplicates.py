@@ -9,25 +9,31 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._optional import require
+
 
 def near_duplicate_clusters(codes: Sequence[str], *, threshold: float = 0.8) -> list[int]:
-    """Return a cluster number for each code: those joined by a chain of near-duplicates share one.
+    """Return a cluster number for each code: the position of the first code in its cluster.
 
-    Near-duplicates have a Jaccard similarity of ``threshold`` between their sets of five successive tokens; white space
-    does not count. MinHash finds the candidates (64 permutations), the sets themselves decide.
+    Two codes are near-duplicates if the sets of their sequences of five tokens have a Jaccard similarity of at least
+    ``threshold``; white space is ignored. Codes that a chain of near-duplicates connects share a cluster. MinHash with
+    64 permutations finds the candidates, so that a few near-duplicates can be missed, but none is reported wrongly.
+
+    Raises:
+        ValueError: ``threshold`` is not over 0 and at most 1.
+        ImportError: the package ``datasketch`` is missing.
     """
-    from datasketch import MinHash, MinHashLSH
-
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be over 0 and at most 1, got {threshold}")
+    datasketch = require("datasketch", extra="train", purpose="finding near-duplicates")
     tokens = [tuple(_TOKEN.findall(code)) for code in codes]
     first = {each: place for place, each in reversed(list(enumerate(tokens)))}
     parent = [first[each] for each in tokens]
     distinct = sorted(set(parent))
     shingles = {place: _shingles(tokens[place]) for place in distinct}
-    # weights: a missed candidate is lost, a wrong one only costs a comparison
-    index = MinHashLSH(threshold=min(threshold, 0.99), num_perm=64, weights=(0.2, 0.8))
-    sketches = MinHash.generator(shingles.values(), num_perm=64, hashfunc=int)
+    # weights of false positives and negatives: a wrong candidate costs a comparison, a missed one is lost
+    index = datasketch.MinHashLSH(threshold=min(threshold, 0.99), num_perm=64, weights=(0.2, 0.8))
+    sketches = datasketch.MinHash.generator(shingles.values(), num_perm=64, hashfunc=int)
 
     def find(place: int) -> int:
         while parent[place] != place:
@@ -47,7 +53,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def _shingles(tokens: Sequence[str]) -> NDArray[np.uint32]:
-    """Return the sorted hashes of every five successive tokens, or of all of them where they are fewer."""
+    """Return the sorted distinct hashes of all sequences of five tokens, or of the one shorter sequence."""
     runs = zip(*(tokens[skip:] for skip in range(5)), strict=False) if len(tokens) > 5 else [tokens]
     hashes = [zlib.crc32(" ".join(run).encode(errors="replace")) for run in runs]
     return np.unique(np.array(hashes, dtype=np.uint32))

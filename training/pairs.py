@@ -17,10 +17,10 @@ _LISTS = ("negatives", "negative_queries")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A query and a code that answers it, where both come from, and what is known not to fit.
+    """A query and a code that answers it, their origin, and known negatives.
 
-    ``license`` is an SPDX id, or the name of a licence file that was not recognised. ``negatives`` are codes that do
-    not answer the query, ``negative_queries`` queries that were judged not to be answered by the code.
+    ``license`` is an SPDX expression, or the name of a licence file that was not recognised. ``negatives`` are codes
+    that do not answer the query, ``negative_queries`` are queries that the code does not answer.
     """
 
     query: str
@@ -34,10 +34,10 @@ class Pair:
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
-    """Write one JSON object a line, gzipped if ``path`` ends in ``.gz``; a kill leaves the old file or the new one."""
+    """Write one JSON object per line, gzipped if ``path`` ends in ``.gz``. The file is replaced atomically."""
     path = Path(path)
     with open_atomically(path) as stream:
-        # no time stamp and no name in the archive: the same pairs make the same bytes
+        # without name and time stamp, so that equal pairs give equal bytes
         out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if path.suffix == ".gz" else stream
         for pair in pairs:
             row = {"query": pair.query, "code": pair.code}
@@ -48,24 +48,23 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """Read what ``write_pairs`` wrote.
+    """Read the pairs that ``write_pairs`` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty file, or a line that is no pair; the message names the line.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty, or a line is not a pair; the message names the line.
     """
     return [pair_from_row(row, where) for where, row in read_jsonl(Path(path))]
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSON lines file, each with words for where it is.
+    """Yield the objects of a JSON lines file, each with its file and line for error messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line that is no object, a damaged gzip file, or no line at all.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line is not an object, the gzip file is damaged, or there is no line.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; name a .jsonl or .jsonl.gz file of pairs")
+    check_file(path)
     empty = True
     number = 0
     try:
@@ -77,15 +76,21 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 try:
                     row = json.loads(line)
                 except ValueError as error:  # not JSON, or not UTF-8
-                    raise ValueError(f"{where} is not JSON ({error}); write one object a line") from error
+                    raise ValueError(f"{where} is not JSON ({error}); write one object per line") from error
                 if not isinstance(row, dict):
                     raise ValueError(f"{where} is {row!r:.80}; write an object with query and code")
                 empty = False
                 yield where, row
     except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is no whole gzip file after line {number} ({error}); write it again") from error
+        raise ValueError(f"{path} is damaged or cut off after line {number} ({error}); write it again") from error
     if empty:
-        raise ValueError(f"{path} holds no pair; write one JSON object with query and code a line")
+        raise ValueError(f"{path} is empty; write one JSON object with query and code per line")
+
+
+def check_file(path: Path) -> None:
+    """Raise ``FileNotFoundError`` if there is no file ``path``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file; name a .jsonl or .jsonl.gz file of pairs")
 
 
 def pair_from_row(row: dict[str, Any], where: str) -> Pair:
@@ -106,13 +111,13 @@ def pair_from_row(row: dict[str, Any], where: str) -> Pair:
         value = row.get(name, [])
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
             raise ValueError(f"{where} has the {name} {value!r:.80}; it must be a list of strings that are not empty")
-    known: dict[str, Any] = {name: row[name] for name in ("query", "code", *_TEXTS) if name in row}
-    known |= {name: tuple(row[name]) for name in _LISTS if name in row}
-    return Pair(**known)
+    values: dict[str, Any] = {name: row[name] for name in ("query", "code", *_TEXTS) if name in row}
+    values |= {name: tuple(row[name]) for name in _LISTS if name in row}
+    return Pair(**values)
 
 
 def pairs_fingerprint(pairs: Sequence[Pair]) -> str:
-    """Return 16 hex digits over all that training reads of the pairs, their order included."""
+    """Return 16 hex digits that change with every text that training reads, and with the order of the pairs."""
     return short_hash(
         json.dumps((pair.query, pair.code, pair.language, *pair.negatives, "", *pair.negative_queries))
         for pair in pairs

@@ -97,9 +97,9 @@ def train_reranker_from_pairs(
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
     progress = on_progress or no_progress
     out = free_folder(folder, resume=resume)
-    pairs = select_languages([pair for source in sources for pair in load_pairs(source)], recipe.languages)
+    pairs = select_languages(load_pairs(*sources), recipe.languages)
     if validate_on:
-        train, held_out = pairs, [pair for source in validate_on for pair in load_pairs(source)]
+        train, held_out = pairs, load_pairs(*validate_on)
     else:
         train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
     encoder = Encoder.from_pretrained(recipe.base, device=device, precision="fp32")

@@ -12,25 +12,48 @@ from llamaindex_code_retrieval.training.pairs import Pair
 
 
 def select_languages(pairs: list[Pair], languages: Sequence[str]) -> list[Pair]:
-    """Return the pairs of these languages, or all where none is named."""
-    found = sorted({pair.language for pair in pairs})
+    """Return the pairs of ``languages``, or all pairs if ``languages`` is empty.
+
+    Raises:
+        ValueError: no pair is of one of the languages.
+    """
+    known = sorted({pair.language or "(not stated)" for pair in pairs})
     for language in languages:
-        if language not in found:
-            raise ValueError(f"there is no pair of language {language!r}; the sources have {', '.join(found)}")
+        if language not in known:
+            raise ValueError(f"there is no pair of language {language!r}; the sources have {', '.join(known)}")
     return [pair for pair in pairs if pair.language in languages] if languages else pairs
+
+
+def check_trainable(pairs: Sequence[Pair], batch_size: int) -> None:
+    """Check that a contrastive loss can learn from the pairs: a full batch, and more than one query and code.
+
+    Raises:
+        ValueError: there are fewer pairs than ``batch_size``, or all have the same query or the same code.
+    """
+    if len(pairs) < batch_size:
+        raise ValueError(
+            f"{len(pairs)} pairs are fewer than a batch of {batch_size}; lower batch_size or give more pairs"
+        )
+    for name in ("query", "code"):
+        texts = {getattr(pair, name) for pair in pairs}
+        if len(texts) == 1:
+            raise ValueError(
+                f"all {len(pairs)} pairs have the same {name}, {texts.pop()!r:.80}, so none of them is a negative for "
+                f"another; give pairs with several {'queries' if name == 'query' else 'codes'}"
+            )
 
 
 def split_by_repository(
     pairs: Sequence[Pair], *, held_out: float = 0.1, seed: int = 0
 ) -> tuple[list[Pair], list[Pair]]:
-    """Return training pairs and held-out pairs, in their order, with no repository on both sides.
+    """Return training pairs and held-out pairs, each in their original order, with no repository on both sides.
 
-    Which repositories are held out depends on ``seed`` and their names alone, up to the share. Where all pairs are of
-    one repository, whole files of it are held out instead. A pair without a repository goes with its file, and without
-    a path with the pairs of the same code.
+    Repositories are held out in an order that depends only on ``seed`` and their names, until their pairs are about
+    the share ``held_out``. If all pairs are of one repository, files are held out instead. Pairs without a repository
+    are grouped by their file, and without a path by their code.
 
     Raises:
-        ValueError: ``held_out`` is no share, or everything is of one repository and file.
+        ValueError: ``held_out`` is not between 0 and 1, or all pairs are of one repository and file.
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, got {held_out}")
@@ -51,7 +74,7 @@ def split_by_repository(
     chosen: set[str] = set()
     total = 0
     for name in order:
-        # a group that ends farther above the share than it started below would make it worse
+        # skip a group that would exceed the share by more than it now lacks
         if len(chosen) + 1 < len(sizes) and total < wanted and abs(total + sizes[name] - wanted) <= wanted - total:
             chosen.add(name)
             total += sizes[name]
@@ -62,19 +85,20 @@ def split_by_repository(
 
 
 def sample_pool(
-    held_out: Sequence[Pair], known: Iterable[str], *, queries: int, codes: int, seed: int
+    held_out: Sequence[Pair], other_codes: Iterable[str], *, queries: int, codes: int, seed: int
 ) -> tuple[dict[str, set[str]], list[str]]:
-    """Return up to so many held-out queries, each with what answers it, and the codes that they are asked of, sorted.
+    """Sample a retrieval task from held-out pairs: the relevant codes of each query, and the sorted pool of codes.
 
-    These are all that answer them, and others drawn from the held-out and the known codes until there are enough.
+    At most ``queries`` queries are sampled. The pool holds all codes that are relevant to them, and a sample of the
+    held-out codes and ``other_codes`` that brings it up to ``codes``.
     """
     rng = np.random.default_rng(seed)
-    answers: dict[str, set[str]] = {}
+    relevant: dict[str, set[str]] = {}
     for pair in held_out:
-        answers.setdefault(pair.query, set()).add(pair.code)
-    every = list(answers)
-    asked = {every[i]: answers[every[i]] for i in rng.permutation(len(every))[:queries]}
-    right = {code for own in asked.values() for code in own}
-    others = sorted({*known, *(pair.code for pair in held_out)} - right)
-    drawn = rng.permutation(len(others))[: max(0, codes - len(right))]
-    return asked, sorted([*right, *(others[i] for i in drawn)])
+        relevant.setdefault(pair.query, set()).add(pair.code)
+    all_queries = list(relevant)
+    sampled = {all_queries[i]: relevant[all_queries[i]] for i in rng.permutation(len(all_queries))[:queries]}
+    answers = {code for codes_of_query in sampled.values() for code in codes_of_query}
+    others = sorted({*other_codes, *(pair.code for pair in held_out)} - answers)
+    added = rng.permutation(len(others))[: max(0, codes - len(answers))]
+    return sampled, sorted([*answers, *(others[i] for i in added)])

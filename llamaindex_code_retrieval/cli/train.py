@@ -41,7 +41,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     mine = commands.add_parser("mine", help="make training pairs of the documented functions in source code")
     mine.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
     mine.add_argument("--out", required=True, metavar="FILE", help="pairs.jsonl or pairs.jsonl.gz")
-    mine.add_argument("--language", action="append", metavar="L", help="only this one; may be repeated")
+    mine.add_argument("--language", action="append", default=[], metavar="L", help="only this one; may be repeated")
     mine.add_argument(
         "--exclude", action="append", default=[], metavar="REPOSITORY", help="to measure on; repeat for more"
     )

@@ -1,23 +1,19 @@
-"""Which licence a source is under: from its files, its headers or a package's metadata."""
+"""Recognise licences by their text or name, as SPDX ids, and tell which SPDX expressions are permissive."""
 
 from __future__ import annotations
 
-import email.parser
 import re
-from pathlib import Path
 
 PERMISSIVE = frozenset(
     (
-        "0BSD Apache-2.0 BSD BSD-2-Clause BSD-3-Clause BSL-1.0 CC0-1.0 HPND ISC MIT MIT-0 MIT-CMU NCSA PSF-2.0 "
-        "Python-2.0 Unlicense Zlib"
+        "0BSD Apache-2.0 BlueOak-1.0.0 BSD BSD-2-Clause BSD-3-Clause BSL-1.0 CC0-1.0 HPND ISC MIT MIT-0 MIT-CMU NCSA "
+        "PostgreSQL PSF-2.0 Python-2.0 Unlicense X11 Zlib"
     ).split()
 )
-"""Licences that ask for no more than a notice."""
+"""Ids of licences that ask for no more than a notice."""
 
-_FILE = re.compile(r"(?:licen[cs]e|copying|unlicense|notice)(?:$|[.\-_])", re.IGNORECASE)
-_HEADER = re.compile(r"SPDX-License-Identifier:\s*([\w.+\-() ]*[\w.+)])")
-_GNU = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL", "": "GPL"}
-_NAMES = (  # of metadata, which is rarely SPDX
+_GNU_FAMILIES = {"affero": "AGPL", "lesser": "LGPL", "library": "LGPL", "": "GPL"}
+_NAMES = (  # as package metadata writes them, which is rarely an SPDX id
     (r"apache.*2", "Apache-2.0"),
     (r"\bmit\b.*\bcmu\b|\bhpnd\b", "HPND"),
     (r"\bmit\b", "MIT"),
@@ -31,10 +27,14 @@ _NAMES = (  # of metadata, which is rarely SPDX
     (r"gpl.*3|general public.*3", "GPL-3.0"),
     (r"gpl|general public", "GPL-2.0"),
     (r"\bpsf\b|python software foundation", "PSF-2.0"),
-    (r"unlicense", "Unlicense"),
+    (r"unlicense\b", "Unlicense"),
+    (r"\bunlicensed\b|proprietary|all rights reserved", "LicenseRef-Proprietary"),
     (r"\bcc0\b", "CC0-1.0"),
     (r"\bzlib\b", "Zlib"),
 )
+_TAG = re.compile(r"SPDX-License-Identifier:\s*([\w.+\-() ]*[\w.+)])")
+_EXPRESSION = re.compile(r"\(*[\w.+-]+\)*(?: (?:OR|AND|WITH) \(*[\w.+-]+\)*)+")
+_VERSIONED_ID = re.compile(r"[A-Za-z]\w*(?:-\w+)*-\d+\.\d+(?:-\w+)*\+?")  # GPL-3.0-or-later, CC-BY-4.0
 _PHRASES = (
     ("MIT", "permission is hereby granted, free of charge, to any person obtaining a copy of this software and"),
     ("Apache-2.0", "apache license,? version 2.0"),
@@ -54,7 +54,7 @@ _PHRASES = (
 
 
 def license_of_text(text: str) -> str:
-    """Return the SPDX id of the licence that ``text`` holds first, by phrases of it; empty if it is none of those.
+    """Return the SPDX id of the first licence whose characteristic phrase ``text`` holds; empty if it holds none.
 
     >>> license_of_text("GNU LESSER GENERAL PUBLIC LICENSE\\n  Version 3, 29 June 2007")
     'LGPL-3.0'
@@ -64,61 +64,41 @@ def license_of_text(text: str) -> str:
     if not found:
         return ""
     start, name, match = min(found, key=lambda each: each[0])
-    behind = flat[start : start + 2_000]
+    license_text = flat[start : start + 2_000]
     if name == "GNU":
         number = match[2] if "." in match[2] else f"{match[2]}.0"
-        return f"{_GNU[match[1] or '']}-{number}"
+        return f"{_GNU_FAMILIES[match[1] or '']}-{number}"
     if name == "BSD":
-        return "BSD-3-Clause" if re.search(r"endorse or promote|neither the name", behind) else "BSD-2-Clause"
-    if name == "MIT" and "permission notice shall be included" not in behind:
+        return "BSD-3-Clause" if re.search(r"endorse or promote|neither the name", license_text) else "BSD-2-Clause"
+    if name == "MIT" and "permission notice shall be included" not in license_text:
         return "MIT-0"
-    if name == "ISC" and "provided that the above copyright notice" not in behind:
+    if name == "ISC" and "provided that the above copyright notice" not in license_text:
         return "0BSD"
     return name
 
 
-def license_of_folder(folder: Path) -> str:
-    """Return the SPDX id of the licence file that lies in ``folder``, or its name if unknown; empty without one."""
-    try:
-        files = sorted(path for path in folder.iterdir() if _FILE.match(path.name) and path.is_file())
-    except OSError:
-        return ""
-    files = [path for path in files if path.suffix not in (".py", ".js", ".go", ".rs", ".java", ".c", ".h")]
-    files.sort(key=lambda path: path.name.lower().startswith("notice"))
-    known = (license_of_text(path.read_text(encoding="utf-8", errors="replace")) for path in files)
-    return next(filter(None, known), files[0].name if files else "")
-
-
-def license_of_header(source: str) -> str:
-    """Return what the SPDX header in the first lines of a source says, empty without one."""
-    match = _HEADER.search(source[:2_000])
+def license_of_tag(text: str) -> str:
+    """Return the expression of the first ``SPDX-License-Identifier:`` in ``text``, empty without one."""
+    match = _TAG.search(text)
     return match[1].strip() if match else ""
 
 
-def license_of_metadata(dist_info: Path) -> str:
-    """Return the licence that an installed package names in its METADATA, or that of its licence files.
+def license_of_name(name: str) -> str:
+    """Return the SPDX expression for a licence as package metadata names it; empty if it is not recognised.
 
-    ``License-Expression`` is taken as it is; ``License`` and classifiers are brought to an SPDX id.
+    >>> license_of_name("MIT License"), license_of_name("MIT/Apache-2.0"), license_of_name("GPL-3.0-only")
+    ('MIT', 'MIT OR Apache-2.0', 'GPL-3.0-only')
+    >>> license_of_name("UNLICENSED"), license_of_name("SEE LICENSE IN terms.txt")
+    ('LicenseRef-Proprietary', '')
     """
-    try:
-        text = (dist_info / "METADATA").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    metadata = email.parser.HeaderParser().parsestr(text)
-    expression = metadata.get("License-Expression")
-    if expression:
-        return str(expression).strip()
-    classifiers = [str(each) for each in metadata.get_all("Classifier", []) if str(each).startswith("License ::")]
-    named = [str(metadata.get("License") or ""), *(each.rpartition("::")[2] for each in classifiers)]
-    ids = [_id_of_name(name) for name in named]
-    precise = next((id_ for id_ in ids if id_ and id_ != "BSD"), "")  # "BSD" leaves open which
-    from_files = precise or license_of_folder(dist_info) or license_of_folder(dist_info / "licenses")
-    return from_files or next(filter(None, ids), "") or next((name.strip() for name in named if name.strip()), "")[:60]
-
-
-def _id_of_name(name: str) -> str:
-    if len(name) > 200:
+    if len(name) > 200:  # the whole text
         return license_of_text(name)
+    expression = re.sub(r"\b(or|and|with)\b", lambda match: match[0].upper(), " ".join(name.split()))
+    expression = re.sub(r"\s*/\s*", " OR ", expression)  # older Cargo.toml files
+    if expression.startswith("(") and expression.find(")") == len(expression) - 1:
+        expression = expression[1:-1]
+    if expression in PERMISSIVE or _EXPRESSION.fullmatch(expression) or _VERSIONED_ID.fullmatch(expression):
+        return expression
     return next((id_ for pattern, id_ in _NAMES if re.search(pattern, name.lower())), "")
 
 
@@ -127,9 +107,15 @@ def is_permissive(expression: str) -> bool:
 
     >>> is_permissive("MIT OR GPL-3.0"), is_permissive("MIT AND GPL-3.0"), is_permissive("")
     (True, False, False)
+    >>> is_permissive("(MIT OR GPL-3.0) AND GPL-2.0"), is_permissive("Apache-2.0 WITH LLVM-exception")
+    (False, True)
     """
     known = {name.lower() for name in PERMISSIVE}
+    text = re.sub(r"\s+WITH\s+[\w.+-]+", "", expression, flags=re.IGNORECASE)
+    innermost = re.compile(r"\(([^()]*)\)")
+    while match := innermost.search(text):
+        text = text[: match.start()] + ("MIT" if is_permissive(match[1]) else "unknown") + text[match.end() :]
     return any(
-        all(part.split(" WITH ")[0].strip("() ").lower() in known for part in side.split(" AND "))
-        for side in expression.split(" OR ")
+        all(part.strip().lower() in known for part in re.split(r"\s+AND\s+", side, flags=re.IGNORECASE))
+        for side in re.split(r"\s+OR\s+", text, flags=re.IGNORECASE)
     )

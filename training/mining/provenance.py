@@ -6,25 +6,25 @@ import re
 import subprocess
 from pathlib import Path, PurePosixPath
 
-from llamaindex_code_retrieval.training.mining.licenses import license_of_folder, license_of_metadata
+from llamaindex_code_retrieval.training.mining.license_files import license_of_folder, license_of_metadata
 
-_REMOTE = re.compile(r"(?:://[^/]+/|@[^:/]+:)(?:.*/)?([^/]+/[^/]+?)(?:\.git)?/*$")  # its org/name
+_REMOTE = re.compile(r"(?:://[^/]+/|@[^:/]+:)(?:.*/)?([^/]+/[^/]+?)(?:\.git)?/*$")  # org/name in a URL
 
 
 class Provenance:
-    """Which repository and licence the files under a root have."""
+    """The repository and licence of each file under a folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._licenses: dict[PurePosixPath, str] = {}
-        self._installed: dict[str, str] = {}  # file -> licence
+        self._license_of_installed: dict[str, str] = {}  # path of a file -> licence of its package
         infos = sorted(self._root.glob("*.dist-info"))
         self._is_installed = bool(infos)
         for info in infos:
             license_ = license_of_metadata(info)
             if (info / "RECORD").is_file():
                 for line in (info / "RECORD").read_text(encoding="utf-8", errors="replace").splitlines():
-                    self._installed[line.split(",")[0].strip('"')] = license_
+                    self._license_of_installed[line.split(",")[0].strip('"')] = license_
         top = None if self._is_installed else _git(self._root, "rev-parse", "--show-toplevel")
         self._top = Path(top) if top else self._root
         remote = _git(self._root, "remote", "get-url", "origin") if top else None
@@ -32,12 +32,19 @@ class Provenance:
         self._repository = match[1] if match else self._top.name
 
     def repository_of(self, path: str) -> str:
-        """Return ``org/name`` of the remote, else the name of the checkout, folder or installed package."""
+        """Return the repository of a file: ``org/name`` of the remote, else the name of the folder or package."""
         return PurePosixPath(path).parts[0].partition(".")[0] if self._is_installed else self._repository
 
+    @property
+    def repositories(self) -> set[str]:
+        """Names of the repositories that files under the folder can have."""
+        if not self._is_installed:
+            return {self._repository}
+        return {self.repository_of(entry.name) for entry in self._root.iterdir()}
+
     def license_of(self, path: str) -> str:
-        """Return the licence of the nearest licence file above, within the repository or installed package."""
-        return self._license_above(PurePosixPath(path).parent) or self._installed.get(path, "")
+        """Return the licence of the nearest folder above the file that states one, or of its installed package."""
+        return self._license_above(PurePosixPath(path).parent) or self._license_of_installed.get(path, "")
 
     def _license_above(self, folder: PurePosixPath) -> str:
         if folder not in self._licenses:
