@@ -1,81 +1,48 @@
-"""Training of a cross-encoder: the answer of a query against codes that the first stage takes for answers."""
+"""Train a cross-encoder: its loss over the candidates of each query, as an objective of the training loop."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval._io import json_hash, sha256
+from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.batching import token_budget_batches
-from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, read_config
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, HEAD_WEIGHTS
-from llamaindex_code_retrieval.models.locate import locate_reranker
-from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
+from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, locate_reranker
 from llamaindex_code_retrieval.models.spec import resolve_precision
-from llamaindex_code_retrieval.models.weights import load_weights
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
+from llamaindex_code_retrieval.training.candidates import CandidateBatch, CandidateSampler
 from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
-from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
-from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.negatives import pack_rows, unpack_rows
+from llamaindex_code_retrieval.training.pairs import pairs_fingerprint
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
-ValidateMatches = Callable[[CrossEncoder], Mapping[str, float]]
-"""Scores the cross-encoder as it is; ``mrr`` decides which step is the best one."""
+ValidateCrossEncoder = Callable[[CrossEncoder], Mapping[str, float]]
+"""Returns validation scores of the cross-encoder; ``mrr`` decides which step is the best one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """The pairs of a batch. ``lists[i]`` are rows of the answer and the negatives of query i, the answer first."""
+def new_cross_encoder(
+    encoder: Encoder, adapter: AdapterConfig, config: MatchConfig, *, start: str | Path | None = None
+) -> CrossEncoder:
+    """Return a cross-encoder on the base of ``encoder``, ready to be trained; ``encoder`` stays as it is.
 
-    queries: list[str]
-    codes: list[str]
-    lists: list[list[int]]
-    rejected: list[int]
-    """Rows of pairs that were judged not to match and belong to no list."""
-
-
-def train_cross_encoder(
-    encoder: Encoder,
-    pairs: Sequence[Pair],
-    adapter: AdapterConfig,
-    config: MatchConfig,
-    *,
-    retriever: CodeEmbedding,
-    validate: ValidateMatches | None = None,
-    clusters: Sequence[int] | None = None,
-    start: str | Path | None = None,
-    distractors: Mapping[str, str] | None = None,
-    folder: str | Path | None = None,
-    resume: bool = False,
-    on_step: OnStep | None = None,
-) -> TrainingRun[CrossEncoder]:
-    """Train a cross-encoder on ``encoder``'s base and return the best one; ``encoder`` stays as it is.
-
-    ``retriever`` is the first stage, whose hits are the hard negatives. ``start`` names a reranker of the variant
-    ``adapters`` to go on from, and ``distractors`` (code -> language) answer no query but may be hit. The rest is as
-    in :func:`train_adapter`.
+    Adapter and head are those of the reranker ``start``, or new ones.
 
     Raises:
-        ValueError: fewer pairs than a batch; an adapter that is not for this variant; a blend with nothing to go on
-            from; ``resume`` without a state, or with one of other settings or pairs.
-        FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
+        ValueError: an adapter that this variant does not take; a ``start`` of another variant, head or shape; a
+            ``blend`` without a ``start``.
     """
-    if len(pairs) < config.batch_size:
-        raise ValueError(
-            f"{len(pairs)} pairs are fewer than a batch of {config.batch_size}; lower batch_size or give more pairs"
-        )
     if (config.variant == "adapters") != (adapter.method != "full") or adapter.method in ("adalora", "prompt"):
         raise ValueError(
             f"the variant {config.variant!r} cannot be trained by {adapter.method!r}: 'adapters' takes lora or ia3, "
@@ -83,81 +50,110 @@ def train_cross_encoder(
         )
     if config.blend < 1 and start is None:
         raise ValueError(
-            f"blend {config.blend} mixes with a reranker to go on from; name it with start, or leave blend 1"
+            f"blend {config.blend} mixes the trained weights with those of a reranker; name it with start, or leave "
+            "blend 1"
         )
-    total = max(1, round(config.epochs * len(pairs) / config.batch_size))
-    with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
-        begun = None if start is None else _start(start, config)
-        adapted = attach_adapter(encoder, adapter, start=begun, seed=config.seed)
-        model = CrossEncoder.on(
-            adapted, head=config.head, max_tokens=config.max_tokens, variant=config.variant, seed=config.seed
-        )
-        if begun is not None:
-            load_weights(model.head, begun / HEAD_WEIGHTS, remedy="start from another reranker")
-        objective = Matching(model, pairs, config, retriever, clusters, distractors)
-        before = {name: p.detach().clone() for name, p in objective.parameters.items()}
-        loop = Loop(
-            objective,
-            config,
-            total=total,
-            identity={
-                "base": encoder.base_fingerprint,
-                "retriever": retriever.fingerprint,
-                "pairs": pairs_fingerprint(pairs),
-                "adapter": json.dumps(asdict(adapter), sort_keys=True),
-                "settings": json.dumps(config.lasting(), sort_keys=True),
-                "start": "" if begun is None else sha256(begun / ADAPTER_WEIGHTS) + sha256(begun / HEAD_WEIGHTS),
-                "distractors": _digest(distractors or {}),
-            },
-            folder=None if folder is None else Path(folder),
-            on_step=on_step,
-        )
-        if resume:
-            loop.load()
-        loop.go(None if validate is None else lambda: validate(model))
-    trained, base = trained_share(adapted)
-    loop.restore_best()
-    with torch.no_grad():
-        for name, parameter in objective.parameters.items():
-            parameter.copy_(torch.lerp(before[name], parameter, config.blend))
-    trained += sum(p.numel() for p in model.head.parameters())
-    return TrainingRun.of_loop(loop, model, trained_parameters=trained, base_parameters=base, device=model.device)
+    folder = None if start is None else _locate_start(start, config)
+    model = CrossEncoder.on(
+        attach_adapter(encoder, adapter, start=folder, seed=config.seed),
+        head=config.head,
+        max_tokens=config.max_tokens,
+        variant=config.variant,
+        seed=config.seed,
+    )
+    if folder is not None:
+        model.head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
+    return model
 
 
-def _start(reranker: str | Path, config: MatchConfig) -> Path:
-    """Return the folder of a reranker that this training can go on from."""
+def _locate_start(reranker: str | Path, config: MatchConfig) -> Path:
+    """Return the folder of a reranker that a training with these settings can start from."""
     folder = locate_reranker(reranker)
-    trained = RerankerConfig.read(folder)
-    if config.variant != "adapters" or trained.variant != "adapters":
+    settings = read_config(folder)
+    if config.variant != "adapters" or settings["variant"] != "adapters":
         raise ValueError(
-            f"{reranker} is of the variant {trained.variant!r} and this training of {config.variant!r}: only an "
-            "adapter can go on from one; to go on from whole weights, name their folder as the base"
+            f"{reranker} has the variant {settings['variant']!r} and this training {config.variant!r}: only adapters "
+            "can start from a reranker; to start from whole weights, name their folder as the base"
         )
-    if trained.head != config.head:
-        raise ValueError(f"{reranker} has the head {trained.head!r}, not {config.head!r}; set head to it")
+    if settings["head"] != config.head:
+        raise ValueError(f"{reranker} has the head {settings['head']!r}, not {config.head!r}; set head to it")
     return folder
 
 
-def _digest(distractors: Mapping[str, str]) -> str:
-    return json_hash(sorted(distractors)) if distractors else ""
+def fit_cross_encoder(
+    model: CrossEncoder,
+    candidates: CandidateSampler,
+    config: MatchConfig,
+    *,
+    retriever: CodeEmbedding,
+    identity: Mapping[str, str] | None = None,
+    validate: ValidateCrossEncoder | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> TrainingRun[CrossEncoder]:
+    """Train ``model`` and leave it with the weights of the best step, blended with those it started with.
+
+    Args:
+        model: from :func:`new_cross_encoder`.
+        candidates: the pairs to train on.
+        config: settings.
+        retriever: the first stage, whose hits are the hard negatives.
+        identity: what else has to be equal for an unfinished run to be resumed, by name.
+        validate: called before the first step and every ``validate_steps``.
+        folder: where the state of the unfinished run is saved; ``None`` saves none.
+        resume: continue the unfinished run in ``folder``.
+        on_step: called after each step and validation.
+
+    Raises:
+        ValueError: ``resume`` without a state, or with the state of a run with other settings or data.
+        FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
+    """
+    objective = Matching(model, candidates, config, retriever)
+    start_weights = {name: parameter.detach().clone() for name, parameter in objective.parameters.items()}
+    loop = Loop(
+        objective,
+        config,
+        total=max(1, round(config.epochs * len(candidates.pairs) / config.batch_size)),
+        identity={
+            "base": model.encoder.base_fingerprint,
+            "retriever": retriever.fingerprint,
+            "pairs": pairs_fingerprint(candidates.pairs),
+            "distractors": json_hash(sorted(candidates.distractors)) if candidates.distractors else "",
+            "settings": json.dumps(config.lasting(), sort_keys=True),
+            **(identity or {}),
+        },
+        folder=None if folder is None else Path(folder),
+        on_step=on_step,
+    )
+    if resume:
+        loop.load()
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        loop.go(None if validate is None else lambda: validate(model))
+    loop.restore_best()
+    with torch.no_grad():
+        for name, parameter in objective.parameters.items():
+            parameter.copy_(torch.lerp(start_weights[name], parameter, config.blend))
+    in_backbone, base = trained_share(model.encoder)
+    in_head = sum(p.numel() for p in model.head.parameters())
+    return TrainingRun.of_loop(
+        loop, model, trained_parameters=in_backbone + in_head, base_parameters=base, device=model.device
+    )
 
 
 class Matching:
-    """Telling answers from what is near them, as an objective of the loop."""
+    """The matching loss of a cross-encoder, with the contrastive loss of its vectors in the variant ``shared``.
+
+    An :class:`~llamaindex_code_retrieval.training.loop.Objective`.
+    """
 
     ready = True
 
     def __init__(
-        self,
-        model: CrossEncoder,
-        pairs: Sequence[Pair],
-        config: MatchConfig,
-        retriever: CodeEmbedding,
-        clusters: Sequence[int] | None = None,
-        distractors: Mapping[str, str] | None = None,
+        self, model: CrossEncoder, candidates: CandidateSampler, config: MatchConfig, retriever: CodeEmbedding
     ) -> None:
         self.model = model
-        self.pairs = list(pairs)
+        self.candidates = candidates
         self.config = config
         self.retriever = retriever
         self.parameters = {
@@ -168,89 +164,30 @@ class Matching:
         self.rate_factors = {name: config.head_rate for name in self.parameters if name.startswith("head.")}
         self.bf16 = resolve_precision(config.precision, model.device) == "bf16"
         self.length_step = config.length_step or (16 if self.bf16 else 1)
-        answering = dict.fromkeys(pair.code for pair in pairs)
-        self.codes = [*answering, *(code for code in distractors or {} if code not in answering)]
-        self.row = {code: row for row, code in enumerate(self.codes)}
-        self.languages = {**(distractors or {}), **{pair.code: pair.language for pair in pairs}}
-        cluster = {pair.code: i if clusters is None else clusters[i] for i, pair in enumerate(pairs)}
-        self.clusters = [cluster.get(code, -1 - row) for row, code in enumerate(self.codes)]
-        if len(set(self.clusters)) < 2:
-            raise ValueError("all codes are one and the same (or near-duplicates): there is nothing to tell apart")
-        answers: dict[str, set[int]] = {}
-        for pair in pairs:
-            answers.setdefault(pair.query, set()).add(self.row[pair.code])
-        self.answers = [frozenset(answers[pair.query]) for pair in self.pairs]
-        self.epochs = Epochs(len(pairs), config.batch_size, config.seed)
-        self.mined: list[list[int]] = []  # pair -> rows of what the first stage takes for an answer
+        self.epochs = Epochs(len(candidates.pairs), config.batch_size, config.seed)
 
     def prepare(self, step: int) -> None:
-        """Ask the first stage, once: it is not what is trained."""
-        if self.config.hard_negatives and not self.mined:
-            self.mined = hard_negatives(
-                self.retriever.embed_queries([pair.query for pair in self.pairs]),
-                self.retriever.embed_codes(self.codes, [self.languages[code] for code in self.codes]),
-                [self.row[pair.code] for pair in self.pairs],
-                per_query=self.config.depth,
-                margin=-2.0,  # what the first stage puts above the answer is what there is to learn
-                depth=self.config.depth,
-                clusters=self.clusters,
-                answers=self.answers,
-            )
+        """Mine the hard negatives before the first step."""
+        self.candidates.mine(self.retriever)
 
     def backward(self, step: int) -> tuple[float, str]:
-        """Add the gradient of the batch of this step."""
+        """Add the gradients of the batch of this step; return its loss and what to call the batch in an error."""
         positions = self.epochs.batch(step)
-        candidates = self.candidates(positions, step)
-        loss = self.matching(candidates)
+        batch = self.candidates.sample(positions, step)
+        share = 0.5 if self.config.variant == "shared" else 1.0  # two losses are averaged
+        loss = share * self.matching_loss(batch)
+        torch.autograd.backward(loss)
         total = float(loss.detach())
         if self.config.variant == "shared":
-            loss.mul(0.5).backward()  # type: ignore[no-untyped-call]
-            embedding = self.embedding(positions)
-            embedding.mul(0.5).backward()  # type: ignore[no-untyped-call]
-            total = (total + float(embedding.detach())) / 2
-        else:
-            loss.backward()  # type: ignore[no-untyped-call]
-        return total, f"the batch that begins with the query {candidates.queries[0][:60]!r}"
+            loss = share * self.embedding_loss(positions)
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        return total, f"the batch that begins with the query {batch.queries[0][:60]!r}"
 
-    def rewind(self) -> None:
-        """Nothing: a batch depends on its step alone."""
-
-    def finish(self, step: int) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def candidates(self, positions: Sequence[int], step: int) -> Candidates:
-        """Return the pairs of a batch; all chance in it is drawn from (seed, step)."""
-        config, rng = self.config, random.Random(f"{self.config.seed}-candidates-{step}")
-        queries: list[str] = []
-        codes: list[str] = []
-        lists: list[list[int]] = []
-        rejected: list[int] = []
-
-        def add(query: str, code: str) -> int:
-            queries.append(query)
-            codes.append(code)
-            return len(codes) - 1
-
-        for i in positions:
-            pair = self.pairs[i]
-            mined = self.mined[i] if self.mined else []
-            negatives = [self.codes[row] for row in rng.sample(mined, min(config.hard_negatives, len(mined)))]
-            own = {self.clusters[row] for row in self.answers[i]}
-            others = sorted({self.row[self.pairs[j].code] for j in positions})
-            others = [row for row in others if self.clusters[row] not in own and self.codes[row] not in negatives]
-            wanted = config.in_batch_negatives + config.hard_negatives - len(negatives)  # few may have been mined
-            negatives += [self.codes[row] for row in rng.sample(others, min(wanted, len(others)))]
-            negatives += rng.sample(pair.negatives, min(config.judged_negatives, len(pair.negatives)))
-            lists.append([add(pair.query, pair.code), *(add(pair.query, code) for code in dict.fromkeys(negatives))])
-            asked = rng.sample(pair.negative_queries, min(config.judged_negatives, len(pair.negative_queries)))
-            rejected.extend(add(query, pair.code) for query in asked)
-        return Candidates(queries, codes, lists, rejected)
-
-    def matching(self, candidates: Candidates) -> Tensor:
-        """Return the matching loss of a batch."""
+    def matching_loss(self, batch: CandidateBatch) -> Tensor:
+        """Return the matching loss of a batch, which is scored in forward passes of at most ``forward_tokens``."""
         model = self.model
-        rows = model.rows(model.token_ids(candidates.queries), model.token_ids(candidates.codes), model.max_tokens)
+        rows = model.rows(model.token_ids(batch.queries), model.token_ids(batch.codes), model.max_tokens)
         lengths = [-(-len(ids) // self.length_step) * self.length_step for ids, _ in rows]
         order: list[int] = []
         parts: list[Tensor] = []
@@ -260,24 +197,36 @@ class Matching:
             order.extend(chunk)
         place = torch.empty(len(order), dtype=torch.long)
         place[order] = torch.arange(len(order))
-        log_odds = torch.cat(parts)[place.to(model.device)]
-        return matching_loss(log_odds, candidates.lists, candidates.rejected, kind=self.config.loss)
+        log_odds = torch.cat(parts)[place.to(model.device)]  # (pairs,), in the order of the batch
+        return matching_loss(log_odds, batch.lists, batch.rejected, kind=self.config.loss)
 
-    def embedding(self, positions: Sequence[int]) -> Tensor:
-        """Return InfoNCE of the batch's queries and answers, for weights that are to embed as well."""
-        encoder = self.model.encoder
-        rows: dict[int, int] = {}
-        target = [rows.setdefault(self.row[self.pairs[i].code], len(rows)) for i in positions]
+    def embedding_loss(self, positions: Sequence[int]) -> Tensor:
+        """Return the contrastive loss of the vectors of the batch's queries and answers (CasCode, section 3)."""
+        encoder, candidates = self.model.encoder, self.candidates
+        pairs = [candidates.pairs[i] for i in positions]
+        rows: dict[str, int] = {}
+        target = [rows.setdefault(pair.code, len(rows)) for pair in pairs]
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            queries = encoder([self.pairs[i].query for i in positions], side="query")
-            codes = encoder([self.codes[row] for row in rows], side="code")
-        aim = torch.tensor(target, device=queries.device)
-        return contrastive_loss(queries.float(), codes.float(), aim, temperature=self.config.temperature)
+            queries = encoder([pair.query for pair in pairs], side="query")
+            codes = encoder(list(rows), side="code")
+        return contrastive_loss(
+            queries.float(),
+            codes.float(),
+            torch.tensor(target, device=queries.device),
+            temperature=self.config.temperature,
+        )
+
+    def rewind(self) -> None:
+        """Do nothing: a batch depends on its step alone."""
+
+    def finish(self, step: int) -> dict[str, Any]:
+        """Log nothing."""
+        return {}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the mined negatives: all else follows from the step."""
-        return pack_rows(self.mined), {}
+        """Return the mined negatives; everything else follows from the step."""
+        return pack_rows(self.candidates.mined), {}
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take up what ``state`` returned."""
-        self.mined = unpack_rows(tensors)
+    def restore(self, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.candidates.mined = unpack_rows(tensors)
