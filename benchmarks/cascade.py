@@ -1,8 +1,8 @@
 """The README's table of cascades: encoder alone, then each variant of a reranker behind it, at K = 10 and 100.
 
 Each run is a process of its own and is kept in the result file as soon as it is done; a second call does what is
-missing. All variants see the same pairs in the same order. ``fused`` weighs in the rank of the first stage; the weight
-is chosen on one half of the queries for the other, so that no query has a part in its own.
+missing. All variants see the same pairs in the same order. ``fused`` also weights the rank of the first stage; the
+weight for one half of the queries is chosen on the other half.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, load_beir
+from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
 from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.models.scoring import score_pairs
-from llamaindex_code_retrieval.training.calibration import calibrate, fused
+from llamaindex_code_retrieval.training.calibration import cross_fitted
 
 RESULT = Path(__file__).with_suffix(".json")
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
@@ -34,7 +35,8 @@ DEPTHS = (10, 100)
 def one(options: argparse.Namespace) -> dict[str, Any]:
     """Train a variant once and measure it."""
     from llamaindex_code_retrieval import CodeEmbedding
-    from llamaindex_code_retrieval.training.matching import train_cross_encoder
+    from llamaindex_code_retrieval.training.candidates import CandidateSampler
+    from llamaindex_code_retrieval.training.matching import fit_cross_encoder, new_cross_encoder
     from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
@@ -50,13 +52,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         precision="fp32",
         cache_folder=options.cache,
     )
-    result = train_cross_encoder(
-        retriever.encoder.without_adapter(),
-        pairs,
-        recipe.adapter,
+    clusters = near_duplicate_clusters([pair.code for pair in pairs])
+    result = fit_cross_encoder(
+        new_cross_encoder(retriever.encoder.without_adapter(), recipe.adapter, recipe.train),
+        CandidateSampler(pairs, recipe.train, clusters=clusters),
         recipe.train,
         retriever=retriever,
-        clusters=near_duplicate_clusters([pair.code for pair in pairs]),
     )
     model = result.model.eval()
     first_stage = model.encoder if options.variant == "shared" else retriever.encoder
@@ -103,35 +104,24 @@ def measure(model: Any, embedding: Any, benchmark: Benchmark) -> dict[str, Any]:
         ]
     )
     seconds = time.perf_counter() - start
-    found: dict[str, Any] = {
+    first_stage = -np.arange(relevant.shape[1], dtype=np.float64) * np.ones((len(queries), 1))
+    measured: dict[str, Any] = {
         "queries": len(queries),
-        "encoder": mrr(relevant),
+        "encoder": metrics(first_stage, relevant),
         "seconds": round(seconds / len(queries), 3),
     }
     for depth in DEPTHS:
-        own, right = scores[:, :depth], relevant[:, :depth]
-        rest = relevant[:, depth:]
-        found[f"reranked, K={depth}"] = mrr(np.hstack([_sorted(own, right), rest]))
-        found[f"fused, K={depth}"] = mrr(np.hstack([_sorted(_cross_fused(own, right), right), rest]))
-    return found
+        log_odds, labels = scores[:, :depth], relevant[:, :depth]
+        for name, reranked in (("reranked", log_odds), ("fused", cross_fitted(log_odds, labels))):
+            below = reranked.min() - 1 + first_stage[:, depth:]  # hits behind those reranked keep their order
+            measured[f"{name}, K={depth}"] = metrics(np.hstack([reranked, below]), relevant)
+    return measured
 
 
-def _sorted(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.take_along_axis(relevant, np.argsort(-scores, axis=1, kind="stable"), axis=1)
-
-
-def _cross_fused(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    made = np.empty_like(scores)
-    halves = [np.arange(len(scores)) % 2 == i for i in (0, 1)]
-    for one_half, other in (halves, halves[::-1]):
-        made[other] = fused(calibrate(scores[one_half].tolist(), relevant[one_half].tolist()), scores[other])
-    return made
-
-
-def mrr(relevant: NDArray[np.bool_]) -> dict[str, float]:
-    """Return MRR and R@1 of rankings, ``(queries, hits)``."""
-    ranks = np.where(relevant.any(axis=1), relevant.argmax(axis=1) + 1.0, np.inf)
-    return {"mrr": float((1 / ranks).mean()), "r@1": float((ranks == 1).mean())}
+def metrics(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> dict[str, float]:
+    """Return MRR and R@1 of hits by their scores, both ``(queries, hits)``."""
+    ranks = [pessimistic_rank(row, np.flatnonzero(hits).tolist()) for row, hits in zip(scores, relevant, strict=True)]
+    return {"mrr": mean_reciprocal_rank(ranks), "r@1": statistics.fmean(rank == 1 for rank in ranks)}
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:

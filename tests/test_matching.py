@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, save_adapter
+from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
+from llamaindex_code_retrieval.training.candidates import CandidateSampler
 from llamaindex_code_retrieval.training.config import MatchConfig
+from llamaindex_code_retrieval.training.first_stage import RetrievedCandidates, hold_out, retrieve
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
-from llamaindex_code_retrieval.training.matching import Matching, train_cross_encoder
+from llamaindex_code_retrieval.training.matching import Matching, fit_cross_encoder, new_cross_encoder, start_identity
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
-from llamaindex_code_retrieval.training.reranker import first_stage_hits
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
@@ -51,18 +53,35 @@ def _encoder(folder: Path) -> Encoder:
 
 
 def _train(
-    base: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA, **more: Any
+    base: Path,
+    config: MatchConfig = QUICK,
+    adapter: AdapterConfig = LORA,
+    *,
+    start: str | Path | None = None,
+    clusters: Sequence[int] | None = None,
+    distractors: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> TrainingRun[CrossEncoder]:
+    model = new_cross_encoder(_encoder(base), adapter, config, start=start)
+    candidates = CandidateSampler(PAIRS, config, clusters=clusters, distractors=distractors)
     retriever = CodeEmbedding(str(base), precision="fp32")
-    return train_cross_encoder(_encoder(base), PAIRS, adapter, config, retriever=retriever, **more)
+    identity = start_identity(adapter, start)
+    return fit_cross_encoder(model, candidates, config, retriever=retriever, identity=identity, **more)
 
 
-def _matching(folder: Path, config: MatchConfig = QUICK, adapter: AdapterConfig = LORA) -> Matching:
-    adapted = attach_adapter(_encoder(folder), adapter)
-    model = CrossEncoder.on(adapted, head=config.head, max_tokens=config.max_tokens, variant=config.variant)
-    made = Matching(model, PAIRS, config, CodeEmbedding(str(folder), precision="fp32"))
-    made.prepare(0)
-    return made
+def _matching(
+    folder: Path,
+    config: MatchConfig = QUICK,
+    adapter: AdapterConfig = LORA,
+    *,
+    pairs: Sequence[Pair] = PAIRS,
+    **more: Any,
+) -> Matching:
+    model = new_cross_encoder(_encoder(folder), adapter, config)
+    candidates = CandidateSampler(pairs, config, **more)
+    matching = Matching(model, candidates, config, CodeEmbedding(str(folder), precision="fp32"))
+    matching.prepare(0)
+    return matching
 
 
 def _weights(result: TrainingRun[CrossEncoder]) -> dict[str, Tensor]:
@@ -85,15 +104,23 @@ def test_the_loss_by_hand() -> None:
     assert float(both) == pytest.approx((answers + others) / 2 + apart)
 
 
+def test_the_loss_without_negatives() -> None:
+    log_odds = torch.tensor([2.0, 1.0])
+    answers = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
+    assert float(matching_loss(log_odds, [[0], [1]], [], kind="bce")) == pytest.approx(answers / 2)
+    assert float(matching_loss(log_odds, [[0], [1]], [], kind="listwise")) == 0.0
+
+
 def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
     config = replace(QUICK, hard_negatives=2, in_batch_negatives=1, judged_negatives=1)
     matching = _matching(bert_folder, config)
-    near = {pair.query: {matching.codes[row] for row in matching.mined[i]} for i, pair in enumerate(PAIRS)}
+    candidates = matching.candidates
+    near = {pair.query: {candidates.codes[row] for row in candidates.mined[i]} for i, pair in enumerate(PAIRS)}
     assert all(len(found) == 10 for found in near.values())
     for step in range(8):
         positions = matching.epochs.batch(step)
-        batch = matching.candidates(positions, step)
-        assert batch == matching.candidates(positions, step)
+        batch = candidates.sample(positions, step)
+        assert batch == candidates.sample(positions, step)
         in_batch = {PAIRS[i].code for i in positions}
         for i, rows in zip(positions, batch.lists, strict=True):
             pair, codes = PAIRS[i], [batch.codes[row] for row in rows]
@@ -114,10 +141,7 @@ def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None
     pairs = [*PAIRS[:10], replace(PAIRS[0], code="def second_answer(): pass")]
     clusters = [0, 0, *range(2, 11)]  # PAIRS[1] is a near-duplicate of PAIRS[0]
     config = replace(QUICK, hard_negatives=10, in_batch_negatives=10)
-    model = CrossEncoder.on(attach_adapter(_encoder(bert_folder), LORA), max_tokens=48)
-    matching = Matching(model, pairs, config, CodeEmbedding(str(bert_folder), precision="fp32"), clusters)
-    matching.prepare(0)
-    batch = matching.candidates(range(11), 0)
+    batch = _matching(bert_folder, config, pairs=pairs, clusters=clusters).candidates.sample(range(11), 0)
     assert {batch.codes[row] for row in batch.lists[0][1:]} == {pair.code for pair in PAIRS[2:10]}
 
 
@@ -125,7 +149,7 @@ def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None
 def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
     config = replace(QUICK, forward_tokens=100, loss=loss, judged_negatives=1)
     matching = _matching(bert_folder, config)
-    batch = matching.candidates(matching.epochs.batch(0), 0)
+    batch = matching.candidates.sample(matching.epochs.batch(0), 0)
     total, _ = matching.backward(0)
     ours = {name: p.grad.clone() for name, p in matching.parameters.items() if p.grad is not None}
     plain = matching_loss(matching.model(batch.queries, batch.codes), batch.lists, batch.rejected, kind=loss)
@@ -143,7 +167,7 @@ def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
     config = replace(QUICK, variant="shared", head="mlp", loss="bce")
     matching = _matching(bert_folder, config, AdapterConfig(method="full"))
     positions = matching.epochs.batch(0)
-    batch = matching.candidates(positions, 0)
+    batch = matching.candidates.sample(positions, 0)
     total, _ = matching.backward(0)
     encoder = matching.model.encoder
     match = matching_loss(matching.model(batch.queries, batch.codes), batch.lists, batch.rejected, kind="bce")
@@ -163,8 +187,9 @@ def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> No
     config = replace(QUICK, epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
     base = _encoder(bert_folder)
     before = {name: p.clone() for name, p in base.backbone.named_parameters()}
+    model = new_cross_encoder(base, replace(LORA, method=method), config)
     retriever = CodeEmbedding(str(bert_folder), precision="fp32")
-    result = train_cross_encoder(base, PAIRS, replace(LORA, method=method), config, retriever=retriever)
+    result = fit_cross_encoder(model, CandidateSampler(PAIRS, config), config, retriever=retriever)
     losses = [entry["loss"] for entry in result.history]
     assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
     assert result.model.variant == variant
@@ -260,7 +285,7 @@ def test_a_blend_lies_between_start_and_what_was_learned(started: Path, bert_fol
         assert not torch.equal(begun, weights), name
     for name, weights in load_file(started / "head.safetensors").items():
         torch.testing.assert_close(2 * half[name] - learned[name], weights, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"blend 0.5 mixes with a reranker to go on from; name it with start"):
+    with pytest.raises(ValueError, match=r"blend 0.5 mixes .* name it with start"):
         _train(bert_folder, replace(QUICK, blend=0.5))
     with pytest.raises(ValueError, match="blend must be over 0, got 0"):
         replace(QUICK, blend=0)
@@ -271,7 +296,7 @@ def test_a_start_of_another_kind_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="has the head 'interaction', not 'mlp'; set head to it"):
         _train(bert_folder, replace(QUICK, head="mlp"), start=started)
-    with pytest.raises(ValueError, match="of the variant 'adapters' and this training of 'separate': only an adapter"):
+    with pytest.raises(ValueError, match="has the variant 'adapters' and this training 'separate': only adapters"):
         _train(bert_folder, replace(QUICK, variant="separate"), AdapterConfig(method="full"), start=started)
     with pytest.raises(ValueError, match="have another shape"):
         _train(bert_folder, adapter=AdapterConfig(rank=2), start=started)
@@ -281,11 +306,12 @@ def test_a_start_of_another_kind_is_refused(
         _train(bert_folder, start=adapter_folders["lora"])
 
 
-def test_held_out_queries_are_asked_as_the_retriever_asks(bert_folder: Path) -> None:
+def test_candidates_are_those_of_the_retriever(bert_folder: Path) -> None:
     others = {f"import {a}_{b}": "python" for a in WORDS[:4] for b in WORDS[8:12]}
     embedding = CodeEmbedding(str(bert_folder), precision="fp32")
-    asked = first_stage_hits(PAIRS[::4], PAIRS, others, embedding, depth=20, seed=0)
-    assert sorted(asked.queries) == sorted(pair.query for pair in PAIRS[::4])
+    held_out = hold_out(PAIRS[::4], PAIRS, others, seed=0)
+    retrieved = retrieve(held_out, embedding, depth=20)
+    assert sorted(retrieved.queries) == sorted(pair.query for pair in PAIRS[::4])
     answers = {pair.query: pair.code for pair in PAIRS[::4]}
     corpus = sorted({pair.code for pair in PAIRS} | others.keys())
     benchmark = Benchmark(
@@ -295,25 +321,44 @@ def test_held_out_queries_are_asked_as_the_retriever_asks(bert_folder: Path) -> 
         qrels={query: {code: 1} for query, code in answers.items()},
     )
     retriever = CodeRetriever(benchmark_index(benchmark, embedding), top_k=20)
-    for query, codes, relevant in zip(asked.queries, asked.codes, asked.relevant, strict=True):
+    for query, codes, relevant in zip(retrieved.queries, retrieved.codes, retrieved.relevant, strict=True):
         expected = retriever.rank(query, retriever.embed_query(query))
         assert codes == [code for code, _ in expected]
         assert relevant == [code == answers[query] for code in codes]
 
 
+def _retrieved(queries: int) -> RetrievedCandidates:
+    codes = [[f"{query}-{place}" for place in range(20)] for query in range(queries)]
+    return RetrievedCandidates([f"q{i}" for i in range(queries)], codes, [[False, True] * 10 for _ in range(queries)])
+
+
+@pytest.mark.parametrize(("queries", "choosing"), [(13, 3), (16, 4), (400, 100), (1000, 100)])
+def test_queries_that_choose_the_step_do_not_calibrate(queries: int, choosing: int) -> None:
+    validation, calibration = _retrieved(queries).split()
+    assert len(validation.queries) == choosing
+    assert validation.queries + calibration.queries == _retrieved(queries).queries
+    assert {len(row) for row in validation.codes + validation.relevant} == {10}
+    assert {len(row) for row in calibration.codes + calibration.relevant} == {20}
+
+
+def test_metrics_of_candidates_by_hand() -> None:
+    retrieved = RetrievedCandidates(["a", "b"], [["x", "y", "z"]] * 2, [[False, True, False], [False, False, False]])
+    assert retrieved.metrics() == {"mrr": 0.25, "r@1": 0.0}
+    assert retrieved.metrics([[0.0, 1.0, 0.5]] * 2) == {"mrr": 0.5, "r@1": 0.5}
+    assert retrieved.metrics([[1.0, 1.0, 1.0]] * 2) == {"mrr": 1 / 6, "r@1": 0.0}  # ties count against the answer
+
+
 def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
     others = {**{f"import {a}_{b}": "python" for a in WORDS[:4] for b in WORDS[8:12]}, PAIRS[0].code: "java"}
-    retriever = CodeEmbedding(str(bert_folder), precision="fp32")
-    model = CrossEncoder.on(attach_adapter(_encoder(bert_folder), LORA), max_tokens=48)
     config = replace(QUICK, depth=len(PAIRS) + len(others), hard_negatives=60, in_batch_negatives=0)
-    matching = Matching(model, PAIRS, config, retriever, distractors=others)
-    matching.prepare(0)
-    assert len(matching.codes) == len(PAIRS) + len(others) - 1  # one of them is a pair's code, and stays its answer
-    assert matching.languages[PAIRS[0].code] == "python"
+    matching = _matching(bert_folder, config, distractors=others)
+    candidates = matching.candidates
+    assert len(candidates.codes) == len(PAIRS) + len(others) - 1  # one is a pair's code, and stays its answer
+    assert candidates.languages[PAIRS[0].code] == "python"
     imports = set(others) - {PAIRS[0].code}
-    assert all(imports <= {matching.codes[row] for row in rows} for rows in matching.mined)
+    assert all(imports <= {candidates.codes[row] for row in rows} for rows in candidates.mined)
     positions = matching.epochs.batch(0)
-    batch = matching.candidates(positions, 0)
+    batch = candidates.sample(positions, 0)
     for i, rows in zip(positions, batch.lists, strict=True):
         assert batch.codes[rows[0]] == PAIRS[i].code
         assert imports & {batch.codes[row] for row in rows[1:]}
@@ -348,8 +393,14 @@ def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"the variant '{variant}' cannot be trained by '{method}'"):
             _train(bert_folder, replace(QUICK, variant=variant), AdapterConfig(method=method))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="all codes are one and the same"):
+    with pytest.raises(ValueError, match="all codes are equal or near-duplicates"):
         _train(bert_folder, clusters=[0] * len(PAIRS))
+    one_query = [replace(pair, query="the same", negatives=(), negative_queries=()) for pair in PAIRS]
+    with pytest.raises(ValueError, match="every code answers every query, so no query has a negative"):
+        CandidateSampler(one_query, QUICK)
+    CandidateSampler(one_query, QUICK, distractors={"import os": "python"})
+    judged = [replace(pair, negatives=("def other(): pass",)) for pair in one_query]
+    CandidateSampler(judged, replace(QUICK, judged_negatives=1))
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
         _train(bert_folder, replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
 
@@ -375,9 +426,11 @@ def test_train_reranker(
     facts = json.loads(capsys.readouterr().out)
     assert facts["train"]["variant"] == variant
     assert facts["calibration"]["depth"] == 6
-    assert facts["calibration_scores"]["fused"]["mrr"] >= facts["calibration_scores"]["first stage"]["mrr"]
+    assert (facts["validation_queries"], facts["calibration_queries"]) == (4, 12)
+    assert facts["calibration_scores"].keys() == {"first stage", "reranked", "fused"}
     assert not (out / STATE).exists()
-    embedding = CodeEmbedding(str(out) if variant == "shared" else str(bert_folder), precision="fp32")
+    base = {"adapters": str(bert_folder), "shared": str(out)}.get(variant)
+    embedding = None if base is None else CodeEmbedding(base, precision="fp32")
     reranker = CodeReranker(str(out), embedding=embedding, early_exit=0.9)
     assert reranker.fingerprint == facts["fingerprint"]
     assert (reranker.max_tokens, len(reranker.calibration.ceilings["0.9"])) == (48, 6)
@@ -397,7 +450,7 @@ def test_train_reranker_says_what_is_wrong(
         (["--set", "rank"], "--set takes NAME=VALUE"),
         (["--set", "colour=red"], "there is no setting 'colour'"),
         (["--set", "loss=mse"], "loss must be one of"),
-        (["--validate", str(tmp_path / "few.jsonl")], "too few to choose and calibrate a reranker by"),
+        (["--validate", str(tmp_path / "few.jsonl")], "are too few to choose the best step and to calibrate"),
         (["--language", "java"], "there is no pair of language 'java'"),
     ):
         assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2

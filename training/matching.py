@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from llamaindex_code_retrieval._io import json_hash
+from llamaindex_code_retrieval._io import json_hash, sha256
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.batching import token_budget_batches
-from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder, read_config
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import HEAD_WEIGHTS, locate_reranker
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, HEAD_WEIGHTS
+from llamaindex_code_retrieval.models.locate import locate_reranker
+from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
 from llamaindex_code_retrieval.models.spec import resolve_precision
+from llamaindex_code_retrieval.models.weights import load_weights
 from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.candidates import CandidateBatch, CandidateSampler
@@ -62,22 +65,31 @@ def new_cross_encoder(
         seed=config.seed,
     )
     if folder is not None:
-        model.head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
+        load_weights(model.head, folder / HEAD_WEIGHTS, remedy="start from another reranker")
     return model
 
 
 def _locate_start(reranker: str | Path, config: MatchConfig) -> Path:
     """Return the folder of a reranker that a training with these settings can start from."""
     folder = locate_reranker(reranker)
-    settings = read_config(folder)
-    if config.variant != "adapters" or settings["variant"] != "adapters":
+    trained = RerankerConfig.read(folder)
+    if config.variant != "adapters" or trained.variant != "adapters":
         raise ValueError(
-            f"{reranker} has the variant {settings['variant']!r} and this training {config.variant!r}: only adapters "
+            f"{reranker} has the variant {trained.variant!r} and this training {config.variant!r}: only adapters "
             "can start from a reranker; to start from whole weights, name their folder as the base"
         )
-    if settings["head"] != config.head:
-        raise ValueError(f"{reranker} has the head {settings['head']!r}, not {config.head!r}; set head to it")
+    if trained.head != config.head:
+        raise ValueError(f"{reranker} has the head {trained.head!r}, not {config.head!r}; set head to it")
     return folder
+
+
+def start_identity(adapter: AdapterConfig, start: str | Path | None) -> dict[str, str]:
+    """Return what identifies the untrained weights of a run, for ``identity`` of :func:`fit_cross_encoder`."""
+    folder = None if start is None else locate_reranker(start)
+    return {
+        "adapter": json.dumps(asdict(adapter), sort_keys=True),
+        "start": "" if folder is None else sha256(folder / ADAPTER_WEIGHTS) + sha256(folder / HEAD_WEIGHTS),
+    }
 
 
 def fit_cross_encoder(

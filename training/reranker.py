@@ -1,4 +1,4 @@
-"""From pairs to a reranker that was calibrated behind its first stage: training and evaluation put together."""
+"""Train a reranker from pairs, calibrate it behind its first stage and save it."""
 
 from __future__ import annotations
 
@@ -11,209 +11,193 @@ from typing import Any
 import numpy as np
 
 from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.index.words import LexicalIndex
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.scoring import score_pairs
-from llamaindex_code_retrieval.ranking import (
-    BM25_WEIGHT,
-    CANDIDATES,
-    DENSE_WEIGHT,
-    RANK_CONSTANT,
-    reciprocal_rank_fusion,
-)
-from llamaindex_code_retrieval.training.calibration import calibrate
-from llamaindex_code_retrieval.training.matching import train_cross_encoder
+from llamaindex_code_retrieval.training.calibration import calibrate, check_labels, cross_fitted
+from llamaindex_code_retrieval.training.candidates import CandidateSampler
+from llamaindex_code_retrieval.training.first_stage import HeldOutQueries, RetrievedCandidates, hold_out, retrieve
+from llamaindex_code_retrieval.training.matching import fit_cross_encoder, new_cross_encoder, start_identity
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.negatives import read_distractors
-from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
-from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, run_record, save_reranker
-from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
-
-VALIDATION_QUERIES = 100
-VALIDATION_DEPTH = 10
-CALIBRATION_QUERIES = 300
-POOL = 10_000
-"""Codes at most that the held-out queries are asked against."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Queries with what the first stage finds for each, best first, and which of it is right."""
-
-    queries: list[str]
-    codes: list[list[str]]
-    relevant: list[list[bool]]
-
-    def first(self, queries: int, depth: int) -> HeldOut:
-        """Return the first ``depth`` hits of the first ``queries``."""
-        return HeldOut(
-            self.queries[:queries],
-            [row[:depth] for row in self.codes[:queries]],
-            [row[:depth] for row in self.relevant[:queries]],
-        )
-
-    def mrr(self, scores: Sequence[Sequence[float]] | None = None) -> dict[str, float]:
-        """Return MRR and R@1 of the hits by their scores, or as the first stage has them."""
-        ranks = []
-        for i, relevant in enumerate(self.relevant):
-            order = range(len(relevant)) if scores is None else np.argsort(-np.array(scores[i]), kind="stable")
-            ranks.append(next((rank for rank, j in enumerate(order, start=1) if relevant[j]), None))
-        n = len(ranks)
-        return {
-            "mrr": sum(1 / rank for rank in ranks if rank is not None) / n,
-            "r@1": sum(rank == 1 for rank in ranks) / n,
-        }
+from llamaindex_code_retrieval.training.run_record import (
+    TrainingRun,
+    free_folder,
+    run_record,
+    save_cross_encoder,
+    save_reranker,
+)
+from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository
 
 
-def train_reranker_from_pairs(
-    sources: Sequence[str],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTraining:
+    """All that a reranker's training needs; whatever can be wrong with it was refused when it was prepared."""
+
+    model: CrossEncoder
+    candidates: CandidateSampler
+    retriever: CodeEmbedding
+    held_out: HeldOutQueries
+    validation: RetrievedCandidates
+    """Of the queries that choose the best step."""
+    calibration: RetrievedCandidates
+    """Of the queries that calibrate, and whose scores are reported."""
+    start: dict[str, str] | None
+    """Name and fingerprint of the reranker that the training starts from."""
+
+
+def train_reranker(
+    pairs: Sequence[Pair],
     folder: str | Path,
-    recipe: RerankerRecipe,
     *,
-    validate_on: Sequence[str] = (),
+    recipe: RerankerRecipe | None = None,
+    validation_pairs: Sequence[Pair] = (),
     start: str | Path | None = None,
-    among: Sequence[str | Path] = (),
+    distractor_folders: Sequence[str | Path] = (),
     device: str | None = None,
     cache_folder: str | Path | None = None,
     resume: bool = False,
-    on_progress: Progress | None = None,
+    sources: Sequence[str] = (),
+    on_progress: Progress = no_progress,
 ) -> TrainingRun[CrossEncoder]:
-    """Read pairs, hold some out (or take those of ``validate_on``), train, calibrate and save a reranker.
+    """Train a reranker on pairs, calibrate it on held-out queries and save it in ``folder`` for ``CodeReranker``.
 
-    Held-out queries are asked against the held-out codes and those that were trained on, by vectors and words fused as
-    ``CodeRetriever`` fuses them. While training, the answer's place among the first ten hits decides which step is best
-    (before any blend with ``start``, a reranker to go on from); in the end more hits of more queries calibrate. What
-    the folders ``among`` hold between their functions is asked along.
+    A quarter of the held-out queries, 100 at most, choose the best step. The others calibrate the reranker, and the
+    scores in the record are theirs: of the first stage, reranked, and fused with the weight that the other half of the
+    queries chose. An interrupted run is continued with ``resume``.
+
+    Args:
+        recipe: base, first stage, adapter and settings; by default an adapter on the embedded base.
+        validation_pairs: pairs to hold out in place of some of ``pairs``.
+        start: name or folder of a reranker whose weights the training starts from.
+        distractor_folders: source trees whose imports, constants and class headers are retrieved but never relevant.
+        sources: names of the pairs' sources, for the record and the model card.
+        on_progress: called with the stages "compare", "train" and "calibrate".
 
     Raises:
-        ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use; too
-            few held-out queries to calibrate.
+        ImportError: a package of the extra ``train`` is missing.
+        ValueError: settings, pairs or ``start`` that do not fit, too few held-out queries, or a folder in use.
+        FloatingPointError: the loss or a gradient is not finite.
     """
+    check_installed("datasketch", "matplotlib", extra="train", purpose="training a reranker")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
-    progress = on_progress or no_progress
-    out = free_folder(folder, resume=resume)
-    pairs = select_languages(load_pairs(*sources), recipe.languages)
-    if validate_on:
-        train, held_out = pairs, load_pairs(*validate_on)
-    else:
-        train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
+    recipe, folder = recipe or RerankerRecipe(), free_folder(folder, resume=resume)
+    distractors = read_distractors([Path(path) for path in distractor_folders])
+    prepared = _prepare(pairs, validation_pairs, distractors, recipe, start, device, cache_folder, on_progress)
+    run = fit_cross_encoder(
+        prepared.model,
+        prepared.candidates,
+        recipe.train,
+        retriever=prepared.retriever,
+        identity=start_identity(recipe.adapter, start),
+        validate=lambda model: prepared.validation.metrics(_score(model, prepared.validation)),
+        folder=folder,
+        resume=resume,
+        on_step=lambda step, total, entry: on_progress("train", step, total),
+    )
+    run.model.eval()
+    save_cross_encoder(run.model, folder)  # before anything that could fail
+    calibration_record = _calibrate(run.model, prepared, recipe, on_progress)
+    return save_reranker(run, folder, _record(run, prepared, recipe, sources, distractor_folders) | calibration_record)
+
+
+def _prepare(
+    pairs: Sequence[Pair],
+    validation_pairs: Sequence[Pair],
+    distractors: Mapping[str, str],
+    recipe: RerankerRecipe,
+    start: str | Path | None,
+    device: str | None,
+    cache_folder: str | Path | None,
+    on_progress: Progress,
+) -> PreparedTraining:
+    """Split the pairs, load the models and retrieve the candidates of the held-out queries; errors come first."""
+    train = select_languages(list(pairs), recipe.languages)
+    held_out_pairs = list(validation_pairs)
+    if not held_out_pairs:
+        train, held_out_pairs = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    held_out = hold_out(held_out_pairs, train, distractors, seed=recipe.train.seed)
     encoder = Encoder.from_pretrained(recipe.base, device=device, precision="fp32")
+    model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     retriever = CodeEmbedding(
         recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
     )
-    progress("compare", 0, len(train))
+    on_progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
-    progress("compare", len(train), len(train))
-    others = read_distractors([Path(root) for root in among])
-    asked = first_stage_hits(held_out, train, others, retriever, depth=recipe.calibration_depth, seed=recipe.train.seed)
-    quick = asked.first(VALIDATION_QUERIES, VALIDATION_DEPTH)
-
-    def validate(model: CrossEncoder) -> dict[str, float]:
-        return quick.mrr(_scores(model, quick))
-
-    def on_step(step: int, total: int, entry: Mapping[str, Any]) -> None:
-        progress("train", step, total)
-
-    run = train_cross_encoder(
-        encoder,
-        train,
-        recipe.adapter,
-        recipe.train,
+    on_progress("compare", len(train), len(train))
+    candidates = CandidateSampler(train, recipe.train, clusters=clusters, distractors=distractors)
+    validation, calibration = retrieve(held_out, retriever, depth=recipe.calibration_depth).split()
+    check_labels(calibration.relevant)
+    return PreparedTraining(
+        model=model,
+        candidates=candidates,
         retriever=retriever,
-        validate=validate,
-        clusters=clusters,
-        start=start,
-        distractors=others,
-        folder=out,
-        resume=resume,
-        on_step=on_step,
+        held_out=held_out,
+        validation=validation,
+        calibration=calibration,
+        start=None if start is None else _name_and_fingerprint(start, encoder),
     )
-    model = run.model
-    model.eval()
-    if model.variant == "shared":  # its own vectors are the first stage in use
-        own = model.encoder
-        asked = first_stage_hits(held_out, train, others, own, depth=recipe.calibration_depth, seed=recipe.train.seed)
-    scores = _scores(model, asked, progress)
-    model.calibration = calibrate(scores, asked.relevant)
-    record = run_record(
+
+
+def _name_and_fingerprint(reranker: str | Path, encoder: Encoder) -> dict[str, str]:
+    loaded = CrossEncoder.load(reranker, encoder=encoder, precision="fp32")
+    return {"name": str(reranker), "fingerprint": loaded.fingerprint}
+
+
+def _calibrate(
+    model: CrossEncoder, prepared: PreparedTraining, recipe: RerankerRecipe, on_progress: Progress
+) -> dict[str, Any]:
+    """Calibrate the model in place; return the record of that, with the scores of the calibration queries."""
+    candidates = prepared.calibration
+    if model.variant == "shared":  # in use its own vectors are the first stage
+        _, candidates = retrieve(prepared.held_out, model.encoder, depth=recipe.calibration_depth).split()
+    scores = _score(model, candidates, on_progress)
+    model.calibration = calibrate(scores, candidates.relevant)
+    fused = cross_fitted(np.array(scores), np.array(candidates.relevant))
+    return {
+        "calibration": asdict(replace(model.calibration, ceilings={})),
+        "calibration_queries": len(candidates.queries),
+        "calibration_scores": {
+            "first stage": candidates.metrics(),
+            "reranked": candidates.metrics(scores),
+            "fused": candidates.metrics(fused.tolist()),
+        },
+    }
+
+
+def _score(
+    model: CrossEncoder, candidates: RetrievedCandidates, on_progress: Progress = no_progress
+) -> list[list[float]]:
+    """Return the log-odds that the model gives each candidate."""
+    log_odds = []
+    for done, (query, codes) in enumerate(zip(candidates.queries, candidates.codes, strict=True), start=1):
+        log_odds.append(score_pairs(model, query, codes, max_tokens=model.max_tokens))
+        on_progress("calibrate", done, len(candidates.queries))
+    return log_odds
+
+
+def _record(
+    run: TrainingRun[CrossEncoder],
+    prepared: PreparedTraining,
+    recipe: RerankerRecipe,
+    sources: Sequence[str],
+    distractor_folders: Sequence[str | Path],
+) -> dict[str, Any]:
+    retriever, distractors = prepared.retriever, prepared.candidates.distractors
+    return run_record(
         run,
-        model.encoder,
-        pairs=train,
+        run.model.encoder,
+        pairs=prepared.candidates.pairs,
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
-        start=None if start is None else _named(start, encoder),
-        distractors={"from": [Path(root).resolve().name for root in among], "nodes": len(others)},
+        start=prepared.start,
+        distractors={"from": [Path(path).resolve().name for path in distractor_folders], "nodes": len(distractors)},
         retriever={"name": f"{retriever.model_name}, {retriever.adapter}", "fingerprint": retriever.fingerprint},
-        calibration=asdict(replace(model.calibration, ceilings={})),
-        calibration_queries=len(asked.queries),
-        calibration_scores={
-            "first stage": asked.mrr(),
-            "reranked": asked.mrr(scores),
-            "fused": asked.mrr(_fused(model, scores)),
-        },
-    )
-    return save_reranker(run, out, record)
-
-
-def _named(start: str | Path, encoder: Encoder) -> dict[str, str]:
-    return {"name": str(start), "fingerprint": CrossEncoder.load(start, encoder=encoder, precision="fp32").fingerprint}
-
-
-def _scores(model: CrossEncoder, asked: HeldOut, progress: Progress | None = None) -> list[list[float]]:
-    found = []
-    for i, (query, codes) in enumerate(zip(asked.queries, asked.codes, strict=True), start=1):
-        found.append(score_pairs(model, query, codes, max_tokens=model.max_tokens))
-        if progress is not None:
-            progress("calibrate", i, len(asked.queries))
-    return found
-
-
-def _fused(model: CrossEncoder, scores: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[model.calibration.fused(value, rank) for rank, value in enumerate(row, start=1)] for row in scores]
-
-
-def first_stage_hits(
-    held_out: Sequence[Pair],
-    train: Sequence[Pair],
-    distractors: Mapping[str, str],
-    first_stage: CodeEmbedding | Encoder,
-    *,
-    depth: int,
-    seed: int,
-) -> HeldOut:
-    """Return what the first stage finds for held-out queries among held-out, trained and distracting codes.
-
-    It fuses vectors and words as ``CodeRetriever`` does by default: what a reranker then reads in use.
-
-    Raises:
-        ValueError: too few queries or codes to say anything.
-    """
-    languages = {**distractors, **{pair.code: pair.language for pair in (*train, *held_out)}}
-    answers, pool = sample_pool(held_out, languages, queries=CALIBRATION_QUERIES, codes=POOL, seed=seed)
-    queries = list(answers)
-    if len(pool) < 2 or len(queries) < 10:
-        raise ValueError(
-            f"{len(queries)} held-out queries and {len(pool)} codes are too few to choose and calibrate a reranker by; "
-            "give more pairs, a larger held_out, or other ones with --validate"
-        )
-    if isinstance(first_stage, Encoder):
-        asked, codes = first_stage.encode_queries(queries), first_stage.encode_codes(pool)
-    else:
-        asked = first_stage.embed_queries(queries)
-        codes = first_stage.embed_codes(pool, [languages[code] for code in pool])
-    nearest = np.argsort(-(asked @ codes.T), axis=1, kind="stable")[:, : max(depth, CANDIDATES)]
-    words = LexicalIndex.build(pool)
-    hits = []
-    for query, row in zip(queries, nearest, strict=True):  # as CodeRetriever does it
-        rankings = [[pool[j] for j in row], [pool[j] for j, _ in words.search(query, top_k=len(row))]]
-        both = reciprocal_rank_fusion(rankings, weights=(DENSE_WEIGHT, BM25_WEIGHT), rank_constant=RANK_CONSTANT)
-        hits.append([code for code, _ in both[:depth]])
-    return HeldOut(
-        queries, hits, [[code in answers[query] for code in row] for query, row in zip(queries, hits, strict=True)]
+        validation_queries=len(prepared.validation.queries),
     )

@@ -139,23 +139,30 @@ def save_run(run: TrainingRun[Encoder], folder: str | Path, record: Mapping[str,
     return _finish(run, folder, {**record, "fingerprint": _load(run.model, folder).fingerprint}, model_card)
 
 
-def save_reranker(
-    run: TrainingRun[CrossEncoder], folder: str | Path, record: Mapping[str, Any]
-) -> TrainingRun[CrossEncoder]:
-    """Write a reranker and its records as :func:`save_run` does; return the saved run.
+def save_cross_encoder(model: CrossEncoder, folder: str | Path) -> None:
+    """Write the weights of a reranker, and its ``reranker.json`` with the calibration that it has.
 
     An adapter is written last and a base first, because a folder with a base alone is no reranker, and one with an
     adapter alone would be taken for an embedding's.
     """
-    folder, model = Path(folder), run.model
-    _write_records(run.history, folder, record)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if model.variant == "adapters":
         model.save(folder)
         save_adapter(model.encoder, folder)
     else:
         save_adapter(model.encoder, folder)
         model.save(folder, base=_load(model.encoder, folder))
+
+
+def save_reranker(
+    run: TrainingRun[CrossEncoder], folder: str | Path, record: Mapping[str, Any]
+) -> TrainingRun[CrossEncoder]:
+    """Write the calibration and the records of a reranker that :func:`save_cross_encoder` has saved."""
+    folder, model = Path(folder), run.model
+    model.save(folder, base=None if model.variant == "adapters" else _load(model.encoder, folder))
     fingerprint = CrossEncoder.load(folder, precision="fp32").fingerprint
+    _write_records(run.history, folder, record)
     return _finish(run, folder, {**record, "fingerprint": fingerprint}, reranker_card)
 
 

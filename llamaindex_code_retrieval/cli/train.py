@@ -308,8 +308,9 @@ def _adapt(options: argparse.Namespace) -> int:
 
 
 def _train_reranker(options: argparse.Namespace) -> int:
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_reranker_recipe
-    from llamaindex_code_retrieval.training.reranker import train_reranker_from_pairs
+    from llamaindex_code_retrieval.training.reranker import train_reranker
 
     recipe = load_reranker_recipe(options.recipe or options.variant or "adapters")
     if options.variant is not None and options.variant != recipe.train.variant:
@@ -320,16 +321,17 @@ def _train_reranker(options: argparse.Namespace) -> int:
     if options.retriever is not None:
         settings["retriever"] = options.retriever
     with progress_bars() as progress:
-        run = train_reranker_from_pairs(
-            options.pairs,
+        run = train_reranker(
+            load_pairs(*options.pairs),
             options.out,
-            recipe.with_settings(settings),
+            recipe=recipe.with_settings(settings),
+            validation_pairs=load_pairs(*options.validate),
             start=options.start,
-            among=options.among,
-            validate_on=options.validate,
+            distractor_folders=options.among,
             device=options.device,
             cache_folder=cache_folder(options),
             resume=options.resume,
+            sources=options.pairs,
             on_progress=progress,
         )
     record = _pushed(run, options)
