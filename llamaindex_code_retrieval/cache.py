@@ -1,4 +1,4 @@
-"""``EmbeddingCache``: vectors on disk, so that no text is embedded twice by the same model."""
+"""``EmbeddingCache``: vectors on disk, so that no model embeds the same text twice."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,10 @@ from platformdirs import user_cache_path
 
 logger = logging.getLogger(__name__)
 
-_ROWS_PER_SELECT = 500  # SQLite's default limit on bound values is 999 in old builds
+Result = TypeVar("Result")
+
+_KEYS_PER_SELECT = 500  # SQLite's default limit on bound values is 999 in old builds
+_DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
 
 def default_cache_folder() -> Path:
@@ -26,31 +32,35 @@ def default_cache_folder() -> Path:
 
 
 class EmbeddingCache:
-    """A SQLite file ``embeddings.sqlite`` in ``folder``, keyed by (model, query|code, text).
+    """A SQLite file ``embeddings.sqlite`` in ``folder``, keyed by model, side ("query" or "code") and text.
 
-    Write-ahead logging makes it safe against a kill at any moment and lets several processes share it: a reader never
-    waits, a writer waits for another one's transaction. A damaged file is moved aside and a new one begun, since all
-    it held can be computed again. When the vectors outgrow ``max_bytes``, the oldest fifth is dropped.
+    Several threads and processes may share it: a reader never waits, a writer waits for another writer's transaction.
+    A kill at any moment leaves a valid file (write-ahead logging). A damaged file is moved aside when the damage is
+    met, and a new one is started, because its content can be computed again. When the file outgrows ``max_bytes``, the
+    oldest vectors are dropped.
+
+    The file is closed by :meth:`close`, at the end of a ``with`` block, with the last reference to the cache, or when
+    the interpreter exits.
     """
 
     def __init__(self, folder: str | Path, *, max_bytes: int = 2**30) -> None:
+        """Open the file, or create it.
+
+        Raises:
+            OSError: the file cannot be opened or created.
+        """
         self.path = Path(folder).expanduser() / "embeddings.sqlite"
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = self._open()
+            self._connect()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # locked, read-only, disk full: not a damaged file
+            if not _is_damage(error):  # locked, read-only or no space left
                 raise OSError(f"the embedding cache {self.path} cannot be opened: {error}") from error
-            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-            self.path.rename(aside)
-            for suffix in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-            logger.warning("the embedding cache was damaged (%s); moved to %s, a new one is begun", error, aside)
-            self._connection = self._open()
+            self._replace_damaged(error)
 
-    def _open(self) -> sqlite3.Connection:
+    def _connect(self) -> None:
         connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -58,50 +68,108 @@ class EmbeddingCache:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (number INTEGER PRIMARY KEY, key BLOB UNIQUE, vector BLOB NOT NULL)"
             )
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check failed")
-        except sqlite3.DatabaseError:
+        except BaseException:
             connection.close()
             raise
-        return connection
+        self._connection = connection
+        self._inode = self.path.stat().st_ino
+        self._close = weakref.finalize(self, connection.close)  # runs at most once, at the latest at exit
+
+    def _replace_damaged(self, error: sqlite3.DatabaseError) -> None:
+        """Move the damaged file aside, unless another process has done so already, and start a new one."""
+        opened = getattr(self, "_inode", None)
+        if opened is None or (self.path.exists() and self.path.stat().st_ino == opened):
+            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+            self.path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            logger.warning("the embedding cache was damaged (%s); moved to %s, a new one is started", error, aside)
+        self._connect()
+
+    def _run(self, operation: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Return what ``operation`` returns for the connection; run it again on a new file if this one is damaged."""
+        with self._lock:
+            if not self._close.alive:
+                raise ValueError(f"the embedding cache {self.path} is closed; open it again with EmbeddingCache")
+            try:
+                return operation(self._connection)
+            except sqlite3.DatabaseError as error:
+                if _is_damage(error):
+                    self._close()
+                    self._replace_damaged(error)
+                    return operation(self._connection)
+                if isinstance(error, sqlite3.OperationalError):
+                    raise OSError(f"the embedding cache {self.path} cannot be used: {error}") from error
+                raise
 
     @staticmethod
     def key(model: str, side: str, text: str) -> bytes:
-        """Return the key of ``text`` embedded as ``side`` ("query" or "code") by ``model`` (its fingerprint)."""
+        """Return the key of ``text``, embedded as ``side`` ("query" or "code") by the model with this fingerprint."""
         return hashlib.sha256(f"{model}\0{side}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Return the vectors, shape ``(dim,)``, of those keys that are present."""
-        found: dict[bytes, NDArray[np.float32]] = {}
-        for start in range(0, len(keys), _ROWS_PER_SELECT):
-            part = keys[start : start + _ROWS_PER_SELECT]
-            marks = ",".join("?" * len(part))
-            with self._lock:
-                rows = self._connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part)
-                found.update((key, np.frombuffer(vector, dtype="<f4")) for key, vector in rows)
-        return found
+        """Return the vectors, shape ``(dim,)``, of the keys that are present."""
+        vectors: dict[bytes, NDArray[np.float32]] = {}
+        for start in range(0, len(keys), _KEYS_PER_SELECT):
+            part = keys[start : start + _KEYS_PER_SELECT]
+            rows = self._run(partial(_select, keys=part))
+            vectors.update((key, np.frombuffer(vector, dtype="<f4")) for key, vector in rows)
+        return vectors
 
     def put(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Store vectors in one transaction; a key that is present already keeps its vector."""
-        rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
-        with self._lock, self._connection:  # commits, or rolls back if anything fails
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR IGNORE INTO vectors (key, vector) VALUES (?, ?)", rows)
-            self._evict()
+        """Store vectors in one transaction; a key that is already present keeps its vector.
 
-    def _evict(self) -> None:
-        row = self._connection.execute("SELECT MIN(number), MAX(number) FROM vectors").fetchone()
-        oldest, newest = row[0] or 0, row[1] or 0
-        size = self._connection.execute("SELECT LENGTH(vector) FROM vectors LIMIT 1").fetchone()
-        count = newest - oldest + 1  # numbers only grow and the oldest go first, so this counts the rows
-        if size is not None and count * (size[0] + 64) > self.max_bytes:
-            self._connection.execute("DELETE FROM vectors WHERE number < ?", (oldest + max(1, count // 5),))
+        Raises:
+            OSError: they cannot be written, for example because the disk is full; the cache stays as it was.
+        """
+        rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
+
+        def insert(connection: sqlite3.Connection) -> None:
+            with connection:  # commits, or rolls back if anything fails
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany("INSERT OR IGNORE INTO vectors (key, vector) VALUES (?, ?)", rows)
+                self._drop_oldest(connection)
+
+        self._run(insert)
+
+    def _drop_oldest(self, connection: sqlite3.Connection) -> None:
+        """Drop the oldest fifth until the content fits ``max_bytes``; nothing here scans the table."""
+        while True:
+            (oldest,) = connection.execute("SELECT MIN(number) FROM vectors").fetchone()
+            (newest,) = connection.execute("SELECT MAX(number) FROM vectors").fetchone()
+            if oldest is None or _used_bytes(connection) <= self.max_bytes:
+                return
+            fifth = max(1, (newest - oldest + 1) // 5)  # numbers only grow, and the lowest are deleted first
+            connection.execute("DELETE FROM vectors WHERE number < ?", (oldest + fifth,))
 
     def __len__(self) -> int:
-        with self._lock:
-            return int(self._connection.execute("SELECT COUNT(*) FROM vectors").fetchone()[0])
+        return self._run(lambda connection: int(connection.execute("SELECT COUNT(*) FROM vectors").fetchone()[0]))
 
     def close(self) -> None:
-        """Close the file; the cache cannot be used afterwards."""
+        """Close the file; the cache cannot be used afterwards. Closing it again does nothing."""
         with self._lock:
-            self._connection.close()
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _select(connection: sqlite3.Connection, *, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    marks = ",".join("?" * len(keys))
+    return connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", keys).fetchall()
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the bytes of all pages that hold something; SQLite counts them in the file's header."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)  # errors of the module itself have none
+    return code & 0xFF in _DAMAGE
