@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
 
 DEFAULT_INDEX = ".code-retrieval"
-GIT_URL = re.compile(r"(https?|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
 
 
 def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
@@ -53,55 +48,6 @@ def absolute(name_or_path: str) -> str:
 def say_waiting(who: str) -> None:
     """Say who holds the index."""
     print_message(f"the index is being updated by {who}; waiting")
-
-
-def ignore_by_git(out: Path) -> None:
-    """Keep an index that lies inside a checkout out of that checkout's git status, and out of the index itself."""
-    ignore = out / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
-
-
-def checkout(url: str, out: Path) -> Path:
-    """Clone the newest commit of ``url`` into the index's folder, or refresh the clone that is there."""
-    name = re.sub(r"\.git$", "", url.rstrip("/")).rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    folder = out / "sources" / (re.sub(r"[^\w.-]", "-", name) or "repository")
-    if folder.is_dir():
-        if _git("remote", "get-url", "origin", folder=folder).strip() == url:
-            refresh(folder)
-            return folder
-        raise ValueError(f"{folder} is a clone of another repository than {url}; choose another --out")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _git("clone", "--quiet", "--depth", "1", "--", url, str(partial))
-    partial.rename(folder)
-    return folder
-
-
-def refresh(clone: Path) -> None:
-    """Bring a clone in line with its origin."""
-    _git("fetch", "--quiet", "--depth", "1", "origin", "HEAD", folder=clone)
-    _git("reset", "--quiet", "--hard", "FETCH_HEAD", folder=clone)
-
-
-def _git(*arguments: str, folder: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-        )
-    except FileNotFoundError as error:
-        raise OSError(
-            "git is not installed; install it, or clone the repository yourself and name the folder"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise OSError(f"git {arguments[0]} failed: {error.stderr.strip()}") from error
-    return done.stdout
 
 
 def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamaindex_code_retrieval.cli.checkout import GIT_URL, check_sources, checkout, ignore_by_git, update_clone
 from llamaindex_code_retrieval.cli.console import (
     print_code,
     print_json,
@@ -19,14 +20,10 @@ from llamaindex_code_retrieval.cli.console import (
 )
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
-    GIT_URL,
     absolute,
     cache_folder,
-    checkout,
     common_options,
-    ignore_by_git,
     print_report,
-    refresh,
     say_waiting,
 )
 from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED, NO_ADAPTER
@@ -134,10 +131,7 @@ def _index(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.storage import update_lock
 
-    for source in options.sources:
-        if not GIT_URL.fullmatch(source) and not Path(source).expanduser().is_dir():
-            kind = "a file" if Path(source).expanduser().exists() else "missing"
-            raise ValueError(f"{source} is not a folder ({kind}); name a folder with source code, or a git URL")
+    check_sources(options.sources)
     out = Path(options.out)
     parser = CodeNodeParser(max_lines=options.max_lines, overlap_lines=options.overlap_lines)
     existed = out.exists()
@@ -174,7 +168,7 @@ def _update(options: argparse.Namespace) -> int:
         index = CodeIndex.load(target, cache_folder=cache_folder(options), device=options.device)
         for root in index.roots:
             if Path(root).is_relative_to((target / "sources").resolve()) and Path(root).is_dir():
-                refresh(Path(root))
+                update_clone(Path(root))
         with progress_bars() as progress:
             report = index.update(on_progress=progress)
         index.save(target)

@@ -11,15 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamaindex_code_retrieval.cli.checkout import GIT_URL, checkout, ignore_by_git
 from llamaindex_code_retrieval.cli.console import print_json, print_message, print_table, progress_bars
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
-    GIT_URL,
     absolute,
     cache_folder,
-    checkout,
     common_options,
-    ignore_by_git,
     print_report,
     say_waiting,
 )

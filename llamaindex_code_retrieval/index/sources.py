@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
+from llamaindex_code_retrieval.index.git import run_git
 from llamaindex_code_retrieval.languages.table import language_of
 
 MAX_FILE_BYTES = 1_000_000
@@ -104,16 +104,11 @@ def _read(full: Path, path: str, skips: Skips, max_file_bytes: int) -> SourceFil
 
 def _git_files(root: Path) -> list[str] | None:
     """Return what git tracks or would track under ``root``; ``None`` outside a work tree or where git ignores it."""
-    git = ["git", "-C", str(root)]
     try:
-        ignored = subprocess.run([*git, "check-ignore", "-q", "."], capture_output=True, check=False)
+        ignored = run_git("check-ignore", "-q", ".", folder=root)
         if ignored.returncode != 1:  # 0: the root itself is ignored, 128: no work tree
             return None
-        listing = subprocess.run(
-            [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"],
-            capture_output=True,
-            check=False,
-        )
+        listing = run_git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", folder=root)
     except FileNotFoundError:  # no git on this machine
         return None
     if listing.returncode != 0:

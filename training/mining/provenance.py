@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 from pathlib import Path, PurePosixPath
 
+from llamaindex_code_retrieval.index.git import run_git
 from llamaindex_code_retrieval.training.mining.license_files import license_of_folder, license_of_metadata
 
 _REMOTE = re.compile(r"(?:://[^/]+/|@[^:/]+:)(?:.*/)?([^/]+/[^/]+?)(?:\.git)?/*$")  # org/name in a URL
@@ -62,7 +63,7 @@ class Provenance:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        done = run_git(*arguments, folder=folder)
     except FileNotFoundError:  # no git on this machine
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
