@@ -233,7 +233,7 @@ def test_index_of_a_changed_model(shell: Shell, repository: Path, bert_folder: P
     _wrong(shell, "search", "x", "--index", "idx", says=f"fingerprint {old}, but the model at hand has fingerprint")
     assert f"rebuild it with: code-retrieval index {repository}" in shell.err
     shutil.rmtree(model)
-    _wrong(shell, "search", "x", "--index", "idx", says="unknown model")
+    _wrong(shell, "search", "x", "--index", "idx", says=f"folder {model} does not exist")
 
 
 def test_model_folder_is_found_from_elsewhere(

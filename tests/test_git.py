@@ -91,7 +91,8 @@ def test_no_git_installed(shell: Shell, tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_git_complains_of_is_shown_without_its_progress(
     shell: Shell, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = r"Cloning into 'x'...\nremote: Enumerating objects: 5\nReceiving objects:  50%\rReceiving objects: 100%\n"
-    fake_git(path, f"printf '{lines}remote: Repository not found.\\nfatal: not found\\n' >&2; exit 128", monkeypatch)
+    progress = "Cloning into 'x'...\nremote: Enumerating objects: 5\nReceiving objects:  50%\rReceiving objects: 100%\n"
+    (path / "written").write_text(f"{progress}remote: Repository not found.\nfatal: not found\n")
+    fake_git(path, f"cat {path}/written >&2; exit 128", monkeypatch)
     shell("index", "https://example.org/org/name", code=2)
     assert shell.err == ("code-retrieval: error: git clone failed: remote: Repository not found.\n  fatal: not found\n")
