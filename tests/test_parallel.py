@@ -71,31 +71,56 @@ def test_a_batch_alone_or_on_another_device_is_computed_by_the_caller(device: st
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_what_has_not_begun_is_dropped_on_an_error_and_on_close() -> None:
+@pytest.mark.parametrize("stop", ["error", "close"])
+def test_what_has_not_begun_is_dropped_on_an_error_and_on_close(stop: str) -> None:
     begun: list[int] = []
+    stopped = threading.Event()
 
     def compute(batch: int) -> int:
         begun.append(batch)
-        time.sleep(0.02)
-        if batch == 3:
-            raise FloatingPointError("batch 3")
+        if batch > 0:
+            stopped.wait(timeout=30)
+        elif stop == "error":
+            raise FloatingPointError("batch 0")
         return batch
 
-    with pytest.raises(FloatingPointError, match="batch 3"):
-        list(in_threads(compute, range(100), CPU))
-    assert len(begun) < 20
-
-    begun.clear()
-    with closing(in_threads(compute, range(10, 110), CPU)) as results:
-        assert next(results) == 10
-    time.sleep(0.1)
-    assert len(begun) < 20
+    with closing(in_threads(compute, range(100), CPU)) as results:
+        if stop == "error":
+            with pytest.raises(FloatingPointError, match="batch 0"):
+                list(results)
+        else:
+            assert next(results) == 0
+    stopped.set()
+    list(in_threads(lambda _: None, range(2), CPU))  # these come after all that still waits
+    assert set(begun) <= {0, 1, 2}  # each of two workers began one more at most
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_as_many_workers_as_torch_has_threads_on_a_cpu_and_one_elsewhere() -> None:
     assert workers_on(CPU) == 2
     assert workers_on(torch.device("meta")) == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("threads", [3, 4, 5])  # no other test uses so many, so this is their first use
+def test_callers_that_race_for_the_first_use_share_one_pool(threads: int) -> None:
+    torch.set_num_threads(threads)
+    callers = 8
+    start = threading.Barrier(callers, timeout=30)
+    workers: set[threading.Thread] = set()
+
+    def call() -> None:
+        torch.get_num_threads()  # a new thread reads its number here, so not while the pool starts
+        torch.set_num_threads(threads)
+        start.wait()
+        workers.update(in_threads(lambda _: threading.current_thread(), range(20), CPU))
+
+    racing = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in racing:
+        thread.start()
+    for thread in racing:
+        thread.join()
+    assert len(workers) <= threads
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

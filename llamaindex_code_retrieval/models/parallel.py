@@ -1,4 +1,4 @@
-"""``in_threads``: batches side by side on a CPU, whose threads share the small products of one batch badly."""
+"""Compute batches in parallel on a CPU, each in one thread: several threads gain little on one small product."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TypeVar
 
 import torch
@@ -23,8 +22,8 @@ def workers_on(device: torch.device) -> int:
 def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], device: torch.device) -> Generator[Result]:
     """Yield ``compute`` of each batch, in their order and without gradient.
 
-    On a CPU as many are computed at once as torch may use threads (``torch.set_num_threads``), each by one thread; on
-    another device one after the other. Close the iterator if it is left early: what has not begun is then dropped.
+    On a CPU as many batches run at once as torch may use threads (``torch.set_num_threads``), each in one thread; on
+    other devices one after the other. Close the iterator if you leave it early, so that waiting batches are dropped.
     """
 
     def without_gradient(batch: Batch) -> Result:
@@ -35,30 +34,46 @@ def in_threads(compute: Callable[[Batch], Result], batches: Sequence[Batch], dev
     if threads == 1 or len(batches) < 2:
         yield from map(without_gradient, batches)
     else:
-        yield from _workers(threads).map(without_gradient, batches)
+        yield from _pool(threads).map(without_gradient, batches)
 
 
-@cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    """Return threads in each of which torch computes by itself.
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return the pool of this many threads, made at the first call and kept."""
+    with _lock:
+        if threads not in _pools:
+            _pools[threads] = _start_pool(threads)
+        return _pools[threads]
 
-    They are kept: ``torch.set_num_threads`` holds for the thread that calls it, but it is also what threads yet to come
-    begin with, so it is set back at once, and not called again.
+
+def _start_pool(threads: int) -> ThreadPoolExecutor:
+    """Start threads in each of which torch computes with one thread.
+
+    ``torch.set_num_threads`` holds for the calling thread, but it also sets the number that new threads start with. So
+    the pool starts all its threads at once, and the number is set back when they have read it.
     """
     ready = threading.Barrier(threads + 1)
 
-    def alone() -> None:
-        torch.get_num_threads()  # a thread takes what is set for all when it first asks, so that comes before
+    def use_one_thread() -> None:
+        torch.get_num_threads()  # a thread reads the number for new threads at its first call, so call it before
         torch.set_num_threads(1)
         ready.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="code-retrieval")
     for _ in range(threads):
-        pool.submit(alone)
+        pool.submit(use_one_thread)
     ready.wait()
     torch.set_num_threads(threads)
     return pool
 
 
+def _forget_pools() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held the old one
+    _pools.clear()
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
+_lock = threading.Lock()
+
 if hasattr(os, "register_at_fork"):  # a forked process has none of these threads
-    os.register_at_fork(after_in_child=_workers.cache_clear)
+    os.register_at_fork(after_in_child=_forget_pools)
