@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,8 +67,25 @@ def read_json(
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with Path(path).open("rb") as file:
+    """Return the SHA-256 of a file in hex.
+
+    A process reads an unchanged file once: the result is kept by path, inode, size and times. A file that changed in
+    the last two seconds is read again, because another change within the clock's tick would leave these as they are.
+    """
+    status = os.stat(path)
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < 2_000_000_000:
+        return _sha256(path)
+    key = (os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if key not in _hashes:
+        _hashes[key] = _sha256(path)
+    return _hashes[key]
+
+
+_hashes: dict[tuple[str, int, int, int, int], str] = {}
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
