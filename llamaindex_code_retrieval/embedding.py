@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.cache import EmbeddingCache
-from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, EMBEDDED, NO_ADAPTER, Pooling
+from llamaindex_code_retrieval.models.catalog import (
+    BASES,
+    DEFAULT_ADAPTERS,
+    EMBEDDED,
+    NO_ADAPTER,
+    Pooling,
+    Precision,
+    Side,
+)
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
 if TYPE_CHECKING:  # a query encoder that is a table answers without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
-    from llamaindex_code_retrieval.models.spec import Precision, Side
 
 
 class CodeEmbedding(BaseEmbedding):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from llamaindex_code_retrieval.models.catalog import Precision
 from llamaindex_code_retrieval.models.query_encoder import KINDS, Kind
 from llamaindex_code_retrieval.models.reranker_config import Head, Variant
-from llamaindex_code_retrieval.models.spec import Precision
 
 Loss = Literal["bce", "listwise", "both"]
 

@@ -6,13 +6,18 @@ A name that is not in a table is still welcome: a local folder or a hub name is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Architecture = Literal["bert", "codesage", "codet5p-embedding", "t5", "unixcoder"]
 """How a checkpoint is read; ``bert`` stands for every bidirectional encoder that transformers itself can build."""
 
 Pooling = Literal["cls", "mean"]
 """``cls``: the hidden state of the first *text* token; ``mean``: the mean over the text tokens, specials included."""
+
+Side = Literal["query", "code"]
+Precision = Literal["auto", "fp32", "bf16"]
+"""``auto``: bf16 where the device computes it natively and fp32 elsewhere."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 EMBEDDED = "embedded"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llamaindex_code_retrieval._io import clean_text, read_json
 from llamaindex_code_retrieval.models.backbone import load_backbone, load_tokenizer, special_tokens
 from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, token_budget_batches
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, hub_name
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, Precision, Side, hub_name
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, DAMAGED, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.locate import is_hub_name, locate, locate_adapter
 from llamaindex_code_retrieval.models.modify import load_adapter, merge_adapter, quantize, virtual_tokens
@@ -27,8 +27,6 @@ from llamaindex_code_retrieval.models.packed_attention import Packing, packing_f
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
 from llamaindex_code_retrieval.models.spec import (
     EncoderSpec,
-    Precision,
-    Side,
     _adapter_facts,
     _check_room,
     _facts,

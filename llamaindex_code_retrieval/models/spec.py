@@ -9,12 +9,16 @@ from typing import Any, Literal
 import torch
 
 from llamaindex_code_retrieval._io import json_hash, read_json, sha256
-from llamaindex_code_retrieval.models.catalog import BASES, Architecture, Pooling, architecture_of
+from llamaindex_code_retrieval.models.catalog import (
+    BASES,
+    PRECISIONS,
+    Architecture,
+    Pooling,
+    Precision,
+    architecture_of,
+)
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, DAMAGED, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.modify import virtual_tokens
-
-Side = Literal["query", "code"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 _PREPROCESSING_VERSION = 1  # part of the fingerprint: raise it when equal files start to give other vectors
 _VOLATILE_CONFIG_KEYS = frozenset(
@@ -138,7 +142,7 @@ def resolve_device(device: str | None) -> torch.device:
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     """Return the precision meant by ``auto``: bf16 where the device computes it natively, fp32 elsewhere."""
-    if precision not in ("auto", "fp32", "bf16"):
+    if precision not in PRECISIONS:
         raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}")
     if precision != "auto":
         return precision
