@@ -10,6 +10,7 @@ import sysconfig
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -739,17 +740,37 @@ def test_language_from_metadata_then_path_then_field() -> None:
     assert parser.get_nodes_from_documents([document])[0].metadata["path"] == "some-id"
 
 
-def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_lines must be at least 2, got 1"):
-        CodeNodeParser(max_lines=1, overlap_lines=0)
-    with pytest.raises(ValueError, match=r"overlap_lines must be .* \(10 // 2\), got 5"):
-        CodeNodeParser(max_lines=10, overlap_lines=5)
-    with pytest.raises(ValueError, match="unknown language 'cobol'; known are python, java"):
-        CodeNodeParser(language="cobol")
+@pytest.mark.parametrize(("max_lines", "overlap"), [(2, 0), (4, 1), (10, 2), (23, 5), (24, 6), (60, 6), (1000, 6)])
+def test_the_default_overlap_follows_from_max_lines(max_lines: int, overlap: int) -> None:
+    assert CodeNodeParser(max_lines=max_lines).overlap_lines == overlap
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_lines": 1}, "max_lines must be at least 2, got 1"),
+        ({"max_lines": 10, "overlap_lines": 5}, r"overlap_lines must be .* \(10 // 2\), got 5; lower it or raise max"),
+        ({"max_lines": 10, "overlap_lines": -1}, "overlap_lines must be at least 0 .* got -1"),
+        ({"max_lines": "ten"}, "max_lines: Input should be a valid integer, got 'ten'"),
+        ({"language": "cobol"}, "unknown language 'cobol'; known are python, java"),
+        ({"id_func": {"id_func_name": "mine"}}, "id_func: 'mine' cannot be restored from its name; pass id_func="),
+    ],
+)
+def test_wrong_settings_are_refused_in_plain_words(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        CodeNodeParser(**settings)
+    assert type(caught.value) is ValueError
+    assert "pydantic" not in str(caught.value)
+
+
+def test_settings_are_frozen_and_known() -> None:
+    with pytest.raises(ValueError, match="max_lines: Field is frozen, got 1; make a new CodeNodeParser") as caught:
+        CodeNodeParser().max_lines = 1
+    assert "pydantic" not in str(caught.value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_line'"):
+        CodeNodeParser(max_line=10)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="unknown language 'cobol'; known are python, java"):
         definitions("", "cobol")
-    with pytest.raises(ValueError, match="frozen"):
-        CodeNodeParser().max_lines = 1
 
 
 def test_embedded_text_is_the_code_and_the_document_keeps_its_metadata() -> None:

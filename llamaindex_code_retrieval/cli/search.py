@@ -59,9 +59,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     index.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     index.add_argument("--max-code-tokens", type=int, metavar="N", help="default: what suits the model")
-    index.add_argument("--max-lines", type=int, default=60, metavar="N", help="longest node (default: %(default)s)")
     index.add_argument(
-        "--overlap-lines", type=int, default=6, metavar="N", help="of split nodes (default: %(default)s)"
+        "--max-lines", type=int, default=60, metavar="N", help="lines of the longest node (default: %(default)s)"
+    )
+    index.add_argument(
+        "--overlap-lines",
+        type=int,
+        metavar="N",
+        help="lines that the parts of a split node share (default: a quarter of --max-lines, at most 6)",
     )
     common_options(index, writes=True)
     index.set_defaults(run=_index)
