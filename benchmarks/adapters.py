@@ -86,12 +86,12 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     from llamaindex_code_retrieval.training.recipes import load_recipe
 
     pairs = load_pairs(*options.pairs)
-    recipe = load_recipe(f"general-{options.method}")
-    config = replace(recipe.train, seed=options.seed)
+    recipe = load_recipe("general", method=options.method)
+    config = recipe.train.replace(seed=options.seed)
     pairs = random.Random(options.seed).sample(pairs, options.steps * config.batch_size)
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=64, max_code_tokens=128)
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
-    config = replace(config, epochs=options.epochs)
+    config = config.replace(epochs=options.epochs)
     result = train_adapter(encoder, pairs, recipe.adapter, config, clusters=clusters)
     return {
         "share": result.trained_parameters / result.base_parameters,

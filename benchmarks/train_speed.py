@@ -37,8 +37,7 @@ def pairs(steps: int) -> list[tuple[str, str]]:
 def ours(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
     from llamaindex_code_retrieval.models.encoder import Encoder
-    from llamaindex_code_retrieval.training.adapters import AdapterConfig
-    from llamaindex_code_retrieval.training.config import TrainConfig
+    from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
     from llamaindex_code_retrieval.training.contrastive import train_adapter
     from llamaindex_code_retrieval.training.pairs import Pair
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,17 +24,29 @@ class Settings(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise ValueError(describe_errors(error)) from None
+                raise ValueError(describe_errors(error, known=type(self).model_fields)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the settings with some values changed; all are checked again.
+
+        >>> class Size(Settings):
+        ...     rows: int
+        >>> Size(rows=1).replace(rows=2)
+        Size(rows=2)
+        """
+        return type(self)(**{**dict(self), **changes})
 
 
-def describe_errors(error: ValidationError) -> str:
+def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> str:
     """Return what is wrong in one line: the place of each value and the rule that it breaks, without pydantic's words.
+
+    ``known`` are the names of the settings, for the message about an unknown one.
 
     >>> class Size(Settings):
     ...     rows: int
     >>> Size(rows="many")
     Traceback (most recent call last):
-    ValueError: rows: Input should be a valid integer, unable to parse string as an integer, got 'many'
+    ValueError: rows must be a valid integer, unable to parse string as an integer, got 'many'
     """
     problems = []
     for each in error.errors():
@@ -42,9 +54,11 @@ def describe_errors(error: ValidationError) -> str:
         if each["type"] == "value_error":
             problems.append(f"{place}: {each['ctx']['error']}" if place else str(each["ctx"]["error"]))
         elif each["type"] == "extra_forbidden":
-            problems.append(f"there is no setting {place!r}")
+            names = f"; there are {', '.join(sorted(known))}" if known else ""
+            problems.append(f"there is no setting {place!r}{names}")
         else:
-            problems.append(f"{place}: {each['msg']}, got {each['input']!r:.80}")
+            rule = each["msg"].replace("Input should", f"{place} must", 1).replace("a valid tuple", "a list")
+            problems.append(f"{rule if rule != each['msg'] else f'{place}: {rule}'}, got {each['input']!r:.80}")
     return "; ".join(problems)
 
 

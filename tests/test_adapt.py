@@ -170,16 +170,18 @@ def test_adapt(checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest
 
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    assert "python-lora" in capsys.readouterr().out
-    assert main(["recipes", "--json"]) == 0
-    assert _json(capsys)["java-ia3"]["adapter"]["method"] == "ia3"
+    assert "embedded-python" in capsys.readouterr().out
+    assert main(["recipes", "--method", "ia3", "--json"]) == 0
+    recipes = _json(capsys)
+    assert recipes["java"]["adapter"]["method"] == "ia3"
+    assert recipes["embedded-java"]["adapter"]["method"] == "lora"
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--language", "rust"], "there is no pair of language 'rust'; the sources have java, python"),
-        (["--batch-size", "1"], "batch_size must be at least 2"),
+        (["--batch-size", "1"], "batch_size must be greater than or equal to 2"),
         (["--batch-size", "500"], "pairs are fewer than a batch of 500; lower batch_size or give more pairs"),
         (["--set", "rank"], "--set takes NAME=VALUE, got 'rank'"),
         (["--set", "speed=1"], "there is no setting 'speed'"),

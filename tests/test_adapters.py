@@ -17,15 +17,8 @@ from transformers import T5Config, T5EncoderModel
 
 from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.training.adapters import (
-    METHODS,
-    AdapterConfig,
-    Method,
-    attach_adapter,
-    mean_rank,
-    save_adapter,
-    trained_share,
-)
+from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, save_adapter, trained_share
+from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, Method
 
 FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
 PEFT_METHODS: list[Method] = [method for method in METHODS if method != "full"]
@@ -181,10 +174,10 @@ def test_adalora_needs_room_to_prune(bert_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "dora"}, "method must be one of lora, adalora"),
-        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"method": "dora"}, "method must be 'lora', 'adalora'"),
+        ({"rank": 0}, "rank must be greater than or equal to 1, got 0"),
         ({"method": "adalora", "rank": 4, "initial_rank": 4}, "initial_rank must be the larger"),
-        ({"dropout": 1.0}, "dropout must be in"),
+        ({"dropout": 1.0}, "dropout must be less than 1"),
     ],
 )
 def test_refuses_nonsense(settings: dict[str, object], message: str) -> None:

@@ -30,8 +30,7 @@ from transformers import BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, Encoder, FaissStore
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.training.adapters import AdapterConfig
-from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
 from llamaindex_code_retrieval.training.students import make_student
 

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,9 +21,8 @@ from torch import Tensor
 
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training import contrastive, loop
-from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
 from llamaindex_code_retrieval.training.batches import Batches
-from llamaindex_code_retrieval.training.config import TrainConfig
+from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, Method, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import Contrastive, train_adapter
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss
@@ -192,28 +190,13 @@ def test_refuses_pairs_without_negatives() -> None:
         Batches([Pair(query=f"q{i}", code="c") for i in range(4)], TrainConfig(batch_size=2))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("batch_size", 1, "at least 2 to have in-batch negatives, got 1"),
-        ("learning_rate", 0.0, "learning_rate must be over 0"),
-        ("epochs", math.nan, "epochs must be over 0, got nan"),
-        ("hard_positives", 1.5, "is a share, from 0 to 1, got 1.5"),
-        ("patience", -1, "patience must not be negative"),
-    ],
-)
-def test_refuses_nonsense(name: str, value: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**{name: value})  # type: ignore[arg-type]
-
-
 # --- training --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_learns(method: Method, t5_folder: Path) -> None:
     rate = {"ia3": 0.2, "prompt": 0.3, "full": 0.005}.get(method, 0.02)
-    config = replace(QUICK, epochs=12, batch_size=16, learning_rate=rate)
+    config = QUICK.replace(epochs=12, batch_size=16, learning_rate=rate)
     encoder = _encoder(t5_folder)
     before = encoder.encode_codes([pair.code for pair in PAIRS])
     result = train_adapter(encoder, PAIRS, AdapterConfig.preset(method), config)
@@ -248,9 +231,9 @@ def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Contrasti
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_grad_cache_gives_the_same_gradients(dropout: float, t5_folder: Path) -> None:
     adapter = AdapterConfig(dropout=dropout)
-    config = replace(QUICK, batch_size=64, forward_tokens=64, learn_temperature=True)
+    config = QUICK.replace(batch_size=64, forward_tokens=64, learn_temperature=True)
     loss, plain = _gradients(t5_folder, config, adapter)
-    cached_loss, cached = _gradients(t5_folder, replace(config, grad_cache=True), adapter)
+    cached_loss, cached = _gradients(t5_folder, config.replace(grad_cache=True), adapter)
     assert cached_loss == pytest.approx(loss, abs=1e-5)
     assert plain.keys() == cached.keys()
     assert max(float(g.abs().max()) for g in plain.values()) > 1e-3
@@ -260,7 +243,7 @@ def test_grad_cache_gives_the_same_gradients(dropout: float, t5_folder: Path) ->
 
 def test_gradients_are_those_of_one_padded_batch(bert_folder: Path) -> None:
     """Chunks and the detour over the vectors' gradient change nothing against plain autograd."""
-    adapter, config = AdapterConfig(), replace(QUICK, batch_size=16, forward_tokens=50)
+    adapter, config = AdapterConfig(), QUICK.replace(batch_size=16, forward_tokens=50)
     _, ours = _gradients(bert_folder, config, adapter)
     run = _run(bert_folder, config, adapter)
     batch = run.batches.texts(run.batches.next(), 0)
@@ -272,7 +255,7 @@ def test_gradients_are_those_of_one_padded_batch(bert_folder: Path) -> None:
 
 def test_memory_is_a_batch_of_all_codes_to_the_queries(bert_folder: Path) -> None:
     """With vectors that are not stale, the loss is that of all codes at once, whose negatives get no gradient."""
-    adapter, config = AdapterConfig(), replace(QUICK, batch_size=16, memory=True)
+    adapter, config = AdapterConfig(), QUICK.replace(batch_size=16, memory=True)
     run = _run(bert_folder, config, adapter)
     run.batches.remember(run.batches.codes, torch.from_numpy(run.model.encode_codes(run.batches.codes)))
     positions = run.batches.next()
@@ -291,9 +274,9 @@ def test_memory_is_a_batch_of_all_codes_to_the_queries(bert_folder: Path) -> Non
 
 
 def test_bf16_arithmetic_on_fp32_weights(bert_folder: Path) -> None:
-    config = replace(QUICK, batch_size=16)
+    config = QUICK.replace(batch_size=16)
     full, full_gradients = _gradients(bert_folder, config, AdapterConfig())
-    half, half_gradients = _gradients(bert_folder, replace(config, precision="bf16"), AdapterConfig())
+    half, half_gradients = _gradients(bert_folder, config.replace(precision="bf16"), AdapterConfig())
     assert half == pytest.approx(full, rel=0.02)
     assert half != full
     assert all(gradient.dtype == torch.float32 for gradient in half_gradients.values())
@@ -306,8 +289,8 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from test_contrastive import AdapterConfig, PAIRS, QUICK, contrastive, replace, train_adapter, _encoder, _weights
-config = replace(QUICK, batch_size=32, forward_tokens=64, grad_cache=sys.argv[4] == "cache")
+from test_contrastive import AdapterConfig, PAIRS, QUICK, contrastive, train_adapter, _encoder, _weights
+config = QUICK.replace(batch_size=32, forward_tokens=64, grad_cache=sys.argv[4] == "cache")
 result = train_adapter(_encoder(Path(sys.argv[2])), PAIRS, AdapterConfig(), config)
 if contrastive.PartialState().is_main_process:
     from safetensors.torch import save_file
@@ -324,7 +307,7 @@ def test_two_processes_train_as_one(cache: str, bert_folder: Path, tmp_path: Pat
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launch, *arguments], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    config = replace(QUICK, batch_size=32, forward_tokens=64)
+    config = QUICK.replace(batch_size=32, forward_tokens=64)
     one = _weights(train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config))
     two = load_file(out)
     assert one.keys() == two.keys()
@@ -334,8 +317,7 @@ def test_two_processes_train_as_one(cache: str, bert_folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path) -> None:
-    config = replace(
-        QUICK,
+    config = QUICK.replace(
         learn_temperature=True,
         hard_negatives=1,
         refresh_steps=5,
@@ -344,7 +326,7 @@ def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path
         memory=True,
         validate_steps=4,
     )
-    adapter = replace(AdapterConfig.preset(method), dropout=0.1)
+    adapter = AdapterConfig.preset(method).replace(dropout=0.1 if method in ("lora", "adalora") else 0.0)
     encoder = _encoder(bert_folder)
     validate = _Falling()
     whole = train_adapter(encoder, PAIRS, adapter, config, validate=validate, folder=tmp_path / "whole")
@@ -377,7 +359,7 @@ class _Falling:
 
 
 def test_the_best_step_is_kept_and_patience_ends_the_run(bert_folder: Path) -> None:
-    config = replace(QUICK, epochs=8, validate_steps=4, patience=2)
+    config = QUICK.replace(epochs=8, validate_steps=4, patience=2)
     seen: list[dict[str, Tensor]] = []
 
     def validate(encoder: Encoder) -> dict[str, float]:
@@ -392,7 +374,7 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(bert_folder: Path) -> N
 
 def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
     adapter = AdapterConfig(method="adalora", rank=2, initial_rank=4, targets="linear")
-    config = replace(QUICK, epochs=5, learning_rate=0.05)
+    config = QUICK.replace(epochs=5, learning_rate=0.05)
     result = train_adapter(_encoder(bert_folder), PAIRS, adapter, config)
     ranks = [entry["mean_rank"] for entry in result.history]
     assert ranks[0] == 4.0
@@ -405,7 +387,7 @@ def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops(bert_folder: Path, tmp_path: Path) -> None:
-    config = replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30)
+    config = QUICK.replace(learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30)
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query '.*kept in"):
         train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, folder=tmp_path)
     kept = load_file(tmp_path / STATE)
@@ -421,7 +403,7 @@ def test_refuses_to_resume_something_else(bert_folder: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="has another pairs than this one"):
         train_adapter(encoder, PAIRS[1:], AdapterConfig(), QUICK, folder=tmp_path, resume=True)
     with pytest.raises(ValueError, match="has another settings than this one"):
-        train_adapter(encoder, PAIRS, AdapterConfig(), replace(QUICK, seed=1), folder=tmp_path, resume=True)
+        train_adapter(encoder, PAIRS, AdapterConfig(), QUICK.replace(seed=1), folder=tmp_path, resume=True)
 
 
 def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +424,7 @@ def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, mo
 
 
 def test_a_time_budget_cuts_the_schedule(bert_folder: Path) -> None:
-    config = replace(QUICK, epochs=10_000, max_seconds=1.0)
+    config = QUICK.replace(epochs=10_000, max_seconds=1.0)
     result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config)
     assert 6 <= result.steps < 5_000
     assert result.seconds < 10

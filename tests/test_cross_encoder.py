@@ -24,7 +24,8 @@ from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, RERANKER_CONFIG
 from llamaindex_code_retrieval.models.matching_head import MatchingHead
 from llamaindex_code_retrieval.models.reranker_config import Head, Variant
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, Method, attach_adapter, save_adapter
+from llamaindex_code_retrieval.training.adapters import attach_adapter, save_adapter
+from llamaindex_code_retrieval.training.config import AdapterConfig, Method
 
 QUERY = "read the file"
 CODES = [

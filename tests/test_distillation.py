@@ -20,9 +20,8 @@ from transformers import BertConfig, BertModel
 from llamaindex_code_retrieval import CodeEmbedding, Encoder
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
-from llamaindex_code_retrieval.training.adapters import AdapterConfig
 from llamaindex_code_retrieval.training.assistants import Search, Taught, fewer, search_assistants
-from llamaindex_code_retrieval.training.config import DistilConfig, StudentConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, DistilConfig, StudentConfig
 from llamaindex_code_retrieval.training.curves import search_svg
 from llamaindex_code_retrieval.training.distil import distil_from_sources, search_from_sources
 from llamaindex_code_retrieval.training.distillation import Questions, distil_query_encoder, sampled
@@ -102,13 +101,13 @@ def test_one_code_for_two_queries_is_no_negative_of_either() -> None:
     ("kind", "settings", "message"),
     [
         (DistilConfig, {"single": 0, "dual": 0}, "single, dual and contrastive are all 0"),
-        (DistilConfig, {"dual": -1}, "dual must not be negative, got -1"),
-        (DistilConfig, {"temperature": 0}, "temperature must be over 0, got 0"),
-        (StudentConfig, {"kind": "bigram"}, "kind must be one of static, layers, transformer, got 'bigram'"),
+        (DistilConfig, {"dual": -1}, "dual must be greater than or equal to 0, got -1"),
+        (DistilConfig, {"temperature": 0}, "temperature must be greater than 0, got 0"),
+        (StudentConfig, {"kind": "bigram"}, "kind must be 'static', 'layers' or 'transformer', got 'bigram'"),
         (StudentConfig, {"kind": "layers"}, r"needs layers, the teacher's that it keeps, such as \[0, 5\]"),
         (StudentConfig, {"width": 48}, "width must be a multiple of 32, got 48"),
-        (StudentConfig, {"table_rank": 0}, "table_rank must be over 0, got 0"),
-        (StudentConfig, {"buckets": -1}, "buckets must not be negative, got -1"),
+        (StudentConfig, {"table_rank": 0}, "table_rank must be greater than or equal to 1, got 0"),
+        (StudentConfig, {"buckets": -1}, "buckets must be greater than or equal to 0, got -1"),
     ],
 )
 def test_settings_that_make_no_sense(kind: Any, settings: dict[str, Any], message: str) -> None:
@@ -163,7 +162,7 @@ def test_comes_nearer_to_its_teacher(name: str, teacher: Encoder, questions: Que
     base = {key: weight.clone() for key, weight in teacher.state_dict().items()}
     student = _make(name, teacher)
     before = _cosine(student, questions)
-    result = _distil(student, questions, replace(QUICK, contrastive=0.1))
+    result = _distil(student, questions, QUICK.replace(contrastive=0.1))
     after = _cosine(result.model, questions)
     assert 1 - after < 0.7 * (1 - before), (before, after)
     losses = [entry["loss"] for entry in result.history]
@@ -193,7 +192,7 @@ def test_resume_is_bit_for_bit(name: str, teacher: Encoder, questions: Questions
         if step == 4:
             raise KeyboardInterrupt
 
-    config = replace(QUICK, epochs=0.5)
+    config = QUICK.replace(epochs=0.5)
     whole = _distil(_make(name, teacher), questions, config)
     with pytest.raises(KeyboardInterrupt):
         _distil(_make(name, teacher), questions, config, folder=tmp_path, on_step=stop)
@@ -201,7 +200,7 @@ def test_resume_is_bit_for_bit(name: str, teacher: Encoder, questions: Questions
     assert (resumed.steps, len(resumed.history)) == (whole.steps, len(whole.history)) == (4, 4)
     for key, weight in _weights(whole).items():
         assert torch.equal(_weights(resumed)[key], weight), key
-    for changed in (replace(config, seed=1), replace(config, dual=0.5)):
+    for changed in (config.replace(seed=1), config.replace(dual=0.5)):
         with pytest.raises(ValueError, match="has another settings than this one"):
             _distil(_make(name, teacher), questions, changed, folder=tmp_path, resume=True)
     with pytest.raises(ValueError, match="has another questions than this one"):
@@ -215,7 +214,7 @@ def test_the_best_step_is_kept(teacher: Encoder, questions: Questions) -> None:
         seen.append(student.encode_queries(LOG))
         return {"mrr": [0.1, 0.9, 0.5][min(len(seen) - 1, 2)]}
 
-    result = _distil(_make("static", teacher), questions, replace(QUICK, validate_steps=2), validate=validate)
+    result = _distil(_make("static", teacher), questions, QUICK.replace(validate_steps=2), validate=validate)
     assert result.best_step == 2
     np.testing.assert_array_equal(result.model.encode_queries(LOG), seen[1])
 
@@ -223,18 +222,18 @@ def test_the_best_step_is_kept(teacher: Encoder, questions: Questions) -> None:
 def test_refuses_what_cannot_be_learned(teacher: Encoder, questions: Questions) -> None:
     student = _make("static", teacher)
     with pytest.raises(ValueError, match="128 queries are fewer than a batch of 129; lower batch_size or give more"):
-        _distil(student, questions, replace(QUICK, batch_size=129))
+        _distil(student, questions, QUICK.replace(batch_size=129))
     unlike = replace(questions, codes=np.ones((64, 8), dtype=np.float32))
     with pytest.raises(ValueError, match=r"have vectors of unlike length \(8, 32\)"):
         _distil(student, unlike)
     unanswered = replace(questions, is_answer=np.zeros(128, dtype=bool))
     with pytest.raises(ValueError, match="contrastive is over 0, but no query has a code that answers it"):
-        _distil(student, unanswered, replace(QUICK, contrastive=1.0))
+        _distil(student, unanswered, QUICK.replace(contrastive=1.0))
     for layers in ((3,), (1, 0)):
         with pytest.raises(ValueError, match="layers must be in rising order, of 0 to 2"):
             make_student(teacher, StudentConfig(kind="layers", layers=layers), LORA, max_tokens=16)
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
-        _distil(student, questions, replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
+        _distil(student, questions, QUICK.replace(learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
 
 
 # --- teaching assistants ---------------------------------------------------------------------------------------------

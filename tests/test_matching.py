@@ -20,9 +20,9 @@ from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
+from llamaindex_code_retrieval.training.adapters import save_adapter
 from llamaindex_code_retrieval.training.candidates import CandidateSampler
-from llamaindex_code_retrieval.training.config import MatchConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, MatchConfig
 from llamaindex_code_retrieval.training.first_stage import RetrievedCandidates, hold_out, retrieve
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
@@ -112,7 +112,7 @@ def test_the_loss_without_negatives() -> None:
 
 
 def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
-    config = replace(QUICK, hard_negatives=2, in_batch_negatives=1, judged_negatives=1)
+    config = QUICK.replace(hard_negatives=2, in_batch_negatives=1, judged_negatives=1)
     matching = _matching(bert_folder, config)
     candidates = matching.candidates
     near = {pair.query: {candidates.codes[row] for row in candidates.mined[i]} for i, pair in enumerate(PAIRS)}
@@ -140,14 +140,14 @@ def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
 def test_answers_and_near_duplicates_are_no_negatives(bert_folder: Path) -> None:
     pairs = [*PAIRS[:10], replace(PAIRS[0], code="def second_answer(): pass")]
     clusters = [0, 0, *range(2, 11)]  # PAIRS[1] is a near-duplicate of PAIRS[0]
-    config = replace(QUICK, hard_negatives=10, in_batch_negatives=10)
+    config = QUICK.replace(hard_negatives=10, in_batch_negatives=10)
     batch = _matching(bert_folder, config, pairs=pairs, clusters=clusters).candidates.sample(range(11), 0)
     assert {batch.codes[row] for row in batch.lists[0][1:]} == {pair.code for pair in PAIRS[2:10]}
 
 
 @pytest.mark.parametrize("loss", ["bce", "listwise", "both"])
 def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
-    config = replace(QUICK, forward_tokens=100, loss=loss, judged_negatives=1)
+    config = QUICK.replace(forward_tokens=100, loss=loss, judged_negatives=1)
     matching = _matching(bert_folder, config)
     batch = matching.candidates.sample(matching.epochs.batch(0), 0)
     total, _ = matching.backward(0)
@@ -164,7 +164,7 @@ def test_gradients_are_those_of_one_batch(loss: Any, bert_folder: Path) -> None:
 
 
 def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
-    config = replace(QUICK, variant="shared", head="mlp", loss="bce")
+    config = QUICK.replace(variant="shared", head="mlp", loss="bce")
     matching = _matching(bert_folder, config, AdapterConfig(method="full"))
     positions = matching.epochs.batch(0)
     batch = matching.candidates.sample(positions, 0)
@@ -184,10 +184,10 @@ def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
 
 @pytest.mark.parametrize(("variant", "method"), [("adapters", "lora"), ("separate", "full"), ("shared", "full")])
 def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> None:
-    config = replace(QUICK, epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
+    config = QUICK.replace(epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
     base = _encoder(bert_folder)
     before = {name: p.clone() for name, p in base.backbone.named_parameters()}
-    model = new_cross_encoder(base, replace(LORA, method=method), config)
+    model = new_cross_encoder(base, AdapterConfig.preset(method), config)
     retriever = CodeEmbedding(str(bert_folder), precision="fp32")
     result = fit_cross_encoder(model, CandidateSampler(PAIRS, config), config, retriever=retriever)
     losses = [entry["loss"] for entry in result.history]
@@ -210,7 +210,7 @@ def test_resume_is_bit_for_bit(bert_folder: Path, tmp_path: Path) -> None:
     for name, weights in _weights(whole).items():
         assert torch.equal(_weights(resumed)[name], weights), name
     with pytest.raises(ValueError, match="has another settings than this one"):
-        _train(bert_folder, replace(QUICK, seed=1), folder=tmp_path / "cut", resume=True)
+        _train(bert_folder, QUICK.replace(seed=1), folder=tmp_path / "cut", resume=True)
 
 
 def test_the_best_step_is_kept(bert_folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_the_best_step_is_kept(bert_folder: Path) -> None:
         seen.append({name: p.detach().clone() for name, p in model.head.named_parameters()})
         return {"mrr": [0.1, 0.9, 0.5][min(len(seen) - 1, 2)]}
 
-    result = _train(bert_folder, replace(QUICK, validate_steps=2), validate=validate)
+    result = _train(bert_folder, QUICK.replace(validate_steps=2), validate=validate)
     assert result.best_step == 2
     for name, p in result.model.head.named_parameters():
         assert torch.equal(p, seen[1][name])
@@ -235,7 +235,7 @@ def _odds(model: CrossEncoder) -> Tensor:
 def started(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reranker to go on from."""
     folder = tmp_path_factory.mktemp("started")
-    model = _train(bert_folder, replace(QUICK, seed=7)).model
+    model = _train(bert_folder, QUICK.replace(seed=7)).model
     model.save(folder)
     save_adapter(model.encoder, folder)
     return folder
@@ -249,7 +249,7 @@ def test_goes_on_from_another_reranker(started: Path, bert_folder: Path, tmp_pat
             seen.append(_odds(model))
             return {"mrr": 0.0}
 
-        _train(bert_folder, replace(QUICK, epochs=0.125), validate=validate, **more)
+        _train(bert_folder, QUICK.replace(epochs=0.125), validate=validate, **more)
         return seen[0]
 
     saved = _odds(CrossEncoder.load(started, precision="fp32"))
@@ -276,7 +276,7 @@ def test_a_start_is_part_of_a_run(started: Path, bert_folder: Path, tmp_path: Pa
 
 def test_a_blend_lies_between_start_and_what_was_learned(started: Path, bert_folder: Path) -> None:
     def blended(share: float) -> dict[str, Tensor]:
-        return _weights(_train(bert_folder, replace(QUICK, epochs=0.25, blend=share), start=started))
+        return _weights(_train(bert_folder, QUICK.replace(epochs=0.25, blend=share), start=started))
 
     learned, half, quarter = blended(1.0), blended(0.5), blended(0.25)
     for name, weights in learned.items():
@@ -286,18 +286,18 @@ def test_a_blend_lies_between_start_and_what_was_learned(started: Path, bert_fol
     for name, weights in load_file(started / "head.safetensors").items():
         torch.testing.assert_close(2 * half[name] - learned[name], weights, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match=r"blend 0.5 mixes .* name it with start"):
-        _train(bert_folder, replace(QUICK, blend=0.5))
-    with pytest.raises(ValueError, match="blend must be over 0, got 0"):
-        replace(QUICK, blend=0)
+        _train(bert_folder, QUICK.replace(blend=0.5))
+    with pytest.raises(ValueError, match="blend must be greater than 0, got 0"):
+        QUICK.replace(blend=0)
 
 
 def test_a_start_of_another_kind_is_refused(
     started: Path, bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path]
 ) -> None:
     with pytest.raises(ValueError, match="has the head 'interaction', not 'mlp'; set head to it"):
-        _train(bert_folder, replace(QUICK, head="mlp"), start=started)
+        _train(bert_folder, QUICK.replace(head="mlp"), start=started)
     with pytest.raises(ValueError, match="has the variant 'adapters' and this training 'separate': only adapters"):
-        _train(bert_folder, replace(QUICK, variant="separate"), AdapterConfig(method="full"), start=started)
+        _train(bert_folder, QUICK.replace(variant="separate"), AdapterConfig(method="full"), start=started)
     with pytest.raises(ValueError, match="have another shape"):
         _train(bert_folder, adapter=AdapterConfig(rank=2), start=started)
     with pytest.raises(ValueError, match="unknown reranker 'nowhere'"):
@@ -350,7 +350,7 @@ def test_metrics_of_candidates_by_hand() -> None:
 
 def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
     others = {**{f"import {a}_{b}": "python" for a in WORDS[:4] for b in WORDS[8:12]}, PAIRS[0].code: "java"}
-    config = replace(QUICK, depth=len(PAIRS) + len(others), hard_negatives=60, in_batch_negatives=0)
+    config = QUICK.replace(depth=len(PAIRS) + len(others), hard_negatives=60, in_batch_negatives=0)
     matching = _matching(bert_folder, config, distractors=others)
     candidates = matching.candidates
     assert len(candidates.codes) == len(PAIRS) + len(others) - 1  # one is a pair's code, and stays its answer
@@ -368,13 +368,13 @@ def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"variant": "both"}, "variant must be one of adapters, separate, shared, got 'both'"),
-        ({"head": "none"}, "head must be one of interaction, mlp, got 'none'"),
-        ({"loss": "mse"}, "loss must be one of bce, listwise, both, got 'mse'"),
-        ({"hard_negatives": -1}, "hard_negatives must not be negative, got -1"),
+        ({"variant": "both"}, "variant must be 'adapters', 'separate' or 'shared', got 'both'"),
+        ({"head": "none"}, "head must be 'interaction' or 'mlp', got 'none'"),
+        ({"loss": "mse"}, "loss must be 'bce', 'listwise' or 'both', got 'mse'"),
+        ({"hard_negatives": -1}, "hard_negatives must be greater than or equal to 0, got -1"),
         ({"hard_negatives": 0}, "both 0, so there is nothing to tell apart"),
-        ({"max_tokens": 4}, "max_tokens must be at least 16"),
-        ({"depth": 0}, "depth must be over 0, got 0"),
+        ({"max_tokens": 4}, "max_tokens must be greater than or equal to 16"),
+        ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
@@ -384,7 +384,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
 
 def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
     with pytest.raises(ValueError, match="64 pairs are fewer than a batch of 65; lower batch_size or give more"):
-        _train(bert_folder, replace(QUICK, batch_size=65))
+        _train(bert_folder, QUICK.replace(batch_size=65))
     for variant, method in (
         ("adapters", "full"),
         ("separate", "lora"),
@@ -392,7 +392,7 @@ def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
         ("adapters", "adalora"),
     ):
         with pytest.raises(ValueError, match=f"the variant '{variant}' cannot be trained by '{method}'"):
-            _train(bert_folder, replace(QUICK, variant=variant), AdapterConfig(method=method))  # type: ignore[arg-type]
+            _train(bert_folder, QUICK.replace(variant=variant), AdapterConfig(method=method))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="all codes are equal or near-duplicates"):
         _train(bert_folder, clusters=[0] * len(PAIRS))
     one_query = [replace(pair, query="the same", negatives=(), negative_queries=()) for pair in PAIRS]
@@ -400,9 +400,9 @@ def test_refuses_what_cannot_be_trained(bert_folder: Path) -> None:
         CandidateSampler(one_query, QUICK)
     CandidateSampler(one_query, QUICK, distractors={"import os": "python"})
     judged = [replace(pair, negatives=("def other(): pass",)) for pair in one_query]
-    CandidateSampler(judged, replace(QUICK, judged_negatives=1))
+    CandidateSampler(judged, QUICK.replace(judged_negatives=1))
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
-        _train(bert_folder, replace(QUICK, learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
+        _train(bert_folder, QUICK.replace(learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -449,7 +449,7 @@ def test_train_reranker_says_what_is_wrong(
         (["--recipe", "reranker-shared", "--variant", "adapters"], "is for the variant 'shared'"),
         (["--set", "rank"], "--set takes NAME=VALUE"),
         (["--set", "colour=red"], "there is no setting 'colour'"),
-        (["--set", "loss=mse"], "loss must be one of"),
+        (["--set", "loss=mse"], "loss must be 'bce'"),
         (["--validate", str(tmp_path / "few.jsonl")], "are too few to choose the best step and to calibrate"),
         (["--language", "java"], "there is no pair of language 'java'"),
     ):

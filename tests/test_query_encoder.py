@@ -24,8 +24,7 @@ from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
 from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
-from llamaindex_code_retrieval.training.adapters import AdapterConfig
-from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
 from llamaindex_code_retrieval.training.students import StaticStudent, Student, make_student
 

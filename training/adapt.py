@@ -92,11 +92,11 @@ def adapt_to_repository(
         start = DEFAULT_ADAPTERS.get(recipe.base)
     batch_size = min(recipe.train.batch_size, len(train))
     encoder = _base(recipe, device)
-    config = replace(recipe.train, batch_size=batch_size)
+    config = recipe.train.replace(batch_size=batch_size)
     if minutes is not None:
         left = minutes * 60 - (time.perf_counter() - began)
-        config = replace(config, max_seconds=max(10.0, left))
-    recipe = replace(recipe, train=config)
+        config = config.replace(max_seconds=max(10.0, left))
+    recipe = recipe.replace(train=config)
     return _train(encoder, train, held_out, out, recipe, [str(root) for root in roots], start, False, progress)
 
 

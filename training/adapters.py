@@ -7,9 +7,8 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,52 +19,7 @@ from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.models.modify import load_adapter_weights
-
-Method = Literal["lora", "adalora", "ia3", "prompt", "full"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterConfig:
-    """What is trained. The presets train at most 0.4 % of CodeT5+ 110M, but for ``full``, which trains all of it.
-
-    ``targets`` is ``"attention"`` (query and value projections), ``"linear"`` (all linear layers of the blocks) or a
-    regular expression over full module names; (IA)3 and prompt tuning have places of their own.
-    """
-
-    method: Method = "lora"
-    rank: int = 2
-    """LoRA's rank; AdaLoRA's mean rank at the end."""
-    initial_rank: int = 4
-    """AdaLoRA's rank before it prunes."""
-    alpha: float | None = None
-    """Scale: the update is multiplied by ``alpha / rank``; ``None`` takes ``2 * rank``."""
-    dropout: float = 0.0
-    targets: str = "linear"
-    virtual_tokens: int = 8
-    orthogonality: float = 0.5
-    """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        for name in ("rank", "initial_rank", "virtual_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.method == "adalora" and self.initial_rank <= self.rank:
-            raise ValueError(
-                f"AdaLoRA prunes from initial_rank down to rank on the mean, so initial_rank must be the larger; "
-                f"got {self.initial_rank} and {self.rank}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-
-    @classmethod
-    def preset(cls, method: Method) -> AdapterConfig:
-        """Return the settings that the README's table was made with."""
-        if method == "adalora":
-            return cls(method="adalora", rank=4, initial_rank=8, targets="attention")
-        return cls(method=method)
+from llamaindex_code_retrieval.training.config import AdapterConfig
 
 
 def attach_adapter(

@@ -1,210 +1,243 @@
-"""Settings of the trainings."""
+"""Settings of the trainings: what is trained, and how."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from llamaindex_code_retrieval._settings import Settings
 from llamaindex_code_retrieval.models.catalog import Precision
-from llamaindex_code_retrieval.models.query_encoder import KINDS, Kind
+from llamaindex_code_retrieval.models.query_encoder import Kind
 from llamaindex_code_retrieval.models.reranker_config import Head, Variant
 
+Method = Literal["lora", "adalora", "ia3", "prompt", "full"]
+METHODS: tuple[Method, ...] = get_args(Method)
 Loss = Literal["bce", "listwise", "both"]
 
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+AtLeast0 = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopConfig:
-    """What every training has to know, whatever it minimises."""
 
-    epochs: float = 1.0
-    batch_size: int = 64
-    """Pairs a step, over all processes together."""
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
+class TrainingSettings(Settings):
+    """Settings of exact types: no number is read from a text, no switch from a number. A list becomes a tuple."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _freeze_lists(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class AdapterConfig(TrainingSettings):
+    """What is trained. The presets train at most 0.4 % of CodeT5+ 110M, except ``full``, which trains all of it.
+
+    ``targets`` is ``"attention"`` (query and value projections), ``"linear"`` (all linear layers of the blocks) or a
+    regular expression over full module names. A setting that has no effect on the method is refused.
+
+    >>> AdapterConfig(method="ia3", rank=8)
+    Traceback (most recent call last):
+    ValueError: rank has no effect on the method 'ia3', which has no settings
+    """
+
+    method: Method = "lora"
+    rank: AtLeast1 = 2
+    """Rank of LoRA; mean rank of AdaLoRA at the end."""
+    initial_rank: AtLeast1 = 4
+    """Rank of AdaLoRA before it prunes."""
+    alpha: Positive | None = None
+    """Scale: the update is multiplied by ``alpha / rank``; ``None`` takes ``2 * rank``."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Annotated[str, Field(min_length=1)] = "linear"
+    virtual_tokens: AtLeast1 = 8
+    """Length of the prompt that prompt tuning learns."""
+    orthogonality: Weight = 0.5
+    """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
+
+    SETTINGS_OF: ClassVar[dict[Method, tuple[str, ...]]] = {
+        "lora": ("rank", "alpha", "dropout", "targets"),
+        "adalora": ("rank", "initial_rank", "alpha", "dropout", "targets", "orthogonality"),
+        "ia3": (),
+        "prompt": ("virtual_tokens",),
+        "full": (),
+    }
+    """The settings that have an effect on each method."""
+
+    @model_validator(mode="after")
+    def _fit_method(self) -> AdapterConfig:
+        own = self.SETTINGS_OF[self.method]
+        for name, field in type(self).model_fields.items():
+            if name != "method" and name not in own and getattr(self, name) != field.default:
+                known = f"has {', '.join(own)}" if own else "has no settings"
+                raise ValueError(f"{name} has no effect on the method {self.method!r}, which {known}")
+        if self.method == "adalora" and self.initial_rank <= self.rank:
+            raise ValueError(
+                "AdaLoRA prunes from initial_rank down to a mean of rank, so initial_rank must be the larger; "
+                f"got {self.initial_rank} and {self.rank}"
+            )
+        return self
+
+    @classmethod
+    def preset(cls, method: Method) -> AdapterConfig:
+        """Return the settings that the benchmarked adapters of a method have."""
+        if method == "adalora":
+            return cls(method="adalora", rank=4, initial_rank=8, targets="attention")
+        return cls(method=method)
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> AdapterConfig:
+        """Return the settings under ``adapter`` in a ``train_config.json``, without those that have no effect."""
+        own = ("method", *cls.SETTINGS_OF[record["method"]])
+        return cls(**{name: value for name, value in record.items() if name in own})
+
+
+class LoopConfig(TrainingSettings):
+    """Settings that every training has."""
+
+    epochs: Positive = 1.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Pairs per step, over all processes together; at least 2, to have in-batch negatives."""
+    learning_rate: Positive = 1e-3
+    warmup: Share = 0.1
     """Share of the steps over which the learning rate rises; it then falls to zero linearly."""
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
-    forward_tokens: int = 2048
+    weight_decay: Weight = 0.01
+    max_gradient_norm: Positive = 1.0
+    forward_tokens: AtLeast1 = 2048
     """Padded tokens of one forward pass; 2,048 is fastest on a CPU, a GPU wants many times that."""
-    length_step: int = 0
-    """Texts are padded to a multiple of this many tokens, so that few shapes occur; 0 is 16 in bf16, and none in fp32,
-    where padding costs more than new shapes do."""
+    length_step: AtLeast0 = 0
+    """Texts are padded to a multiple of this many tokens, so that few shapes occur. 0 stands for 16 in bf16 and for 1
+    in fp32, where padding costs more than new shapes do."""
     precision: Precision = "auto"
-    """Of the arithmetic; weights are fp32 either way."""
-    validate_steps: int = 0
+    """Precision of the arithmetic; weights are fp32 in any case."""
+    validate_steps: AtLeast0 = 0
     """Steps between two validations; 0 is a fifth of the run."""
-    patience: int = 0
-    """Validations without a better MRR after which to stop; 0 is never."""
-    save_steps: int = 50
-    max_seconds: float | None = None
-    """A time budget, validations included: after five steps the schedule is cut to what fits. Such a run cannot be
+    patience: AtLeast0 = 0
+    """Validations without a better MRR after which the run stops; 0 is never."""
+    save_steps: AtLeast1 = 50
+    max_seconds: Positive | None = None
+    """Time budget, validations included: after five steps the schedule is cut to what fits. Such a run cannot be
     repeated exactly."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2 to have in-batch negatives, got {self.batch_size}")
-        check_over_0(self, "epochs", "learning_rate", "forward_tokens", "save_steps")
-        check_shares(self, "warmup")
-        check_not_negative(self, "length_step", "validate_steps", "patience", "weight_decay")
+    seed: AtLeast0 = 0
 
     def lasting(self) -> dict[str, Any]:
-        """Return the settings that have to be equal for a run to go on; the others say when to save or stop."""
-        return {key: value for key, value in asdict(self).items() if key not in ("save_steps", "patience")}
+        """Return the settings that must be equal for a run to be resumed; the others say when to save or stop."""
+        return self.model_dump(exclude={"save_steps", "patience"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(LoopConfig):
-    """Settings of one contrastive run, saved in ``train_config.json`` beside the adapter."""
+    """Settings of one contrastive training, saved in ``train_config.json`` beside the adapter."""
 
-    temperature: float = 0.05
+    temperature: Positive = 0.05
     learn_temperature: bool = False
     grad_cache: bool = False
     """Embed twice, so that memory holds one forward pass and not the whole batch (Gao et al. 2021)."""
-    hard_negatives: int = 0
-    """Mined codes a query, embedded with the batch."""
-    refresh_steps: int = 200
-    """Steps between two minings with the model as it then is."""
-    neighbours: int = 1
-    """Codes come into a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
-    in-batch negatives are hard at no cost; 1 leaves it to chance, as the first epoch always does."""
+    hard_negatives: AtLeast0 = 0
+    """Mined codes per query, embedded with the batch."""
+    refresh_steps: AtLeast1 = 200
+    """Steps between two minings with the current model."""
+    neighbours: AtLeast1 = 1
+    """Codes enter a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
+    in-batch negatives are hard at no cost. 1 draws them at random, as the first epoch always does."""
     memory: bool = False
-    """All codes, by their vectors when last embedded, are negatives of each query: as many as there are codes at no
+    """Use all codes as negatives of each query, by their vectors when last embedded: as many negatives as codes at no
     cost (cross-batch memory: Wang et al. 2020, section 3.2)."""
-    margin: float = 0.05
-    """A code nearer than the positive's cosine less this is taken for an answer, not for a negative."""
-    judged_negatives: int = 1
-    """Codes a query, and queries a code, of those that were judged not to match."""
-    hard_positives: float = 0.0
+    margin: Weight = 0.05
+    """A code whose cosine exceeds the positive's less this margin is taken for an answer and not used as a negative."""
+    judged_negatives: AtLeast0 = 1
+    """Codes per query, and queries per code, of those that were judged not to match."""
+    hard_positives: Share = 0.0
     """Share of codes shown without signature and return statements (Zhang et al. 2024, section 3.2)."""
-    hardness: float = 0.0
-    """Negatives weigh by exp(hardness * cosine), of mean one (Robinson et al. 2021; CodeSage: 1/temperature)."""
-    rewritten_queries: float = 0.0
+    hardness: Weight = 0.0
+    """Negatives are weighted by exp(hardness * cosine), with mean one (Robinson et al. 2021; CodeSage:
+    1/temperature)."""
+    rewritten_queries: Share = 0.0
     """Share of queries with one word deleted, copied or switched (CoCLR: Huang et al. 2021, section 4.2)."""
 
-    def __post_init__(self) -> None:
-        LoopConfig.__post_init__(self)
-        check_over_0(self, "temperature", "refresh_steps", "neighbours")
-        check_shares(self, "hard_positives", "rewritten_queries")
-        check_not_negative(self, "hard_negatives", "judged_negatives", "hardness", "margin")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MatchConfig(LoopConfig):
     """Settings of one cross-encoder's training."""
 
-    batch_size: int = 16
-    """Queries a step, each with its answer and its negatives."""
-    learning_rate: float = 5e-5
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    """Queries per step, each with its answer and its negatives."""
+    learning_rate: Positive = 5e-5
     variant: Variant = "adapters"
     """``adapters``: an adapter and a head on a frozen base, which the embedding goes on using; ``separate``: a base of
     its own; ``shared``: one base trained to embed and to match at once (CasCode, section 3)."""
     head: Head = "interaction"
-    head_rate: float = 10.0
-    """By how much the head, which begins with nothing, learns faster."""
-    max_tokens: int = 160
-    """Of a pair, while training and by default in use."""
+    head_rate: Positive = 10.0
+    """Factor of the head's learning rate; the head is randomly initialised and learns faster."""
+    max_tokens: Annotated[int, Field(ge=16)] = 160
+    """Tokens of a pair, while training and by default in use; at least 16, to hold a query and some code."""
     loss: Loss = "both"
     """``bce``: each pair by itself (CasCode, equation 2); ``listwise``: the answer against its negatives."""
-    hard_negatives: int = 3
-    """Codes a query, drawn anew each time from the ``depth`` nearest by the retriever."""
-    depth: int = 30
-    in_batch_negatives: int = 0
-    """Codes a query, of other queries of the batch."""
-    judged_negatives: int = 0
-    """Queries a code and codes a query, of those that were judged not to match."""
-    temperature: float = 0.05
-    """Of InfoNCE, where the variant is ``shared``."""
-    blend: float = 1.0
-    """Share of what was learned in the weights that come out; the rest is the reranker that the run went on from, so
-    that new pairs add to what the old ones taught (WiSE-FT: Wortsman et al. 2022, equation 1)."""
+    hard_negatives: AtLeast0 = 3
+    """Codes per query, drawn anew each time from the ``depth`` nearest by the retriever."""
+    depth: AtLeast1 = 30
+    in_batch_negatives: AtLeast0 = 0
+    """Codes per query, of other queries of the batch."""
+    judged_negatives: AtLeast0 = 0
+    """Queries per code and codes per query, of those that were judged not to match."""
+    temperature: Positive = 0.05
+    """Temperature of InfoNCE, for the variant ``shared``."""
+    blend: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the trained weights in the result; the rest are those of the reranker that the run started from, so that
+    new pairs add to what the old ones taught (WiSE-FT: Wortsman et al. 2022, equation 1)."""
 
-    def __post_init__(self) -> None:
-        LoopConfig.__post_init__(self)
-        for name, known in (("variant", Variant), ("head", Head), ("loss", Loss)):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
-        check_over_0(self, "head_rate", "temperature", "depth", "blend")
-        check_shares(self, "blend")
-        check_not_negative(self, "hard_negatives", "in_batch_negatives", "judged_negatives")
-        if self.max_tokens < 16:
-            raise ValueError(f"max_tokens must be at least 16 to hold a query and some code, got {self.max_tokens}")
+    @model_validator(mode="after")
+    def _need_negatives(self) -> MatchConfig:
         if not self.hard_negatives and not self.in_batch_negatives:
             raise ValueError("hard_negatives and in_batch_negatives are both 0, so there is nothing to tell apart")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentConfig:
-    """What the student is. Fields that are not of its ``kind`` are not looked at."""
+class StudentConfig(TrainingSettings):
+    """What the student is. Settings of another ``kind`` are not used."""
 
     kind: Kind = "static"
-    layers: tuple[int, ...] = ()
-    """``layers``: those of the teacher's layers, from 0, that are kept."""
-    table_rank: int = 128
-    """``static``: numbers a token."""
-    buckets: int = 16384
+    layers: tuple[AtLeast0, ...] = ()
+    """``layers``: the teacher's layers, counted from 0, that are kept."""
+    table_rank: AtLeast1 = 128
+    """``static``: numbers per token."""
+    buckets: AtLeast0 = 16384
     """``static``: rows for pairs of neighbouring tokens, by their hash; 0 is none."""
-    hidden: int = 1024
+    hidden: AtLeast0 = 1024
     """``static``: width of the layer between the sum and the vector; 0 is none, and the map a linear one."""
-    width: int = 192
-    """``transformer``: of a hidden state, a multiple of 32."""
-    depth: int = 2
-    """``transformer``: layers."""
+    width: Annotated[int, Field(ge=32, multiple_of=32)] = 192
+    """``transformer``: width of a hidden state, a multiple of 32."""
+    depth: AtLeast1 = 2
+    """``transformer``: number of layers."""
     int8: bool = False
-    """``layers`` and ``transformer``: in use on a CPU, linear layers are quantized."""
+    """``layers`` and ``transformer``: quantize linear layers in use on a CPU."""
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+    @model_validator(mode="after")
+    def _need_layers(self) -> StudentConfig:
         if self.kind == "layers" and not self.layers:
             raise ValueError("a student of kind 'layers' needs layers, the teacher's that it keeps, such as [0, 5]")
-        check_over_0(self, "table_rank", "depth")
-        check_not_negative(self, "buckets", "hidden")
-        if self.width < 32 or self.width % 32:
-            raise ValueError(f"width must be a multiple of 32, got {self.width}")
+        return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DistilConfig(LoopConfig):
     """Settings of one query encoder's training to the vectors of its teacher."""
 
-    batch_size: int = 128
-    """Queries a step."""
-    learning_rate: float = 1e-3
-    single: float = 1.0
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Queries per step."""
+    learning_rate: Positive = 1e-3
+    single: Weight = 1.0
     """Weight of 1 - cos(student, teacher) (SPENCER, equation 6)."""
-    dual: float = 1.0
+    dual: Weight = 1.0
     """Weight of |cos(code, teacher) - cos(code, student)| (SPENCER, equation 7)."""
-    contrastive: float = 0.0
+    contrastive: Weight = 0.0
     """Weight of InfoNCE with the code that answers, of the queries that have one: the labels, which SPENCER leaves out.
     Alone, with the other two at 0, it is training without a teacher."""
-    temperature: float = 0.05
-    """Of InfoNCE."""
+    temperature: Positive = 0.05
+    """Temperature of InfoNCE."""
 
-    def __post_init__(self) -> None:
-        LoopConfig.__post_init__(self)
-        check_over_0(self, "temperature")
-        check_not_negative(self, "single", "dual", "contrastive")
+    @model_validator(mode="after")
+    def _need_loss(self) -> DistilConfig:
         if not self.single + self.dual + self.contrastive:
             raise ValueError("single, dual and contrastive are all 0, so there is nothing to learn from")
-
-
-def check_over_0(settings: object, *names: str) -> None:
-    """Refuse a value that is not over 0."""
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} must be over 0, got {getattr(settings, name)}")
-
-
-def check_shares(settings: object, *names: str) -> None:
-    """Refuse a value outside 0 to 1."""
-    for name in names:
-        if not 0 <= getattr(settings, name) <= 1:
-            raise ValueError(f"{name} is a share, from 0 to 1, got {getattr(settings, name)}")
-
-
-def check_not_negative(settings: object, *names: str) -> None:
-    """Refuse a value under 0."""
-    for name in names:
-        if getattr(settings, name) < 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
+        return self

@@ -6,7 +6,6 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.spec import resolve_precision
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, mean_rank, trained_share
+from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
-from llamaindex_code_retrieval.training.config import TrainConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, orthogonality_penalty
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
@@ -251,6 +250,6 @@ def _identity(model: Encoder, batches: Batches, adapter: AdapterConfig, config: 
     return {
         "base": model.base_fingerprint,
         "pairs": pairs_fingerprint(batches.pairs),
-        "adapter": json.dumps(asdict(adapter), sort_keys=True),
+        "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
         "settings": json.dumps(config.lasting(), sort_keys=True),
     }

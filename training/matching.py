@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
 from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.models.weights import load_weights
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter, trained_share
+from llamaindex_code_retrieval.training.adapters import attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs
 from llamaindex_code_retrieval.training.candidates import CandidateBatch, CandidateSampler
-from llamaindex_code_retrieval.training.config import MatchConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, MatchConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
 from llamaindex_code_retrieval.training.negatives import pack_rows, unpack_rows
@@ -87,7 +86,7 @@ def start_identity(adapter: AdapterConfig, start: str | Path | None) -> dict[str
     """Return what identifies the untrained weights of a run, for ``identity`` of :func:`fit_cross_encoder`."""
     folder = None if start is None else locate_reranker(start)
     return {
-        "adapter": json.dumps(asdict(adapter), sort_keys=True),
+        "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
         "start": "" if folder is None else sha256(folder / ADAPTER_WEIGHTS) + sha256(folder / HEAD_WEIGHTS),
     }
 

@@ -1,177 +1,196 @@
-"""Recipes: a training's settings as a TOML file."""
+"""Recipes: the settings of a training as a TOML file, which may extend another one."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+from pydantic import Field
+
+from llamaindex_code_retrieval._settings import merge_tables, names_in, read_toml
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
 from llamaindex_code_retrieval.models.query_encoder import KINDS
 from llamaindex_code_retrieval.models.reranker_config import VARIANTS
-from llamaindex_code_retrieval.training.adapters import METHODS, AdapterConfig, Method
-from llamaindex_code_retrieval.training.config import DistilConfig, MatchConfig, StudentConfig, TrainConfig
+from llamaindex_code_retrieval.training.config import (
+    METHODS,
+    AdapterConfig,
+    AtLeast0,
+    DistilConfig,
+    LoopConfig,
+    MatchConfig,
+    Method,
+    StudentConfig,
+    TrainConfig,
+    TrainingSettings,
+)
 
-_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
-_RERANKER = "reranker-"
-_QUERY = "query-"
-_PARTS = ("student", "adapter", "train")
-_OWN = Path(__file__).resolve().parent / "recipes"
+LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
+"""The learning rate that suits each method, where a recipe names none."""
+
+FOLDER = Path(__file__).resolve().parent / "recipes"
+RERANKER = "reranker-"
+QUERY = "query-"
+_REPLACED = {f"{scope}-{method}": (scope, method) for scope in ("general", "python", "java") for method in METHODS}
+
+HeldOut = Annotated[float, Field(ge=0, lt=1)]
+TextTokens = Annotated[int, Field(ge=4)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """One training: which base, what is trained of it, how, and on which languages' pairs."""
+class _Recipe(TrainingSettings):
+    """What all recipes have in common. ``PARTS`` are the tables below it, whose settings have bare names."""
 
-    base: str = EMBEDDED
+    PARTS: ClassVar[tuple[str, ...]] = ("adapter", "train")
+
+    base: Annotated[str, Field(min_length=1)] = EMBEDDED
     languages: tuple[str, ...] = ()
-    """Only pairs of these; none named is all."""
-    max_query_tokens: int = 64
-    max_code_tokens: int = 160
-    """Token limits while training; use is free to take more."""
-    held_out: float = 0.05
+    """Only pairs of these languages; empty is all."""
+    held_out: HeldOut = 0.05
     """Share of the pairs, by repository, that validates."""
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    adapter: AdapterConfig = AdapterConfig()
+    train: LoopConfig = LoopConfig()
+
+    @classmethod
+    def setting_names(cls) -> dict[str, str]:
+        """Return the name of each setting with the part it belongs to, ``""`` for the recipe itself."""
+        names: dict[str, str] = {}
+        for part in ("", *cls.PARTS):
+            settings: Any = cls.model_fields[part].annotation if part else cls
+            for name in settings.model_fields:
+                if name not in cls.PARTS:
+                    names.setdefault(name, part)
+        return names
+
+
+R = TypeVar("R", bound=_Recipe)
+
+
+class Recipe(_Recipe):
+    """One training of an adapter: which base, what is trained of it, how, and on which languages' pairs."""
+
+    max_query_tokens: TextTokens = 64
+    max_code_tokens: TextTokens = 160
+    """Token limits while training; in use they may be larger."""
+    train: TrainConfig = TrainConfig()
 
     @classmethod
     def of_method(cls, method: Method) -> Recipe:
         """Return the recipe of a method without a file: its preset, and the learning rate that suits it."""
-        return cls(adapter=AdapterConfig.preset(method), train=TrainConfig(learning_rate=_LEARNING_RATES[method]))
+        return cls(adapter=AdapterConfig.preset(method), train=TrainConfig(learning_rate=LEARNING_RATES[method]))
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
-        """Return a recipe with some settings of it, of its adapter or of its training changed, by their bare names.
+        """Return the recipe with some settings changed, those of its adapter and its training by their bare names.
 
         >>> Recipe().with_settings({"rank": 8, "epochs": 3}).train.epochs
-        3
+        3.0
+
+        Raises:
+            ValueError: an unknown name, a wrong value, or another method: its preset belongs below all other settings,
+                so it is chosen by :func:`load_recipe`.
         """
-        return _changed(self, settings)
+        if settings.get("method", self.adapter.method) != self.adapter.method:
+            raise ValueError(
+                f"the method is {self.adapter.method!r}; choose {settings['method']!r} when the recipe is loaded "
+                "(load_recipe(name, method=...), --method)"
+            )
+        return _with_settings(self, settings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankerRecipe:
+class RerankerRecipe(_Recipe):
     """One training of a reranker: on which base, behind which first stage, how, and on which languages' pairs."""
 
-    base: str = EMBEDDED
     retriever: str = ""
     """The first stage's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
-    languages: tuple[str, ...] = ()
-    """Only pairs of these; none named is all."""
-    held_out: float = 0.05
-    """Share of the pairs, by repository, that validates and calibrates."""
-    calibration_depth: int = 50
+    calibration_depth: Annotated[int, Field(ge=1)] = 50
     """First-stage hits of each held-out query that are scored in the end, to calibrate."""
-    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=16))
-    train: MatchConfig = field(default_factory=MatchConfig)
+    adapter: AdapterConfig = AdapterConfig(rank=16)
+    train: MatchConfig = MatchConfig()
 
     def with_settings(self, settings: Mapping[str, Any]) -> RerankerRecipe:
-        """Return a recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
-        return _changed(self, settings)
+        """Return the recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
+        return _with_settings(self, settings)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryRecipe:
+class QueryRecipe(_Recipe):
     """One distillation: which teacher, what its student is, how it learns, and from which languages' pairs."""
 
-    base: str = EMBEDDED
+    PARTS: ClassVar[tuple[str, ...]] = ("student", "adapter", "train")
+
     teacher: str = ""
     """The teacher's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
-    languages: tuple[str, ...] = ()
-    """Only pairs of these; none named is all."""
-    max_query_tokens: int = 64
-    """Of a query, in training and in use."""
-    held_out: float = 0.05
-    """Share of the pairs, by repository, that validates."""
-    most_queries: int = 0
+    max_query_tokens: TextTokens = 64
+    """Tokens of a query, in training and in use."""
+    most_queries: AtLeast0 = 0
     """Queries to learn from at most, drawn by the seed; 0 is all."""
-    student: StudentConfig = field(default_factory=StudentConfig)
-    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=16))
+    student: StudentConfig = StudentConfig()
+    adapter: AdapterConfig = AdapterConfig(rank=16)
     """How the layers that a student keeps are trained."""
-    train: DistilConfig = field(default_factory=DistilConfig)
+    train: DistilConfig = DistilConfig()
 
     def with_settings(self, settings: Mapping[str, Any]) -> QueryRecipe:
-        """Return a recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
-        return _changed(self, settings)
+        """Return the recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
+        return _with_settings(self, settings)
 
 
-R = TypeVar("R", Recipe, RerankerRecipe, QueryRecipe)
-
-
-def _changed(recipe: R, settings: Mapping[str, Any]) -> R:
-    kinds = _kinds(recipe)
-    parts: dict[str, dict[str, Any]] = {part: {} for part in kinds}
+def _with_settings(recipe: R, settings: Mapping[str, Any]) -> R:
+    part_of = recipe.setting_names()
+    tables: dict[str, Any] = {}
     for name, value in settings.items():
-        part = next((part for part, kind in kinds.items() if name in _names(kind)), None)
-        if part is None:
-            known = ", ".join(sorted(name for kind in kinds.values() for name in _names(kind)))
-            raise ValueError(f"there is no setting {name!r}; there are {known}")
-        parts[part][name] = _checked(kinds[part], name, value)
-    changed: Any = replace  # which parts there are depends on the recipe's kind
-    new = {part: changed(getattr(recipe, part), **values) for part, values in parts.items() if part}
-    made: R = changed(recipe, **parts[""], **new)
-    return made
+        if name not in part_of:
+            raise ValueError(f"there is no setting {name!r}; there are {', '.join(sorted(part_of))}")
+        table = tables.setdefault(part_of[name], {}) if part_of[name] else tables
+        table[name] = value
+    return _with_tables(recipe, tables)
 
 
-def _kinds(recipe: Recipe | RerankerRecipe | QueryRecipe) -> dict[str, type]:
-    """Return what has settings: the recipe itself, under no name, and its parts."""
-    return {"": type(recipe)} | {part: type(getattr(recipe, part)) for part in _PARTS if hasattr(recipe, part)}
-
-
-_RULES: dict[str, tuple[tuple[type, ...], str]] = {
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "float | None": ((int, float, NoneType), "a number"),
-    "bool": ((bool,), "true or false"),
-    "str": ((str,), "text"),
-    "tuple[str, ...]": ((list, tuple), "a list"),
-    "tuple[int, ...]": ((list, tuple), "a list of whole numbers, such as [0, 5]"),
-}
-
-_ELEMENTS: dict[str, type] = {"tuple[str, ...]": str, "tuple[int, ...]": int}
-
-
-def _checked(kind: type, name: str, value: Any) -> Any:
-    """Return a value that came from a file or a command line if it is of the setting's type."""
-    annotation = next(str(each.type) for each in fields(kind) if each.name == name)
-    types, rule = _RULES.get(annotation, ((str,), "text"))
-    elements = value if isinstance(value, list | tuple) else ()
-    wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
-    if wrong or not all(isinstance(each, _ELEMENTS[annotation]) for each in elements):
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _names(kind: type) -> set[str]:
-    return {each.name for each in fields(kind)} - set(_PARTS)
+def _with_tables(recipe: R, tables: Mapping[str, Any]) -> R:
+    """Return the recipe with the content of a file in place of its own; another method begins with its preset."""
+    settings = recipe.model_dump()
+    adapter = tables.get("adapter", {})
+    method = adapter.get("method") if isinstance(adapter, Mapping) else None
+    if method in METHODS and method != recipe.adapter.method:
+        settings["adapter"] = AdapterConfig.preset(method).model_dump()
+    return type(recipe)(**merge_tables(settings, tables))
 
 
 def recipe_names() -> list[str]:
     """Return the names of the adapters' recipes that come with the package."""
-    return sorted(file.stem for file in _OWN.glob("*.toml") if not file.stem.startswith((_RERANKER, _QUERY)))
+    return [name for name in names_in(FOLDER) if not name.startswith((RERANKER, QUERY))]
 
 
 def reranker_recipe_names() -> list[str]:
     """Return the names of the rerankers' recipes that come with the package."""
-    return sorted(file.stem for file in _OWN.glob(f"{_RERANKER}*.toml"))
+    return [name for name in names_in(FOLDER) if name.startswith(RERANKER)]
 
 
 def query_recipe_names() -> list[str]:
     """Return the names of the query encoders' recipes that come with the package."""
-    return sorted(file.stem for file in _OWN.glob(f"{_QUERY}*.toml"))
+    return [name for name in names_in(FOLDER) if name.startswith(QUERY)]
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a recipe by a method's name, by the name of one that comes with the package, or from a TOML file.
+def load_recipe(name_or_path: str | Path | None = None, *, method: Method | None = None) -> Recipe:
+    """Read a recipe by the name of one that comes with the package or from a TOML file; none is the defaults.
+
+    ``method`` is what is trained, LoRA by default. Its preset (rank and targets) and the learning rate that suits it
+    stand below the settings of the recipe.
+
+    >>> load_recipe("general", method="ia3").train.learning_rate
+    0.01
 
     Raises:
-        ValueError: neither a known name nor a file, not TOML, an unknown setting or a value that breaks its rule.
+        ValueError: neither a known name nor a file, not TOML, an unknown setting, a value that breaks its rule, or
+            another method than the recipe's own.
     """
-    if name_or_path in METHODS:
-        return Recipe.of_method(name_or_path)
-    return _read(name_or_path, Recipe(), recipe_names())
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if name_or_path is None:
+        return Recipe.of_method(method or "lora")
+    path, tables = _read(str(name_or_path), recipe_names())
+    adapter = tables.get("adapter", {})
+    own = adapter.get("method") if isinstance(adapter, dict) else None
+    if method is not None and own is not None and own != method:
+        raise ValueError(f"the recipe {name_or_path} is for the method {own!r}, not {method!r}; leave out the method")
+    return _of_file(path, Recipe.of_method(own if own in METHODS else method or "lora"), tables)
 
 
 def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
@@ -180,8 +199,9 @@ def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
     Raises:
         ValueError: as :func:`load_recipe`.
     """
-    name = f"{_RERANKER}{name_or_path}" if name_or_path in VARIANTS else name_or_path
-    return _read(name, RerankerRecipe(), reranker_recipe_names())
+    name = f"{RERANKER}{name_or_path}" if name_or_path in VARIANTS else str(name_or_path)
+    path, tables = _read(name, reranker_recipe_names())
+    return _of_file(path, RerankerRecipe(), tables)
 
 
 def load_query_recipe(name_or_path: str | Path) -> QueryRecipe:
@@ -190,29 +210,29 @@ def load_query_recipe(name_or_path: str | Path) -> QueryRecipe:
     Raises:
         ValueError: as :func:`load_recipe`.
     """
-    name = f"{_QUERY}{name_or_path}" if name_or_path in KINDS else name_or_path
-    return _read(name, QueryRecipe(), query_recipe_names())
+    name = f"{QUERY}{name_or_path}" if name_or_path in KINDS else str(name_or_path)
+    path, tables = _read(name, query_recipe_names())
+    return _of_file(path, QueryRecipe(), tables)
 
 
-def _read(name_or_path: str | Path, recipe: R, own: list[str]) -> R:
-    path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in own else Path(name_or_path)
+def _read(name: str, own: list[str]) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the content of a recipe; ``own`` are those of this kind that come with the package."""
+    if name in _REPLACED and not Path(name).exists():
+        scope, method = _REPLACED[name]
+        new = f"embedded-{scope}" if method == "lora" and scope != "general" else f"{scope} --method {method}"
+        raise ValueError(f"the recipe {name} has been replaced: --recipe {new}")
+    if name in METHODS and not Path(name).exists():
+        raise ValueError(f"{name!r} is a method and not a recipe: --method {name}")
+    if name not in own and name in names_in(FOLDER):
+        raise ValueError(f"the recipe {name} is for another kind of training; here there are {', '.join(own)}")
+    return read_toml(name, folder=FOLDER, what="recipe")
+
+
+def _of_file(path: Path, recipe: R, tables: Mapping[str, Any]) -> R:
+    for part in recipe.PARTS:
+        if not isinstance(tables.get(part, {}), Mapping):
+            raise ValueError(f"{path}: {part} must be a table, [{part}] with settings below it, got {tables[part]!r}")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"there is no recipe {str(name_or_path)!r}: it is no file, and of our own there are {', '.join(own)}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    try:
-        settings: dict[str, Any] = {}
-        for part, kind in _kinds(recipe).items():
-            table: dict[str, Any] = content.pop(part, {}) if part else {}
-            if not isinstance(table, dict):
-                raise ValueError(f"{part} must be a table, [{part}] with settings below it, got {table!r}")
-            if unknown := set(table) - _names(kind):
-                raise ValueError(f"[{part}] has no setting {', '.join(sorted(unknown))}")
-            settings |= table
-        return _changed(recipe, {**content, **settings})
+        return _with_tables(recipe, tables)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -8,7 +8,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,8 +22,8 @@ from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder import BACKBONE_CONFIG, FORMAT, TOKENIZER
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, save_adapter
-from llamaindex_code_retrieval.training.config import LoopConfig, StudentConfig
+from llamaindex_code_retrieval.training.adapters import save_adapter
+from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig, StudentConfig
 from llamaindex_code_retrieval.training.curves import _tensorboard, curves_svg
 from llamaindex_code_retrieval.training.loop import STATE, Loop, peak_bytes
 from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card
@@ -253,8 +253,8 @@ def run_record(
             "architecture": encoder.architecture,
         },
         **more,
-        "adapter": asdict(adapter),
-        "train": asdict(config),
+        "adapter": adapter.model_dump(),
+        "train": config.model_dump(),
         "max_query_tokens": encoder.max_query_tokens,
         "max_code_tokens": encoder.max_code_tokens,
         "data": {

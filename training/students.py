@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +15,8 @@ from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.query_encoder import projected, shortened
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
-from llamaindex_code_retrieval.training.adapters import AdapterConfig, attach_adapter
-from llamaindex_code_retrieval.training.config import StudentConfig
+from llamaindex_code_retrieval.training.adapters import attach_adapter
+from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 
 
 class Student(Protocol):
@@ -175,8 +174,8 @@ def student_facts(config: StudentConfig, adapter: AdapterConfig) -> dict[str, An
         "layers": ("layers", "int8"),
         "transformer": ("width", "depth", "int8"),
     }[config.kind]
-    facts = asdict(config)
+    facts = config.model_dump()
     made: dict[str, Any] = {"kind": config.kind, **{name: facts[name] for name in own}}
     if config.kind == "layers":
-        made["adapter"] = asdict(adapter)
+        made["adapter"] = adapter.model_dump()
     return made

@@ -7,7 +7,6 @@ import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="JSON lines of `mine` or CodeSearchNet, a folder in BEIR's layout, a set's name, or hf:org/name",
     )
     train.add_argument("--out", required=True, metavar="DIR", help="a new folder for the adapter")
-    train.add_argument("--method", choices=("lora", "adalora", "ia3", "prompt", "full"), help="default: lora")
+    _add_method(train)
     train.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
     train.add_argument(
         "--validate", nargs="+", default=[], metavar="SOURCE", help="pairs that validate (default: hold some out)"
@@ -148,9 +147,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     adapt.add_argument(
         "--minutes", type=float, default=15, help="time for mining, training and scoring (default: %(default)s)"
     )
-    adapt.add_argument(
-        "--recipe", default="lora", metavar="NAME|TOML", help="settings to begin with (default: %(default)s)"
-    )
+    _add_method(adapt)
+    adapt.add_argument("--recipe", metavar="NAME|TOML", help="settings to begin with; see `code-retrieval recipes`")
     adapt.add_argument("--start", metavar="ADAPTER", help="go on from this adapter")
     _training(adapt)
     adapt.add_argument(
@@ -162,8 +160,17 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     adapt.set_defaults(run=_adapt, epochs=10.0)
 
     recipes = commands.add_parser("recipes", help="the training recipes that come with the package")
+    _add_method(recipes)
     recipes.add_argument("--json", action="store_true", help="machine-readable")
     recipes.set_defaults(run=_recipes)
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method",
+        choices=("lora", "adalora", "ia3", "prompt", "full"),
+        help="what is trained, with its preset and learning rate (default: the recipe's, or lora)",
+    )
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +241,7 @@ def _train(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.training.adapt import train_from_pairs
     from llamaindex_code_retrieval.training.run_record import is_main_process
 
-    recipe = _recipe(options, options.recipe or options.method or "lora")
+    recipe = _recipe(options)
     with progress_bars() as progress:
         run = train_from_pairs(
             options.pairs,
@@ -271,7 +278,7 @@ def _adapt(options: argparse.Namespace) -> int:
     for source in options.sources:
         if not Path(source).expanduser().is_dir():
             raise ValueError(f"{source} is not a folder; name a checkout with source code")
-    recipe = _recipe(options, options.recipe)
+    recipe = _recipe(options)
     with progress_bars() as progress:
         run = adapt_to_repository(
             options.sources,
@@ -441,15 +448,14 @@ def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | Non
     return 0
 
 
-def _recipe(options: argparse.Namespace, name: str) -> Recipe:
-    from llamaindex_code_retrieval.training.adapters import AdapterConfig
+def _recipe(options: argparse.Namespace) -> Recipe:
     from llamaindex_code_retrieval.training.recipes import load_recipe
 
-    recipe = load_recipe(name)
-    method = getattr(options, "method", None)
-    if method is not None and method != recipe.adapter.method:
-        recipe = replace(recipe, adapter=AdapterConfig.preset(method))
-    return recipe.with_settings(_settings(options))
+    settings = _settings(options)
+    method = settings.pop("method", options.method)
+    if options.method not in (None, method):
+        raise ValueError(f"--method {options.method} and --set method={method} differ; leave one out")
+    return load_recipe(options.recipe, method=method).with_settings(settings)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -501,9 +507,12 @@ def _recipes(options: argparse.Namespace) -> int:
         reranker_recipe_names,
     )
 
-    recipes = {name: asdict(load_recipe(name)) for name in recipe_names()}
-    recipes |= {name: asdict(load_reranker_recipe(name)) for name in reranker_recipe_names()}
-    recipes |= {name: asdict(load_query_recipe(name)) for name in query_recipe_names()}
+    recipes = {}
+    for name in recipe_names():
+        fixed = name.startswith("embedded-")  # has a method of its own
+        recipes[name] = load_recipe(name, method=None if fixed else options.method).model_dump()
+    recipes |= {name: load_reranker_recipe(name).model_dump() for name in reranker_recipe_names()}
+    recipes |= {name: load_query_recipe(name).model_dump() for name in query_recipe_names()}
     if options.json:
         print_json(recipes)
         return 0
