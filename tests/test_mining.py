@@ -360,6 +360,7 @@ def test_mine_on_the_command_line(repository: Path, tmp_path: Path, capsys: pyte
     ("arguments", "says"),
     [
         (["missing", "--out", "p.jsonl"], "missing does not exist"),
+        (["file:///nowhere", "missing", "--out", "p.jsonl"], "missing does not exist"),
         (["shop", "--out", "p.jsonl", "--exclude", "org/name"], "no repository is named 'org/name'"),
         (["shop", "--out", "p.jsonl", "--max-per-repository", "0"], "must be at least 1, got 0"),
         (["empty", "--out", "p.jsonl"], "no pair in empty: 0 files read"),

@@ -20,6 +20,7 @@ from llamaindex_code_retrieval.cli.options import (
     print_report,
     say_waiting,
 )
+from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     mine = commands.add_parser("mine", help="make training pairs of the documented functions in source code")
     mine.add_argument("sources", nargs="+", metavar="PATH|GIT-URL")
     mine.add_argument("--out", required=True, metavar="FILE", help="pairs.jsonl or pairs.jsonl.gz")
-    mine.add_argument("--language", action="append", default=[], metavar="L", help="only this one; may be repeated")
+    mine.add_argument(
+        "--language", action="append", default=[], choices=LANGUAGES, metavar="L", help="only this one; may be repeated"
+    )
     mine.add_argument(
         "--exclude", action="append", default=[], metavar="REPOSITORY", help="to measure on; repeat for more"
     )
@@ -191,7 +194,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
 
 
 def _mine(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.training.mining import mine
+    from llamaindex_code_retrieval.training.mining import check_folders, mine
     from llamaindex_code_retrieval.training.pairs import write_pairs
 
     out = Path(options.out)
@@ -199,6 +202,7 @@ def _mine(options: argparse.Namespace) -> int:
         raise ValueError(f"--out is {out}; its name must end in .jsonl or .jsonl.gz")
     if not out.parent.is_dir():
         raise ValueError(f"--out is {out}, but there is no folder {out.parent}; make it first")
+    check_folders([source for source in options.sources if not GIT_URL.fullmatch(source)])  # before anything is cloned
     with tempfile.TemporaryDirectory() as clones, progress_bars() as progress:
         roots = [
             checkout(source, Path(clones, str(place))) if GIT_URL.fullmatch(source) else Path(source).expanduser()

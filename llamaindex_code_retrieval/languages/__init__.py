@@ -1,1 +1,1 @@
-"""Programming languages: a table of what is known of each, and the syntax of source code."""
+"""Programming languages: extensions and grammars, definitions in source code, and its division into spans."""

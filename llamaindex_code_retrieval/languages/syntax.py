@@ -1,4 +1,4 @@
-"""Source code to definitions, by tree-sitter: which functions, methods and classes a file holds, and where."""
+"""Parse source code with tree-sitter: the functions, methods and classes of a file, and where they are."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from functools import cache, cached_property
 
 import tree_sitter
 
-from llamaindex_code_retrieval.languages.table import _GRAMMARS, LANGUAGES, known_language
+from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
 
-_MAX_DEPTH = 50  # definitions nested deeper than this stay inside; bounds the recursion and the length of a scope
+_MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recursion and the length of a scope
 _DIRECTIVE = re.compile(r"(?://|/\*|#)\s*(?:go:|nolint|eslint|prettier-|@ts-|rubocop:|clang-format|NOLINT|istanbul |!)")
 _RULE = re.compile(r"[-=*#/~_+.]{3,}$")
 _XML_REFERENCE = re.compile(r"""<\w+\s+(?:cref|name|langword)=["']([^"']*)["']\s*/>""")
 _XML_TAG = re.compile(r"</?\w+(?:\s[^<>]*)?/?>")
-# the API of `class API Name : Base {`: a macro that the C++ grammar takes for the name
+# a macro before the name, as in `class API Name : Base {`: the C++ grammar parses it as the name
 _CPP_MACRO = re.compile(rb"\b((?:class|struct)\s+)([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])")
 _UNESCAPED = {"\n": "", "n": "\n", "t": "\t"}
 _PYTHON_ESCAPE = re.compile(r"""\\([\n\\'"nt])""")
@@ -27,10 +27,10 @@ _JS_OBJECTS = frozenset({"module", "exports", "this", "self", "window", "globalT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """A function, method or class of a source. Lines count from 1, both ends included, doc comment and all.
+    """A function, method or class. Lines count from 1, both ends included; the doc comment is part of it.
 
     ``scope`` is the qualified name: ``Outer.Inner.method``. C++, C# and PHP namespaces are not part of it.
-    ``code_without_docstring`` says ``pass`` where a Python docstring was the whole body.
+    ``code_without_docstring`` has ``pass`` for a Python docstring that is the whole body.
     """
 
     kind: str  # "function", "method" or "class"
@@ -43,9 +43,9 @@ class Definition:
 
 
 def definitions(source: str, language: str) -> list[Definition]:
-    """Return the definitions of ``source`` in its order, nested ones after the one around them.
+    """Return the definitions of ``source`` in the order of the file, each before those nested in it.
 
-    A source that cannot be parsed has none.
+    The list is empty if the source cannot be parsed.
 
     >>> [(d.scope, d.docstring) for d in definitions("class A:\\n    def f(self):\\n        'Do it.'", "python")]
     [('A', ''), ('A.f', 'Do it.')]
@@ -56,7 +56,7 @@ def definitions(source: str, language: str) -> list[Definition]:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A definition as rows (from 0, both ends included); the top of the tree is the whole file."""
+    """A node in the tree of definitions, with its rows (from 0, both ends included); the root is the whole file."""
 
     kind: str
     symbol: str
@@ -75,7 +75,7 @@ class Item:
 
 @dataclass
 class Parsed:
-    """A source that was read: its lines, its tree, and its definitions as a tree of their own."""
+    """A parsed source: its lines, its syntax tree and its tree of definitions."""
 
     lines: list[str]
     root: tree_sitter.Node
@@ -83,7 +83,7 @@ class Parsed:
 
     @cached_property
     def depths(self) -> dict[int, int]:
-        """Row -> depth of the shallowest node that starts in it."""
+        """The depth in the syntax tree of the outermost node that starts in each row."""
         depths: dict[int, int] = {}
         stack = [(self.root, 0)]
         while stack:
@@ -99,7 +99,7 @@ class Parsed:
 
 @cache
 def _grammar(name: str) -> tuple[tree_sitter.Language, tree_sitter.Query]:
-    grammar = _GRAMMARS[name]
+    grammar = GRAMMARS[name]
     language = tree_sitter.Language(getattr(importlib.import_module(grammar.module), grammar.function)())
     return language, tree_sitter.Query(language, grammar.query)
 
@@ -110,12 +110,12 @@ def _error_query(name: str) -> tree_sitter.Query:
 
 
 def parse(source: str, language: str) -> Parsed | None:
-    """Parse with the grammar that leaves the fewest lines in error; ``None`` if that is more than half of them.
+    """Parse with the grammar that leaves the fewest lines in error; return ``None`` if that is over half of them.
 
-    A line is in error when the innermost of the definitions and ERROR nodes around it is an ERROR node.
+    A line is in error if the innermost definition or ERROR node around it is an ERROR node.
     """
     lines = source.split("\n")
-    raw = source.encode(errors="replace")  # a lone surrogate becomes "?": rows and characters stay what they were
+    raw = source.encode(errors="replace")  # a lone surrogate becomes "?": positions stay the same
     solid = {row for row, line in enumerate(lines) if line.strip()}
     best: Parsed | None = None
     fewest = len(solid) / 2
@@ -145,7 +145,7 @@ def _rows(node: tree_sitter.Node) -> range:
 
 
 def _outline(grammar: str, root: tree_sitter.Node, lines: Sequence[str], raw: bytes) -> Item:
-    """Return the tree of definitions, whatever lies between them left out."""
+    """Return the root of the tree of definitions."""
     found: dict[int, tuple[str, dict[str, list[tree_sitter.Node]], tree_sitter.Node]] = {}
     outer: dict[int, tree_sitter.Node] = {}
     above: dict[int, tuple[int, tree_sitter.Node | None]] = {}  # last row -> first row, comment
@@ -164,7 +164,7 @@ def _outline(grammar: str, root: tree_sitter.Node, lines: Sequence[str], raw: by
             outer[captures["inner"][0].id] = captures["outer"][0]
 
     top = Item("module", "", "", -1, 0, len(lines) - 1, float("inf"), root, None)
-    stack = [top]  # with the scopes, which are in nobody's children
+    stack = [top]  # includes scopes, which are not in the tree
     for kind, captures, node in sorted(found.values(), key=lambda each: (each[2].start_byte, -each[2].end_byte)):
         names = _names(captures)
         while stack[-1].end_byte <= node.start_byte:
@@ -199,7 +199,7 @@ def _outline(grammar: str, root: tree_sitter.Node, lines: Sequence[str], raw: by
 
 
 def _names(captures: Mapping[str, list[tree_sitter.Node]]) -> list[str]:
-    """Return the parts of a definition's name, its own name last; none if it turns out to be no definition."""
+    """Return the parts of the qualified name, its own name last; empty if the node is not a definition."""
     if "declarator" in captures:
         return _declared(captures["declarator"][0])
     owner = [_text(node) for node in captures.get("owner", ())]
@@ -230,7 +230,7 @@ def _names(captures: Mapping[str, list[tree_sitter.Node]]) -> list[str]:
 
 
 def _declared(node: tree_sitter.Node) -> list[str]:
-    """Return the parts of the name in a C or C++ declarator, none if it does not declare a function."""
+    """Return the parts of the name in a C or C++ declarator; empty if it does not declare a function."""
     is_function = False
     while node.type.endswith("_declarator"):
         is_function = is_function or node.type == "function_declarator"
@@ -271,7 +271,7 @@ def _text(node: tree_sitter.Node) -> str:
 
 
 def _python_docstring(node: tree_sitter.Node, raw: bytes) -> tuple[tree_sitter.Node | None, str]:
-    """Return the statement that is the docstring and its clean text."""
+    """Return the statement that is the docstring, and its text without indentation."""
     body = node.child_by_field_name("body")
     statement = next((each for each in body.named_children if each.type != "comment"), None) if body else None
     if statement is None or statement.type != "expression_statement" or statement.child_count != 1:
@@ -295,7 +295,7 @@ def _python_docstring(node: tree_sitter.Node, raw: bytes) -> tuple[tree_sitter.N
 
 
 def _comment_text(comments: Sequence[str], *, xml: bool) -> str:
-    """Return what comments say, without their markers and rulers.
+    """Return the text of comments without their markers and ruler lines.
 
     >>> _comment_text(["/**", " * Adds.", " *   Fast.", " */"], xml=False)
     'Adds.\\n  Fast.'
@@ -334,13 +334,13 @@ def _definition(item: Item, parsed: Parsed) -> Definition:
     )
 
 
-_WRAPPERS = ("{}", "class X {{\n{}\n}}", "<?php\n{}", "<?php\nclass X {{\n{}\n}}")  # a method alone is no program
+_WRAPPERS = ("{}", "class X {{\n{}\n}}", "<?php\n{}", "<?php\nclass X {{\n{}\n}}")  # a method alone is not a valid file
 
 
 def without_signature_and_returns(source: str, language: str) -> str:
     """Return the body of the first function of ``source``, dedented and without return statements.
 
-    Empty if there is no such function, it cannot be parsed, its body is an expression, or nothing else is in it.
+    The result is empty if there is no function, it cannot be parsed, or nothing is left of its body.
 
     >>> without_signature_and_returns("def f(x):\\n    y = x + 1\\n    return y", "python")
     'y = x + 1'
@@ -365,7 +365,7 @@ def without_signature_and_returns(source: str, language: str) -> str:
 
 
 def _body(node: tree_sitter.Node) -> tree_sitter.Node | None:
-    """Return the block that is the body of the function in ``node``, the nearest to it."""
+    """Return the block that is the body of the function in ``node``, searching level by level."""
     level = [node]
     while level:
         for each in level:
@@ -392,7 +392,7 @@ def _without_returns(body: tree_sitter.Node, raw: bytes) -> str:
             stack.extend(node.children)
     text = b" " * body.start_point.column if raw[start : start + 1] not in (b"\n", b"\r") else b""
     for first, last in sorted(cuts):
-        text += raw[start:first] + b"\0"  # marks the lines of which something was taken
+        text += raw[start:first] + b"\0"  # marks the lines from which something was removed
         start = last
     lines = (text + raw[start:end]).decode(errors="replace").split("\n")
     kept = [line.replace("\0", "").rstrip() for line in lines if "\0" not in line or line.strip("\0 \t\r;")]
@@ -401,7 +401,7 @@ def _without_returns(body: tree_sitter.Node, raw: bytes) -> str:
 
 
 def _without_statement(item: Item, statement: tree_sitter.Node, parsed: Parsed) -> list[str]:
-    """Return the lines of a Python definition without its docstring, or with ``pass`` for it if it is the body."""
+    """Return the lines of a Python definition without its docstring, with ``pass`` if it is the whole body."""
     first, last = statement.start_point.row, statement.end_point.row
     ahead, behind = (  # columns count bytes
         len(parsed.lines[row].encode(errors="replace")[:column].decode())

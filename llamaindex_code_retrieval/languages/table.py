@@ -1,4 +1,4 @@
-"""One row per language: file extensions, grammar and queries."""
+"""The table of languages: file extensions, tree-sitter grammars and the queries that find definitions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
-class _Grammar:
-    """A wheel's grammar and the query that finds what counts in it.
+class Grammar:
+    """The module and function that load a tree-sitter grammar, and the query that finds the definitions in a source.
 
-    Captures: ``@function`` (a method when directly in a class), ``@method``, ``@class``, ``@scope`` (adds its name to
-    scopes, nothing else) with their ``@name`` and perhaps ``@owner`` or, in C, ``@declarator``; ``@comment`` and
-    ``@attribute`` (they belong to the definition below them); ``@outer`` starts where its ``@inner`` starts.
-    A function without a body is no definition: it stays with the code around it.
+    The query captures ``@function`` (a method if directly in a class), ``@method``, ``@class`` and ``@scope`` (only
+    adds its name to the scopes inside it), each with its ``@name`` and, where there is one, ``@owner`` or in C
+    ``@declarator``. ``@comment`` and ``@attribute`` belong to the definition that follows them. A definition that is
+    the ``@inner`` of an ``@outer`` node starts where that node starts. Functions without a body are not captured.
     """
 
     module: str
@@ -111,29 +111,29 @@ _CSHARP_QUERY = (
 (comment) @comment
 """
 )
-_GRAMMARS: Mapping[str, _Grammar] = {
-    "python": _Grammar("tree_sitter_python", "language", _PYTHON_QUERY),
-    "java": _Grammar("tree_sitter_java", "language", _JAVA_QUERY),
-    "javascript": _Grammar(
+GRAMMARS: Mapping[str, Grammar] = {
+    "python": Grammar("tree_sitter_python", "language", _PYTHON_QUERY),
+    "java": Grammar("tree_sitter_java", "language", _JAVA_QUERY),
+    "javascript": Grammar(
         "tree_sitter_javascript",
         "language",
         _JS_QUERY + "(field_definition property: (_) @name value: [(arrow_function) (function_expression)]) @method",
     ),
-    "typescript": _Grammar("tree_sitter_typescript", "language_typescript", _TS_QUERY),
-    "tsx": _Grammar("tree_sitter_typescript", "language_tsx", _TS_QUERY),
-    "go": _Grammar("tree_sitter_go", "language", _GO_QUERY),
-    "php": _Grammar("tree_sitter_php", "language_php", _PHP_QUERY),
-    "ruby": _Grammar("tree_sitter_ruby", "language", _RUBY_QUERY),
-    "rust": _Grammar("tree_sitter_rust", "language", _RUST_QUERY),
-    "c": _Grammar("tree_sitter_c", "language", _C_QUERY),
-    "cpp": _Grammar("tree_sitter_cpp", "language", _C_QUERY + _CPP_QUERY),
-    "csharp": _Grammar("tree_sitter_c_sharp", "language", _CSHARP_QUERY),
+    "typescript": Grammar("tree_sitter_typescript", "language_typescript", _TS_QUERY),
+    "tsx": Grammar("tree_sitter_typescript", "language_tsx", _TS_QUERY),
+    "go": Grammar("tree_sitter_go", "language", _GO_QUERY),
+    "php": Grammar("tree_sitter_php", "language_php", _PHP_QUERY),
+    "ruby": Grammar("tree_sitter_ruby", "language", _RUBY_QUERY),
+    "rust": Grammar("tree_sitter_rust", "language", _RUST_QUERY),
+    "c": Grammar("tree_sitter_c", "language", _C_QUERY),
+    "cpp": Grammar("tree_sitter_cpp", "language", _C_QUERY + _CPP_QUERY),
+    "csharp": Grammar("tree_sitter_c_sharp", "language", _CSHARP_QUERY),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """A language by its file extensions, and the grammars to try: the first one that reads a file best is used."""
+    """File extensions and grammars of a language; the grammar that parses a file with the fewest errors is used."""
 
     extensions: tuple[str, ...]
     grammars: tuple[str, ...]
@@ -158,7 +158,7 @@ _BY_EXTENSION = {extension: name for name, language in LANGUAGES.items() for ext
 
 
 def language_of(path: str | PurePath) -> str | None:
-    """Return the language of a file by its extension, ``None`` if it is not one of ``LANGUAGES``.
+    """Return the language of a file by its extension, or ``None`` if it is not one of ``LANGUAGES``.
 
     >>> language_of("src/Main.java"), language_of("include/list.h"), language_of("README.md")
     ('java', 'c', None)
@@ -167,7 +167,7 @@ def language_of(path: str | PurePath) -> str | None:
 
 
 def known_language(language: str) -> str:
-    """Return ``language`` if it is one of ``LANGUAGES``, a ValueError that lists them if not."""
+    """Return ``language``; raise a ``ValueError`` that lists ``LANGUAGES`` if it is not one of them."""
     if language not in LANGUAGES:
         raise ValueError(f"unknown language {language!r}; known are {', '.join(LANGUAGES)}")
     return language

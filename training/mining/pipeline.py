@@ -78,7 +78,7 @@ def mine(
             raise TypeError(f"{name} must be a list of strings, got the string {values!r}; write [{values!r}]")
     for language in languages:
         known_language(language)
-    folders = _check_folders(roots)
+    folders = check_folders(roots)
     provenances = [Provenance(folder) for folder in folders]
     _check_excluded(exclude, provenances)
 
@@ -99,7 +99,13 @@ def mine(
     )
 
 
-def _check_folders(roots: Sequence[str | Path]) -> list[Path]:
+def check_folders(roots: Sequence[str | Path]) -> list[Path]:
+    """Return the folders as paths.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        NotADirectoryError: it is a file.
+    """
     folders = [Path(root).expanduser() for root in roots]
     for folder in folders:
         if not folder.exists():
