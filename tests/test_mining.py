@@ -294,6 +294,7 @@ GPL = "GNU GENERAL PUBLIC LICENSE Version 3"
         ({"LICENSE-APACHE": APACHE, "LICENSE-MIT": MIT, "COPYRIGHT": "See the others."}, "Apache-2.0 OR MIT"),
         ({"LICENSE": GPL, "LICENSE-MIT": MIT}, "GPL-3.0"),
         ({"COPYING": GPL, "COPYING.LESSER": "GNU LESSER GENERAL PUBLIC LICENSE Version 3"}, "LGPL-3.0"),
+        ({"LICENSE": MIT, "LICENSE.LGPL": "GNU LESSER GENERAL PUBLIC LICENSE Version 3"}, "MIT"),
         ({"LICENSE": MIT, "THIRD-PARTY-LICENSES.txt": GPL, "NOTICE": APACHE}, "MIT"),
         ({"LICENSE": "SPDX-License-Identifier: ISC\n\nDo as you like."}, "ISC"),
         ({"license.py": MIT, "license.json": MIT}, ""),
@@ -321,6 +322,8 @@ def test_licences_in_headers() -> None:
     assert license_of_header("// SPDX-License-Identifier: MIT OR Apache-2.0\n") == "MIT OR Apache-2.0"
     assert license_of_header("/*\n * Licensed under the Apache License, Version 2.0 (the License)\n */") == "Apache-2.0"
     assert license_of_header("# This program is under the GNU General Public License, version 2.") == "GPL-2.0"
+    gpl = "# the GNU General Public License as published by\n# the Free Software Foundation; either version 3 of it"
+    assert license_of_header(gpl) == "GPL-3.0"
     assert license_of_header("x = 1") == ""
 
 

@@ -9,9 +9,11 @@ _HTML = "a|b|i|u|em|strong|code|tt|pre|p|br|hr|ul|ol|li|dl|dt|dd|h[1-6]|div|span
 _XML = "see|seealso|para|paramref|typeparamref|summary|remarks|returns|param|typeparam|exception|value|example"
 _BREAK = re.compile(r"\s*<(?:p|br|ul|ol|li|dl|pre|h[1-6]|table)\s*/?>", re.IGNORECASE)
 _TAG = re.compile(rf"</?(?:{_HTML}|{_XML}|inheritdoc)(?:\s[^<>]*)?/?>", re.IGNORECASE)
-# tags whose description follows on the same line; all other tags end the description
-_LEAD = re.compile(r"^\s*[@\\](?:brief|short|desc|description|summary|details|abstract)\b[ \t]*:?", re.IGNORECASE)
-_END = re.compile(
+# tags that introduce the description; all other tags end it
+_DESCRIPTION_TAG = re.compile(
+    r"^\s*[@\\](?:brief|short|desc|description|summary|details|abstract)\b[ \t]*:?", re.IGNORECASE
+)
+_SECTION = re.compile(
     r"""\s*(?:
         [@\\][A-Za-z!]\w*\b(?!\.)                       # Javadoc, JSDoc, PHPDoc, YARD, Doxygen: @param
       | :(?:param|parameter|arg|type|returns?|rtype|raises?|except|yields?|ivar|var|cvar|keyword|kwarg|meta)\b.*:
@@ -104,11 +106,8 @@ def summary(docstring: str) -> str:
         for pattern, replacement in _INLINE:
             paragraph = pattern.sub(replacement, paragraph)
         plain = " ".join(remove_links(paragraph).split())
-        if (
-            plain
-            and not _SIGNATURE.fullmatch(plain)
-            and not (_LINK_LINE.fullmatch(paragraph) and len(plain.split()) < 3)
-        ):
+        is_link = _LINK_LINE.fullmatch(paragraph) and len(plain.split()) < 3
+        if plain and not is_link and not _SIGNATURE.fullmatch(plain):
             return plain
     return ""
 
@@ -119,8 +118,8 @@ def _paragraphs(text: str) -> Iterator[str]:
     lines: list[str] = []
     all_lines = text.strip().split("\n")
     for line, following in zip(all_lines, [*all_lines[1:], ""], strict=True):
-        line = _LEAD.sub("", line)
-        if _END.match(line) or (line.strip() and _UNDERLINE.match(following)):
+        line = _DESCRIPTION_TAG.sub("", line)
+        if _SECTION.match(line) or (line.strip() and _UNDERLINE.match(following)):
             break
         if line.strip():
             is_link = _LINK_DEFINITION.match(line) or (lines and _LINK_LINE.fullmatch(line.strip()))

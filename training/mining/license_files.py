@@ -35,10 +35,11 @@ def license_of_folder(folder: Path) -> str:
     except OSError:
         return ""
     recognised = {path.name: id_ for path in files if (id_ := _license_of_file(path))}
-    lesser = {name: id_ for name, id_ in recognised.items() if id_.startswith("LGPL")}  # its files include the GPL
+    if any(id_.startswith("LGPL") for id_ in recognised.values()):  # which is published as additions to the GPL
+        recognised = {name: id_ for name, id_ in recognised.items() if not id_.startswith("GPL")}
     main = {name: id_ for name, id_ in recognised.items() if _MAIN_FILE.fullmatch(name)}
     others = {name: id_ for name, id_ in recognised.items() if _LICENSE_WORD.search(name)}
-    ids = list(dict.fromkeys((lesser or main or others or recognised).values()))
+    ids = list(dict.fromkeys((main or others or recognised).values()))
     if len(ids) == 1:
         return ids[0]
     unrecognised = next((path.name for path in files if _STARTS_AS_LICENSE.match(path.name) or path.stem.isupper()), "")

@@ -45,6 +45,11 @@ _PHRASES = (
     ),
     ("MPL-2.0", r"mozilla public license,? (?:version|v\.) ?2.0"),
     ("GNU", r"gnu (?:(affero|lesser|library) )?general public license,? version (\d(?:\.\d)?)"),
+    (
+        "GNU",  # in the headers of source files
+        r"gnu (?:(affero|lesser|library) )?general public license as published by the free software foundation[;,]? "
+        r"(?:either )?version (\d(?:\.\d)?)",
+    ),
     ("PSF-2.0", "python software foundation license version 2"),
     ("Unlicense", "this is free and unencumbered software released into the public domain"),
     ("CC0-1.0", "cc0 1.0 universal"),
