@@ -1,0 +1,97 @@
+"""Definitions, docstrings and bodies in the source code of each language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from snippets import EXPECTED, SNIPPETS
+
+from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_definitions_of_every_language(language: str) -> None:
+    found = definitions(SNIPPETS[language], language)
+    assert [(d.kind, d.scope, d.start_line, d.end_line, d.docstring) for d in found] == EXPECTED[language]
+    assert all(d.scope.endswith(d.symbol) for d in found)
+
+
+def test_header_may_be_cpp_and_typescript_may_hold_jsx() -> None:
+    header = "class A : public B {\n public:\n  virtual int f() const { return 1; }\n};\n"
+    assert [(d.kind, d.scope) for d in definitions(header, "c")] == [("class", "A"), ("method", "A.f")]
+    assert [d.scope for d in definitions("const A = () => { return <b>hi</b>; };\n", "typescript")] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("path", "language"),
+    [
+        ("a/b.PY", "python"),
+        (Path("x.hpp"), "cpp"),
+        ("x.h", "c"),
+        ("x.tsx", "typescript"),
+        ("Makefile", None),
+        ("", None),
+    ],
+)
+def test_language_of(path: str | Path, language: str | None) -> None:
+    assert language_of(path) == language
+
+
+def only(source: str, language: str, scope: str) -> Definition:
+    [definition] = [d for d in definitions(source, language) if d.scope == scope]
+    return definition
+
+
+def test_code_without_docstring() -> None:
+    assert only(SNIPPETS["python"], "python", "Cart.total").code_without_docstring == (
+        "    @property\n    def total(self):\n        return sum(self.items)"
+    )
+    assert only(SNIPPETS["python"], "python", "rate").code_without_docstring.startswith("# Only a comment.\n@cache\n")
+    assert only(SNIPPETS["java"], "java", "Tax.withTax").code_without_docstring == (
+        "    @Override\n    public int withTax(int price) {\n        return price * rate;\n    }"
+    )
+    assert only(SNIPPETS["go"], "go", "Stack.Push").code_without_docstring == (
+        "func (s *Stack[T]) Push(x T) {\n\ts.items = append(s.items, x)\n}"
+    )
+    assert only(SNIPPETS["ruby"], "ruby", "Shop.Cart.build").code_without_docstring == (
+        "    def self.build\n      new\n    end"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "docstring", "code"),
+    [
+        ("def f():\n    '''Go.'''\n", "Go.", "def f():\n    pass"),
+        ("def f(): 'Go.'\n", "Go.", "def f(): pass"),
+        ("def f():\n    'Go.'; return 1\n", "Go.", "def f():\n    return 1"),
+        ("def f():\n    'é' 'ü'  # é\n    return 1\n", "éü", "def f():\n    # é\n    return 1"),
+        ("def f():\n    '''A\n\n      b\n    '''\n\n    return 1\n", "A\n\nb", "def f():\n\n    return 1"),
+        ("def f():\r\n    '''A\r\n    b'''\r\n    return 1\r\n", "A\nb", "def f():\r\n    return 1\r"),
+        ("def f():\n    'a\\tb \\'c\\' \\d'\n    return 1\n", "a       b 'c' \\d", "def f():\n    return 1"),
+        ("def f():\n    f'no'\n", "", "def f():\n    f'no'"),
+        ("def f():\n    b'no'\n", "", "def f():\n    b'no'"),
+        ("def f():\n    'no' + x\n", "", "def f():\n    'no' + x"),
+    ],
+)
+def test_python_docstrings(source: str, docstring: str, code: str) -> None:
+    [definition] = definitions(source, "python")
+    assert (definition.docstring, definition.code_without_docstring) == (docstring, code)
+
+
+@pytest.mark.parametrize(
+    ("source", "docstring", "start"),
+    [
+        ("// Licence\n\nfunction f() {}", "", 3),
+        ("let x = 1; // of x\nfunction f() {}", "", 2),
+        ("/* a */ /* b */\nfunction f() {}", "", 2),
+        ("// ------\n// Runs.\n// ------\nfunction f() {}", "Runs.", 1),
+        ("/* Runs. */\nfunction f() {}", "Runs.", 1),
+        ("/**\n * Runs.\n *\n *   - one\n **/\nfunction f() {}", "Runs.\n\n  - one", 1),
+        ("/// Runs.\n// eslint-disable-next-line\nfunction f() {}", "Runs.", 1),
+    ],
+)
+def test_doc_comments(source: str, docstring: str, start: int) -> None:
+    [definition] = definitions(source, "javascript")
+    assert (definition.docstring, definition.start_line) == (docstring, start)
