@@ -206,7 +206,7 @@ def test_settings_are_frozen_and_known() -> None:
         CodeNodeParser().max_lines = 1
     assert "pydantic" not in str(caught.value)
     with pytest.raises(TypeError, match="unexpected keyword argument 'max_line'"):
-        CodeNodeParser(max_line=10)  # type: ignore[call-arg]
+        CodeNodeParser(**{"max_line": 10})
     with pytest.raises(ValueError, match="unknown language 'cobol'; known are python, java"):
         definitions("", "cobol")
 

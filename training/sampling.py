@@ -67,7 +67,8 @@ def split_by_repository(
     sizes = Counter(map(group, pairs))
     if len(sizes) < 2:
         raise ValueError(
-            f"{len(pairs)} pairs of {len(sizes)} repository, file or code cannot be split; add pairs of another one"
+            f"{len(pairs)} pairs of one repository and file cannot be split into training and held-out pairs; "
+            "add pairs of other files or repositories, or name pairs to validate on"
         )
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="replace")).digest())
     wanted = held_out * len(pairs)
