@@ -1,96 +1,148 @@
-"""Search for the smallest student with teaching assistants (SPENCER, algorithm 1)."""
+"""Search for the smallest query encoder that is good enough, with teaching assistants on the way (SPENCER)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-# --- teaching assistants ---------------------------------------------------------------------------------------------
+from llamaindex_code_retrieval._io import Progress, no_progress, write_atomically
+from llamaindex_code_retrieval.models.files import QUERY_CONFIG
+from llamaindex_code_retrieval.models.modify import layer_count
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.training.assistant_search import (
+    AssistantSearch,
+    Layers,
+    Lineage,
+    check_search,
+    remove_layers,
+    search_students,
+)
+from llamaindex_code_retrieval.training.curves import search_svg
+from llamaindex_code_retrieval.training.distil import check_packages, distil_student, load_teacher
+from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.recipes import QueryRecipe
+from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder
+from llamaindex_code_retrieval.training.students import check_student
+from llamaindex_code_retrieval.training.teaching import (
+    DistillationData,
+    embed_in_chunks,
+    embed_selection,
+    select_queries,
+)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taught:
-    """A student of the search: which layers it keeps, who taught it, and what it scores."""
-
-    layers: tuple[int, ...]
-    teacher: tuple[tuple[int, ...], ...]
-    """The lessons back to the teacher: its own layers first, the one who taught this student last."""
-    mrr: float
-
-    @property
-    def path(self) -> tuple[tuple[int, ...], ...]:
-        """Who taught whom, this student last."""
-        return (*self.teacher, self.layers)
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What :func:`search_assistants` found."""
-
-    teacher_mrr: float
-    tried: list[Taught]
-    chosen: Taught | None
-    """The smallest within the threshold; ``None`` where already the first step loses more."""
+SEARCH = "search.json"
+"""Who taught whom, and with what MRR."""
+STUDENTS = "students"
+"""The folder of all students that were tried."""
 
 
 def search_assistants(
-    layers: int,
-    teacher_mrr: float,
-    distil: Callable[[tuple[int, ...], tuple[tuple[int, ...], ...]], float],
+    pairs: Sequence[Pair],
+    folder: str | Path,
     *,
+    recipe: QueryRecipe,
+    queries: Sequence[str] = (),
     step: int = 1,
     threshold: float = 0.01,
-) -> Search:
-    """Look for the smallest student within ``threshold`` of the teacher's MRR (SPENCER, algorithm 1).
+    validation_pairs: Sequence[Pair] = (),
+    device: str | None = None,
+    cache_folder: str | Path | None = None,
+    resume: bool = False,
+    sources: Sequence[str] = (),
+    on_progress: Progress = no_progress,
+) -> tuple[AssistantSearch, TrainingRun[QueryEncoder] | None]:
+    """Distil ever smaller students until one loses more than ``threshold`` MRR; save the smallest that does not.
 
-    ``distil(kept, path)`` trains a student that keeps the layers ``kept``, taught by the last one of ``path`` (the
-    first is the teacher, with all its layers), and returns its MRR. Each round takes away ``step`` layers, evenly
-    spread, and lets two teach the same smaller student: the larger and the smaller of the two that are left.
+    Each student has a folder of its own in ``folder/students``. ``search.json`` and ``search.svg`` show who taught whom
+    and the MRR of each. The chosen student is copied to ``folder``; without one the second value is ``None``. An
+    interrupted search is continued with ``resume``. Other arguments are those of :func:`distil_query_encoder`.
 
-    The algorithm as printed is ambiguous in three places, read here as its section 2.5 says in words:
-    the student replaces the teacher of the *worse* student (printed, the branch in which the smaller one taught better
-    keeps the other one's student); the loop goes on while the newest student is within the threshold *and* there are
-    layers to take away (printed, only the former); and its first student counts for the result only if it is within
-    the threshold (printed, it is returned in any case).
+    Args:
+        recipe: its student has the kind ``layers``; which layers each student keeps is up to the search.
+        step: layers that each round removes.
+        threshold: MRR that the chosen student may lose, on the queries that choose.
 
     Raises:
-        ValueError: a step that leaves no layer, or a threshold under 0.
+        ImportError, ValueError, FloatingPointError: as :func:`distil_query_encoder`; a step or threshold out of range.
     """
-    if not 1 <= step < layers:
-        raise ValueError(f"step must be from 1 to {layers - 1}, so that of {layers} layers some are left, got {step}")
-    if threshold < 0:
-        raise ValueError(f"threshold must not be negative, got {threshold}")
-    tried: list[Taught] = []
-
-    def taught(kept: tuple[int, ...], path: tuple[tuple[int, ...], ...]) -> Taught:
-        student = Taught(layers=kept, teacher=path, mrr=distil(kept, path))
-        tried.append(student)
-        return student
-
-    whole = tuple(range(layers))
-    larger: tuple[tuple[int, ...], ...] = (whole,)
-    newest = taught(fewer(whole, step), larger)
-    smaller = newest.path
-    chosen = None
-    while teacher_mrr - newest.mrr <= threshold:
-        chosen = newest
-        if len(newest.layers) <= step:
-            break
-        kept = fewer(newest.layers, step)
-        by_larger, by_smaller = taught(kept, larger), taught(kept, smaller)
-        if by_larger.mrr > by_smaller.mrr:
-            newest, smaller = by_larger, by_larger.path
-        else:
-            newest, larger, smaller = by_smaller, smaller, by_smaller.path
-    return Search(teacher_mrr, tried, chosen)
+    check_packages()
+    folder = free_folder(folder, resume=resume)
+    if recipe.student.kind != "layers":
+        raise ValueError(
+            f"assistants are students with fewer layers, and one of kind {recipe.student.kind!r} keeps none; use the "
+            "kind 'layers'"
+        )
+    selection = select_queries(pairs, queries, recipe, validation_pairs)
+    teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
+    layers = layer_count(teacher.encoder.base)
+    check_search(layers, step=step, threshold=threshold)
+    first = remove_layers(range(layers), step)
+    check_student(teacher.encoder, recipe.with_settings({"layers": first}).student)
+    data = embed_selection(selection, teacher, on_progress)
+    trainer = AssistantTrainer(data, folder / STUDENTS, recipe, tuple(sources), resume, on_progress)
+    search = search_students(layers, data.validation.teacher_mrr(), trainer.distil, step=step, threshold=threshold)
+    _save_search(search, folder, step=step, threshold=threshold)
+    run = None
+    if search.chosen is not None:
+        _copy_student(trainer.folder_of(search.chosen.lineage), folder)
+        run = TrainingRun.load(folder, QueryEncoder.load(folder, teacher=teacher.encoder))
+    write_atomically(folder / "search.svg", search_svg(search))
+    return search, run
 
 
-def fewer(layers: Sequence[int], step: int) -> tuple[int, ...]:
-    """Return ``layers`` without ``step`` of them; those left are spread evenly, first and last included.
+@dataclass(frozen=True, slots=True)
+class AssistantTrainer:
+    """Trains the students of a search, each taught by the teacher or by an earlier student."""
 
-    >>> fewer((0, 1, 2, 3, 4, 5), 3), fewer((0, 5), 1)
-    ((0, 2, 5), (0,))
-    """
-    left = len(layers) - step
-    places = [0] if left == 1 else [round(i * (len(layers) - 1) / (left - 1)) for i in range(left)]
-    return tuple(layers[place] for place in places)
+    data: DistillationData
+    folder: Path
+    recipe: QueryRecipe
+    sources: tuple[str, ...]
+    resume: bool
+    on_progress: Progress
+
+    def distil(self, layers: Layers, teachers: Lineage) -> float:
+        """Train and save a student that keeps ``layers``, taught by the last of ``teachers``; return its MRR."""
+        teaching = self.data.teaching
+        if len(teachers) > 1:
+            assistant = QueryEncoder.load(self.folder_of(teachers), teacher=self.data.teacher.encoder)
+            targets = embed_in_chunks(assistant.encode_queries, teaching.queries, "teach", self.on_progress)
+            teaching = replace(teaching, targets=targets)
+        run = distil_student(
+            self.data,
+            teaching,
+            self.folder_of((*teachers, layers)),
+            self.recipe.with_settings({"layers": layers}),
+            taught_by=teachers,
+            sources=self.sources,
+            resume=self.resume,
+            on_progress=self.on_progress,
+        )
+        mrr: float = run.record["validation_best"]["mrr"]
+        return mrr
+
+    def folder_of(self, lineage: Lineage) -> Path:
+        """Return the folder of a student: the number of layers of each model of its lineage, then its own layers."""
+        sizes = "-".join(str(len(layers)) for layers in lineage)
+        return self.folder / f"{sizes}_{'.'.join(map(str, lineage[-1]))}"
+
+
+def _save_search(search: AssistantSearch, folder: Path, *, step: int, threshold: float) -> None:
+    record = {
+        "teacher_mrr": search.teacher_mrr,
+        "step": step,
+        "threshold": threshold,
+        "tried": [{"layers": each.layers, "taught_by": each.teachers, "mrr": each.mrr} for each in search.tried],
+        "chosen": None if search.chosen is None else search.chosen.lineage,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / SEARCH, json.dumps(record, indent=1) + "\n")
+
+
+def _copy_student(student: Path, folder: Path) -> None:
+    """Copy the files of a student; ``query_encoder.json`` first, since without it weights are something else."""
+    for file in sorted(student.iterdir(), key=lambda file: (file.name != QUERY_CONFIG, file.name)):
+        if file.is_file():
+            write_atomically(folder / file.name, file.read_bytes())

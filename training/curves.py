@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.training.assistants import Search
+from llamaindex_code_retrieval.training.assistant_search import AssistantSearch
 
 
 def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -34,24 +34,24 @@ def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def search_svg(search: Search) -> bytes:
-    """Draw the students of a search: layers against MRR, a line from each to the one who taught it."""
+def search_svg(search: AssistantSearch) -> bytes:
+    """Draw the students of a search: layers against MRR, with a line from each student to the model that taught it."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    scores = {each.path: each.mrr for each in search.tried}
-    scores |= {each.teacher: search.teacher_mrr for each in search.tried if len(each.teacher) == 1}
+    scores = {each.lineage: each.mrr for each in search.tried}
+    scores |= {each.teachers: search.teacher_mrr for each in search.tried if len(each.teachers) == 1}
     with rc_context({"svg.hashsalt": "code-retrieval", "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()
-        for path, mrr in scores.items():
-            if len(path) > 1:
-                axes.plot([len(path[-2]), len(path[-1])], [scores[path[:-1]], mrr], color="#4477aa", linewidth=0.8)
-            chosen = search.chosen is not None and path == search.chosen.path
-            axes.plot(len(path[-1]), mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
-            label = "-".join(str(len(layers)) for layers in path)
-            axes.annotate(label, (len(path[-1]), mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
-        axes.set_xlabel("layers (6-4-2 has 2 and was taught by the 4 that the 6 taught)")
+        for lineage, mrr in scores.items():
+            if len(lineage) > 1:
+                axes.plot([len(lineage[-2]), len(lineage[-1])], [scores[lineage[:-1]], mrr], color="#4477aa", linewidth=0.8)
+            chosen = search.chosen is not None and lineage == search.chosen.lineage
+            axes.plot(len(lineage[-1]), mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
+            label = "-".join(str(len(layers)) for layers in lineage)
+            axes.annotate(label, (len(lineage[-1]), mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
+        axes.set_xlabel("layers (6-4-2: 2 layers, taught by a student with 4 that the teacher with 6 taught)")
         axes.set_ylabel("validation MRR")
         axes.invert_xaxis()
         axes.grid(alpha=0.3)

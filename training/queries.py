@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from llamaindex_code_retrieval.training.pair_sources import read_named_split
@@ -35,6 +37,12 @@ def load_queries(source: str) -> list[str]:
     if not queries:
         raise ValueError(f"{source} holds no query; name a file with one query a line")
     return queries
+
+
+def sample_queries(queries: Sequence[str], count: int, *, seed: int) -> list[str]:
+    """Return at most ``count`` distinct queries in an order drawn by ``seed``."""
+    distinct = list(dict.fromkeys(queries))
+    return random.Random(seed).sample(distinct, min(count, len(distinct)))
 
 
 def _query(row: dict[str, object], where: str) -> str:

@@ -1,8 +1,8 @@
-"""Student query encoders: a token table, the teacher's backbone with fewer layers, a small transformer."""
+"""The student models: a token table, the teacher's backbone with fewer layers, a small transformer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.modify import keep_layers
 from llamaindex_code_retrieval.models.query_encoder import projected, shortened
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
 from llamaindex_code_retrieval.training.adapters import attach_adapter
@@ -20,23 +21,33 @@ from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConf
 
 
 class Student(Protocol):
-    """What an encoder and a table have in common while they learn."""
+    """A query encoder that is trained: a :class:`StaticStudent` or an :class:`Encoder`."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over all parameters."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over all parameters with their names."""
 
     def tokenize(self, texts: Sequence[str], *, side: Any) -> list[list[int]]:
-        """Return what ``embed`` reads of each text."""
+        """Return the ids that :meth:`embed` takes for each text."""
 
     def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Return unit vectors, ``(texts, dim)``, differentiable."""
+        """Return differentiable unit vectors, ``(texts, dim)``."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors, ``(queries, dim)``, without gradient."""
+        """Return unit vectors without gradient, ``(queries, dim)``."""
 
 
 class StaticStudent(nn.Module):
-    """A table of token vectors that learns; :meth:`frozen` is its quick form."""
+    """A trainable table of token vectors; :meth:`to_static_encoder` returns the form for use."""
 
     def __init__(self, teacher: Encoder, config: StudentConfig, *, max_tokens: int, seed: int) -> None:
-        """Begin with the teacher's vectors of single tokens, in as many principal components as the table has."""
+        """Initialise with the ``table_rank`` principal components of the teacher's vectors of single tokens."""
         super().__init__()
         self._tokenizer = teacher.tokenizer.backend_tokenizer.__class__.from_str(
             teacher.tokenizer.backend_tokenizer.to_str()
@@ -59,13 +70,18 @@ class StaticStudent(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.inner = nn.Linear(rank, config.hidden)
-        self.outer = nn.Parameter(torch.zeros(config.hidden, teacher.dim))  # begins by adding nothing
+        self.outer = nn.Parameter(torch.zeros(config.hidden, teacher.dim))  # zero, so that it adds nothing at first
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.projection.device
 
     def tokenize(self, texts: Sequence[str], *, side: Any = "query") -> list[list[int]]:
-        """Return the table's rows of each text."""
+        """Return the rows of the table that each text consists of."""
         clean = [clean_text(text) for text in texts]
-        found = self._tokenizer.encode_batch(clean, add_special_tokens=False)
-        return [table_rows(each.ids[: self.max_tokens], words=self.words, buckets=self.buckets) for each in found]
+        encodings = self._tokenizer.encode_batch(clean, add_special_tokens=False)
+        return [table_rows(each.ids[: self.max_tokens], words=self.words, buckets=self.buckets) for each in encodings]
 
     def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Return unit vectors, ``(texts, dim)``."""
@@ -84,23 +100,23 @@ class StaticStudent(nn.Module):
         with torch.inference_mode():
             return self.embed(self.tokenize(queries)).numpy()
 
-    def frozen(self) -> StaticEncoder:
-        """Return it as it is used."""
+    def to_static_encoder(self) -> StaticEncoder:
+        """Return the student in the form for use, without torch."""
         return StaticEncoder(self._tokenizer, self.tensors(), buckets=self.buckets, max_tokens=self.max_tokens)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return what is saved of it: the table in int8, the rest in half precision."""
+        """Return the arrays to save: the table in int8, the rest in half precision."""
         parts = (self.table.weight, self.projection, self.inner.weight.T, self.inner.bias, self.outer)
         return static_tensors(*(part.detach().numpy() for part in parts))
 
     def tokenizer_json(self) -> str:
-        """Return the tokenizer as the package ``tokenizers`` writes it."""
+        """Return the tokenizer in the format of the package ``tokenizers``."""
         text: str = self._tokenizer.to_str()
         return text
 
 
 def _token_vectors(teacher: Encoder) -> Tensor:
-    """Return the teacher's vector of each token by itself, ``(tokens, dim)``."""
+    """Return the teacher's vector of each single token, ``(tokens, dim)``."""
     before, _, after = teacher.pair_layout()
     words = len(teacher.tokenizer)
     with torch.inference_mode():
@@ -111,13 +127,28 @@ def _token_vectors(teacher: Encoder) -> Tensor:
     return torch.cat(parts).clone()
 
 
-def make_student(
+def check_student(teacher: Encoder, config: StudentConfig) -> None:
+    """Refuse a student that cannot be made of this teacher, before the teacher embeds anything.
+
+    Raises:
+        ValueError: layers that the teacher lacks; ``int8`` on a GPU.
+    """
+    if config.kind == "layers":
+        teacher.with_backbone(lambda base: keep_layers(base, config.layers))
+    if config.int8 and teacher.device.type != "cpu":
+        raise ValueError(
+            f"int8 is computed on a CPU only, and on {teacher.device.type} the student could not be measured as it "
+            "will be used; train it with --device cpu, or leave int8 out"
+        )
+
+
+def new_student(
     teacher: Encoder, config: StudentConfig, adapter: AdapterConfig, *, max_tokens: int, seed: int = 0
 ) -> Student:
-    """Return an untrained student. What it keeps of the teacher's base is shared with it in memory.
+    """Return an untrained student; it shares the weights that it keeps of the teacher's base.
 
-    ``adapter`` says how kept layers are trained: by an adapter on them, as they are without the teacher's own, or in
-    full; a student of another kind is always trained in full.
+    A student of kind ``layers`` is trained as ``adapter`` says: by an adapter on the kept layers of the base, which
+    come without the teacher's own adapter, or in full. Students of the other kinds are trained in full.
 
     Raises:
         ValueError: layers that the teacher lacks, or an adapter that does not fit.
@@ -135,14 +166,14 @@ def make_student(
             encoder = attach_adapter(
                 teacher.without_adapter(), adapter, seed=seed, prepare=lambda base: project(layers(base))
             )
-    if not hasattr(teacher.base, "proj"):  # one of its own stays as it is
+    if not hasattr(teacher.base, "proj"):  # the base's own projection stays frozen
         encoder.backbone.proj.requires_grad_(True)
     encoder.max_query_tokens = max_tokens
     return encoder
 
 
 def _small_backbone(base: Any, teacher: Encoder, config: StudentConfig) -> nn.Module:
-    """Return a BERT whose token vectors are the principal components of the base's."""
+    """Return a small BERT whose token embeddings are the principal components of the base's."""
     from transformers import BertConfig, BertModel
 
     words: Tensor = base.get_input_embeddings().weight.detach().float()
@@ -167,15 +198,15 @@ def _small_backbone(base: Any, teacher: Encoder, config: StudentConfig) -> nn.Mo
     return backbone
 
 
-def student_facts(config: StudentConfig, adapter: AdapterConfig) -> dict[str, Any]:
-    """Return what a student is, as far as its kind has it."""
-    own = {
+def student_record(config: StudentConfig, adapter: AdapterConfig) -> dict[str, Any]:
+    """Return the settings of a student that its kind uses."""
+    names = {
         "static": ("table_rank", "buckets", "hidden"),
         "layers": ("layers", "int8"),
         "transformer": ("width", "depth", "int8"),
     }[config.kind]
-    facts = config.model_dump()
-    made: dict[str, Any] = {"kind": config.kind, **{name: facts[name] for name in own}}
+    settings = config.model_dump()
+    record: dict[str, Any] = {"kind": config.kind, **{name: settings[name] for name in names}}
     if config.kind == "layers":
-        made["adapter"] = adapter.model_dump()
-    return made
+        record["adapter"] = adapter.model_dump()
+    return record
