@@ -32,7 +32,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranke
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
-from llamaindex_code_retrieval.training.students import make_student
+from llamaindex_code_retrieval.training.students import new_student
 
 QUERY = "read a file line by line"
 
@@ -218,7 +218,7 @@ def folders(bert_folder: Path, adapter_folders: dict[str, Path], tmp_path_factor
     CrossEncoder.on(adapted, max_tokens=48, variant="adapters").save(root / "reranker")
     teacher = Encoder.from_pretrained(bert_folder, precision="fp32")
     settings = StudentConfig(kind="static", table_rank=8, buckets=32, hidden=8)
-    student = make_student(teacher, settings, AdapterConfig(), max_tokens=16)
+    student = new_student(teacher, settings, AdapterConfig(), max_tokens=16)
     identity = {"name": teacher.name, "adapter": "none", "fingerprint": teacher.fingerprint}
     save_query_encoder(student, root / "query-encoder", settings, teacher=identity, max_tokens=16)
     return Folders(

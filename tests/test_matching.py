@@ -92,25 +92,6 @@ def _weights(result: TrainingRun[CrossEncoder]) -> dict[str, Tensor]:
     }
 
 
-def test_the_loss_by_hand() -> None:
-    log_odds = torch.tensor([2.0, 0.0, 1.0, -1.0, 3.0])
-    lists, rejected = [[0, 1], [2, 3]], [4]
-    answers = (-math.log(1 / (1 + math.exp(-2))) - math.log(1 / (1 + math.exp(-1)))) / 2
-    others = (math.log(2) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(3))) / 3
-    apart = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-2))) / 2
-    assert float(matching_loss(log_odds, lists, rejected, kind="bce")) == pytest.approx((answers + others) / 2)
-    assert float(matching_loss(log_odds, lists, rejected, kind="listwise")) == pytest.approx(apart)
-    both = matching_loss(log_odds, lists, rejected, kind="both")
-    assert float(both) == pytest.approx((answers + others) / 2 + apart)
-
-
-def test_the_loss_without_negatives() -> None:
-    log_odds = torch.tensor([2.0, 1.0])
-    answers = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
-    assert float(matching_loss(log_odds, [[0], [1]], [], kind="bce")) == pytest.approx(answers / 2)
-    assert float(matching_loss(log_odds, [[0], [1]], [], kind="listwise")) == 0.0
-
-
 def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
     config = QUICK.replace(hard_negatives=2, in_batch_negatives=1, judged_negatives=1)
     matching = _matching(bert_folder, config)

@@ -26,7 +26,7 @@ from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, qu
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
-from llamaindex_code_retrieval.training.students import StaticStudent, Student, make_student
+from llamaindex_code_retrieval.training.students import StaticStudent, Student, new_student
 
 QUERIES = ["read a file", "x", "how to sum all numbers of a list", "def add(a, b)", "stack push item " * 8]
 CODES = ["def read(path):\n    return open(path).read()", "int add(int a, int b) { return a + b; }"]
@@ -54,7 +54,7 @@ def _encoder(folder: Path, adapter: Path | None = None) -> Encoder:
 def _student(name: str, teacher: Encoder) -> Student:
     """Make a student and move all that it trains, as a training would."""
     config, adapter = STUDENTS[name]
-    made: Any = make_student(teacher, config, adapter, max_tokens=16)
+    made: Any = new_student(teacher, config, adapter, max_tokens=16)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -154,7 +154,7 @@ def test_comes_back_as_it_was(
     student = _student(name, teacher)
     folder = _save(name, student, teacher, tmp_path / "out")
     loaded = QueryEncoder.load(folder, teacher=teacher)
-    expected = student.frozen() if isinstance(student, StaticStudent) else student
+    expected = student.to_static_encoder() if isinstance(student, StaticStudent) else student
     vectors = expected.encode_queries(QUERIES)
     np.testing.assert_allclose(loaded.encode_queries(QUERIES), vectors, atol=1e-5)
     assert vectors.shape == before.shape

@@ -96,7 +96,7 @@ def student(request: pytest.FixtureRequest, bert_folder: Path, codet5p_folder: P
 
 def test_quantization_changes_little(student: StaticStudent) -> None:
     queries = [query for query in QUERIES if query]
-    cosines = (student.frozen().encode_queries(queries) * student.encode_queries(queries)).sum(axis=1)
+    cosines = (student.to_static_encoder().encode_queries(queries) * student.encode_queries(queries)).sum(axis=1)
     assert cosines.min() > 0.999
     vectors = student.encode_queries(queries)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -105,7 +105,7 @@ def test_quantization_changes_little(student: StaticStudent) -> None:
 
 @pytest.mark.parametrize("form", ["learning", "frozen"])
 def test_a_batch_is_its_queries_one_by_one(form: str, student: StaticStudent) -> None:
-    encoder = student if form == "learning" else student.frozen()
+    encoder = student if form == "learning" else student.to_static_encoder()
     together = encoder.encode_queries(QUERIES)
     assert np.isfinite(together).all()
     alone = np.concatenate([encoder.encode_queries([query]) for query in QUERIES])
@@ -114,9 +114,11 @@ def test_a_batch_is_its_queries_one_by_one(form: str, student: StaticStudent) ->
 
 
 def test_an_empty_query_is_the_zero_vector_of_pairs_too(student: StaticStudent) -> None:
-    for encoder in (student, student.frozen()):
+    for encoder in (student, student.to_static_encoder()):
         assert not encoder.encode_queries([""]).any()
-    np.testing.assert_array_equal(*(student.frozen().encode_queries([query]) for query in ("\udcff read", "? read")))
+    np.testing.assert_array_equal(
+        *(student.to_static_encoder().encode_queries([query]) for query in ("\udcff read", "? read"))
+    )
 
 
 def test_order_matters_with_pairs_only(bert_folder: Path) -> None:

@@ -45,12 +45,13 @@ def search_svg(search: AssistantSearch) -> bytes:
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot()
         for lineage, mrr in scores.items():
+            layers = [len(each) for each in lineage]
             if len(lineage) > 1:
-                axes.plot([len(lineage[-2]), len(lineage[-1])], [scores[lineage[:-1]], mrr], color="#4477aa", linewidth=0.8)
+                axes.plot(layers[-2:], [scores[lineage[:-1]], mrr], color="#4477aa", linewidth=0.8)
             chosen = search.chosen is not None and lineage == search.chosen.lineage
-            axes.plot(len(lineage[-1]), mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
-            label = "-".join(str(len(layers)) for layers in lineage)
-            axes.annotate(label, (len(lineage[-1]), mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
+            axes.plot(layers[-1], mrr, "o", color="#ee6677" if chosen else "#4477aa", markersize=9 if chosen else 5)
+            label = "-".join(map(str, layers))
+            axes.annotate(label, (layers[-1], mrr), textcoords="offset points", xytext=(6, 4), fontsize=8)
         axes.set_xlabel("layers (6-4-2: 2 layers, taught by a student with 4 that the teacher with 6 taught)")
         axes.set_ylabel("validation MRR")
         axes.invert_xaxis()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,9 +76,7 @@ def distil_query_encoder(
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
     check_student(teacher.encoder, recipe.student)
     data = embed_selection(selection, teacher, on_progress)
-    return distil_student(
-        data, data.teaching, folder, recipe, sources=sources, resume=resume, on_progress=on_progress
-    )
+    return distil_student(data, data.teaching, folder, recipe, sources=sources, resume=resume, on_progress=on_progress)
 
 
 def check_packages() -> None:
@@ -110,43 +108,43 @@ def distil_student(
     ``teaching`` has the targets of ``data.teaching``, or those of an assistant; ``taught_by`` are then the layers of
     the teacher and of each assistant.
     """
-    encoder, settings = data.teacher.encoder, student_record(recipe.student, recipe.adapter)
+    encoder = data.teacher.encoder
+    identity = {
+        **student_record(recipe.student, recipe.adapter),
+        "teacher": data.teacher.fingerprint,
+        "path": [list(layers) for layers in taught_by],
+        "max_tokens": recipe.max_query_tokens,
+    }
     if (folder / TRAIN_CONFIG).is_file() and not (folder / STATE).is_file():
-        _check_finished(folder, recipe, settings, data.teacher.fingerprint, teaching)
+        _check_finished(folder, recipe, data, teaching)
         return TrainingRun.load(folder, QueryEncoder.load(folder, teacher=encoder))
-    max_tokens = recipe.max_query_tokens
-    student = new_student(encoder, recipe.student, recipe.adapter, max_tokens=max_tokens, seed=recipe.train.seed)
+    student = new_student(
+        encoder, recipe.student, recipe.adapter, max_tokens=recipe.max_query_tokens, seed=recipe.train.seed
+    )
     run = fit_student(
         student,
         teaching,
         recipe.train,
         teacher_parameters=sum(p.numel() for p in encoder.base.parameters()),
-        identity={
-            **settings,
-            "teacher": data.teacher.fingerprint,
-            "path": [list(layers) for layers in taught_by],
-            "max_tokens": max_tokens,
-        },
+        identity=identity,
         validate=lambda current: data.validation.metrics(current.encode_queries(data.validation.queries)),
         folder=folder,
         resume=resume and (folder / STATE).is_file(),
         on_step=lambda step, total, entry: on_progress("train", step, total),
     )
-    teacher = {
-        "name": data.teacher.model_name,
-        "adapter": data.teacher.adapter,
-        "fingerprint": data.teacher.fingerprint,
-    }
-    save_query_encoder(student, folder, recipe.student, teacher=teacher, max_tokens=max_tokens)  # before what could fail
+    teacher = _teacher_record(data.teacher)
+    save_query_encoder(student, folder, recipe.student, teacher=teacher, max_tokens=recipe.max_query_tokens)
     in_use = QueryEncoder.load(folder, teacher=encoder)  # merged or quantized, as it was not in training
     record = _record(run, data, teaching, recipe, sources) | {
-        "teacher": teacher,
-        "student": settings,
-        "taught_by": [list(layers) for layers in taught_by],
+        "taught_by": identity["path"],
         "fingerprint": in_use.fingerprint,
         **_compare(data.teacher, in_use, data.test),
     }
     return save_distillation(run.with_model(in_use), folder, record)
+
+
+def _teacher_record(teacher: CodeEmbedding) -> dict[str, str]:
+    return {"name": teacher.model_name, "adapter": teacher.adapter, "fingerprint": teacher.fingerprint}
 
 
 def _record(
@@ -163,6 +161,8 @@ def _record(
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
+        teacher=_teacher_record(data.teacher),
+        student=student_record(recipe.student, recipe.adapter),
         teacher_validation={"mrr": data.validation.teacher_mrr()},
         validation_queries=len(data.validation.queries),
     )
@@ -204,15 +204,13 @@ def _median_milliseconds(encode: Callable[[list[str]], object], queries: Sequenc
     return round(1000 * median(times[1:]), 3)
 
 
-def _check_finished(
-    folder: Path, recipe: QueryRecipe, student: Mapping[str, Any], teacher: str, teaching: TeachingSet
-) -> None:
+def _check_finished(folder: Path, recipe: QueryRecipe, data: DistillationData, teaching: TeachingSet) -> None:
     """Refuse a finished student that differs from the one that this run would train."""
     record = read_json(folder / TRAIN_CONFIG, remedy="train anew in another folder")
     settings = recipe.train.lasting()
     expected = {
-        "student": student,
-        "teacher": teacher,
+        "student": student_record(recipe.student, recipe.adapter),
+        "teacher": data.teacher.fingerprint,
         "train": settings,
         "max_query_tokens": recipe.max_query_tokens,
         "queries": teaching.fingerprint,

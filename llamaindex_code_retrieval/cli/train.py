@@ -6,7 +6,6 @@ import argparse
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
-    from llamaindex_code_retrieval.training.assistants import Search
+    from llamaindex_code_retrieval.training.assistant_search import AssistantSearch
     from llamaindex_code_retrieval.training.recipes import Recipe
     from llamaindex_code_retrieval.training.run_record import TrainingRun
 
@@ -365,7 +364,8 @@ def _train_reranker(options: argparse.Namespace) -> int:
 
 
 def _distil(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.training.distil import distil_from_sources, search_from_sources
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
+    from llamaindex_code_retrieval.training.queries import load_queries
     from llamaindex_code_retrieval.training.recipes import load_query_recipe
 
     kind = options.kind or ("layers" if options.layers or options.assistants else "static")
@@ -377,28 +377,28 @@ def _distil(options: argparse.Namespace) -> int:
         settings["teacher"] = options.teacher
     if options.layers is not None:
         settings["layers"] = _layers(options.layers)
-    more: dict[str, Any] = {"step": options.step, "threshold": options.threshold} if options.assistants else {}
-    run: TrainingRun[QueryEncoder] | None
-    search: Search | None = None
-    call: Callable[..., Any] = search_from_sources if options.assistants else distil_from_sources
+    recipe = recipe.with_settings(settings)
     with progress_bars() as progress:
-        made = call(
-            options.pairs,
-            options.queries,
-            options.out,
-            recipe.with_settings(settings),
-            validate_on=options.validate,
-            device=options.device,
-            cache_folder=cache_folder(options),
-            resume=options.resume,
-            on_progress=progress,
-            **more,
-        )
-    if options.assistants:
-        search, run = made
-    else:
-        run = made
-    return _print_distilled(run, search, options)
+        arguments: dict[str, Any] = {
+            "queries": [query for source in options.queries for query in load_queries(source)],
+            "recipe": recipe,
+            "validation_pairs": load_pairs(*options.validate),
+            "device": options.device,
+            "cache_folder": cache_folder(options),
+            "resume": options.resume,
+            "sources": [*options.pairs, *options.queries],
+            "on_progress": progress,
+        }
+        pairs = load_pairs(*options.pairs)
+        if options.assistants:
+            from llamaindex_code_retrieval.training.assistants import search_assistants
+
+            limits = {"step": options.step, "threshold": options.threshold}
+            search, run = search_assistants(pairs, options.out, **limits, **arguments)
+            return _print_distilled(run, search, options)
+        from llamaindex_code_retrieval.training.distil import distil_query_encoder
+
+        return _print_distilled(distil_query_encoder(pairs, options.out, **arguments), None, options)
 
 
 def _layers(given: str) -> tuple[int, ...]:
@@ -408,18 +408,20 @@ def _layers(given: str) -> tuple[int, ...]:
         raise ValueError(f"--layers takes numbers with commas between them, such as 0,5; got {given!r}") from error
 
 
-def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | None, options: argparse.Namespace) -> int:
+def _print_distilled(
+    run: TrainingRun[QueryEncoder] | None, search: AssistantSearch | None, options: argparse.Namespace
+) -> int:
     record: dict[str, Any] = {} if run is None else _pushed(run, options)
     if search is not None:
-        tried = [{"path": each.path, "mrr": each.mrr} for each in search.tried]
+        tried = [{"path": each.lineage, "mrr": each.mrr} for each in search.tried]
         record["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
     if options.json:
         print_json(record)
         return 1 if run is None else 0
     if search is not None:
-        students = [(str(len(search.tried[0].teacher[0])), "all", "", f"{search.teacher_mrr:.4f}")]
+        students = [(str(len(search.tried[0].teachers[0])), "all", "", f"{search.teacher_mrr:.4f}")]
         for each in search.tried:
-            chain = " -> ".join(str(len(layers)) for layers in each.teacher)
+            chain = " -> ".join(str(len(layers)) for layers in each.teachers)
             students.append((str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}"))
         headings = ("layers", "kept", "taught by", "MRR")
         title = f"Students, in {Path(options.out) / 'students'}"
@@ -438,16 +440,16 @@ def _print_distilled(run: TrainingRun[QueryEncoder] | None, search: Search | Non
         ("student", f"{record['student']['kind']}, {what}"),
         ("queries", f"{record['data']['queries']:,}, {record['data']['pairs']:,} pairs"),
         ("steps", f"{record['steps']:,}, best {record['best_step']:,}, in {record['seconds']:.0f} s"),
-        ("MRR", f"{record['validation_best']['mrr']:.4f} of the teacher's {record['teacher_validation']['mrr']:.4f}"),
-        ("share kept", f"{kept['share']:.4f}, 95 % interval {kept['low']:.4f} to {kept['high']:.4f}"),
+        ("MRR", f"{kept['mrr']:.4f}, teacher {kept['teacher_mrr']:.4f}, on {kept['queries']} test queries"),
+        ("retained", f"{kept['share']:.4f} of the MRR, 95 % interval {kept['low']:.4f} to {kept['high']:.4f}"),
         ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
         ("fingerprint", record["fingerprint"]),
     ]
     print_table(f"Query encoder {run.folder}", rows)
     if kept["high"] - kept["low"] > WIDE:
         print_message(
-            f"{kept['queries']} validation queries are too few to compare by: the share of the MRR "
-            f"that is kept may be anything from {kept['low']:.3f} to {kept['high']:.3f}; give more with --validate",
+            f"{kept['queries']} test queries are too few for a comparison: the student may retain anything from "
+            f"{kept['low']:.3f} to {kept['high']:.3f} of the MRR; give more with --validate",
         )
     return 0
 
