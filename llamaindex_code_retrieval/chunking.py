@@ -79,7 +79,7 @@ class CodeNodeParser(NodeParser):
             include_metadata: copy the document's metadata to its nodes.
             include_prev_next_rel: link each node to the nodes before and after it.
             id_func: makes the id of a node from its number and its document.
-            callback_manager: told when documents are parsed.
+            callback_manager: receives LlamaIndex events for parsed documents.
 
         Raises:
             ValueError: a value breaks its rule; the message names both.

@@ -293,7 +293,7 @@ def test_odd_inputs(name: str) -> None:
     assert_law(ODD[name], "a.txt")
 
 
-def test_nothing_to_say_makes_no_nodes() -> None:
+def test_blank_files_have_no_nodes() -> None:
     for path in ("a.py", "a.rb", "a.txt"):
         assert parse("", path) == parse(ODD["blank"], path) == []
 

@@ -149,7 +149,7 @@ def test_every_language_is_mined(tmp_path: Path) -> None:
     assert [pair.path for pair in mine([tmp_path / "shop"], languages=["go"]).pairs] == ["a.go"]
 
 
-def test_what_is_not_mined(tmp_path: Path) -> None:
+def test_unsuitable_files_and_functions_are_not_mined(tmp_path: Path) -> None:
     def function(name: str, doc: str = "Does something or other.", body: str = "y = x\n    return y") -> str:
         return f'def {name}(x):\n    """{doc}"""\n    {body}\n\n'
 
@@ -351,9 +351,9 @@ def test_the_nearest_licence_counts_and_a_header_before_it(tmp_path: Path) -> No
 def test_mine_on_the_command_line(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "pairs.jsonl.gz"
     assert main(["mine", str(repository), f"file://{repository}", "--out", str(out), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["pairs"], facts["language"], facts["repository"]) == (1, {"java": 1}, {"shop": 1})
-    assert facts["dropped"] == {"same code as another": 1}
+    report = json.loads(capsys.readouterr().out)
+    assert (report["pairs"], report["language"], report["repository"]) == (1, {"java": 1}, {"shop": 1})
+    assert report["dropped"] == {"same code as another": 1}
     assert [pair.query for pair in read_pairs(out)] == ["Adds value added tax to a price."]
     assert main(["mine", str(repository), "--out", str(out)]) == 0
     assert "1 java" in capsys.readouterr().out
@@ -374,7 +374,7 @@ def test_mine_on_the_command_line(repository: Path, tmp_path: Path, capsys: pyte
     ],
 )
 @pytest.mark.usefixtures("repository")
-def test_mine_writes_nothing_where_nothing_is(
+def test_mine_writes_no_file_after_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

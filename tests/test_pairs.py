@@ -44,7 +44,7 @@ pairs_of_anything = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(pairs=pairs_of_anything, suffix=st.sampled_from([".jsonl", ".jsonl.gz"]))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair], suffix: str) -> None:
+def test_written_pairs_are_read_back(tmp_path_factory: pytest.TempPathFactory, pairs: list[Pair], suffix: str) -> None:
     file = tmp_path_factory.mktemp("pairs") / f"pairs{suffix}"
     write_pairs(file, pairs)
     assert read_pairs(file) == load_pairs(str(file)) == pairs

@@ -51,7 +51,7 @@ def test_the_share_is_met_and_the_seed_matters() -> None:
     assert len({frozenset(pair.repository for pair in held_out) for held_out in splits}) == 3
 
 
-def test_what_cannot_be_split() -> None:
+def test_one_file_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="cannot be split"):
         split_by_repository([Pair(query="q", code="c", repository="r", path="p")] * 5)
     with pytest.raises(ValueError, match="between 0 and 1, got 1"):
