@@ -240,6 +240,13 @@ class Shell:
         self.out, self.err = printed.out, printed.err
         return json.loads(printed.out) if "--json" in arguments and code != 2 else printed.out
 
+    def fails(self, *arguments: object, says: str) -> None:
+        """Assert that the command ends with exit code 2 and a message, and prints no result."""
+        self(*arguments, code=2)
+        assert says in self.err
+        assert "Traceback" not in self.err
+        assert self.out == ""
+
 
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
@@ -273,6 +280,13 @@ def repository(tmp_path: Path) -> Path:
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "first"], check=True)
     return root
+
+
+@pytest.fixture
+def indexed(shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path) -> Path:
+    """An index of ``repository`` by a tiny model."""
+    shell("index", repository, "--out", tmp_path / "idx", "--model", bert_folder)
+    return tmp_path / "idx"
 
 
 def save_adapter(kind: str, base: Path, folder: Path, *, seed: int = 0) -> Path:

@@ -17,8 +17,14 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from llamaindex_code_retrieval._settings import describe_errors
-from llamaindex_code_retrieval.cli import demo, evaluate, search, train
+from llamaindex_code_retrieval.cli import train
+from llamaindex_code_retrieval.cli.benchmark import add_benchmark
 from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
+from llamaindex_code_retrieval.cli.demo import add_demo
+from llamaindex_code_retrieval.cli.evaluate import add_eval
+from llamaindex_code_retrieval.cli.index import add_index, add_info, add_update
+from llamaindex_code_retrieval.cli.models import add_models
+from llamaindex_code_retrieval.cli.search import add_search
 
 _DISTRIBUTION = "llamaindex-code-retrieval"
 _EXIT_CODES = """exit codes:
@@ -128,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    search.add_commands(commands)
-    demo.add_demo(commands)
+    for add in (add_index, add_update, add_search, add_info, add_models, add_demo):
+        add(commands)
     train.add_commands(commands)
-    evaluate.add_commands(commands)
+    for add in (add_eval, add_benchmark):
+        add(commands)
     return parser

@@ -1,80 +1,116 @@
-"""What several commands share: options, progress, checkouts, the report of an index."""
+"""Options that several commands share, the types of their values, and checks of what was given."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from llamaindex_code_retrieval.cli.console import print_json, print_message, print_table
+from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import shipped_adapters
-
-if TYPE_CHECKING:
-    from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
 
 DEFAULT_INDEX = ".code-retrieval"
 
 
 def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
-    """Add what several commands have."""
-    parser.add_argument("--device", help="torch device (default: CUDA if there is one)")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    """Add ``--device`` and ``--json``, ``--cache`` where codes are embedded, ``--wait`` where an index is written."""
+    parser.add_argument("--device", help="torch device, such as cpu or cuda:0 (default: a GPU if there is one)")
+    json_option(parser)
     if embeds:
-        parser.add_argument(
-            "--cache", metavar="DIR", help="embedding cache (default: CODE_RETRIEVAL_CACHE or the user's cache)"
-        )
+        cache_option(parser)
     if writes:
         parser.add_argument(
-            "--wait", type=float, default=60, metavar="SECONDS", help="for another update (default: %(default)s)"
+            "--wait",
+            type=seconds,
+            default=60.0,
+            metavar="SECONDS",
+            help="how long to wait for another process that updates the index (default: 60)",
         )
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def cache_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache``."""
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="folder of the embedding cache (default: $CODE_RETRIEVAL_CACHE, else the user's cache folder)",
+    )
+
+
+def index_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--index``."""
+    parser.add_argument(
+        "--index", default=DEFAULT_INDEX, metavar="DIR", help="folder of the index (default: %(default)s)"
+    )
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1, for ``type=``."""
+    return _at_least(int(text), 1)
+
+
+def natural(text: str) -> int:
+    """Return a whole number of at least 0, for ``type=``."""
+    return _at_least(int(text), 0)
+
+
+def _at_least(value: int, least: int) -> int:
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, for ``type=``."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds of at least 0, got {text}")
+    return value
+
+
+def refuse_without_effect(options: argparse.Namespace, names: Sequence[str], condition: str) -> None:
+    """Refuse options that were given although they have no effect under ``condition``, such as "without --rerank".
+
+    ``names`` are attributes of ``options``; one that was not given is None or False.
+
+    Raises:
+        ValueError: at least one of them was given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
+    if given:
+        verb = "has" if len(given) == 1 else "have"
+        raise ValueError(f"{' and '.join(given)} {verb} no effect {condition}; leave out one or the other")
 
 
 def cache_folder(options: argparse.Namespace) -> Path:
-    """Return the folder of the embedding cache."""
+    """Return the folder of the embedding cache.
+
+    Raises:
+        ValueError: ``--cache`` names a file.
+    """
     from llamaindex_code_retrieval.cache import default_cache_folder
 
-    return Path(options.cache) if options.cache else default_cache_folder()
+    if options.cache is None:
+        return default_cache_folder()
+    folder = Path(options.cache).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--cache {folder} is a file; name a folder")
+    return folder
 
 
 def absolute(name_or_path: str) -> str:
-    """Return a folder by its full path, since the index is searched from elsewhere; a name as it is."""
+    """Return the full path of a folder, because an index is searched from anywhere; a model's name as it is."""
     folder = Path(name_or_path).expanduser()
     named = name_or_path in (EMBEDDED, NO_ADAPTER, *shipped_adapters())
     return str(folder.resolve()) if not named and folder.is_dir() else name_or_path
 
 
-def say_waiting(who: str) -> None:
-    """Say who holds the index."""
-    print_message(f"the index is being updated by {who}; waiting")
-
-
-def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: bool) -> int:
-    """Print what an update of an index did."""
-    if as_json:
-        facts = {
-            **asdict(report),
-            "index": str(out),
-            "fingerprint": index.embedding.fingerprint,
-            "languages": index.languages,
-        }
-        print_json(facts)
-        return 0
-    rows: list[tuple[str, str]] = [
-        ("files", f"{report.files:,}"),
-        ("nodes", f"{report.nodes:,} ({', '.join(f'{name} {count:,}' for name, count in index.languages.items())})"),
-        ("added / removed", f"{report.added:,} / {report.removed:,}"),
-        ("embedded", f"{report.embedded:,} in {report.seconds:.1f} s"),
-    ]
-    if report.truncated:
-        limit = index.embedding.max_code_tokens
-        rows.append(("truncated", f"{report.truncated:,} nodes longer than {limit} tokens: their end is for BM25 only"))
-    if report.unparsed_files:
-        rows.append(("not parsed", f"{report.unparsed_files:,} files, indexed by line windows"))
-    if report.replaced_files:
-        rows.append(("not UTF-8", f"{report.replaced_files:,} files, read with replacement characters"))
-    rows += [("skipped", f"{count:,} {reason}") for reason, count in report.skipped.items()]
-    rows.append(("model", f"{index.embedding.model_name}, fingerprint {index.embedding.fingerprint}"))
-    print_table(f"Index {out}", rows)
-    return 0
+def print_waiting(holder: str) -> None:
+    """Print which process holds the lock of an index."""
+    print_message(f"the index is being updated by {holder}; waiting")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.checkout import GIT_URL, checkout, ignore_by_git
 from llamaindex_code_retrieval.cli.console import print_json, print_message, print_table, progress_bars
+from llamaindex_code_retrieval.cli.index import print_report
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
     absolute,
     cache_folder,
     common_options,
-    print_report,
-    say_waiting,
+    print_waiting,
 )
 from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
@@ -297,7 +297,7 @@ def _adapt(options: argparse.Namespace) -> int:
     better = run.after["mrr"] > run.before["mrr"]
     adapter = str(run.folder.resolve()) if better else options.start  # None: the base's default one
     out = Path(options.out)
-    with update_lock(out, seconds=options.wait, on_wait=say_waiting):
+    with update_lock(out, seconds=options.wait, on_wait=print_waiting):
         ignore_by_git(out)
         embedding = CodeEmbedding(
             absolute(recipe.base), adapter=adapter, device=options.device, cache_folder=cache_folder(options)

@@ -68,14 +68,8 @@ class QueryEncoder:
         """
         if str(name_or_path) == AUTO:
             name_or_path = _shipped_for(teacher.fingerprint)
-        folder = locate_query_encoder(name_or_path)
+        folder = find_query_encoder(name_or_path, teacher=teacher.fingerprint)
         facts = read_query_config(folder)
-        if facts["teacher"]["fingerprint"] != teacher.fingerprint:
-            raise ValueError(
-                f"the query encoder {name_or_path} was distilled from {facts['teacher']['name']!r} with the adapter "
-                f"{facts['teacher']['adapter']!r}, fingerprint {facts['teacher']['fingerprint']}; the vectors here are "
-                f"of {teacher.name!r} with fingerprint {teacher.fingerprint}: take that model, or distil one from this"
-            )
         return cls._of(name_or_path, folder, facts, _load(folder, facts, teacher))
 
     @classmethod
@@ -102,6 +96,23 @@ class QueryEncoder:
             fingerprint=_fingerprint(folder, facts, encoder),
             encoder=encoder,
         )
+
+
+def find_query_encoder(name_or_path: str | Path, *, teacher: str) -> Path:
+    """Return the folder of a query encoder of the teacher with this fingerprint; no model is loaded.
+
+    Raises:
+        ValueError: no such query encoder, damaged files, or one of another teacher.
+    """
+    folder = locate_query_encoder(_shipped_for(teacher) if str(name_or_path) == AUTO else name_or_path)
+    of = read_query_config(folder)["teacher"]
+    if of["fingerprint"] != teacher:
+        raise ValueError(
+            f"the query encoder {name_or_path} was distilled from {of['name']!r} with the adapter {of['adapter']!r}, "
+            f"fingerprint {of['fingerprint']}, and the vectors here are of the model with fingerprint {teacher}: take "
+            "a query encoder of that model, or distil one"
+        )
+    return folder
 
 
 def read_query_config(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""The commands ``index``, ``update`` and ``info``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llamaindex_code_retrieval.cli.checkout import GIT_URL, check_sources, checkout, ignore_by_git, update_clone
+from llamaindex_code_retrieval.cli.console import print_json, print_table, progress_bars
+from llamaindex_code_retrieval.cli.options import (
+    DEFAULT_INDEX,
+    absolute,
+    cache_folder,
+    common_options,
+    index_option,
+    json_option,
+    natural,
+    positive,
+    print_waiting,
+)
+from llamaindex_code_retrieval.languages.table import known_language
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
+from llamaindex_code_retrieval.models.locate import locate, locate_adapter
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.chunking import CodeNodeParser
+    from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
+
+
+def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``index``."""
+    parser = commands.add_parser("index", help="build an index of folders or git repositories")
+    parser.add_argument(
+        "sources", nargs="+", metavar="PATH|GIT-URL", help="folder with source code, or repository to clone"
+    )
+    parser.add_argument(
+        "--out", default=DEFAULT_INDEX, metavar="DIR", help="folder of the index (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default=EMBEDDED, help="base model: a known name, hub name or folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--adapter",
+        metavar="ADAPTER",
+        help=f"adapter of the base model: a name from `code-retrieval models`, hub name or folder, or {NO_ADAPTER} "
+        "(default: the one that the package has for the base model)",
+    )
+    parser.add_argument(
+        "--language-adapter",
+        action="append",
+        default=[],
+        metavar="LANGUAGE=ADAPTER",
+        help="adapter for code in this language, instead of --adapter; may be repeated",
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the model (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-code-tokens",
+        type=positive,
+        metavar="N",
+        help="tokens of a node that are embedded (default: the model's)",
+    )
+    parser.add_argument(
+        "--max-lines", type=positive, metavar="N", help="lines of a node; longer ones are split (default: 60)"
+    )
+    parser.add_argument(
+        "--overlap-lines",
+        type=natural,
+        metavar="N",
+        help="lines that the parts of a split node share (default: a quarter of --max-lines, at most 6)",
+    )
+    common_options(parser, writes=True)
+    parser.set_defaults(run=run_index)
+
+
+def run_index(options: argparse.Namespace) -> int:
+    """Build or update the index in ``--out``."""
+    from llamaindex_code_retrieval.embedding import CodeEmbedding
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.storage import update_lock
+
+    check_sources(options.sources)
+    adapters = _language_adapters(options.language_adapter)
+    for adapter in (options.adapter, *adapters.values()):
+        if adapter not in (None, NO_ADAPTER):
+            locate_adapter(adapter)
+    locate(options.model)
+    parser = _parser(options)
+    out = Path(options.out)
+    existed = out.exists()
+    try:
+        with update_lock(out, seconds=options.wait, on_wait=print_waiting):
+            ignore_by_git(out)
+            roots = [checkout(source, out) if GIT_URL.fullmatch(source) else Path(source) for source in options.sources]
+            embedding = CodeEmbedding(
+                absolute(options.model),
+                adapter=absolute(options.adapter) if options.adapter else None,
+                adapters=adapters,
+                precision=options.precision,
+                max_code_tokens=options.max_code_tokens,
+                device=options.device,
+                cache_folder=cache_folder(options),
+            )
+            index = CodeIndex(embedding, parser=parser)
+            with progress_bars() as progress:
+                report = index.update(roots, on_progress=progress)
+            index.save(out)
+    finally:
+        if not existed:
+            _remove_if_unused(out)
+    return print_report(report, index, out, as_json=options.json)
+
+
+def _parser(options: argparse.Namespace) -> CodeNodeParser:
+    from llamaindex_code_retrieval.chunking import CodeNodeParser
+
+    given = {name: getattr(options, name) for name in ("max_lines", "overlap_lines")}
+    return CodeNodeParser(**{name: value for name, value in given.items() if value is not None})
+
+
+def _language_adapters(given: Sequence[str]) -> dict[str, str]:
+    adapters: dict[str, str] = {}
+    for each in given:
+        language, equals, adapter = each.partition("=")
+        if not (language and equals and adapter):
+            raise ValueError(f"--language-adapter takes LANGUAGE=ADAPTER, got {each!r}")
+        if language in adapters:
+            raise ValueError(f"--language-adapter names {language} twice; name one adapter for each language")
+        adapters[known_language(language)] = absolute(adapter)
+    return adapters
+
+
+def _remove_if_unused(out: Path) -> None:
+    """Remove the folder of an index that was not built."""
+    own = {".gitignore", ".lock"}
+    clones = out / "sources"
+    if clones.is_dir() and not any(clones.iterdir()):
+        clones.rmdir()
+    if out.is_dir() and {path.name for path in out.iterdir()} <= own:
+        for name in own:
+            (out / name).unlink(missing_ok=True)
+        out.rmdir()
+
+
+def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``update``."""
+    parser = commands.add_parser("update", help="update an index from its folders; only what changed is embedded")
+    index_option(parser)
+    common_options(parser, writes=True)
+    parser.set_defaults(run=run_update)
+
+
+def run_update(options: argparse.Namespace) -> int:
+    """Update an index, after its clones."""
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
+
+    target = Path(options.index)
+    read_manifest(target)  # fails before the lock makes a folder
+    with update_lock(target, seconds=options.wait, on_wait=print_waiting):
+        index = CodeIndex.load(target, cache_folder=cache_folder(options), device=options.device)
+        for root in map(Path, index.roots):
+            if root.is_relative_to((target / "sources").resolve()) and root.is_dir():
+                update_clone(root)
+        with progress_bars() as progress:
+            report = index.update(on_progress=progress)
+        index.save(target)
+    return print_report(report, index, target, as_json=options.json)
+
+
+def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: bool) -> int:
+    """Print the result of building or updating an index."""
+    if as_json:
+        more = {"index": str(out), "fingerprint": index.embedding.fingerprint, "languages": index.languages}
+        print_json({**asdict(report), **more})
+        return 0
+    languages = ", ".join(f"{name} {count:,}" for name, count in index.languages.items())
+    rows = [
+        ("files", f"{report.files:,}"),
+        ("nodes", f"{report.nodes:,} ({languages})"),
+        ("added / removed", f"{report.added:,} / {report.removed:,}"),
+        ("embedded", f"{report.embedded:,} in {report.seconds:.1f} s"),
+    ]
+    if report.truncated:
+        limit = index.embedding.max_code_tokens
+        rows.append(("truncated", f"{report.truncated:,} nodes over {limit} tokens: only BM25 sees the rest of them"))
+    if report.unparsed_files:
+        rows.append(("not parsed", f"{report.unparsed_files:,} files, split into windows of lines"))
+    if report.replaced_files:
+        rows.append(("not UTF-8", f"{report.replaced_files:,} files, read with replacement characters"))
+    rows += [("skipped", f"{count:,} {reason}") for reason, count in report.skipped.items()]
+    rows.append(("model", f"{index.embedding.model_name}, fingerprint {index.embedding.fingerprint}"))
+    print_table(f"Index {out}", rows)
+    return 0
+
+
+def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command ``info``."""
+    parser = commands.add_parser("info", help="show the contents, model and size of an index")
+    index_option(parser)
+    json_option(parser)
+    parser.set_defaults(run=run_info)
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Print the manifest of an index and its size in bytes."""
+    from llamaindex_code_retrieval.index.storage import read_manifest
+
+    manifest = read_manifest(options.index)
+    size = sum(path.stat().st_size for path in Path(options.index).rglob("*") if path.is_file())
+    info = {key: value for key, value in manifest.items() if key != "contents"} | {"bytes": size}
+    if options.json:
+        print_json(info)
+        return 0
+    rows = []
+    for key, value in info.items():
+        text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
+        rows.append((key, "\n".join(text) if isinstance(text, list) else str(text)))
+    print_table(f"Index {options.index}", rows)
+    return 0
