@@ -403,7 +403,7 @@ def test_an_index_is_searched_with_it(
     np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-5)
     teacher = _encoder(roberta_folder)
     other = _save("static", _student("static", teacher), teacher, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"was distilled from .* take that model, or distil one from this"):
+    with pytest.raises(ValueError, match=r"was distilled from .* take a query encoder of that model, or distil one"):
         CodeIndex.load(indexed, query_encoder=other)
 
 

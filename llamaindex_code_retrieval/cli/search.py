@@ -114,12 +114,16 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     from llamaindex_code_retrieval.models.scoring import shares_base
     from llamaindex_code_retrieval.reranker import CodeReranker
 
+    precision = options.rerank_precision or "auto"
+    shared = precision in ("auto", "int8", index.embedding.precision) and shares_base(
+        options.rerank, index.embedding.encoder
+    )
     reranker = CodeReranker(
         options.rerank,
-        embedding=index.embedding if shares_base(options.rerank, index.embedding.encoder) else None,
+        embedding=index.embedding if shared else None,
         top_n=options.top_n,
         early_exit=options.early_exit,
-        precision=options.rerank_precision or "auto",
+        precision=precision,
         device=options.device,
     )
     return reranker.postprocess_nodes(hits, query_str=options.question)
