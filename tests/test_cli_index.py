@@ -48,7 +48,7 @@ def test_update(shell: Shell, indexed: Path, repository: Path) -> None:
 
 
 def test_git_url_is_cloned_and_updated(shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path) -> None:
-    shell("index", f"file://{repository}", "--out", "idx", "--model", bert_folder)
+    shell("index", f"file://{repository}", "--out", "idx", "--model", bert_folder, "--max-lines", 10)
     assert Path("idx/sources/shop/src/cart.py").is_file()
     (repository / "more.py").write_text("def moreAndMore():\n    return 1\n")
     git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
 _CANDIDATES = 50
 _LINES = 8
@@ -114,7 +115,7 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     from llamaindex_code_retrieval.models.scoring import shares_base
     from llamaindex_code_retrieval.reranker import CodeReranker
 
-    precision = options.rerank_precision or "auto"
+    precision: RerankPrecision = options.rerank_precision or "auto"
     shared = precision in ("auto", "int8", index.embedding.precision) and shares_base(
         options.rerank, index.embedding.encoder
     )
