@@ -24,7 +24,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
-from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
+from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 
 RESULT = Path(__file__).with_suffix(".json")
 

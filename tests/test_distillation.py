@@ -189,7 +189,7 @@ def test_refuses_what_cannot_be_learned(teacher: Encoder, teaching: TeachingSet)
         with pytest.raises(ValueError, match=f"contrastive compares the answers .* {answered} codes are known to"):
             _distil(student, few, QUICK.replace(contrastive=1.0))
     for layers in ((3,), (1, 0)):
-        with pytest.raises(ValueError, match="layers must be in rising order, of 0 to 2"):
+        with pytest.raises(ValueError, match="layers must be numbers in rising order from 0 to 2"):
             new_student(teacher, StudentConfig(kind="layers", layers=layers), LORA, max_tokens=16)
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query"):
         _distil(student, teaching, QUICK.replace(learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30))
@@ -292,7 +292,7 @@ def test_errors_come_before_anything_is_embedded(base_folder: Path, tmp_path: Pa
     for run, recipe, arguments, message in (
         (distil, static.with_settings({"batch_size": 49}), {}, "48 queries are fewer than a batch of 49"),
         (distil, static, {"validation_pairs": PAIRS[:1]}, "too few to compare student and teacher"),
-        (distil, layers.with_settings({"layers": (0, 7)}), {}, "layers must be in rising order, of 0 to 2"),
+        (distil, layers.with_settings({"layers": (0, 7)}), {}, "layers must be numbers in rising order from 0 to 2"),
         (search, static, {}, "assistants are students with fewer layers, and one of kind 'static' keeps none"),
         (search, layers, {"step": 3}, "step must be from 1 to 2"),
         (search, layers, {"threshold": -0.1}, "threshold must be 0 or a larger number, got -0.1"),
@@ -443,7 +443,7 @@ def test_the_command_says_what_is_wrong(
         (validated, "there are none to learn from; give --pairs, or --set dual=0"),
         ([*command, "--out", str(full)], "is not empty; choose another folder, or remove it"),
         ([*new, "--layers", "0;2"], "--layers takes numbers with commas between them, such as 0,5; got '0;2'"),
-        ([*new, "--layers", "0,7"], "layers must be in rising order, of 0 to 2 for this model, got 0, 7"),
+        ([*new, "--layers", "0,7"], "layers must be numbers in rising order from 0 to 2 for this model, got 0, 7"),
         ([*new, "--kind", "static", "--assistants"], "assistants are students with fewer layers"),
         ([*new, "--assistants", "--step", "3"], "step must be from 1 to 2"),
         ([*new, "--recipe", "query-static", "--kind", "layers"], "is for the kind 'static'; leave out --kind"),

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.models.adapter import load_adapter_weights
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, WEIGHTS
-from llamaindex_code_retrieval.models.modify import load_adapter_weights
 from llamaindex_code_retrieval.training.config import AdapterConfig
 
 
@@ -63,7 +63,7 @@ def attach_adapter(
 def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
     if config.method == "adalora":
         raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
-    encoder.check_trained_for_this(folder)
+    encoder.check_adapter_base(folder)
     remedy = f"it is another kind than this {config.method}: train with its settings, see its train_config.json"
     load_adapter_weights(encoder.backbone, folder, remedy=remedy)
 

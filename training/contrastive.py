@@ -15,9 +15,9 @@ from accelerate.utils import reduce
 from torch import Tensor
 
 from llamaindex_code_retrieval.models.batching import token_budget_batches
+from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import locate_adapter
-from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig

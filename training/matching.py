@@ -14,11 +14,11 @@ from llamaindex_code_retrieval._io import json_hash, sha256
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, HEAD_WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
-from llamaindex_code_retrieval.models.spec import resolve_precision
 from llamaindex_code_retrieval.models.weights import load_weights
 from llamaindex_code_retrieval.training.adapters import attach_adapter, trained_share
 from llamaindex_code_retrieval.training.batches import Epochs

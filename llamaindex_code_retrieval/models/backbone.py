@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, GPT2Config, GPT2Model, T5Config, T5EncoderModel
+from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from llamaindex_code_retrieval._io import read_json
@@ -31,13 +31,13 @@ class _CodeT5pEmbedding(T5EncoderModel):  # type: ignore[misc]
 
 
 class _CodeSage(GPT2Model):  # type: ignore[misc]
-    """CodeSage is GPT-2's layers with every token seeing every other one."""
+    """GPT-2's layers with bidirectional attention."""
 
     def forward(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         if attention_mask is None or attention_mask.dim() != 2:
             raise ValueError("CodeSage needs a 2-d attention mask, (batch, tokens)")
         weight = self.wte.weight
-        # A ready 4-d additive mask keeps transformers from putting its causal one in place.
+        # transformers uses a 4-d additive mask as it is, without its causal mask.
         hidden = torch.zeros(attention_mask.shape, dtype=weight.dtype, device=weight.device)
         hidden = hidden.masked_fill(attention_mask == 0, torch.finfo(weight.dtype).min)
         length = attention_mask.shape[1]
@@ -46,15 +46,15 @@ class _CodeSage(GPT2Model):  # type: ignore[misc]
 
 
 def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
-    """Load a checkpoint's encoder in fp32.
+    """Load the encoder of a checkpoint in fp32, from safetensors.
 
     Raises:
-        ValueError: no weights in safetensors, or not those of such an encoder.
+        ValueError: no safetensors, or weights that do not fit the architecture and ``config.json``.
     """
     if not (folder / WEIGHTS).is_file() and not (folder / SHARDS).is_file():
         raise ValueError(
-            f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model once "
-            "more with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
+            f"{folder} holds no {WEIGHTS}; pickled weights (pytorch_model.bin) are never loaded: save the model again "
+            "with save_pretrained, or name a hub revision that holds safetensors as org/name@refs/pr/N"
         )
     settings = read_json(folder / "config.json", remedy=DAMAGED)
     options: dict[str, Any] = {
@@ -73,7 +73,7 @@ def load_backbone(folder: Path, architecture: Architecture) -> nn.Module:
             backbone, info = _CodeSage.from_pretrained(folder, config=_codesage_config(settings), **options)
         else:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            config.is_decoder = False  # UniXcoder is saved as a decoder; here each token sees all
+            config.is_decoder = False  # UniXcoder is saved as a decoder but used as an encoder
             backbone, info = AutoModel.from_pretrained(folder, config=config, trust_remote_code=False, **options)
     remedy = "it is another kind of checkpoint, or damaged"
     check_loading(backbone, info, folder, remedy=remedy, optional=r"(^|\.)pooler\.|position_ids$")
@@ -125,38 +125,9 @@ def _codesage_config(settings: dict[str, Any]) -> Any:
     )
 
 
-def load_tokenizer(folder: Path, architecture: Architecture) -> Any:
-    """Load a checkpoint's fast tokenizer."""
-    from transformers import GPT2TokenizerFast, RobertaTokenizerFast
-
-    with quiet_transformers():
-        # Their configs name classes that only remote code defines, so AutoTokenizer cannot read these two.
-        if architecture == "codesage":
-            return GPT2TokenizerFast.from_pretrained(folder, local_files_only=True)
-        if architecture == "codet5p-embedding":
-            return RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-
-
-def special_tokens(tokenizer: Any, architecture: Architecture) -> tuple[list[int], list[int]]:
-    """Return the ids that stand before and after a text."""
-    if architecture == "codesage":
-        return [], [tokenizer.eos_token_id]
-    backbone = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    start = next(i for i in range(len(whole)) if whole[i : i + len(backbone)] == backbone)
-    prefix, suffix = whole[:start], whole[start + len(backbone) :]
-    if architecture == "unixcoder":
-        mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
-        if mode is None or mode == tokenizer.unk_token_id:
-            raise ValueError("UniXcoder's tokenizer has no <encoder-only> token; use the tokenizer of its checkpoint")
-        prefix = [tokenizer.cls_token_id, mode, tokenizer.sep_token_id]
-    return list(prefix), list(suffix)
-
-
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep weight-loading bars, reports and PEFT's use of an old name off the user's terminal, and off it only here."""
+    """Silence transformers' progress bars, loading reports and one of PEFT's warnings within the block."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

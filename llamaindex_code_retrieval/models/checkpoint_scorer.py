@@ -15,11 +15,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
 from llamaindex_code_retrieval.models.backbone import check_loading, quiet_transformers
 from llamaindex_code_retrieval.models.calibration import Calibration
+from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
 from llamaindex_code_retrieval.models.packed_attention import Runs, by_runs, enable_packed_attention, packing_for
 from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
-from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
 
 USUAL_MAX_TOKENS = 512
 

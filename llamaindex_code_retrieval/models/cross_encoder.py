@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import clean_text, short_hash, write_atomically
 from llamaindex_code_retrieval.models.calibration import Calibration
+from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.matching_head import MatchingHead
 from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
 from llamaindex_code_retrieval.models.reranker_config import Head, RerankerConfig, RerankPrecision, Variant
-from llamaindex_code_retrieval.models.spec import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.weights import load_weights
 
 

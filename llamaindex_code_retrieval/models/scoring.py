@@ -14,13 +14,13 @@ from llamaindex_code_retrieval.models.batching import batch_budget, even_batches
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.checkpoint_scorer import CheckpointScorer
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.models.device import resolve_device
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import RERANKER_CONFIG, WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.pair_layout import PreparedPairs
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
 from llamaindex_code_retrieval.models.reranker_config import PRECISIONS, RerankerConfig, RerankPrecision
-from llamaindex_code_retrieval.models.spec import resolve_device
 
 
 class PairScorer(Protocol):

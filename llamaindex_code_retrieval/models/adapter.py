@@ -1,0 +1,146 @@
+"""Load PEFT adapters into backbones and merge them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval.models.backbone import quiet_transformers
+from llamaindex_code_retrieval.models.catalog import Pooling, hub_name
+from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DAMAGED, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.locate import is_hub_name
+from llamaindex_code_retrieval.models.modify import copy_parameters
+from llamaindex_code_retrieval.models.spec import EncoderSpec
+from llamaindex_code_retrieval.models.weights import check_weights, read_weights
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+def check_adapter_base(folder: Path, *, name: str, fingerprint: str, pooling: Pooling) -> None:
+    """Check that an adapter was trained on the base of this name and base fingerprint, and for this pooling.
+
+    ``train_config.json`` says so for adapters of this package, ``base_model_name_or_path`` for others if it is a hub
+    name. An adapter that says neither is accepted: only its weights have to fit.
+
+    Raises:
+        ValueError: the adapter was trained on another base or for another pooling.
+    """
+    if not (folder / TRAIN_CONFIG).is_file():
+        trained_on = read_json(folder / ADAPTER_CONFIG, remedy=DAMAGED).get("base_model_name_or_path") or ""
+        names = [hub_name(base.partition("@")[0]) for base in (trained_on, name)]
+        if all(map(is_hub_name, names)) and names[0] != names[1]:
+            raise ValueError(
+                f"the adapter in {folder} was made for {trained_on!r}, not for {name!r}; load that base, or "
+                f"correct base_model_name_or_path in its {ADAPTER_CONFIG} if both are the same model"
+            )
+        return
+    base = read_json(folder / TRAIN_CONFIG, remedy=DAMAGED).get("base", {})
+    if base.get("pooling", pooling) != pooling:
+        raise ValueError(
+            f"the adapter in {folder} was trained for pooling {base['pooling']!r}, this base pools by "
+            f"{pooling!r}; pass pooling={base['pooling']!r}"
+        )
+    if base.get("fingerprint", fingerprint) != fingerprint:
+        raise ValueError(
+            f"the adapter in {folder} was trained on {base.get('name')!r} with base fingerprint "
+            f"{base['fingerprint']}, but this base, {name!r}, has {fingerprint}; "
+            "load that base, or train an adapter for this one"
+        )
+
+
+def load_adapter(backbone: nn.Module, folder: Path) -> nn.Module:
+    """Wrap the backbone, in place, with the adapter that PEFT saved in ``folder``, and return the wrapped model.
+
+    Raises:
+        ValueError: the adapter does not fit the backbone, see :func:`load_adapter_weights`.
+    """
+    from peft import TaskType, get_peft_model
+
+    config = _read_config(folder)
+    if config.is_prompt_learning and config.task_type != TaskType.FEATURE_EXTRACTION:
+        raise ValueError(
+            f"{folder} holds virtual tokens for task {config.task_type!r}; an encoder needs FEATURE_EXTRACTION"
+        )
+    if getattr(config, "bias", "none") != "none":  # PEFT loads these biases into those that the encoders share
+        for module in backbone.modules():
+            copy_parameters(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
+    made_for, config.base_model_name_or_path = config.base_model_name_or_path, None
+    config.inference_mode = True
+    try:
+        with quiet_transformers():
+            adapted: nn.Module = get_peft_model(backbone, config)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the adapter in {folder} does not fit this base: {reason}; it was made for {made_for!r}"
+        ) from error
+    load_adapter_weights(adapted, folder, remedy=f"the adapter was made for {made_for!r}")
+    return adapted.eval()
+
+
+def load_adapter_weights(adapted: Any, folder: Path, *, remedy: str) -> None:
+    """Load the weights in ``folder`` into the adapter of a model that PEFT has wrapped, in place.
+
+    Raises:
+        ValueError: a tensor of the adapter is missing, unexpected, of another shape or not finite; nothing is loaded.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    path = folder / ADAPTER_WEIGHTS
+    weights = read_weights(path, remedy="the adapter is damaged, fetch or train it again")
+    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if len(weights) > len(own):
+        # PEFT also saves the base's embeddings where an adapter changes them, and would load them into the weights
+        # that all encoders share. They are left out if they are equal to this base's, else they are unexpected below.
+        base = {name: tensor for name, tensor in adapted.state_dict().items() if name not in own}
+        weights = {name: w for name, w in weights.items() if name not in base or not torch.equal(w, base[name])}
+    check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, source=path, remedy=remedy)
+    set_peft_model_state_dict(adapted, weights)
+
+
+def merge_adapter(backbone: Any) -> nn.Module:
+    """Return the backbone with its adapter merged into copies of the weights that it changes, computed in fp32.
+
+    An adapter that PEFT cannot merge, such as prompt tuning, stays beside the weights.
+    """
+    from peft import PeftType
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    merged: nn.Module = backbone
+    if backbone.active_peft_config.peft_type in (PeftType.LORA, PeftType.ADALORA, PeftType.IA3):
+        for module in backbone.modules():
+            if isinstance(module, BaseTunerLayer):
+                layer = module.get_base_layer()
+                copy_parameters(layer, [name for name, _ in layer.named_parameters(recurse=False)])
+        merged = backbone.merge_and_unload()
+    return merged
+
+
+def virtual_tokens(backbone: nn.Module) -> int:
+    """Return how many tokens prompt tuning puts before a text."""
+    config = getattr(backbone, "active_peft_config", None)
+    return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
+
+
+def check_virtual_tokens(backbone: nn.Module, spec: EncoderSpec) -> None:
+    """Raise a ValueError if virtual tokens push a text of full length beyond the last position of the backbone."""
+    limit, virtual = max(spec.max_query_tokens, spec.max_code_tokens), virtual_tokens(backbone)
+    if spec.positions is not None and limit + virtual > spec.positions:
+        raise ValueError(
+            f"{limit} tokens and the adapter's {virtual} virtual ones do not fit the model's {spec.positions} "
+            "positions; lower max_query_tokens and max_code_tokens"
+        )
+
+
+def _read_config(folder: Path) -> PeftConfig:
+    from peft import PeftConfig
+
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / ADAPTER_CONFIG} is not the configuration of a PEFT adapter ({error!r})") from error
