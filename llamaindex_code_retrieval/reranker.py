@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,11 +218,7 @@ class CodeReranker(BaseNodePostprocessor):
         """
         if self.early_exit is None:
             return None
-        ceilings = {float(confidence): ceiling for confidence, ceiling in calibration.ceilings.items()}
-        ceiling = next((ceilings[each] for each in ceilings if math.isclose(each, self.early_exit)), None)
-        if ceiling is None:
-            known = f"it was calibrated at {', '.join(calibration.ceilings)}" if ceilings else "it was never calibrated"
-            raise ValueError(f"{self.model} cannot stop at confidence {self.early_exit}: {known}; leave early_exit out")
+        ceiling = calibration.ceiling(self.early_exit)
         if self.rank_weight not in (None, calibration.rank_weight):
             raise ValueError(
                 f"early_exit was calibrated with rank_weight {calibration.rank_weight}, got {self.rank_weight}; "

@@ -108,6 +108,9 @@ def test_wrong_names_are_refused_before_a_model_is_loaded(shell: Shell, indexed:
     shell.fails(*search, "--rerank", "nowhere", says="'nowhere'")
     shell.fails(*search, "--rerank", tmp_path, says="holds neither reranker.json nor config.json")
     shell.fails(*search, "--rerank", "./nowhere", says="folder ./nowhere does not exist")
+    shell.fails(
+        *search, "--rerank", "--early-exit", 0.5, says="cannot stop at confidence 0.5: it was calibrated at 0.8"
+    )
     shell.fails(*search, "--fast-query", "nowhere", says="'nowhere'")
     shell.fails(*search, "--fast-query", tmp_path, says="holds no query_encoder.json")
     shell.fails(*search, "--fast-query", says="no query encoder comes with the package for the fingerprint")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from llamaindex_code_retrieval.cli.console import print_code, print_json, print_message, print_parts
 from llamaindex_code_retrieval.cli.options import common_options, index_option, positive, refuse_without_effect
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
-from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.query_encoder import AUTO, find_query_encoder
 
 if TYPE_CHECKING:
@@ -108,7 +107,11 @@ def _check(options: argparse.Namespace) -> None:
     if options.fast_query is not None:
         find_query_encoder(options.fast_query, teacher=manifest["fingerprint"])
     if options.rerank is not None:
-        locate_reranker(options.rerank)
+        from llamaindex_code_retrieval.models.scoring import calibration_of
+
+        calibration = calibration_of(options.rerank)
+        if options.early_exit is not None:
+            calibration.ceiling(options.early_exit)
 
 
 def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Namespace) -> list[NodeWithScore]:

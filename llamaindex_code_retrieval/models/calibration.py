@@ -41,6 +41,18 @@ class Calibration:
         weight = self.rank_weight if rank_weight is None else rank_weight
         return log_odds / self.fused_temperature - weight * math.log(rank) + self.fused_shift
 
+    def ceiling(self, confidence: float) -> list[float]:
+        """Return the ceilings for early exit at ``confidence``.
+
+        Raises:
+            ValueError: the reranker was not calibrated at this confidence.
+        """
+        for name, ceiling in self.ceilings.items():
+            if math.isclose(float(name), confidence):
+                return ceiling
+        known = f"it was calibrated at {', '.join(self.ceilings)}" if self.ceilings else "it was never calibrated"
+        raise ValueError(f"the reranker cannot stop at confidence {confidence}: {known}; leave early_exit out")
+
 
 EXIT_CHUNK = 10
 """Hits that early exit scores before it checks again whether to stop."""
