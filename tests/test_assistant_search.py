@@ -112,7 +112,7 @@ def test_the_drawing_names_all_students() -> None:
         TriedStudent(layers=(0, 2), teachers=((0, 1, 2),), mrr=0.8),
         TriedStudent(layers=(0,), teachers=((0, 1, 2),), mrr=0.7),
     ]
-    search = AssistantSearch(0.9, tried, tried[0])
+    search = AssistantSearch(0.9, 0.1, tried, tried[0])
     drawn = search_svg(search)
     assert drawn == search_svg(search)
     for label in (b">3<", b">3-2<", b">3-1<"):

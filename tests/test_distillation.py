@@ -46,11 +46,12 @@ PAIRS = [
 LOG = [f"{a} {b} {c}" for a in WORDS[:4] for b in WORDS[4:8] for c in WORDS[8:12]]
 QUICK = DistilConfig(epochs=2, batch_size=16, learning_rate=5e-3, precision="fp32", save_steps=3)
 LORA = AdapterConfig(rank=4)
+UNUSED = AdapterConfig(rank=16)  # the default of a recipe
 STUDENTS: dict[str, tuple[StudentConfig, AdapterConfig]] = {
-    "static": (StudentConfig(kind="static", table_rank=16, buckets=64, hidden=16), LORA),
+    "static": (StudentConfig(kind="static", table_rank=16, buckets=64, hidden=16), UNUSED),
     "lora": (StudentConfig(kind="layers", layers=(0,)), LORA),
     "full": (StudentConfig(kind="layers", layers=(0,)), AdapterConfig(method="full")),
-    "transformer": (StudentConfig(kind="transformer", width=32, depth=1), LORA),
+    "transformer": (StudentConfig(kind="transformer", width=32, depth=1), UNUSED),
 }
 
 
@@ -62,7 +63,13 @@ STUDENTS: dict[str, tuple[StudentConfig, AdapterConfig]] = {
         (DistilConfig, {"temperature": 0}, "temperature must be greater than 0, got 0"),
         (StudentConfig, {"kind": "bigram"}, "kind must be 'static', 'layers' or 'transformer', got 'bigram'"),
         (StudentConfig, {"kind": "layers"}, r"needs layers, the teacher's that it keeps, such as \[0, 5\]"),
-        (StudentConfig, {"width": 48}, "width must be a multiple of 32, got 48"),
+        (StudentConfig, {"layers": (0,)}, "layers has no effect on a student of kind 'static', which has table_rank"),
+        (StudentConfig, {"int8": True}, "int8 has no effect on a student of kind 'static'"),
+        (StudentConfig, {"kind": "layers", "layers": (0,), "width": 64}, "width has no effect .* has layers, int8"),
+        (StudentConfig, {"kind": "transformer", "buckets": 0}, "buckets has no effect on a student of kind 'transf"),
+        (DistilConfig, {"temperature": 0.1}, "temperature has no effect without contrastive"),
+        (QueryRecipe, {"adapter": AdapterConfig(rank=4)}, "an adapter have no effect on a student of kind 'static'"),
+        (StudentConfig, {"kind": "transformer", "width": 48}, "width must be a multiple of 32, got 48"),
         (StudentConfig, {"table_rank": 0}, "table_rank must be greater than or equal to 1, got 0"),
         (StudentConfig, {"buckets": -1}, "buckets must be greater than or equal to 0, got -1"),
     ],
@@ -447,6 +454,10 @@ def test_the_command_says_what_is_wrong(
         ([*new, "--kind", "static", "--assistants"], "assistants are students with fewer layers"),
         ([*new, "--assistants", "--step", "3"], "step must be from 1 to 2"),
         ([*new, "--recipe", "query-static", "--kind", "layers"], "is for the kind 'static'; leave out --kind"),
+        ([*new, "--kind", "static", "--layers", "0,2"], "layers has no effect on a student of kind 'static'"),
+        ([*new, "--assistants", "--layers", "0"], "--layers has no effect with --assistants, which chooses the layers"),
+        ([*new, "--step", "2"], "--step has an effect with --assistants only"),
+        ([*new, "--set", "rank=4"], "the settings of an adapter have no effect on a student of kind 'static'"),
         ([*new, "--set", "colour=red"], "there is no setting 'colour'"),
         ([*new, "--teacher", "nowhere"], "unknown adapter 'nowhere'"),
         ([*new, "--queries", str(tmp_path / "none.txt")], "none.txt"),

@@ -315,11 +315,14 @@ def _retrieved(queries: int) -> RetrievedCandidates:
 
 @pytest.mark.parametrize(("queries", "choosing"), [(13, 3), (16, 4), (400, 100), (1000, 100)])
 def test_queries_that_choose_the_step_do_not_calibrate(queries: int, choosing: int) -> None:
-    validation, calibration = _retrieved(queries).split()
+    validation, calibration = _retrieved(queries).split(depth=20)
     assert len(validation.queries) == choosing
     assert validation.queries + calibration.queries == _retrieved(queries).queries
     assert {len(row) for row in validation.codes + validation.relevant} == {10}
     assert {len(row) for row in calibration.codes + calibration.relevant} == {20}
+    validation, calibration = _retrieved(queries).split(depth=2)
+    assert {len(row) for row in validation.codes} == {10}
+    assert {len(row) for row in calibration.codes + calibration.relevant} == {2}
 
 
 def test_metrics_of_candidates_by_hand() -> None:
@@ -353,7 +356,9 @@ def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:
         ({"head": "none"}, "head must be 'interaction' or 'mlp', got 'none'"),
         ({"loss": "mse"}, "loss must be 'bce', 'listwise' or 'both', got 'mse'"),
         ({"hard_negatives": -1}, "hard_negatives must be greater than or equal to 0, got -1"),
-        ({"hard_negatives": 0}, "both 0, so there is nothing to tell apart"),
+        ({"hard_negatives": 0}, "both 0, so no query has a negative; set one"),
+        ({"hard_negatives": 0, "in_batch_negatives": 1, "depth": 9}, "depth has no effect without hard_negatives"),
+        ({"temperature": 0.1}, "temperature has no effect on the variant 'adapters'"),
         ({"max_tokens": 4}, "max_tokens must be greater than or equal to 16"),
         ({"depth": 0}, "depth must be greater than or equal to 1, got 0"),
     ],

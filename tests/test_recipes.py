@@ -267,9 +267,18 @@ def test_one_recipe_per_kind_of_a_query_encoder(kind: str) -> None:
     recipe = load_query_recipe(kind)
     assert recipe == load_query_recipe(f"query-{kind}")
     assert recipe.student.kind == kind
-    changed = recipe.with_settings({"layers": [1, 3], "rank": 3, "dual": 0.5, "teacher": "none", "most_queries": 9})
-    assert (changed.student.layers, changed.adapter.rank, changed.train.dual) == ((1, 3), 3, 0.5)
+    changed = recipe.with_settings({"dual": 0.5, "teacher": "none", "most_queries": 9})
+    assert changed.train.dual == 0.5
     assert (changed.teacher, changed.most_queries, changed.student.kind) == ("none", 9, kind)
+
+
+def test_layers_and_their_adapter_are_settings_of_one_kind() -> None:
+    changed = load_query_recipe("layers").with_settings({"layers": [1, 3], "rank": 3})
+    assert (changed.student.layers, changed.adapter.rank) == ((1, 3), 3)
+    with pytest.raises(ValueError, match="layers has no effect on a student of kind 'static'"):
+        load_query_recipe("static").with_settings({"layers": [1, 3]})
+    with pytest.raises(ValueError, match="the settings of an adapter have no effect on a student of kind 'static'"):
+        load_query_recipe("static").with_settings({"rank": 3})
 
 
 def test_own_file_of_a_query_encoder(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class AssistantSearch:
     """The result of :func:`search_students`."""
 
     teacher_mrr: float
+    threshold: float
     tried: list[TriedStudent]
     chosen: TriedStudent | None
     """The smallest student within the threshold; ``None`` where the first one loses more."""
@@ -90,7 +91,7 @@ def search_students(
         else:
             newest, larger = by_smaller, smaller
         smaller = newest.lineage
-    return AssistantSearch(teacher_mrr, tried, chosen)
+    return AssistantSearch(teacher_mrr, threshold, tried, chosen)
 
 
 def _try(distil: Callable[[Layers, Lineage], float], layers: Layers, teachers: Lineage) -> TriedStudent:

@@ -83,7 +83,7 @@ def search_assistants(
     data = embed_selection(selection, teacher, on_progress)
     trainer = AssistantTrainer(data, folder / STUDENTS, recipe, tuple(sources), resume, on_progress)
     search = search_students(layers, data.validation.teacher_mrr(), trainer.distil, step=step, threshold=threshold)
-    _save_search(search, folder, step=step, threshold=threshold)
+    _save_search(search, folder, step)
     run = None
     if search.chosen is not None:
         _copy_student(trainer.folder_of(search.chosen.lineage), folder)
@@ -129,11 +129,11 @@ class AssistantTrainer:
         return self.folder / f"{sizes}_{'.'.join(map(str, lineage[-1]))}"
 
 
-def _save_search(search: AssistantSearch, folder: Path, *, step: int, threshold: float) -> None:
+def _save_search(search: AssistantSearch, folder: Path, step: int) -> None:
     record = {
         "teacher_mrr": search.teacher_mrr,
         "step": step,
-        "threshold": threshold,
+        "threshold": search.threshold,
         "tried": [{"layers": each.layers, "taught_by": each.teachers, "mrr": each.mrr} for each in search.tried],
         "chosen": None if search.chosen is None else search.chosen.lineage,
     }

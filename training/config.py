@@ -188,14 +188,25 @@ class MatchConfig(LoopConfig):
     new pairs add to what the old ones taught (WiSE-FT: Wortsman et al. 2022, equation 1)."""
 
     @model_validator(mode="after")
-    def _need_negatives(self) -> MatchConfig:
+    def _fit_negatives_and_variant(self) -> MatchConfig:
         if not self.hard_negatives and not self.in_batch_negatives:
-            raise ValueError("hard_negatives and in_batch_negatives are both 0, so there is nothing to tell apart")
+            raise ValueError("hard_negatives and in_batch_negatives are both 0, so no query has a negative; set one")
+        if not self.hard_negatives and self.depth != type(self).model_fields["depth"].default:
+            raise ValueError("depth has no effect without hard_negatives, which are drawn from it; leave it out")
+        if self.variant != "shared" and self.temperature != type(self).model_fields["temperature"].default:
+            raise ValueError(
+                f"temperature has no effect on the variant {self.variant!r}, only on 'shared'; leave it out"
+            )
         return self
 
 
 class StudentConfig(TrainingSettings):
-    """What the student is. Settings of another ``kind`` are not used."""
+    """What the student is. A setting that has no effect on its ``kind`` is refused.
+
+    >>> StudentConfig(kind="static", int8=True)
+    Traceback (most recent call last):
+    ValueError: int8 has no effect on a student of kind 'static', which has table_rank, buckets, hidden
+    """
 
     kind: Kind = "static"
     layers: tuple[AtLeast0, ...] = ()
@@ -213,8 +224,19 @@ class StudentConfig(TrainingSettings):
     int8: bool = False
     """``layers`` and ``transformer``: quantize linear layers in use on a CPU."""
 
+    SETTINGS_OF: ClassVar[dict[Kind, tuple[str, ...]]] = {
+        "static": ("table_rank", "buckets", "hidden"),
+        "layers": ("layers", "int8"),
+        "transformer": ("width", "depth", "int8"),
+    }
+    """The settings that have an effect on each kind."""
+
     @model_validator(mode="after")
-    def _need_layers(self) -> StudentConfig:
+    def _fit_kind(self) -> StudentConfig:
+        own = self.SETTINGS_OF[self.kind]
+        for name, field in type(self).model_fields.items():
+            if name != "kind" and name not in own and getattr(self, name) != field.default:
+                raise ValueError(f"{name} has no effect on a student of kind {self.kind!r}, which has {', '.join(own)}")
         if self.kind == "layers" and not self.layers:
             raise ValueError("a student of kind 'layers' needs layers, the teacher's that it keeps, such as [0, 5]")
         return self
@@ -240,4 +262,6 @@ class DistilConfig(LoopConfig):
     def _need_loss(self) -> DistilConfig:
         if not self.single + self.dual + self.contrastive:
             raise ValueError("single, dual and contrastive are all 0, so there is nothing to learn from")
+        if not self.contrastive and self.temperature != type(self).model_fields["temperature"].default:
+            raise ValueError("temperature has no effect without contrastive; leave it out, or set contrastive")
         return self

@@ -50,15 +50,19 @@ class RetrievedCandidates:
     codes: list[list[str]]
     relevant: list[list[bool]]
 
-    def split(self) -> tuple[RetrievedCandidates, RetrievedCandidates]:
-        """Return the candidates that choose the best step, and those of the other queries, which calibrate."""
+    def split(self, *, depth: int) -> tuple[RetrievedCandidates, RetrievedCandidates]:
+        """Return the candidates that choose the best step, and ``depth`` of each other query, which calibrate."""
         choosing = min(VALIDATION_QUERIES, len(self.queries) // 4)
         validation = RetrievedCandidates(
             self.queries[:choosing],
             [row[:VALIDATION_DEPTH] for row in self.codes[:choosing]],
             [row[:VALIDATION_DEPTH] for row in self.relevant[:choosing]],
         )
-        calibration = RetrievedCandidates(self.queries[choosing:], self.codes[choosing:], self.relevant[choosing:])
+        calibration = RetrievedCandidates(
+            self.queries[choosing:],
+            [row[:depth] for row in self.codes[choosing:]],
+            [row[:depth] for row in self.relevant[choosing:]],
+        )
         return validation, calibration
 
     def metrics(self, scores: Sequence[Sequence[float]] | None = None) -> dict[str, float]:
@@ -92,7 +96,11 @@ def hold_out(
 
 
 def retrieve(held_out: HeldOutQueries, first_stage: CodeEmbedding | Encoder, *, depth: int) -> RetrievedCandidates:
-    """Return the ``depth`` best codes for each query by vectors and words, fused as ``CodeRetriever`` fuses them."""
+    """Return the best codes for each query by vectors and words, fused as ``CodeRetriever`` fuses them.
+
+    There are ``depth`` of them, and no fewer than the choice of the best step needs.
+    """
+    depth = max(depth, VALIDATION_DEPTH)
     queries, pool = list(held_out.answers), held_out.pool
     if isinstance(first_stage, Encoder):
         query_vectors, code_vectors = first_stage.encode_queries(queries), first_stage.encode_codes(pool)

@@ -34,16 +34,12 @@ ValidateCrossEncoder = Callable[[CrossEncoder], Mapping[str, float]]
 """Returns validation scores of the cross-encoder; ``mrr`` decides which step is the best one."""
 
 
-def new_cross_encoder(
-    encoder: Encoder, adapter: AdapterConfig, config: MatchConfig, *, start: str | Path | None = None
-) -> CrossEncoder:
-    """Return a cross-encoder on the base of ``encoder``, ready to be trained; ``encoder`` stays as it is.
-
-    Adapter and head are those of the reranker ``start``, or new ones.
+def check_settings(adapter: AdapterConfig, config: MatchConfig, start: str | Path | None = None) -> None:
+    """Refuse settings that :func:`new_cross_encoder` cannot use, before any model is loaded.
 
     Raises:
-        ValueError: an adapter that this variant does not take; a ``start`` of another variant, head or shape; a
-            ``blend`` without a ``start``.
+        ValueError: an adapter that this variant does not take; a ``start`` of another variant or head; a ``blend``
+            without a ``start``.
     """
     if (config.variant == "adapters") != (adapter.method != "full") or adapter.method in ("adalora", "prompt"):
         raise ValueError(
@@ -55,7 +51,30 @@ def new_cross_encoder(
             f"blend {config.blend} mixes the trained weights with those of a reranker; name it with start, or leave "
             "blend 1"
         )
-    folder = None if start is None else _locate_start(start, config)
+    if start is None:
+        return
+    trained = RerankerConfig.read(locate_reranker(start))
+    if config.variant != "adapters" or trained.variant != "adapters":
+        raise ValueError(
+            f"{start} has the variant {trained.variant!r} and this training {config.variant!r}: only adapters can "
+            "start from a reranker; to start from whole weights, name their folder as the base"
+        )
+    if trained.head != config.head:
+        raise ValueError(f"{start} has the head {trained.head!r}, not {config.head!r}; set head to it")
+
+
+def new_cross_encoder(
+    encoder: Encoder, adapter: AdapterConfig, config: MatchConfig, *, start: str | Path | None = None
+) -> CrossEncoder:
+    """Return a cross-encoder on the base of ``encoder``, ready to be trained; ``encoder`` stays as it is.
+
+    Adapter and head are those of the reranker ``start``, or new ones.
+
+    Raises:
+        ValueError: as :func:`check_settings`; a ``start`` of another base or shape.
+    """
+    check_settings(adapter, config, start)
+    folder = None if start is None else locate_reranker(start)
     model = CrossEncoder.on(
         attach_adapter(encoder, adapter, start=folder, seed=config.seed),
         head=config.head,
@@ -66,20 +85,6 @@ def new_cross_encoder(
     if folder is not None:
         load_weights(model.head, folder / HEAD_WEIGHTS, remedy="start from another reranker")
     return model
-
-
-def _locate_start(reranker: str | Path, config: MatchConfig) -> Path:
-    """Return the folder of a reranker that a training with these settings can start from."""
-    folder = locate_reranker(reranker)
-    trained = RerankerConfig.read(folder)
-    if config.variant != "adapters" or trained.variant != "adapters":
-        raise ValueError(
-            f"{reranker} has the variant {trained.variant!r} and this training {config.variant!r}: only adapters "
-            "can start from a reranker; to start from whole weights, name their folder as the base"
-        )
-    if trained.head != config.head:
-        raise ValueError(f"{reranker} has the head {trained.head!r}, not {config.head!r}; set head to it")
-    return folder
 
 
 def start_identity(adapter: AdapterConfig, start: str | Path | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llamaindex_code_retrieval._settings import merge_tables, names_in, read_toml
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
@@ -100,9 +100,9 @@ class RerankerRecipe(_Recipe):
     """One training of a reranker: on which base, behind which first stage, how, and on which languages' pairs."""
 
     retriever: str = ""
-    """The first stage's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
-    calibration_depth: Annotated[int, Field(ge=1)] = 50
-    """First-stage hits of each held-out query that are scored in the end, to calibrate."""
+    """The first stage's adapter: a folder, a hub name, a shipped one or ``none``; empty is the base's default."""
+    calibration_depth: Annotated[int, Field(ge=2)] = 50
+    """First-stage candidates of each held-out query that calibrate; at least 2, to have an order."""
     adapter: AdapterConfig = AdapterConfig(rank=16)
     train: MatchConfig = MatchConfig()
 
@@ -117,15 +117,24 @@ class QueryRecipe(_Recipe):
     PARTS: ClassVar[tuple[str, ...]] = ("student", "adapter", "train")
 
     teacher: str = ""
-    """The teacher's adapter: a folder, a hub name, one of ours or ``none``; empty is the default of the base."""
+    """The teacher's adapter: a folder, a hub name, a shipped one or ``none``; empty is the base's default."""
     max_query_tokens: TextTokens = 64
     """Tokens of a query, in training and in use."""
     most_queries: AtLeast0 = 0
     """Queries to learn from at most, drawn by the seed; 0 is all."""
     student: StudentConfig = StudentConfig()
     adapter: AdapterConfig = AdapterConfig(rank=16)
-    """How the layers that a student keeps are trained."""
+    """How the layers that a student of kind ``layers`` keeps are trained; the other kinds are trained in full."""
     train: DistilConfig = DistilConfig()
+
+    @model_validator(mode="after")
+    def _fit_kind(self) -> QueryRecipe:
+        if self.student.kind != "layers" and self.adapter != type(self).model_fields["adapter"].default:
+            raise ValueError(
+                f"the settings of an adapter have no effect on a student of kind {self.student.kind!r}, which is "
+                "trained in full; leave them out"
+            )
+        return self
 
     def with_settings(self, settings: Mapping[str, Any]) -> QueryRecipe:
         """Return the recipe with some settings changed, as :meth:`Recipe.with_settings` does."""

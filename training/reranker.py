@@ -19,7 +19,12 @@ from llamaindex_code_retrieval.models.scoring import score_pairs
 from llamaindex_code_retrieval.training.calibration import calibrate, check_labels, cross_fitted
 from llamaindex_code_retrieval.training.candidates import CandidateSampler
 from llamaindex_code_retrieval.training.first_stage import HeldOutQueries, RetrievedCandidates, hold_out, retrieve
-from llamaindex_code_retrieval.training.matching import fit_cross_encoder, new_cross_encoder, start_identity
+from llamaindex_code_retrieval.training.matching import (
+    check_settings,
+    fit_cross_encoder,
+    new_cross_encoder,
+    start_identity,
+)
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.negatives import read_distractors
 from llamaindex_code_retrieval.training.pairs import Pair
@@ -87,6 +92,7 @@ def train_reranker(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
     recipe, folder = recipe or RerankerRecipe(), free_folder(folder, resume=resume)
+    check_settings(recipe.adapter, recipe.train, start)
     distractors = read_distractors([Path(path) for path in distractor_folders])
     prepared = _prepare(pairs, validation_pairs, distractors, recipe, start, device, cache_folder, on_progress)
     run = fit_cross_encoder(
@@ -131,7 +137,8 @@ def _prepare(
     clusters = near_duplicate_clusters([pair.code for pair in train])
     on_progress("compare", len(train), len(train))
     candidates = CandidateSampler(train, recipe.train, clusters=clusters, distractors=distractors)
-    validation, calibration = retrieve(held_out, retriever, depth=recipe.calibration_depth).split()
+    depth = recipe.calibration_depth
+    validation, calibration = retrieve(held_out, retriever, depth=depth).split(depth=depth)
     check_labels(calibration.relevant)
     return PreparedTraining(
         model=model,
@@ -155,7 +162,8 @@ def _calibrate(
     """Calibrate the model in place; return the record of that, with the scores of the calibration queries."""
     candidates = prepared.calibration
     if model.variant == "shared":  # in use its own vectors are the first stage
-        _, candidates = retrieve(prepared.held_out, model.encoder, depth=recipe.calibration_depth).split()
+        depth = recipe.calibration_depth
+        _, candidates = retrieve(prepared.held_out, model.encoder, depth=depth).split(depth=depth)
     scores = _score(model, candidates, on_progress)
     model.calibration = calibrate(scores, candidates.relevant)
     fused = cross_fitted(np.array(scores), np.array(candidates.relevant))

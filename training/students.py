@@ -200,13 +200,7 @@ def _small_backbone(base: Any, teacher: Encoder, config: StudentConfig) -> nn.Mo
 
 def student_record(config: StudentConfig, adapter: AdapterConfig) -> dict[str, Any]:
     """Return the settings of a student that its kind uses."""
-    names = {
-        "static": ("table_rank", "buckets", "hidden"),
-        "layers": ("layers", "int8"),
-        "transformer": ("width", "depth", "int8"),
-    }[config.kind]
-    settings = config.model_dump()
-    record: dict[str, Any] = {"kind": config.kind, **{name: settings[name] for name in names}}
+    record = config.model_dump(include={"kind", *config.SETTINGS_OF[config.kind]})
     if config.kind == "layers":
         record["adapter"] = adapter.model_dump()
     return record

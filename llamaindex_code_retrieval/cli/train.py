@@ -127,10 +127,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="look for the fewest layers that are good enough, with teaching assistants on the way there",
     )
     distil.add_argument(
-        "--step", type=int, default=1, metavar="N", help="layers that --assistants takes away a round (%(default)s)"
+        "--step", type=int, metavar="N", help="layers that each round of --assistants removes (default: 1)"
     )
     distil.add_argument(
-        "--threshold", type=float, default=0.01, metavar="MRR", help="that --assistants may lose (%(default)s)"
+        "--threshold",
+        type=float,
+        metavar="MRR",
+        help="MRR that --assistants may lose (default: 0.01)",
     )
     distil.add_argument("--resume", action="store_true", help="go on with the unfinished run or search in --out")
     distil.add_argument("--push", metavar="ORG/NAME", help="upload the result to the hub")
@@ -368,6 +371,11 @@ def _distil(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.training.queries import load_queries
     from llamaindex_code_retrieval.training.recipes import load_query_recipe
 
+    if options.assistants and options.layers is not None:
+        raise ValueError("--layers has no effect with --assistants, which chooses the layers; leave out one of them")
+    limits = {name: getattr(options, name) for name in ("step", "threshold") if getattr(options, name) is not None}
+    if limits and not options.assistants:
+        raise ValueError(f"{', '.join(f'--{name}' for name in limits)} has an effect with --assistants only; add it")
     kind = options.kind or ("layers" if options.layers or options.assistants else "static")
     recipe = load_query_recipe(options.recipe or kind)
     if options.kind is not None and options.kind != recipe.student.kind:
@@ -393,12 +401,17 @@ def _distil(options: argparse.Namespace) -> int:
         if options.assistants:
             from llamaindex_code_retrieval.training.assistants import search_assistants
 
-            limits = {"step": options.step, "threshold": options.threshold}
             search, run = search_assistants(pairs, options.out, **limits, **arguments)
-            return _print_distilled(run, search, options)
+            return _print_searched(search, run, options)
         from llamaindex_code_retrieval.training.distil import distil_query_encoder
 
-        return _print_distilled(distil_query_encoder(pairs, options.out, **arguments), None, options)
+        run = distil_query_encoder(pairs, options.out, **arguments)
+    record = _pushed(run, options)
+    if options.json:
+        print_json(record)
+    else:
+        _print_distilled(record)
+    return 0
 
 
 def _layers(given: str) -> tuple[int, ...]:
@@ -408,30 +421,31 @@ def _layers(given: str) -> tuple[int, ...]:
         raise ValueError(f"--layers takes numbers with commas between them, such as 0,5; got {given!r}") from error
 
 
-def _print_distilled(
-    run: TrainingRun[QueryEncoder] | None, search: AssistantSearch | None, options: argparse.Namespace
-) -> int:
+def _print_searched(search: AssistantSearch, run: TrainingRun[QueryEncoder] | None, options: argparse.Namespace) -> int:
     record: dict[str, Any] = {} if run is None else _pushed(run, options)
-    if search is not None:
-        tried = [{"path": each.lineage, "mrr": each.mrr} for each in search.tried]
-        record["search"] = {"teacher_mrr": search.teacher_mrr, "threshold": options.threshold, "tried": tried}
     if options.json:
-        print_json(record)
+        tried = [{"path": each.lineage, "mrr": each.mrr} for each in search.tried]
+        found = {"teacher_mrr": search.teacher_mrr, "threshold": search.threshold, "tried": tried}
+        print_json({**record, "search": found})
         return 1 if run is None else 0
-    if search is not None:
-        students = [(str(len(search.tried[0].teachers[0])), "all", "", f"{search.teacher_mrr:.4f}")]
-        for each in search.tried:
-            chain = " -> ".join(str(len(layers)) for layers in each.teachers)
-            students.append((str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}"))
-        headings = ("layers", "kept", "taught by", "MRR")
-        title = f"Students, in {Path(options.out) / 'students'}"
-        print_table(title, students, headings=headings, numeric=("layers", "MRR"))
+    students = [(str(len(search.tried[0].teachers[0])), "all", "", f"{search.teacher_mrr:.4f}")]
+    for each in search.tried:
+        chain = " -> ".join(str(len(layers)) for layers in each.teachers)
+        students.append((str(len(each.layers)), ", ".join(map(str, each.layers)), chain, f"{each.mrr:.4f}"))
+    headings = ("layers", "kept", "taught by", "MRR")
+    title = f"Students, in {Path(options.out) / 'students'}"
+    print_table(title, students, headings=headings, numeric=("layers", "MRR"))
     if run is None:
         print_message(
-            f"even the largest student loses more than {options.threshold} MRR; allow more with "
-            "--threshold, take away fewer layers with --step, or train longer with --epochs",
+            f"even the largest student loses more than {search.threshold} MRR; allow more with --threshold, remove "
+            "fewer layers with --step, or train longer with --epochs"
         )
         return 1
+    _print_distilled(record)
+    return 0
+
+
+def _print_distilled(record: dict[str, Any]) -> None:
     kept, teacher = record["kept"], record["teacher"]
     times = record["milliseconds"]
     what = ", ".join(f"{name} {value}" for name, value in record["student"].items() if name not in ("kind", "adapter"))
@@ -445,13 +459,12 @@ def _print_distilled(
         ("ms a query", f"{times['student']:.3f}, teacher {times['teacher']:.3f}"),
         ("fingerprint", record["fingerprint"]),
     ]
-    print_table(f"Query encoder {run.folder}", rows)
+    print_table(f"Query encoder {record['folder']}", rows)
     if kept["high"] - kept["low"] > WIDE:
         print_message(
             f"{kept['queries']} test queries are too few for a comparison: the student may retain anything from "
             f"{kept['low']:.3f} to {kept['high']:.3f} of the MRR; give more with --validate",
         )
-    return 0
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
