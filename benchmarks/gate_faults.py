@@ -21,7 +21,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder, FaissStore
 from llamaindex_code_retrieval.cache import default_cache_folder
 from llamaindex_code_retrieval.cli.demo import MODULES
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions
@@ -189,7 +189,7 @@ class Bench:
 
         def retriever(embedding: CodeEmbedding, codes: dict[str, str], **settings: Any) -> CodeRetriever:
             index = CodeIndex(embedding)
-            index.update_nodes([TextNode(id_=id_, text=code, metadata={"path": id_}) for id_, code in codes.items()])
+            index.update_nodes(_nodes(codes))
             return CodeRetriever(index, top_k=DEPTH, **settings)
 
         def swapped(query: str) -> list[tuple[str, float]]:
@@ -225,14 +225,14 @@ class Bench:
             found = vectors + 1e-3 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
             return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-        nodes = [TextNode(id_=id_, text=code, metadata={"path": id_}) for id_, code in corpus.items()]
         vectors = noisy(self._codes(self.general))
-        by_id = dict(zip(self.benchmark.corpus, vectors, strict=True))
+        store = FaissStore(self.general.dim)
+        store.add_vectors(list(self.benchmark.corpus), vectors.astype(np.float32), list(self.benchmark.corpus))
         index = CodeIndex(self.general)
-        index.update_nodes(nodes)
-        for node in nodes:
-            node.embedding = by_id[node.node_id].tolist()
-        index.vector_store.add(list(nodes))  # replaces
+        index.update_nodes(_nodes(corpus))
+        with tempfile.TemporaryDirectory() as folder:
+            index.save(folder)
+            index = CodeIndex.load(folder, embedding=self.general, vector_store=store)
         asked = dict(zip(self.texts[1], noisy(self._queries(self.general)), strict=True))
         retriever = CodeRetriever(index, top_k=DEPTH)
         keys = list(self.second)
@@ -242,6 +242,13 @@ class Bench:
             reranker=CosineReranker(vectors=second),
             prompt=(noisy(self.prompt[0]), noisy(self.prompt[1])),
         )
+
+
+def _nodes(codes: Mapping[str, str]) -> list[TextNode]:
+    return [
+        TextNode(id_=id_, text=code, metadata={"path": id_}, excluded_embed_metadata_keys=["path"])
+        for id_, code in codes.items()
+    ]
 
 
 def main() -> None:

@@ -62,8 +62,10 @@ def benchmark_index(
     index = CodeIndex(embedding)
     nodes = []
     for id_, code in benchmark.corpus.items():
-        language = {"language": benchmark.languages[id_]} if id_ in benchmark.languages else {}
-        nodes.append(TextNode(id_=id_, text=code, metadata={"path": id_, **language}))
+        metadata = {"path": id_}
+        if id_ in benchmark.languages:
+            metadata["language"] = benchmark.languages[id_]
+        nodes.append(TextNode(id_=id_, text=code, metadata=metadata, excluded_embed_metadata_keys=list(metadata)))
     index.update_nodes(nodes, on_progress=on_progress)
     return index
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index.code_index import CodeIndex
+from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
 from llamaindex_code_retrieval.ranking import (
     BM25_WEIGHT,
     CANDIDATES,
@@ -46,7 +46,7 @@ class CodeRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: CodeIndex,
+        index: CodeIndex[Any],
         *,
         top_k: int = 10,
         mode: Mode = "fused",
@@ -80,71 +80,80 @@ class CodeRetriever(BaseRetriever):
         self.languages = None if languages is None else frozenset(languages)
 
     def embed_query(self, query: str) -> list[list[float]]:
-        """Return the query's vector by each adapter in use, as :meth:`rank` wants them; none in mode "bm25"."""
-        return [embedding.get_query_embedding(query) for embedding, _ in self._partitions()]
+        """Return the query's vector by each adapter in use, for :meth:`rank`; none in mode "bm25"."""
+        return [embedder.get_query_embedding(query) for embedder, _ in self._adapter_groups(self.index.snapshot)]
 
     def rank(self, query: str, vectors: Sequence[list[float]]) -> list[tuple[str, float]]:
-        """Return ids and scores of the ``top_k`` best nodes, without building the nodes."""
-        return self._rank(query, self._partitions(), vectors)
+        """Return ids and scores of the ``top_k`` best nodes, without building the nodes.
+
+        Raises:
+            ValueError: not one vector for each adapter in use, as when the index was updated after the embedding.
+        """
+        snapshot = self.index.snapshot
+        groups = self._adapter_groups(snapshot)
+        if len(vectors) != len(groups):
+            raise ValueError(f"rank needs the query's vector by {len(groups)} adapters in use, got {len(vectors)}")
+        return self._rank(snapshot, groups, query, vectors)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        partitions = self._partitions()
-        vectors = self._given(query_bundle, partitions)
+        snapshot = self.index.snapshot
+        groups = self._adapter_groups(snapshot)
+        query = query_bundle.query_str
+        vectors = _query_vectors(query_bundle, groups)
         if vectors is None:
-            vectors = [embedding.get_query_embedding(query_bundle.query_str) for embedding, _ in partitions]
-        return self._hits(query_bundle.query_str, partitions, vectors)
+            vectors = [embedder.get_query_embedding(query) for embedder, _ in groups]
+        return self._hits(snapshot, groups, query, vectors)
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        partitions = self._partitions()
-        vectors = self._given(query_bundle, partitions)
+        snapshot = self.index.snapshot
+        groups = self._adapter_groups(snapshot)
+        query = query_bundle.query_str
+        vectors = _query_vectors(query_bundle, groups)
         if vectors is None:
-            asked = [embedding.aget_query_embedding(query_bundle.query_str) for embedding, _ in partitions]
-            vectors = await asyncio.gather(*asked)
-        return await asyncio.to_thread(self._hits, query_bundle.query_str, partitions, vectors)
+            vectors = await asyncio.gather(*[embedder.aget_query_embedding(query) for embedder, _ in groups])
+        return await asyncio.to_thread(self._hits, snapshot, groups, query, vectors)
 
-    def _partitions(self) -> list[tuple[CodeEmbedding, list[str]]]:
-        return [] if self.mode == "bm25" else self.index.partitions(self.languages)
-
-    def _given(
-        self, query_bundle: QueryBundle, partitions: Sequence[tuple[CodeEmbedding, list[str]]]
-    ) -> list[list[float]] | None:
-        vector = query_bundle.embedding
-        return None if vector is None or len(partitions) != 1 else [vector]
+    def _adapter_groups(self, snapshot: Snapshot) -> list[AdapterGroup]:
+        return [] if self.mode == "bm25" else self.index.adapter_groups(self.languages, snapshot=snapshot)
 
     def _hits(
-        self, query: str, partitions: Sequence[tuple[CodeEmbedding, list[str]]], vectors: Sequence[list[float]]
+        self, snapshot: Snapshot, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[list[float]]
     ) -> list[NodeWithScore]:
-        ranked = self._rank(query, partitions, vectors)
-        return [NodeWithScore(node=self.index.node(node_id), score=score) for node_id, score in ranked]
+        ranking = self._rank(snapshot, groups, query, vectors)
+        return [NodeWithScore(node=snapshot.node(node_id), score=score) for node_id, score in ranking]
 
     def _rank(
-        self, query: str, partitions: Sequence[tuple[CodeEmbedding, list[str]]], vectors: Sequence[list[float]]
+        self, snapshot: Snapshot, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[list[float]]
     ) -> list[tuple[str, float]]:
-        depth = self.top_k if self.mode != "fused" else max(self.top_k, self.candidates)
+        depth = max(self.top_k, self.candidates) if self.mode == "fused" else self.top_k
         dense = [
-            self.index.search_vectors(vector, top_k=depth, languages=languages)
-            for vector, (_, languages) in zip(vectors, partitions, strict=True)
+            snapshot.search_vectors(vector, top_k=depth, languages=group.languages)
+            for vector, group in zip(vectors, groups, strict=True)
         ]
-        bm25 = self.index.search_words(query, top_k=depth, languages=self.languages) if self.mode != "dense" else []
+        bm25 = snapshot.search_words(query, top_k=depth, languages=self.languages) if self.mode != "dense" else []
         if self.mode == "bm25":
-            ranked = bm25
-        elif self.mode == "dense" and len(dense) <= 1:
-            ranked = dense[0] if dense else []
-        else:
-            ranked = self._fused(dense, bm25)
-        return ranked[: self.top_k]
+            return bm25
+        if self.mode == "dense" and len(dense) <= 1:
+            return dense[0] if dense else []
+        return self._fuse(dense, bm25)[: self.top_k]
 
-    def _fused(
+    def _fuse(
         self, dense: Sequence[Sequence[tuple[str, float]]], bm25: Sequence[tuple[str, float]]
     ) -> list[tuple[str, float]]:
         dense_weight, bm25_weight = (self.dense_weight, self.bm25_weight) if self.mode == "fused" else (1.0, 0.0)
         weights = [*[dense_weight] * len(dense), bm25_weight]
         rankings = [[node_id for node_id, _ in ranking] for ranking in (*dense, bm25)]
-        fused = reciprocal_rank_fusion(rankings, weights=weights, rank_constant=self.rank_constant)
+        hits = reciprocal_rank_fusion(rankings, weights=weights, rank_constant=self.rank_constant)
         if len(dense) <= 1:
-            return fused
-        # No node is in two of the dense rankings, so that the most a node can have is one first place and BM25's.
+            return hits
+        # A node is in one dense ranking at most, so the largest possible sum is that of one dense ranking and BM25.
         scale = sum(weights) / (dense_weight + bm25_weight)
         cosines = {node_id: cosine for ranking in dense for node_id, cosine in ranking}
-        scaled = [(node_id, score * scale) for node_id, score in fused]
+        scaled = [(node_id, score * scale) for node_id, score in hits]
         return sorted(scaled, key=lambda hit: (-hit[1], -cosines.get(hit[0], -1.0), hit[0]))
+
+
+def _query_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) -> list[list[float]] | None:
+    """Return the vector that the caller gave with the query, if it can be compared with all vectors of the index."""
+    vector = query_bundle.embedding
+    return [vector] if vector is not None and len(groups) == 1 else None

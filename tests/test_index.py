@@ -33,6 +33,10 @@ def embedding(bert_folder: Path) -> CodeEmbedding:
     return CodeEmbedding(str(bert_folder), precision="fp32")
 
 
+def _node(node_id: str, text: str, language: str) -> TextNode:
+    return TextNode(id_=node_id, text=text, metadata={"language": language}, excluded_embed_metadata_keys=["language"])
+
+
 def _texts(index: CodeIndex) -> dict[str, str]:
     return {f"{node.metadata['path']}:{node.metadata['start_line']}": node.text for node in index.nodes()}
 
@@ -106,7 +110,7 @@ def test_save_load_search(repository: Path, embedding: CodeEmbedding, tmp_path: 
     index.update([repository])
     index.save(tmp_path / "index")
     manifest = read_manifest(tmp_path / "index")
-    assert (manifest["format"], manifest["dim"], manifest["files"]) == (2, 32, 3)
+    assert (manifest["format"], manifest["dim"], manifest["files"]) == (3, 32, 3)
     assert manifest["fingerprint"] == embedding.fingerprint
     assert not [p for p in (tmp_path / "index").rglob("*") if p.suffix in (".pkl", ".pickle", ".tmp")]
 
@@ -222,12 +226,12 @@ def test_nodes_are_embedded_by_their_languages_adapter(
     index = CodeIndex(embedding)
     index.update_texts(SOURCES)
     _stores_what_each_adapter_makes(index)
-    assert [(one.fingerprint, languages) for one, languages in index.partitions()] == [
+    assert [(one.fingerprint, languages) for one, languages in index.adapter_groups()] == [
         (embedding.fingerprints[""], ["go"]),
         (embedding.fingerprints["java"], ["java"]),
         (embedding.fingerprints["python"], ["python"]),
     ]
-    assert [languages for _, languages in index.partitions(["java", "cobol"])] == [["java"]]
+    assert [languages for _, languages in index.adapter_groups(["java", "cobol"])] == [["java"]]
 
     index.save(tmp_path / "index")
     manifest = read_manifest(tmp_path / "index")
@@ -296,17 +300,17 @@ def test_update_after_a_swap_embeds_that_language_alone(
     _stores_what_each_adapter_makes(index)
     index.embedding.use_adapter("", adapter_folders["ia3"])  # what Python and Java have already
     assert index.update_texts(changed).embedded == index.languages["go"]
-    assert len(index.partitions()) == 1
+    assert len(index.adapter_groups()) == 1
 
 
 def test_a_node_given_another_language_is_embedded_anew(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
     embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]})
     index = CodeIndex(embedding)
     for language, embedded in (("c", 1), ("python", 1), ("python", 0), ("go", 1), ("rust", 0)):
-        report = index.update_nodes([TextNode(id_="a", text="x + y", metadata={"language": language})])
+        report = index.update_nodes([_node("a", "x + y", language)])
         assert report.embedded == embedded
         assert _vectors(index)["a"] == pytest.approx(embedding.embed_codes(["x + y"], [language])[0].tolist(), abs=1e-5)
-    same_text = [TextNode(id_=i, text="x + y", metadata={"language": i}) for i in ("go", "python")]
+    same_text = [_node(i, "x + y", i) for i in ("go", "python")]
     assert index.update_nodes(same_text).embedded == 1
     _stores_what_each_adapter_makes(index)
 
@@ -316,10 +320,7 @@ def test_search_among_languages(store: BasePydanticVectorStore, embedding: CodeE
     """Exactly the ranking over all, with the others taken out; in any vector store."""
     index = CodeIndex(embedding, vector_store=store)
     languages = ["python", "java", "go"]
-    nodes = [
-        TextNode(id_=f"{i}", text=f"return {i} + {i % 7}", metadata={"language": languages[min(i % 20, 2)]})
-        for i in range(60)
-    ]
+    nodes = [_node(f"{i}", f"return {i} + {i % 7}", languages[min(i % 20, 2)]) for i in range(60)]
     index.update_nodes(nodes)
     query = embedding.get_query_embedding("return 4 + 4")
     everything = index.search_vectors(query, top_k=60)

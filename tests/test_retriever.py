@@ -13,11 +13,15 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.ranking import reciprocal_rank_fusion
 
 
+def _node(node_id: str, text: str, **metadata: str) -> TextNode:
+    return TextNode(id_=node_id, text=text, metadata=metadata, excluded_embed_metadata_keys=list(metadata))
+
+
 @pytest.fixture(scope="module")
 def index(bert_folder: Path) -> CodeIndex:
     index = CodeIndex(CodeEmbedding(str(bert_folder)))
     texts = ["def readFile(path): pass", "def write_file(path): pass", "def add(a, b): return a + b", "x = 1", "y = 2"]
-    index.update_nodes([TextNode(id_=f"n{i}", text=text, metadata={"path": "p"}) for i, text in enumerate(texts)])
+    index.update_nodes([_node(f"n{i}", text, path="p") for i, text in enumerate(texts)])
     return index
 
 
@@ -100,7 +104,7 @@ def mixed(bert_folder: Path, adapter_folders: dict[str, Path]) -> CodeIndex:
     texts = ["def readFile(path): pass", "def write_file(path): pass", "add(a, b): return a + b", "x = 1", "y = 2"]
     index.update_nodes(
         [
-            TextNode(id_=f"{language}{i}", text=text, metadata={"path": "p", "language": language})
+            _node(f"{language}{i}", text, path="p", language=language)
             for language in ("python", "java", "kotlin", "go")
             for i, text in enumerate(texts)
         ]
@@ -125,7 +129,7 @@ def test_the_query_is_embedded_once_by_each_adapter_in_use(mode: Any, asynchrono
 def test_partitions_are_fused_by_rank(mixed: CodeIndex) -> None:
     query = "add two numbers"
     dense = []
-    for embedding, languages in mixed.partitions():
+    for embedding, languages in mixed.adapter_groups():
         vector = embedding.get_query_embedding(query)
         everything = mixed.vector_store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=20))
         pairs = zip(everything.ids or [], everything.similarities or [], strict=True)
@@ -148,7 +152,7 @@ def test_what_only_the_right_adapter_ranks_first(bert_folder: Path, adapter_fold
     embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]}, precision="fp32")
     index = CodeIndex(embedding)
     texts = [f"{word} ( {number} )" for number, word in enumerate(["file", "read", "add", "numbers", "line", "return"])]
-    index.update_nodes([TextNode(id_=text, text=text, metadata={"language": "python"}) for text in texts])
+    index.update_nodes([_node(text, text, language="python") for text in texts])
     wrong = 0
     for text in texts:
         hit = CodeRetriever(index, mode="dense", top_k=1).retrieve(text)[0]

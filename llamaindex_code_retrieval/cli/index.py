@@ -27,7 +27,8 @@ from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.chunking import CodeNodeParser
-    from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.update import IndexReport
 
 
 def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""The index of a code base: files, vectors and words. The public names load on first use."""
+"""The index of a code base: its files, vectors and words. The public names load on first use."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llamaindex_code_retrieval.index.code_index import CodeIndex, IndexReport
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.faiss_store import FaissStore
+    from llamaindex_code_retrieval.index.update import IndexReport
 
-_HOMES = {"CodeIndex": "code_index", "FaissStore": "faiss_store", "IndexReport": "code_index"}
+_HOMES = {"CodeIndex": "code_index", "FaissStore": "faiss_store", "IndexReport": "update"}
 
 __all__ = ["CodeIndex", "FaissStore", "IndexReport"]
 

@@ -1,69 +1,42 @@
-"""``CodeIndex``: nodes, vectors, BM25 and a manifest in one folder that is always whole."""
+"""``CodeIndex``: build, update, search, save and load the index of a code base."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import logging
-import secrets
-import shutil
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, cast
 
-from llama_index.core.schema import BaseNode, Document, NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import TextNode
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from typing_extensions import TypeVar
 
-from llamaindex_code_retrieval._io import Progress, no_progress, sha256, write_atomically
+from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.index import storage
+from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
-from llamaindex_code_retrieval.index.sources import Skips, SourceFile, walk
-from llamaindex_code_retrieval.index.storage import (
-    _MANIFEST,
-    _OWN,
-    FORMAT,
-    _check_place,
-    _damaged,
-    _other_model,
-    read_manifest,
+from llamaindex_code_retrieval.index.records import FileRecord
+from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
+from llamaindex_code_retrieval.index.sources import Skips, walk
+from llamaindex_code_retrieval.index.update import (
+    IndexReport,
+    files_of_nodes,
+    next_snapshot,
+    parse_texts,
+    stable_copy,
 )
-from llamaindex_code_retrieval.index.words import LexicalIndex
 
-logger = logging.getLogger(__name__)
-_EMBED_AT_ONCE = 256  # nodes between two cache writes: what an interruption can cost
+EmbeddingT = TypeVar("EmbeddingT", bound=BaseEmbedding, default=CodeEmbedding)
 
 
-@dataclass(slots=True)
-class IndexReport:
-    """What a build or an update did. Counts are of the whole index unless they say otherwise."""
-
-    files: int = 0
-    nodes: int = 0
-    added: int = 0
-    """Nodes that were not in the index before, or had another text."""
-    removed: int = 0
-    """Nodes that are no longer in it."""
-    embedded: int = 0
-    """Nodes that went to the embedding model or its cache: their text was not in the index before, or their language
-    has another adapter now."""
-    truncated: int = 0
-    """Nodes of this run's ``embedded`` that are longer than the model's token limit."""
-    unparsed_files: int = 0
-    """Files of a known language that could not be parsed and are indexed by line windows."""
-    replaced_files: int = 0
-    """Files that are not valid UTF-8, read with U+FFFD in place of the bad bytes."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """Files left out, by reason."""
-    seconds: float = 0.0
-
-
-class CodeIndex:
-    """A searchable code base: build it, update it, save it, load it; ``CodeRetriever`` asks it.
+class CodeIndex(Generic[EmbeddingT]):
+    """A searchable code base: build it, update it, save it, load it, and search it with a ``CodeRetriever``.
 
     >>> from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
     >>> index = CodeIndex(CodeEmbedding())
@@ -71,47 +44,84 @@ class CodeIndex:
     >>> CodeRetriever(index).retrieve("say hello")[0].node.metadata["scope"]
     'hello'
 
-    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. Another store keeps its
-    vectors where it keeps them (``save`` then writes all but the vectors), and is passed again to :meth:`load`.
+    ``embedding`` may be any LlamaIndex embedding model. With a ``CodeEmbedding`` that has an adapter for each language,
+    every node has a vector of its language's, and the index remembers which. After ``embedding.use_adapter(…)`` it is
+    searched and saved as it was until the next update, which embeds the nodes of that language again and no others.
 
-    With an adapter for each language every node has a vector of its language's, and the index remembers which. After
-    ``embedding.use_adapter(…)`` it is searched and saved as it was until the next update, which embeds the nodes of
-    that language anew and no others.
+    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. Another store keeps its
+    vectors where it keeps them (``save`` then writes all but the vectors), may be shared with other indexes, and is
+    passed again to :meth:`load`.
+
+    Searches may run in other threads during an update: each sees the index before it or after it. In another store than
+    a ``FaissStore``, a search during an update may miss nodes that the update changes. Updates wait for each other.
     """
 
     def __init__(
         self,
-        embedding: CodeEmbedding,
+        embedding: EmbeddingT,
         *,
         parser: CodeNodeParser | None = None,
         vector_store: BasePydanticVectorStore | None = None,
     ) -> None:
-        self.embedding = embedding
-        self.parser = parser or CodeNodeParser()
-        self.vector_store: BasePydanticVectorStore = FaissStore(embedding.dim) if vector_store is None else vector_store
-        self.roots: list[str] = []
-        self.updated = ""
-        self._files: dict[str, dict[str, Any]] = {}  # path -> sha256, node ids, whether it was parsed
-        self._records: dict[str, dict[str, Any]] = {}  # node id -> what is saved of a node
-        self._order: list[str] = []  # node ids in the order of the BM25 rows
-        self._lexical = LexicalIndex.build([])
-        self._by_language: dict[str, list[str]] = {}  # node ids
-        self._made_by = copy.deepcopy(embedding)  # the adapters that made the vectors: use_adapter does not reach it
+        embedder = embedder_of(embedding)
+        store = FaissStore(embedder.dim) if vector_store is None else vector_store
+        snapshot = Snapshot(vectors=stable_copy(store), embedder=copy.deepcopy(embedder))
+        self._set(embedder, parser or CodeNodeParser(), store, snapshot)
+
+    def _set(
+        self, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
+    ) -> None:
+        self._embedder = embedder
+        self.parser = parser
+        self.vector_store = vector_store
+        self._snapshot = snapshot
+        self._updating = threading.Lock()
+
+    @property
+    def embedding(self) -> EmbeddingT:
+        """The embedding model. It may be replaced; the next update embeds what the new one embeds differently."""
+        embedder = self._embedder
+        return cast(EmbeddingT, embedder.embedding if isinstance(embedder, AnyEmbedding) else embedder)
+
+    @embedding.setter
+    def embedding(self, embedding: EmbeddingT) -> None:
+        embedder = embedder_of(embedding)
+        if embedder.dim != self._embedder.dim:
+            raise ValueError(
+                f"the vectors of the index have {self._embedder.dim} dimensions, those of the new embedding "
+                f"{embedder.dim}; build another index with it"
+            )
+        self._embedder = embedder
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The present state, which later updates do not change."""
+        return self._snapshot
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._snapshot.records)
 
     @property
     def files(self) -> int:
         """Number of files indexed."""
-        return len(self._files)
+        return len(self._snapshot.files)
 
     @property
     def languages(self) -> dict[str, int]:
         """Number of nodes by language."""
-        return {language: len(ids) for language, ids in sorted(self._by_language.items())}
+        return {language: len(ids) for language, ids in self._snapshot.by_language.items()}
 
-    # --- filling -----------------------------------------------------------------------------------------------------
+    @property
+    def roots(self) -> list[str]:
+        """The folders of the last :meth:`update`."""
+        return list(self._snapshot.roots)
+
+    @property
+    def updated(self) -> str:
+        """Time of the last update, ISO 8601 in UTC; empty before the first one."""
+        return self._snapshot.updated
+
+    # --- building and updating ---------------------------------------------------------------------------------------
 
     def update(self, roots: Sequence[str | Path] | None = None, *, on_progress: Progress | None = None) -> IndexReport:
         """Bring the index in line with the folders ``roots``; without them, with those of the last time.
@@ -120,369 +130,169 @@ class CodeIndex:
         Nodes of files that are gone are removed. With several roots a path begins with its root's folder name.
 
         Raises:
-            ValueError: no roots, a root that is not a folder, or no source file in them.
+            TypeError: ``roots`` is a single path.
+            ValueError: no roots, a root that is not a folder, or no source file in them although the index is empty.
         """
-        folders = [Path(root).expanduser().resolve() for root in (roots if roots is not None else self.roots)]
-        if not folders:
-            raise ValueError("there is nothing to index: name at least one folder")
-        skips = Skips()
-        texts: dict[str, str] = {}
-        for prefix, folder in zip(_prefixes(folders), folders, strict=True):
-            texts.update((prefix + file.path, file.text) for file in walk(folder, skips))
-        if not texts:
-            seen = ", ".join(f"{count} {reason}" for reason, count in skips.reasons.items()) or "no files at all"
-            raise ValueError(f"no source file in {', '.join(map(str, folders))} ({seen}); see README for the languages")
-        report = self.update_texts(texts, on_progress=on_progress)
+        if isinstance(roots, str | Path):
+            raise TypeError(f"roots must be a list of folders, got {str(roots)!r}; use [{str(roots)!r}]")
+        with self._updating:
+            folders = [Path(root).expanduser().resolve() for root in (self.roots if roots is None else roots)]
+            if not folders:
+                raise ValueError("there is nothing to index: name at least one folder")
+            skips = Skips()
+            texts: dict[str, str] = {}
+            for prefix, folder in zip(_prefixes(folders), folders, strict=True):
+                texts.update((prefix + file.path, file.text) for file in walk(folder, skips))
+            if not texts and not self.files:
+                seen = ", ".join(f"{count} {reason}" for reason, count in skips.reasons.items()) or "no files at all"
+                raise ValueError(
+                    f"no source file in {', '.join(map(str, folders))} ({seen}); see README for the languages"
+                )
+            report = self._update_texts(texts, tuple(map(str, folders)), on_progress or no_progress)
         report.replaced_files = skips.replaced
         report.skipped = dict(sorted(skips.reasons.items()))
-        self.roots = [str(folder) for folder in folders]
         return report
 
     def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
         """Bring the index in line with ``texts``, source by path: all of it, so that other paths are removed."""
-        start = time.perf_counter()
-        progress = on_progress or no_progress
-        files: dict[str, dict[str, Any]] = {}
-        parsed: dict[str, TextNode] = {}
-        for done, path in enumerate(sorted(texts), start=1):
-            digest = _text_digest(texts[path])
-            known = self._files.get(path)
-            if known is not None and known["sha256"] == digest:
-                files[path] = known
-            else:
-                nodes = self._parse(SourceFile(path, texts[path]))
-                files[path] = {
-                    "sha256": digest,
-                    "nodes": [node.node_id for node in nodes],
-                    "parsed": all(node.metadata["kind"] != "window" for node in nodes),
-                }
-                parsed.update((node.node_id, node) for node in nodes)
-            progress("parse", done, len(texts))
-        report = self._apply(files, parsed, progress)
-        report.seconds = time.perf_counter() - start
-        return report
+        with self._updating:
+            return self._update_texts(texts, self._snapshot.roots, on_progress or no_progress)
 
     def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
-        """Bring the index in line with nodes of your own making, each its own file: other nodes are removed.
+        """Bring the index in line with nodes of your own: other nodes are removed.
 
-        Only nodes whose id or text is new are embedded; other changes to a node are taken over as they are.
+        As in LlamaIndex, a node's vector is that of its text with the metadata that ``excluded_embed_metadata_keys``
+        does not exclude. Only nodes whose id or embedded text is new are embedded; other changes are taken over.
+
+        Raises:
+            TypeError: a node that cannot be saved: a document, a class of your own, metadata that is not JSON.
+            ValueError: two nodes have the same id, or an ``IndexNode`` holds an object.
         """
         start = time.perf_counter()
-        files = {
-            node.node_id: {"sha256": _text_digest(node.text), "nodes": [node.node_id], "parsed": True} for node in nodes
-        }
-        if len(files) != len(nodes):
-            raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
-        report = self._apply(files, {node.node_id: node for node in nodes}, on_progress or no_progress)
+        with self._updating:
+            files, roots = files_of_nodes(nodes), self._snapshot.roots
+            report = self._replace_snapshot(files, nodes, roots, on_progress or no_progress)
         report.seconds = time.perf_counter() - start
         return report
 
-    def _apply(self, files: dict[str, dict[str, Any]], parsed: dict[str, TextNode], progress: Progress) -> IndexReport:
-        """Add the ``parsed`` nodes that are new, remove those that ``files`` no longer names, index the words of all.
-
-        A parsed node that is here already keeps its vector but not its record: its class may have another name now. A
-        kept node whose language has another adapter since gets a new vector.
-        """
-        embedding = copy.deepcopy(self.embedding)  # one state of the adapters, whatever is swapped meanwhile
-        before = {node_id: record["text"] for node_id, record in self._records.items()}
-        new = {node_id: node for node_id, node in parsed.items() if before.get(node_id) != node.text}
-        kept = {node_id for file in files.values() for node_id in file["nodes"]}
-        removed = [node_id for node_id in self._records if node_id not in kept]
-        stale = self._stale(kept - new.keys(), parsed, embedding)
-        report = IndexReport(files=len(files), nodes=len(kept), added=len(new), removed=len(removed))
-        report.unparsed_files = sum(not file["parsed"] for file in files.values())
-        self._add([*new.values(), *stale], embedding, report, progress)
-        self._made_by = embedding
-        self._delete(removed)
-        self._files = files
-        self._records.update((node_id, _record(node)) for node_id, node in parsed.items())
-        if new or removed:
-            self._order = [node_id for path in sorted(files) for node_id in files[path]["nodes"]]
-            self._lexical = LexicalIndex.build([self._records[node_id]["text"] for node_id in self._order])
-        self._group_by_language()
-        self.updated = datetime.now(UTC).isoformat(timespec="seconds")
+    def _update_texts(self, texts: Mapping[str, str], roots: tuple[str, ...], progress: Progress) -> IndexReport:
+        start = time.perf_counter()
+        files, nodes = parse_texts(texts, self.parser, known=self._snapshot.files, progress=progress)
+        report = self._replace_snapshot(files, nodes, roots, progress)
+        report.seconds = time.perf_counter() - start
         return report
 
-    def _parse(self, file: SourceFile) -> list[TextNode]:
-        document = Document(text=file.text, id_=file.path, metadata={"path": file.path})
-        return [node for node in self.parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
+    def _replace_snapshot(
+        self, files: Mapping[str, FileRecord], nodes: Sequence[TextNode], roots: tuple[str, ...], progress: Progress
+    ) -> IndexReport:
+        old, store = self._snapshot, self.vector_store
+        self._snapshot, report = next_snapshot(
+            old, files, nodes, embedder=self._embedder, store=store, roots=roots, progress=progress
+        )
+        removed = [node_id for node_id in old.records if node_id not in self._snapshot.records]
+        if removed and not isinstance(store, FaissStore):
+            store.delete_nodes(removed)
+        return report
 
-    def _stale(
-        self, node_ids: Collection[str], parsed: Mapping[str, TextNode], embedding: CodeEmbedding
-    ) -> list[TextNode]:
-        """Return those of the nodes whose vector ``embedding`` would make with another adapter."""
-        made_by, fingerprints = self._made_by.fingerprints, embedding.fingerprints
-        if made_by == fingerprints and len(fingerprints) == 1:
-            return []
-        stale = []
-        for node_id in sorted(node_ids):
-            was = self._records[node_id]["metadata"]
-            now = parsed[node_id].metadata if node_id in parsed else was
-            if _maker(made_by, was) != _maker(fingerprints, now):
-                stale.append(parsed.get(node_id) or self.node(node_id))
-        return stale
-
-    def _add(self, nodes: list[TextNode], embedding: CodeEmbedding, report: IndexReport, progress: Progress) -> None:
-        """Give each node its vector, from the index where a node had the same text and adapter, and store it."""
-        store = self.vector_store
-        old: dict[tuple[str, str], str] = {}
-        if isinstance(store, FaissStore):
-            made_by = self._made_by.fingerprints
-            for node_id, record in self._records.items():
-                old[_maker(made_by, record["metadata"]), record["text"]] = node_id
-        now = embedding.fingerprints
-        to_embed = [node for node in nodes if (_maker(now, node.metadata), node.text) not in old]
-        for start in range(0, len(to_embed), _EMBED_AT_ONCE):
-            part = to_embed[start : start + _EMBED_AT_ONCE]
-            codes = [node.text for node in part]
-            vectors = embedding.embed_codes(codes, [language_of(node.metadata) for node in part]).tolist()
-            for node, vector in zip(part, vectors, strict=True):
-                node.embedding = vector
-            report.truncated += embedding.truncated_codes(codes)
-            report.embedded += len(part)
-            progress("embed", report.embedded, len(to_embed))
-        if isinstance(store, FaissStore):
-            for node in nodes:
-                if node.embedding is None:
-                    node.embedding = store.vectors([old[_maker(now, node.metadata), node.text]])[0].tolist()
-        else:  # a FaissStore replaces by itself
-            replaced = [node.node_id for node in nodes if node.node_id in self._records]
-            if replaced:
-                store.delete_nodes(replaced)
-        if nodes:
-            store.add(list(nodes))
-
-    def _group_by_language(self) -> None:
-        groups: dict[str, list[str]] = {}
-        for node_id in self._order:
-            groups.setdefault(language_of(self._records[node_id]["metadata"]), []).append(node_id)
-        self._by_language = groups
-
-    def _delete(self, node_ids: list[str]) -> None:
-        if node_ids:
-            self.vector_store.delete_nodes(node_ids)
-        for node_id in node_ids:
-            del self._records[node_id]
-
-    # --- asking ------------------------------------------------------------------------------------------------------
+    # --- searching ---------------------------------------------------------------------------------------------------
 
     def node(self, node_id: str) -> TextNode:
-        """Return the node as the parser made it; an unknown id is a KeyError."""
-        record = self._records[node_id]
-        relationships: dict[NodeRelationship, Any] = {
-            NodeRelationship.SOURCE: RelatedNodeInfo(node_id=record["metadata"].get("path", node_id))
-        }
-        for name, related in record["relationships"].items():
-            infos = [RelatedNodeInfo(node_id=other) for other in related]
-            relationships[NodeRelationship[name]] = infos if name == "CHILD" else infos[0]
-        return TextNode(
-            id_=node_id,
-            text=record["text"],
-            metadata=dict(record["metadata"]),
-            excluded_embed_metadata_keys=list(record["metadata"]),
-            excluded_llm_metadata_keys=record["hidden"],
-            relationships=relationships,
-            start_char_idx=record["start_char_idx"],
-            end_char_idx=record["end_char_idx"],
-        )
+        """Return a new node, as the parser made it; an unknown id is a KeyError."""
+        return self._snapshot.node(node_id)
 
     def nodes(self) -> Iterator[TextNode]:
         """Yield all nodes by path and line."""
-        return (self.node(node_id) for node_id in self._order)
+        return self._snapshot.nodes()
 
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""
-        folders = [Path(root) for root in self.roots]
+        folders = [Path(root) for root in self._snapshot.roots]
         for prefix, folder in zip(_prefixes(folders), folders, strict=True):
             if path.startswith(prefix):
                 return folder / path.removeprefix(prefix)
         return Path(path)
 
-    def partitions(self, languages: Collection[str] | None = None) -> list[tuple[CodeEmbedding, list[str]]]:
-        """Return each adapter in use, as an embedding with it alone, and the languages whose vectors it made.
+    def adapter_groups(
+        self, languages: Collection[str] | None = None, *, snapshot: Snapshot | None = None
+    ) -> list[AdapterGroup]:
+        """Group the index's languages (those of ``languages``, if given) by the adapter that made their vectors.
 
-        Only vectors of one partition can be compared with each other and with a query embedded by its adapter.
-        ``languages`` leaves out all others.
+        ``snapshot`` may name another state of the index than the present one.
         """
-        made_by, fingerprints = self._made_by, self._made_by.fingerprints
-        groups: dict[str, list[str]] = {}
-        for language in sorted(self._by_language):
-            if languages is None or language in languages:
-                groups.setdefault(fingerprints.get(language, fingerprints[""]), []).append(language)
-        found = []
-        for fingerprint, group in groups.items():
-            embedding = self.embedding.for_language(group[0])
-            swapped = embedding.fingerprint != fingerprint
-            found.append((made_by.for_language(group[0]) if swapped else embedding, group))
-        return found
+        return (snapshot or self._snapshot).adapter_groups(self._embedder, languages)
 
     def search_vectors(
         self, query: list[float], *, top_k: int, languages: Collection[str] | None = None
     ) -> list[tuple[str, float]]:
-        """Return (node id, cosine) of the ``top_k`` nearest nodes, best first, ties by node id.
-
-        With ``languages`` those of these languages only. The query's vector must come from the adapter that made
-        theirs, see :meth:`partitions`. A :class:`FaissStore` searches among them alone; another store, which may not
-        filter, is asked for more until there are ``top_k`` of them.
-        """
-        if languages is None or self._by_language.keys() <= set(languages):
-            return self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k))[0]
-        allowed = [node_id for language in sorted(set(languages)) for node_id in self._by_language.get(language, [])]
-        if not allowed:
-            return []
-        if isinstance(self.vector_store, FaissStore):
-            return self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k, node_ids=allowed))[0]
-        wanted = set(allowed)
-        asked = top_k
-        while True:
-            asked *= 4
-            hits, answered = self._nearest(VectorStoreQuery(query_embedding=query, similarity_top_k=asked))
-            among = [hit for hit in hits if hit[0] in wanted][:top_k]
-            if len(among) == min(top_k, len(wanted)) or answered < asked:
-                return among
-
-    def _nearest(self, query: VectorStoreQuery) -> tuple[list[tuple[str, float]], int]:
-        """Return the hits that are nodes of this index, and how many the store answered with."""
-        result = self.vector_store.query(query)
-        ids = result.ids if result.ids is not None else [node.node_id for node in result.nodes or []]
-        scores = result.similarities if result.similarities is not None else [0.0] * len(ids)
-        hits = [(node_id, float(score)) for node_id, score in zip(ids, scores, strict=True) if node_id in self._records]
-        if result.similarities is not None:
-            hits.sort(key=lambda hit: (-hit[1], hit[0]))
-        return hits, len(ids)
+        """Return (node id, cosine) of the ``top_k`` nearest nodes; see :meth:`Snapshot.search_vectors`."""
+        return self._snapshot.search_vectors(query, top_k=top_k, languages=languages)
 
     def search_words(
         self, query: str, *, top_k: int, languages: Collection[str] | None = None
     ) -> list[tuple[str, float]]:
-        """Return (node id, BM25 score) of the ``top_k`` best nodes that share a word with the query, best first.
+        """Return (node id, BM25 score) of the ``top_k`` best nodes; see :meth:`Snapshot.search_words`."""
+        return self._snapshot.search_words(query, top_k=top_k, languages=languages)
 
-        With ``languages`` those of these languages only.
-        """
-        if languages is None or self._by_language.keys() <= set(languages):
-            return [(self._order[row], score) for row, score in self._lexical.search(query, top_k=top_k)]
-        wanted = {node_id for language in languages for node_id in self._by_language.get(language, [])}
-        hits = ((self._order[row], score) for row, score in self._lexical.search(query, top_k=len(self._order)))
-        return [hit for hit in hits if hit[0] in wanted][:top_k]
-
-    # --- keeping -----------------------------------------------------------------------------------------------------
+    # --- saving, loading and copying ---------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write the index into ``folder``, atomically.
+        """Write the index into ``folder``, atomically: a kill at any moment leaves the old index or the new one.
 
-        All files go to a new subfolder; then one rename of ``manifest.json`` makes it the index. A kill at any moment
-        leaves the old index or the new one. Hold :func:`update_lock` when another process may save to this folder.
+        Hold :func:`update_lock` when another process may save to this folder.
         """
-        target = Path(folder)
-        _check_place(target)
-        target.mkdir(parents=True, exist_ok=True)
-        generation = f"data-{secrets.token_hex(8)}"
-        data = target / generation
-        (data / "bm25").mkdir(parents=True)
-        with (data / "nodes.jsonl").open("w", encoding="utf-8") as file:
-            for node_id in self._order:
-                file.write(json.dumps({"id": node_id, **self._records[node_id]}) + "\n")
-        (data / "files.json").write_text(json.dumps(self._files), encoding="utf-8")
-        self._lexical.save(data / "bm25")
-        if isinstance(self.vector_store, FaissStore):
-            self.vector_store.persist(str(data / "vectors.faiss"))
-        manifest = {
-            "format": FORMAT,
-            "generation": generation,
-            "fingerprint": self._made_by.fingerprint,
-            "adapters": {language: made for language, made in self._made_by.fingerprints.items() if language},
-            "dim": self._made_by.dim,
-            "embedding": self._made_by.to_dict(),
-            "parser": {"max_lines": self.parser.max_lines, "overlap_lines": self.parser.overlap_lines},
-            "vector_store": self.vector_store.class_name(),
-            "roots": self.roots,
-            "files": len(self._files),
-            "nodes": len(self._records),
-            "updated": self.updated,
-            "contents": {
-                path.relative_to(data).as_posix(): sha256(path) for path in sorted(data.rglob("*")) if path.is_file()
-            },
-        }
-        write_atomically(target / _MANIFEST, json.dumps(manifest, indent=1))
-        for old in target.glob("data-*"):
-            if old.name != generation and _OWN.fullmatch(old.name):
-                shutil.rmtree(old, ignore_errors=True)
+        storage.save(folder, self._snapshot, self.parser)
 
     @classmethod
     def load(
         cls,
         folder: str | Path,
         *,
-        embedding: CodeEmbedding | None = None,
+        embedding: EmbeddingT | None = None,
+        parser: CodeNodeParser | None = None,
         vector_store: BasePydanticVectorStore | None = None,
         query_encoder: str | Path | None = None,
         cache_folder: str | Path | None = None,
         device: str | None = None,
-    ) -> CodeIndex:
+    ) -> CodeIndex[EmbeddingT]:
         """Read an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
 
+        ``parser`` is needed only if the index was built by one with an ``id_func``, and must be equal to that one.
+
         Raises:
-            ValueError: no index in ``folder``, one of another format, damaged or only half copied, or built by a
-                model with another fingerprint than ``embedding`` (both are named, and the command that rebuilds it);
-                a query encoder that is no student of the index's model.
+            ValueError: no index in ``folder``, one of another format, damaged or only half copied; built by a model
+                with another fingerprint than ``embedding``, or by another parser; a vector store that holds none of its
+                nodes; a query encoder that is no student of the index's model.
         """
-        target = Path(folder)
-        manifest = read_manifest(target)
-        store_name = manifest["vector_store"]
-        if vector_store is None and store_name != FaissStore.class_name():
-            raise ValueError(f"{target} keeps its vectors in a {store_name}; pass it as vector_store")
-        if embedding is not None and query_encoder is not None:
-            raise ValueError("give query_encoder to the embedding, or leave the embedding out")
-        if embedding is not None and embedding.fingerprint != manifest["fingerprint"]:
-            raise ValueError(_other_model(target, manifest, embedding))
-        while True:
-            try:
-                return cls._read(target, manifest, embedding, vector_store, query_encoder, cache_folder, device)
-            except (OSError, ValueError) as error:
-                newer = read_manifest(target)
-                if newer["generation"] == manifest["generation"]:
-                    if isinstance(error, FileNotFoundError):
-                        raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
-                    raise
-                manifest = newer  # an update replaced the files while they were read: read the new ones
+        loaded = storage.load(
+            folder,
+            embedding=embedding,
+            parser=parser,
+            vector_store=vector_store,
+            query_encoder=query_encoder,
+            cache_folder=cache_folder,
+            device=device,
+        )
+        return cls._restore(*loaded)
 
     @classmethod
-    def _read(
-        cls,
-        target: Path,
-        manifest: dict[str, Any],
-        embedding: CodeEmbedding | None,
-        vector_store: BasePydanticVectorStore | None,
-        query_encoder: str | Path | None,
-        cache_folder: str | Path | None,
-        device: str | None,
-    ) -> CodeIndex:
-        data = target / manifest["generation"]
-        for name, digest in manifest["contents"].items():
-            if sha256(data / name) != digest:
-                raise ValueError(_damaged(target, manifest, f"{data / name} is not what was written"))
-        if vector_store is None:
-            vector_store = FaissStore.from_persist_path(data / "vectors.faiss")
-        if embedding is None:
-            saved = {
-                key: value for key, value in manifest["embedding"].items() if key not in ("precision", "query_encoder")
-            }
-            if query_encoder is None:  # which model it is now shall be said below
-                del saved["fingerprint"]
-            embedding = CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
-            if embedding.fingerprint != manifest["fingerprint"]:
-                raise ValueError(_other_model(target, manifest, embedding))
-        index = cls(embedding, parser=CodeNodeParser(**manifest["parser"]), vector_store=vector_store)
-        index.roots, index.updated = manifest["roots"], manifest["updated"]
-        index._files = json.loads((data / "files.json").read_text(encoding="utf-8"))
-        with (data / "nodes.jsonl").open(encoding="utf-8") as file:
-            for line in file:
-                record = json.loads(line)
-                node_id = record.pop("id")
-                index._records[node_id] = record
-                index._order.append(node_id)
-        index._lexical = LexicalIndex.load(data / "bm25", size=len(index._order))
-        index._group_by_language()
+    def _restore(
+        cls, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
+    ) -> CodeIndex[EmbeddingT]:
+        index = cls.__new__(cls)
+        vectors, made_by = stable_copy(vector_store), copy.deepcopy(snapshot.embedder)
+        index._set(embedder, parser, vector_store, replace(snapshot, vectors=vectors, embedder=made_by))
         return index
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CodeIndex[EmbeddingT]:
+        embedder, store = copy.deepcopy((self._embedder, self.vector_store), memo)
+        return self._restore(embedder, self.parser, store, self._snapshot)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made_by = self._snapshot.embedder
+        if made_by.fingerprint == self._embedder.fingerprint:
+            made_by = self._embedder  # an object that occurs twice is pickled once, and loads its model once
+        snapshot = replace(self._snapshot, vectors=self.vector_store, embedder=made_by)
+        return self._restore, (self._embedder, self.parser, self.vector_store, snapshot)
 
 
 def _prefixes(folders: Sequence[Path]) -> list[str]:
@@ -501,28 +311,3 @@ def _prefixes(folders: Sequence[Path]) -> list[str]:
             name = f"{folder.name}-{number}"
         prefixes.append(f"{name}/")
     return prefixes
-
-
-def _record(node: BaseNode) -> dict[str, Any]:
-    relationships: dict[str, list[str]] = {}
-    for kind, related in node.relationships.items():
-        if kind != NodeRelationship.SOURCE:
-            infos = related if isinstance(related, list) else [related]
-            relationships[kind.name] = [info.node_id for info in infos]
-    return {
-        "text": node.get_content(),
-        "metadata": node.metadata,
-        "hidden": node.excluded_llm_metadata_keys,
-        "relationships": relationships,
-        "start_char_idx": getattr(node, "start_char_idx", None),
-        "end_char_idx": getattr(node, "end_char_idx", None),
-    }
-
-
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _maker(fingerprints: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
-    """Return the fingerprint of the encoder for a node's language."""
-    return fingerprints.get(language_of(metadata), fingerprints[""])

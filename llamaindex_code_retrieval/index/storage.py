@@ -1,25 +1,57 @@
-"""The index folder: manifest, lock, and the rules for what may be written where."""
+"""The folder of an index: its manifest, its lock, saving and loading."""
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import os
 import re
+import secrets
 import shlex
+import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock, Timeout
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.node_parser.node_utils import default_id_func
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
+from llamaindex_code_retrieval._io import read_json, sha256, write_atomically
+from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
+from llamaindex_code_retrieval.index.faiss_store import FaissStore
+from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, upgrade_record
+from llamaindex_code_retrieval.index.snapshot import Snapshot, search_among
+from llamaindex_code_retrieval.index.words import LexicalIndex
 
-FORMAT = 2
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
+_READABLE_FORMATS = (2, 3)  # format 2 kept less of a node
 _MANIFEST = "manifest.json"
-_OWN = re.compile(r"data-[0-9a-f]{16}|manifest\.json(\.tmp)?|\.lock|\.lock-holder\.json|\.gitignore|sources")
+_MANIFEST_KEYS: Mapping[str, type] = {
+    "generation": str,
+    "fingerprint": str,
+    "adapters": dict,
+    "dim": int,
+    "embedding": dict,
+    "parser": dict,
+    "vector_store": str,
+    "roots": list,
+    "files": int,
+    "nodes": int,
+    "updated": str,
+    "contents": dict,
+}
+_OWN_FILES = re.compile(r"data-[0-9a-f]{16}|manifest\.json(\.tmp)?|\.lock|\.lock-holder\.json|\.gitignore|sources")
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -29,20 +61,23 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         ValueError: there is no index, it is damaged, or of another format.
     """
     path = Path(folder) / _MANIFEST
+    remedy = "build the index again with `code-retrieval index`"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ValueError(
-                f"{folder} holds an index of format {manifest['format']}, this version reads format {FORMAT}; "
-                "build it anew with `code-retrieval index`"
-            )
-        manifest["generation"], manifest["contents"], manifest["fingerprint"]
+        manifest: dict[str, Any] = read_json(path, remedy=remedy, keys=["format"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(
             f"there is no index in {folder}; build one with: code-retrieval index PATH --out {folder}"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); build the index anew with `code-retrieval index`") from error
+    except ValueError as error:
+        raise ValueError(f"the index in {folder} is damaged: {error}") from error
+    if manifest["format"] not in _READABLE_FORMATS:
+        raise ValueError(
+            f"{folder} holds an index of format {manifest['format']}, this version reads the formats "
+            f"{' and '.join(map(str, _READABLE_FORMATS))}; {remedy}"
+        )
+    for key, kind in _MANIFEST_KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise ValueError(f"the index in {folder} is damaged: {path} has no valid {key!r}; {remedy}")
     return manifest
 
 
@@ -52,29 +87,29 @@ def update_lock(
 ) -> Iterator[None]:
     """Hold the right to update the index in ``folder``, so that two processes do not overwrite each other's work.
 
-    Waits up to ``seconds`` for another holder, after calling ``on_wait`` with who that is; the operating system frees
-    the lock of a process that dies.
+    Waits up to ``seconds`` for another holder, after calling ``on_wait`` with its process, host and start time. The
+    operating system frees the lock of a process that dies.
 
     Raises:
-        TimeoutError: somebody else still holds it; the message says who.
+        TimeoutError: another process still holds it; the message says which one.
         ValueError: ``folder`` is a file, or holds other things than an index.
     """
     target = Path(folder)
-    _check_place(target)
+    _check_folder(target)
     target.mkdir(parents=True, exist_ok=True)
     holder = target / ".lock-holder.json"
     lock = FileLock(target / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = _holder(holder)
         if on_wait is not None and seconds > 0:
-            on_wait(who)
+            on_wait(_describe_holder(holder))
         try:
             lock.acquire(timeout=seconds)
         except Timeout as error:
             raise TimeoutError(
-                f"{target} is being updated by {_holder(holder)}; waited {seconds:g} s; try again when it has finished"
+                f"{target} is being updated by {_describe_holder(holder)}; waited {seconds:g} s; "
+                "try again when it has finished"
             ) from error
     try:
         me = {
@@ -89,44 +124,264 @@ def update_lock(
         lock.release()
 
 
-def _check_place(folder: Path) -> None:
-    """Refuse a file, and a folder of something else than an index: its files must not be mixed with ours."""
+def save(folder: str | Path, snapshot: Snapshot, parser: CodeNodeParser) -> None:
+    """Write an index into ``folder``, atomically.
+
+    All files go to a new subfolder; then one rename of ``manifest.json`` makes it the index. A kill at any moment
+    leaves the old index or the new one. An error leaves the old one and nothing else.
+    """
+    target = Path(folder)
+    _check_folder(target)
+    target.mkdir(parents=True, exist_ok=True)
+    generation = f"data-{secrets.token_hex(8)}"
+    try:
+        _write_data(target / generation, snapshot)
+        manifest = _manifest(target / generation, snapshot, parser)
+        write_atomically(target / _MANIFEST, json.dumps(manifest, indent=1))
+    except BaseException:
+        shutil.rmtree(target / generation, ignore_errors=True)
+        raise
+    for old in target.glob("data-*"):
+        if old.name != generation and _OWN_FILES.fullmatch(old.name):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_data(data: Path, snapshot: Snapshot) -> None:
+    (data / "bm25").mkdir(parents=True)
+    with (data / "nodes.jsonl").open("w", encoding="utf-8") as file:
+        for node_id, record in snapshot.records.items():
+            file.write(json.dumps({"id": node_id, **record}) + "\n")
+    (data / "files.json").write_text(json.dumps(snapshot.files), encoding="utf-8")
+    snapshot.words.save(data / "bm25")
+    if isinstance(snapshot.vectors, FaissStore):
+        snapshot.vectors.persist(data / "vectors.faiss")
+    if isinstance(snapshot.embedder, AnyEmbedding):
+        (data / "probe.json").write_text(json.dumps({"vector": snapshot.embedder.probe}), encoding="utf-8")
+
+
+def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[str, Any]:
+    embedder = snapshot.embedder
+    return {
+        "format": FORMAT,
+        "generation": data.name,
+        "fingerprint": embedder.fingerprint,
+        "adapters": {language: made_by for language, made_by in embedder.fingerprints.items() if language},
+        "dim": embedder.dim,
+        "embedding": embedder.to_dict(),
+        "parser": parser.to_dict(),
+        "vector_store": snapshot.vectors.class_name(),
+        "roots": list(snapshot.roots),
+        "files": len(snapshot.files),
+        "nodes": len(snapshot.records),
+        "updated": snapshot.updated,
+        "contents": {
+            path.relative_to(data).as_posix(): sha256(path) for path in sorted(data.rglob("*")) if path.is_file()
+        },
+    }
+
+
+class LoadedIndex(NamedTuple):
+    """What :func:`load` returns."""
+
+    embedder: Embedder
+    parser: CodeNodeParser
+    vector_store: BasePydanticVectorStore
+    snapshot: Snapshot
+
+
+def load(
+    folder: str | Path,
+    *,
+    embedding: BaseEmbedding | None = None,
+    parser: CodeNodeParser | None = None,
+    vector_store: BasePydanticVectorStore | None = None,
+    query_encoder: str | Path | None = None,
+    cache_folder: str | Path | None = None,
+    device: str | None = None,
+) -> LoadedIndex:
+    """Read what :func:`save` wrote; see :meth:`CodeIndex.load` for the options and the errors."""
+    target = Path(folder)
+    options = {"query_encoder": query_encoder, "cache_folder": cache_folder, "device": device}
+    given = [name for name, value in options.items() if value is not None]
+    if embedding is not None and given:
+        raise ValueError(f"give {', '.join(given)} to the embedding, or leave the embedding out")
+    manifest = read_manifest(target)
+    embedder = None if embedding is None else embedder_of(embedding)
+    if embedder is not None:
+        _check_model(target, manifest, embedder)
+    while True:
+        try:
+            data = _read_data(target, manifest, vector_store)
+            break
+        except (OSError, ValueError) as error:
+            newer = read_manifest(target)
+            if newer["generation"] == manifest["generation"]:
+                if isinstance(error, FileNotFoundError):
+                    raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
+                raise
+            manifest = newer  # an update replaced the files while they were read
+    parser = _restore_parser(target, manifest, parser)
+    if embedder is None:
+        embedder = _load_model(target, manifest, query_encoder, cache_folder, device)
+    _check_model(target, manifest, embedder, probe=data.probe)
+    snapshot = Snapshot(
+        vectors=data.vectors,
+        embedder=copy.deepcopy(embedder),
+        files=data.files,
+        records=data.records,
+        words=data.words,
+        without_vector=_without_vector(target, manifest, data),
+        roots=tuple(manifest["roots"]),
+        updated=manifest["updated"],
+    )
+    return LoadedIndex(embedder, parser, data.vectors, snapshot)
+
+
+class _Data(NamedTuple):
+    vectors: BasePydanticVectorStore
+    files: dict[str, FileRecord]
+    records: dict[str, NodeRecord]
+    words: LexicalIndex
+    probe: list[float] | None
+
+
+def _read_data(target: Path, manifest: dict[str, Any], vectors: BasePydanticVectorStore | None) -> _Data:
+    if vectors is None and manifest["vector_store"] != FaissStore.class_name():
+        raise ValueError(f"{target} keeps its vectors in a {manifest['vector_store']}; pass it as vector_store")
+    data = target / manifest["generation"]
+    for name, digest in manifest["contents"].items():
+        if sha256(data / name) != digest:
+            raise ValueError(_damaged(target, manifest, f"{data / name} is not what was written"))
+    records: dict[str, NodeRecord] = {}
+    with (data / "nodes.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            node_id = record.pop("id")
+            records[node_id] = upgrade_record(node_id, record) if manifest["format"] == 2 else record
+    probe = data / "probe.json"
+    return _Data(
+        vectors=FaissStore.from_persist_path(data / "vectors.faiss") if vectors is None else vectors,
+        files=json.loads((data / "files.json").read_text(encoding="utf-8")),
+        records=records,
+        words=LexicalIndex.load(data / "bm25", size=len(records)),
+        probe=json.loads(probe.read_text(encoding="utf-8"))["vector"] if probe.exists() else None,
+    )
+
+
+def _load_model(
+    target: Path,
+    manifest: dict[str, Any],
+    query_encoder: str | Path | None,
+    cache_folder: str | Path | None,
+    device: str | None,
+) -> CodeEmbedding:
+    saved = dict(manifest["embedding"])
+    if saved.get("class_name") != CodeEmbedding.class_name():
+        raise ValueError(
+            f"the index in {target} was built with the model {saved.get('model_name')!r} of the class "
+            f"{saved.get('class_name')}; pass that model as embedding"
+        )
+    for name in ("precision", "query_encoder"):  # choices of each machine and each search
+        saved.pop(name, None)
+    if query_encoder is None:  # _check_model names both models; with a query encoder the base may never be loaded
+        del saved["fingerprint"]
+    return CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
+
+
+def _check_model(
+    target: Path, manifest: dict[str, Any], embedder: Embedder, *, probe: list[float] | None = None
+) -> None:
+    is_same = embedder.fingerprint == manifest["fingerprint"]
+    if is_same and probe is not None and isinstance(embedder, AnyEmbedding):
+        is_same = embedder.is_like(probe)
+    if is_same:
+        return
+    then, now = manifest["adapters"], embedder.fingerprints
+    others = sorted(
+        language for language in {*then, *now} - {""} if then.get(language, "none") != now.get(language, "none")
+    )
+    reason = f" (another adapter for {', '.join(others)})" if others else ""
+    if embedder.fingerprint == manifest["fingerprint"]:
+        reason = " but makes other vectors"
+    raise ValueError(
+        f"the index in {target} was built by model {manifest['embedding'].get('model_name')!r} with fingerprint "
+        f"{manifest['fingerprint']}, but the model at hand has fingerprint {embedder.fingerprint}{reason}; "
+        f"rebuild it with: {_rebuild_command(target, manifest)}"
+    )
+
+
+def _restore_parser(target: Path, manifest: dict[str, Any], parser: CodeNodeParser | None) -> CodeNodeParser:
+    saved = manifest["parser"]
+    if parser is not None:
+        settings = parser.to_dict()
+        changed = [name for name, value in saved.items() if settings.get(name) != value]
+        if changed:
+            differences = ", ".join(f"{name}={saved[name]!r}, not {settings.get(name)!r}" for name in changed)
+            raise ValueError(f"the index in {target} was built by a parser with {differences}; pass an equal one")
+        return parser
+    class_name = saved.get("class_name", CodeNodeParser.class_name())
+    if class_name != CodeNodeParser.class_name():
+        raise ValueError(f"the index in {target} was built by a parser of the class {class_name}; pass it as parser")
+    id_func = saved.get("id_func", {}).get("id_func_name", default_id_func.__name__)
+    if id_func != default_id_func.__name__:
+        raise ValueError(
+            f"the index in {target} was built by a parser with the function {id_func!r} as id_func, which cannot be "
+            "restored from its name; pass parser=CodeNodeParser(id_func=…)"
+        )
+    return CodeNodeParser.from_dict(saved)
+
+
+def _without_vector(target: Path, manifest: dict[str, Any], data: _Data) -> frozenset[str]:
+    """Return the nodes that the vector store does not hold.
+
+    Raises:
+        ValueError: it holds none of them.
+    """
+    store, records = data.vectors, data.records
+    if isinstance(store, FaissStore):
+        lost = frozenset(node_id for node_id in records if node_id not in store)
+    else:
+        anywhere = np.full(manifest["dim"], manifest["dim"] ** -0.5).tolist()
+        hits = search_among(store, anywhere, top_k=len(records), wanted=records.keys()) if records else []
+        lost = frozenset(records.keys() - {node_id for node_id, _ in hits})
+    if records and len(lost) == len(records):
+        raise ValueError(
+            f"the {store.class_name()} holds none of the {len(records)} nodes of the index in {target}; pass the store "
+            f"that was in use when the index was saved, or rebuild it with: {_rebuild_command(target, manifest)}"
+        )
+    if lost:
+        logger.warning(
+            "the %s lacks %d of the %d nodes of the index in %s; the next update embeds them again",
+            *(store.class_name(), len(lost), len(records), target),
+        )
+    return lost
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a file, and a folder that holds other things than an index."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the index")
     if folder.is_dir() and not (folder / _MANIFEST).exists():
-        foreign = sorted(path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name))
+        foreign = sorted(path.name for path in folder.iterdir() if not _OWN_FILES.fullmatch(path.name))
         if foreign:
             raise ValueError(
                 f"{folder} holds other things than an index ({', '.join(foreign[:3])}); name a new or an empty folder"
             )
 
 
-def _holder(path: Path) -> str:
+def _describe_holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {who['process']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError):
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
 def _rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:
-    roots = manifest.get("roots") or ["PATH"]
+    roots = manifest["roots"] or ["PATH"]
     return shlex.join(["code-retrieval", "index", *roots, "--out", str(folder)])
 
 
 def _damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:
     command = _rebuild_command(folder, manifest)
     return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {command}"
-
-
-def _other_model(folder: Path, manifest: dict[str, Any], embedding: CodeEmbedding) -> str:
-    then, now = manifest.get("adapters", {}), embedding.fingerprints
-    others = sorted(
-        language for language in {*then, *now} - {""} if then.get(language, "none") != now.get(language, "none")
-    )
-    where = f" (another adapter for {', '.join(others)})" if others else ""
-    return (
-        f"the index in {folder} was built by model {manifest['embedding']['model_name']!r} with fingerprint "
-        f"{manifest['fingerprint']}, but the model at hand has fingerprint {embedding.fingerprint}{where}; "
-        f"rebuild it with: {_rebuild_command(folder, manifest)}"
-    )

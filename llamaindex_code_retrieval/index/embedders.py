@@ -1,0 +1,136 @@
+"""What an index needs of an embedding model, and an adapter for models that are not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval._io import json_hash
+from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
+
+_PROBE = "def add(a, b):\n    return a + b\n"
+_SAME_MODEL = 0.99  # least cosine of two vectors of the probe by one model on other machines and in other precisions
+
+
+class Embedder(Protocol):
+    """An embedding model, perhaps with an adapter for each language. ``CodeEmbedding`` is one."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the model with all its adapters."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Fingerprint of the model for each language that has an adapter of its own, and ``""`` for the others."""
+
+    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(codes, dim)``, of codes each written in its language."""
+
+    def truncated_codes(self, codes: Sequence[str]) -> int:
+        """Return how many codes are longer than the model reads."""
+
+    def for_language(self, language: str) -> Embedder:
+        """Return an embedder that uses the adapter of ``language`` for everything."""
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Return a query's vector by the default adapter."""
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """Return a query's vector by the default adapter."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what an index saves of the model: ``class_name``, ``model_name`` and perhaps settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyEmbedding:
+    """Any LlamaIndex embedding model as an :class:`Embedder`.
+
+    Such a model has no fingerprint over its weights, so it is known by its class, its name, its dimension and, when an
+    index is loaded, by the vector of a fixed text.
+    """
+
+    embedding: BaseEmbedding
+    probe: tuple[float, ...]
+    """The vector of a fixed text."""
+
+    @classmethod
+    def of(cls, embedding: BaseEmbedding) -> AnyEmbedding:
+        """Embed the fixed text."""
+        return cls(embedding, tuple(embedding.get_text_embedding(_PROBE)))
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return len(self.probe)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of class, name and dimension."""
+        return json_hash([self.embedding.class_name(), self.embedding.model_name, self.dim])
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """The same for all languages."""
+        return {"": self.fingerprint}
+
+    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(codes, dim)``, of codes in any languages."""
+        return np.asarray(self.embedding.get_text_embedding_batch(list(codes)), dtype=np.float32)
+
+    def truncated_codes(self, codes: Sequence[str]) -> int:
+        """Return 0: LlamaIndex models do not tell what they cut."""
+        return 0
+
+    def for_language(self, language: str) -> AnyEmbedding:
+        """Return this embedder, which has no adapters."""
+        return self
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Return a query's vector."""
+        return self.embedding.get_query_embedding(query)
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """Return a query's vector."""
+        return await self.embedding.aget_query_embedding(query)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return class and name only: other settings may hold keys to a service."""
+        return {"class_name": self.embedding.class_name(), "model_name": self.embedding.model_name}
+
+    def is_like(self, probe: Sequence[float]) -> bool:
+        """Return whether the model that made ``probe`` of the fixed text can be this one."""
+        then, now = np.asarray(probe), np.asarray(self.probe)
+        if then.shape != now.shape:
+            return False
+        return bool(then @ now >= _SAME_MODEL * np.linalg.norm(then) * np.linalg.norm(now))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AnyEmbedding:
+        return self  # never changed, and models may not be copyable
+
+
+def embedder_of(embedding: BaseEmbedding) -> Embedder:
+    """Return the embedding as an embedder; a model that is not ours embeds one short text for it.
+
+    Raises:
+        TypeError: it is not a LlamaIndex embedding model.
+    """
+    if isinstance(embedding, CodeEmbedding):
+        return embedding
+    if not isinstance(embedding, BaseEmbedding):
+        raise TypeError(f"embedding must be a LlamaIndex embedding model, got a {type(embedding).__name__}")
+    return AnyEmbedding.of(embedding)
+
+
+def fingerprint_of(fingerprints: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the model that embeds a node with this metadata."""
+    return fingerprints.get(language_of(metadata), fingerprints[""])
