@@ -94,13 +94,9 @@ class SystemSpec(_Spec):
 
     def retriever(self, index: CodeIndex, *, depth: int) -> CodeRetriever:
         """Return the retriever of an index."""
-        return CodeRetriever(
-            index,
-            top_k=depth,
-            mode=self.mode,
-            dense_weight=self.dense_weight,
-            bm25_weight=self.bm25_weight,
-        )
+        if self.mode != "fused":
+            return CodeRetriever(index, top_k=depth, mode=self.mode)
+        return CodeRetriever(index, top_k=depth, dense_weight=self.dense_weight, bm25_weight=self.bm25_weight)
 
 
 class GenerationSpec(_Spec):

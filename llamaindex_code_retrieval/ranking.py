@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 DENSE_WEIGHT, BM25_WEIGHT, CANDIDATES, RANK_CONSTANT = 0.75, 0.25, 100, 5
-"""How ``CodeRetriever`` fuses by default."""
+"""The defaults of ``CodeRetriever``."""
 
 
 def reciprocal_rank_fusion(

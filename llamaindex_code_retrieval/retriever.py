@@ -1,10 +1,10 @@
-"""``CodeRetriever``: dense and BM25 rankings of a ``CodeIndex``, fused by rank."""
+"""``CodeRetriever``: rank the nodes of a ``CodeIndex`` by vectors, by words, or by both."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
@@ -12,6 +12,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
+from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.ranking import (
     BM25_WEIGHT,
     CANDIDATES,
@@ -23,25 +24,42 @@ from llamaindex_code_retrieval.ranking import (
 Mode = Literal["dense", "bm25", "fused"]
 
 
+class RetrieverOptions(TypedDict, total=False):
+    """The options of :class:`CodeRetriever`."""
+
+    top_k: int
+    mode: Mode
+    dense_weight: float
+    bm25_weight: float
+    candidates: int
+    rank_constant: int
+    languages: Collection[str] | None
+    callback_manager: CallbackManager | None
+
+
 class CodeRetriever(BaseRetriever):
-    """Retrieves the ``top_k`` nodes of an index for a question.
+    """Retrieves the ``top_k`` nodes of an index for a query.
 
-    ``mode`` "dense" ranks by cosine, "bm25" by BM25 over the words inside identifiers, "fused" by weighted reciprocal
-    ranks of the first ``candidates`` of both. Ties are broken by node id, so that two runs agree. ``languages`` leaves
-    out the nodes of all others.
+    ``mode`` is "dense" (cosine), "bm25" (BM25 over the words inside identifiers) or "fused" (weighted reciprocal rank
+    fusion of the first ``candidates`` of both). Ties are broken by node id, so that two runs agree. With ``languages``
+    only nodes of these languages are retrieved; ``""`` stands for nodes without one.
 
-    Where the index uses several adapters, the question is embedded by each and compared with the vectors that the same
-    adapter made. Cosines of two adapters cannot be compared, so these rankings, which share no node, are fused by rank
-    like any others: in mode "dense" the first of each comes before the second of any, in "fused" BM25 decides between
+    Where the index uses several adapters, the query is embedded by each and compared with the vectors that the same
+    adapter made. Cosines of two adapters cannot be compared, so the rankings, which share no node, are fused by rank:
+    in mode "dense" the first hits of all adapters come before the second ones, in mode "fused" BM25 decides between
     nodes of one rank; then the cosine, then the id. A score is the cosine in mode "dense" with one adapter, BM25's in
-    "bm25", else the sum of the weighted reciprocal ranks, of which 1.0 is the most.
+    mode "bm25", else the weighted sum of reciprocal ranks, divided by the largest possible sum.
 
-    An ``embedding`` in the ``QueryBundle`` is used instead of the model with one adapter; with several it is not,
-    because it can only be compared with the vectors of the one that made it.
+    An ``embedding`` in the ``QueryBundle`` replaces the model's if the index uses one adapter. With several it is
+    ignored, because it can be compared with the vectors of one of them only.
 
     The default weights and rank constant were chosen on CoSQA dev and on the documented functions of the standard
-    library, for the embedded model: BM25 is much the weaker of the two, and the usual constant of 60, made for rankings
-    of like quality, costs CoSQA 0.04 MRR.
+    library, for the embedded model. BM25 ranks much worse than the vectors there, and the usual rank constant of 60,
+    made for rankings of like quality, costs 0.04 MRR on CoSQA.
+
+    Raises:
+        ValueError: an option out of range, one that has no effect in this mode, or a language that neither the index
+            nor the table of languages knows.
     """
 
     def __init__(
@@ -50,25 +68,35 @@ class CodeRetriever(BaseRetriever):
         *,
         top_k: int = 10,
         mode: Mode = "fused",
-        dense_weight: float = DENSE_WEIGHT,
-        bm25_weight: float = BM25_WEIGHT,
-        candidates: int = CANDIDATES,
-        rank_constant: int = RANK_CONSTANT,
+        dense_weight: float | None = None,
+        bm25_weight: float | None = None,
+        candidates: int | None = None,
+        rank_constant: int | None = None,
         languages: Collection[str] | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
+        if mode not in ("dense", "bm25", "fused"):
+            raise ValueError(f"mode must be 'dense', 'bm25' or 'fused', got {mode!r}")
+        fusion = {"dense_weight": dense_weight, "bm25_weight": bm25_weight, "candidates": candidates}
+        if mode == "bm25":
+            fusion["rank_constant"] = rank_constant  # mode "dense" fuses the rankings of several adapters
+        without_effect = [name for name, value in fusion.items() if value is not None and mode != "fused"]
+        if without_effect:
+            raise ValueError(
+                f"mode {mode!r} does not use {' and '.join(without_effect)}; leave that out, or use mode 'fused'"
+            )
+        dense_weight = DENSE_WEIGHT if dense_weight is None else dense_weight
+        bm25_weight = BM25_WEIGHT if bm25_weight is None else bm25_weight
+        candidates = CANDIDATES if candidates is None else candidates
+        rank_constant = RANK_CONSTANT if rank_constant is None else rank_constant
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1, got {candidates}")
-        if mode not in ("dense", "bm25", "fused"):
-            raise ValueError(f"mode must be 'dense', 'bm25' or 'fused', got {mode!r}")
         if min(dense_weight, bm25_weight) < 0 or dense_weight + bm25_weight <= 0:
             raise ValueError(f"weights must be >= 0 and not both 0, got {dense_weight} and {bm25_weight}")
         if rank_constant < 0:
             raise ValueError(f"rank_constant must be >= 0, got {rank_constant}")
-        if isinstance(languages, str):
-            raise ValueError(f"languages must be several names, got the string {languages!r}; use [{languages!r}]")
         super().__init__(callback_manager=callback_manager)
         self.index = index
         self.top_k = top_k
@@ -77,7 +105,7 @@ class CodeRetriever(BaseRetriever):
         self.bm25_weight = bm25_weight
         self.candidates = candidates
         self.rank_constant = rank_constant
-        self.languages = None if languages is None else frozenset(languages)
+        self.languages = None if languages is None else _known_languages(languages, index)
 
     def embed_query(self, query: str) -> list[list[float]]:
         """Return the query's vector by each adapter in use, for :meth:`rank`; none in mode "bm25"."""
@@ -157,3 +185,16 @@ def _query_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) ->
     """Return the vector that the caller gave with the query, if it can be compared with all vectors of the index."""
     vector = query_bundle.embedding
     return [vector] if vector is not None and len(groups) == 1 else None
+
+
+def _known_languages(languages: Collection[str], index: CodeIndex[Any]) -> frozenset[str]:
+    if isinstance(languages, str):
+        raise ValueError(f"languages must be several names, got the string {languages!r}; use [{languages!r}]")
+    unknown = sorted(set(languages) - {"", *LANGUAGES, *index.languages})
+    if unknown:
+        indexed = ", ".join(filter(None, index.languages)) or "none"
+        raise ValueError(
+            f"unknown language {', '.join(map(repr, unknown))}; the index has {indexed}; "
+            f"known are {', '.join(LANGUAGES)}"
+        )
+    return frozenset(languages)

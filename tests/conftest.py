@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
+import sys
 import threading
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -287,6 +292,41 @@ def indexed(shell: Shell, repository: Path, bert_folder: Path, tmp_path: Path) -
     """An index of ``repository`` by a tiny model."""
     shell("index", repository, "--out", tmp_path / "idx", "--model", bert_folder)
     return tmp_path / "idx"
+
+
+FILE_OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}  # audit events
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Start ``work`` in a copy of this process, which ends with it, and return the process id."""
+    process = os.fork()
+    if process == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return process
+
+
+def is_killed_at_step(step: int, work: Callable[[], object]) -> bool:
+    """Do ``work`` in another process, killed before its ``step``-th file operation; return False if it had fewer."""
+
+    def work_until_killed() -> None:
+        operations = itertools.count(1)
+
+        def kill(event: str, arguments: tuple[object, ...]) -> None:
+            if event in FILE_OPERATIONS and next(operations) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        work()
+
+    status = os.waitstatus_to_exitcode(os.waitpid(fork(work_until_killed), 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
 
 
 def save_adapter(kind: str, base: Path, folder: Path, *, seed: int = 0) -> Path:

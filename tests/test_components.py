@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CODES
+from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.node_parser.interface import NodeParser
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -28,7 +29,15 @@ from llama_index.core.vector_stores.types import (
 )
 from transformers import BertForSequenceClassification, BertTokenizerFast
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, Encoder, FaissStore
+from llamaindex_code_retrieval import (
+    CodeEmbedding,
+    CodeIndex,
+    CodeNodeParser,
+    CodeReranker,
+    CodeRetriever,
+    Encoder,
+    FaissStore,
+)
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
@@ -100,6 +109,21 @@ def _store() -> FaissStore:
     store.add(nodes)
     store.delete_nodes(["n1"])
     return store
+
+
+def _retriever(folders: Folders, path: AnyPath) -> CodeRetriever:
+    embedding = CodeEmbedding(path(folders.base), adapters={"java": path(folders.ia3)}, precision="fp32")
+    index = CodeIndex(embedding, parser=CodeNodeParser(max_lines=20, overlap_lines=2))
+    index.update_texts({f"f{i}.java": code for i, code in enumerate(CODES)} | {"a.py": "def read(file):\n    pass\n"})
+    return index.as_retriever(top_k=4, dense_weight=0.6, candidates=5, rank_constant=3, languages=["java", "python"])
+
+
+def _retrieve(retriever: CodeRetriever) -> object:
+    return [(hit.score, hit.node.to_dict()) for hit in retriever.retrieve(QUERY)]
+
+
+async def _aretrieve(retriever: CodeRetriever) -> object:
+    return [(hit.score, hit.node.to_dict()) for hit in await retriever.aretrieve(QUERY)]
 
 
 _EVEN = MetadataFilters(filters=[MetadataFilter(key="i", value=[0, 2], operator=FilterOperator.IN)])
@@ -201,6 +225,7 @@ COMPONENTS = {
         results=_rerank,
         async_results=_arerank,
     ),
+    "CodeRetriever": Component(make=_retriever, base=BaseRetriever, results=_retrieve, async_results=_aretrieve),
     "FaissStore": Component(
         make=lambda folders, path: _store(), base=BasePydanticVectorStore, results=_nearest, async_results=_anearest
     ),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.llms import MockLLM
 from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
@@ -79,11 +80,35 @@ def test_a_given_embedding_is_used(index: CodeIndex) -> None:
         ({"dense_weight": -1.0}, "weights"),
         ({"dense_weight": 0.0, "bm25_weight": 0.0}, "weights"),
         ({"rank_constant": -1}, "rank_constant"),
+        (
+            {"mode": "dense", "bm25_weight": 0.5, "candidates": 9},
+            "mode 'dense' does not use bm25_weight and candi",
+        ),
+        ({"mode": "bm25", "rank_constant": 5}, "mode 'bm25' does not use rank_constant"),
+        ({"languages": ["python", "pyhton"]}, "unknown language 'pyhton'; the index has none; known are python, java"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str, index: CodeIndex) -> None:
     with pytest.raises(ValueError, match=message):
         CodeRetriever(index, **options)
+
+
+def test_ranking_needs_a_vector_for_each_adapter(index: CodeIndex) -> None:
+    with pytest.raises(ValueError, match="the query's vector by 1 adapters in use, got 0"):
+        CodeRetriever(index).rank("add", [])
+
+
+def test_the_index_makes_retrievers_and_query_engines(index: CodeIndex) -> None:
+    hits = index.as_retriever(top_k=2, mode="bm25").retrieve("read file")
+    assert [hit.node_id for hit in hits] == ["n0", "n1"]
+    engine = index.as_query_engine(MockLLM(), top_k=2, mode="bm25")
+    response = engine.query("read file")
+    assert [hit.node_id for hit in response.source_nodes] == ["n0", "n1"]
+    assert "def readFile(path): pass" in str(response)
+    with pytest.raises(ValueError, match="mode must be"):
+        index.as_query_engine(MockLLM(), mode="magic")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="similarity_top_k"):
+        index.as_retriever(similarity_top_k=2)  # type: ignore[call-arg]
 
 
 def test_odd_queries(index: CodeIndex) -> None:
@@ -176,5 +201,7 @@ def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
     assert CodeRetriever(mixed, languages=[]).retrieve("add") == []
     assert CodeRetriever(index, languages=["python"]).retrieve("add") == []  # its nodes name no language
     assert len(CodeRetriever(index, languages=[""]).retrieve("add")) == 5
+    with pytest.raises(ValueError, match="unknown language 'cobol'; the index has go, java, kotlin, python; known are"):
+        CodeRetriever(mixed, languages=["kotlin", "cobol"])
     with pytest.raises(ValueError, match="languages must be several names"):
         CodeRetriever(mixed, languages="python")

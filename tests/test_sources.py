@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,29 @@ def test_outside_git_gitignore_files_are_obeyed_and_the_deepest_decides(tmp_path
     (tmp_path / ".gitignore").write_text("build/\ngen.py\n")
     (tmp_path / "deep" / ".gitignore").write_text("!gen.py\nc.py\n")
     assert _paths(tmp_path) == ["a.py", "deep/gen.py", "deep/keep/d.py"]
+
+
+@pytest.mark.parametrize("pattern", ["!", "\\\\", "[z-a].py", "a\\"])
+def test_an_invalid_pattern_matches_nothing_as_in_git(pattern: str, tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    (tmp_path / ".gitignore").write_text(f"b.py\n{pattern}\n")
+    assert _paths(tmp_path) == ["a.py"]
+
+
+def test_repositories_inside_a_checkout_are_named_as_left_out(repository: Path, tmp_path: Path) -> None:
+    nested = tmp_path / "nested"
+    shutil.copytree(repository, nested)
+    nested.rename(repository / "nested.d")
+    subprocess.run(["git", "-C", str(repository), "add", "src"], check=True)
+    (repository / "src" / "folder").symlink_to(repository)
+    skips = Skips()
+    assert [file.path for file in walk(repository, skips)] == ["Tax.java", "src/cart.py", "src/mail.py"]
+    assert skips.reasons == {"submodule or nested repository": 1, "no known language": 2}
+    subprocess.run(["git", "-C", str(repository), "add", "nested.d"], check=True, capture_output=True)  # a submodule
+    skips = Skips()
+    list(walk(repository, skips))
+    assert skips.reasons["submodule or nested repository"] == 1
 
 
 def test_what_cannot_be_read_is_counted_and_nothing_stops(tmp_path: Path) -> None:

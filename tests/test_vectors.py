@@ -3,8 +3,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ import faiss
 import fsspec
 import numpy as np
 import pytest
+from conftest import is_killed_at_step
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
@@ -149,27 +148,11 @@ def test_files_of_the_older_format_are_read(tmp_path: Path) -> None:
     assert len(FaissStore.from_persist_path(path)) == 8
 
 
-def _persist_until(step: int, store: FaissStore, path: Path) -> bool:
-    """Persist in a forked process that is killed at its ``step``-th file operation; return whether it was."""
-    child = os.fork()
-    if child == 0:
-        operations = iter(range(1, 1000))
-
-        def kill(event: str, arguments: tuple[object, ...]) -> None:
-            if event in ("open", "os.rename", "os.remove", "os.mkdir") and next(operations) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(kill)
-        store.persist(path)
-        os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
-
-
 def test_a_kill_while_persisting_leaves_the_old_store_or_the_new_one(tmp_path: Path) -> None:
     path, new = tmp_path / "vectors.faiss", _store(5)
     _store(9).persist(path)
     step = 1
-    while _persist_until(step, new, path):
+    while is_killed_at_step(step, lambda: new.persist(path)):
         step += 1
         assert len(FaissStore.from_persist_path(path)) in (5, 9)
     assert step > 2

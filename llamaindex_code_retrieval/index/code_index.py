@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
@@ -31,6 +31,14 @@ from llamaindex_code_retrieval.index.update import (
     parse_texts,
     stable_copy,
 )
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.query_engine import RetrieverQueryEngine
+    from llama_index.core.response_synthesizers import ResponseMode
+
+    from llamaindex_code_retrieval.retriever import CodeRetriever, RetrieverOptions
 
 EmbeddingT = TypeVar("EmbeddingT", bound=BaseEmbedding, default=CodeEmbedding)
 
@@ -195,6 +203,36 @@ class CodeIndex(Generic[EmbeddingT]):
         return report
 
     # --- searching ---------------------------------------------------------------------------------------------------
+
+    def as_retriever(self, **options: Unpack[RetrieverOptions]) -> CodeRetriever:
+        """Return a ``CodeRetriever`` of this index, with its options."""
+        from llamaindex_code_retrieval.retriever import CodeRetriever
+
+        return CodeRetriever(self, **options)
+
+    def as_query_engine(
+        self,
+        llm: LLM | None = None,
+        *,
+        response_mode: ResponseMode | None = None,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
+        streaming: bool = False,
+        **options: Unpack[RetrieverOptions],
+    ) -> RetrieverQueryEngine:
+        """Return a LlamaIndex query engine over this index; ``options`` are those of ``CodeRetriever``.
+
+        Without ``llm`` it is LlamaIndex's ``Settings.llm``.
+        """
+        from llama_index.core.query_engine import RetrieverQueryEngine
+        from llama_index.core.response_synthesizers import ResponseMode
+
+        return RetrieverQueryEngine.from_args(
+            self.as_retriever(**options),
+            llm=llm,
+            response_mode=response_mode or ResponseMode.COMPACT,
+            node_postprocessors=list(node_postprocessors),
+            streaming=streaming,
+        )
 
     def node(self, node_id: str) -> TextNode:
         """Return a new node, as the parser made it; an unknown id is a KeyError."""

@@ -1,8 +1,9 @@
-"""Which files of a folder are source code: git's own list, or .gitignore-aware walking."""
+"""List and read the source files of a folder: those that git lists, or else those that no .gitignore excludes."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,17 +29,20 @@ class SourceFile:
 
 @dataclass(slots=True)
 class Skips:
-    """Files that were passed over, by reason; ``replaced`` are read, with U+FFFD where they are not UTF-8."""
+    """Counts of the files that were not read as they are."""
 
     reasons: Counter[str] = field(default_factory=Counter)
+    """Files that were left out, by reason."""
     replaced: int = 0
+    """Files that were read with U+FFFD in place of bytes that are not UTF-8."""
 
 
 def walk(root: Path, skips: Skips, *, max_file_bytes: int = MAX_FILE_BYTES) -> Iterator[SourceFile]:
-    """Yield the source files under ``root`` in path order, counting in ``skips`` what is left out.
+    """Yield the source files under ``root`` in path order, and count in ``skips`` what is left out.
 
-    Inside a git checkout these are the files that git tracks or would track. Elsewhere .gitignore files are obeyed,
-    and hidden folders, ``node_modules`` and the like left out. Links are not followed, so that a loop cannot trap it.
+    Inside a git checkout these are the files that git tracks or would track, without submodules and other checkouts
+    inside it. Elsewhere .gitignore files are obeyed, and hidden folders, ``node_modules`` and the like are left out.
+    Symbolic links are not followed.
 
     Raises:
         ValueError: ``root`` is not a folder.
@@ -49,7 +53,9 @@ def walk(root: Path, skips: Skips, *, max_file_bytes: int = MAX_FILE_BYTES) -> I
     listed = _git_files(root)
     for path in sorted(listed if listed is not None else _walk_files(root, skips)):
         if language_of(path) is None:
-            skips.reasons["no known language"] += 1
+            # git lists the folders of other repositories, and else files only
+            is_folder = os.path.isdir(root / path) and not os.path.islink(root / path)
+            skips.reasons["submodule or nested repository" if is_folder else "no known language"] += 1
             continue
         file = _read(root / path, path, skips, max_file_bytes)
         if file is not None:
@@ -126,16 +132,15 @@ def _walk_files(root: Path, skips: Skips) -> Iterator[str]:
         if ".gitignore" in files:
             try:
                 lines = (here / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
-                rules[here] = GitIgnoreSpec.from_lines(lines)
+                rules[here] = GitIgnoreSpec.from_lines(filter(_is_valid_pattern, lines))
             except OSError as error:
                 unreadable(error)
         active = [(base, spec) for base, spec in rules.items() if here == base or here.is_relative_to(base)]
 
         def is_ignored(path: Path, suffix: str = "", active: list[tuple[Path, GitIgnoreSpec]] = active) -> bool:
             verdicts = [spec.check_file(path.relative_to(base).as_posix() + suffix).include for base, spec in active]
-            return next(
-                (verdict for verdict in reversed(verdicts) if verdict is not None), False
-            )  # the deepest decides
+            decisions = [verdict for verdict in verdicts if verdict is not None]
+            return decisions[-1] if decisions else False  # that of the deepest .gitignore
 
         names[:] = sorted(
             name
@@ -145,3 +150,12 @@ def _walk_files(root: Path, skips: Skips) -> Iterator[str]:
         for name in files:
             if not is_ignored(here / name):
                 yield (here / name).relative_to(root).as_posix()
+
+
+def _is_valid_pattern(line: str) -> bool:
+    """Return whether pathspec takes a line of a .gitignore; git takes any, and a wrong pattern matches nothing."""
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except (ValueError, re.error):
+        return False
+    return True
