@@ -647,7 +647,7 @@ def test_an_index_names_the_language_whose_adapter_is_another(
     with pytest.raises(ValueError, match=r"fingerprint .* \(another adapter for python\); rebuild it with"):
         CodeIndex.load(tmp_path / "index")
     shutil.rmtree(tmp_path / "python")
-    with pytest.raises(ValueError, match=r"unknown adapter .*'python'"):
+    with pytest.raises(ValueError, match=r"python does not exist; .*\(the adapter for 'python'\)"):
         CodeIndex.load(tmp_path / "index")
 
 
