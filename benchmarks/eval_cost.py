@@ -14,8 +14,8 @@ import time
 from datetime import date
 from pathlib import Path
 
-from llamaindex_code_retrieval.eval.metrics import evaluate_run, first_relevant, per_query_metrics
-from llamaindex_code_retrieval.eval.retrieval import METRICS, collapse
+from llamaindex_code_retrieval.eval.metrics import METRICS, evaluate_run, first_relevant, per_query_metrics
+from llamaindex_code_retrieval.eval.retrieval import collapse
 from llamaindex_code_retrieval.eval.significance import paired_difference
 
 

@@ -1,50 +1,83 @@
-"""The gate: is a report worse than its baseline, beyond tolerance and beyond chance? No torch here."""
+"""Compare a report with its baseline: which metrics fell by more than the tolerance and by more than chance.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, TypeVar
 
-from llamaindex_code_retrieval.eval.results import Change, Comparison, GenerationResult, Report, RetrievalResult, worst
+from pydantic import AfterValidator, Field
+
+from llamaindex_code_retrieval._settings import Settings
+from llamaindex_code_retrieval.eval.metrics import GenerationMetric, check_metric
+from llamaindex_code_retrieval.eval.results import (
+    Change,
+    Comparison,
+    GenerationResult,
+    Planned,
+    Report,
+    RetrievalResult,
+    worst,
+)
 from llamaindex_code_retrieval.eval.significance import detectable_drop, holm, paired_difference
 
 _Result = RetrievalResult | GenerationResult
-R = TypeVar("R", RetrievalResult, GenerationResult)
+N = TypeVar("N", bound=RetrievalResult | GenerationResult | Planned)
+B = TypeVar("B", bound=RetrievalResult | GenerationResult)
+_RETRIEVAL_IDENTITY = ("protocol", "depth", "benchmark_fingerprint")
+_GENERATION_IDENTITY = ("writer", "benchmark_fingerprint")
 
 
 class IncomparableError(ValueError):
-    """Report and baseline do not measure the same thing, so that no comparison of them means anything."""
+    """Report and baseline do not measure the same thing, so they cannot be compared."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateRules:
+class GateRules(Settings):
     """What is compared, and what counts as a regression."""
 
-    metrics: tuple[str, ...] = ("MRR", "R@10")
-    """Of retrieval."""
-    generation_metrics: tuple[str, ...] = ("rougeL",)
-    """Of answers with retrieved passages."""
-    tolerance: float = 0.005
-    """Drops of the mean up to this are let pass, significant or not."""
-    alpha: float = 0.05
-    """Chance of a false alarm of the whole gate, over all that it compares."""
+    metrics: tuple[Annotated[str, AfterValidator(check_metric)], ...] = Field(default=("MRR", "R@10"), min_length=1)
+    """Metrics of retrieval."""
+    generation_metrics: tuple[GenerationMetric, ...] = ("rougeL",)
+    """Metrics of answers with retrieved passages."""
+    tolerance: float = Field(default=0.005, ge=0, lt=1)
+    """Drops of a mean up to this pass, significant or not."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Probability of a false alarm of the whole gate, over all comparisons."""
     systems: tuple[str, ...] = ()
-    """Only these; none named is all."""
+    """Only these systems are compared; by default all."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is a drop of a mean, from 0 to under 1, got {self.tolerance}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha is a probability, over 0 and under 1, got {self.alpha}")
-        if not self.metrics:
-            raise ValueError("the gate needs a metric at least, such as MRR")
+
+def check_comparable(
+    retrieval: Iterable[Planned],
+    generation: Iterable[Planned],
+    baseline: Report,
+    rules: GateRules,
+    *,
+    skipped: Mapping[str, str],
+) -> None:
+    """Refuse a baseline before the measurement if :func:`compare` would refuse it afterwards.
+
+    ``skipped`` maps the parts of the suite that are left out to the reason.
+
+    Raises:
+        IncomparableError: see :func:`compare`.
+    """
+    pairs: list[tuple[Planned, _Result, str]] = [
+        *_pairs(retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, skipped),
+        *_pairs(generation, _retrieved(baseline), rules, rules.generation_metrics, _GENERATION_IDENTITY, skipped),
+    ]
+    _check_any(pairs)
+    for now, before, metric in pairs:
+        _check_metric(now, metric)
+        _check_metric(before, metric)
 
 
 def compare(report: Report, baseline: Report, rules: GateRules | None = None) -> list[Comparison]:
-    """Compare all that the rules name; what only the report has is new and is left out.
+    """Compare all that the rules name; results that only the report has are new and are left out.
 
-    Both sides are paired query by query. A regression is a drop over the tolerance whose p value, corrected by Holm
+    The results are paired query by query. A regression is a drop over the tolerance whose p value, corrected by Holm
     over all comparisons, is under alpha.
 
     Raises:
@@ -52,34 +85,23 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             benchmark, by another protocol or depth, or without one of the metrics; or there is nothing to compare.
     """
     rules = rules or GateRules()
-    pairs: list[tuple[_Result, _Result, str]] = []
-    for ranked, was in _matched(report.retrieval, baseline.retrieval, rules, report.skipped):
-        _check_same(ranked, was, "protocol", "depth", "benchmark_fingerprint")
-        pairs.extend((ranked, was, metric) for metric in rules.metrics)
-    answered, were = (
-        [each for each in side.generation if each.condition == "retrieved"] for side in (report, baseline)
-    )
-    for written, once in _matched(answered, were, rules, report.skipped):
-        _check_same(written, once, "writer", "benchmark_fingerprint")
-        pairs.extend((written, once, metric) for metric in rules.generation_metrics)
-    if not pairs:
-        raise IncomparableError(
-            "report and baseline have no system and task in common, so nothing is compared; "
-            "write a new baseline with --update-baseline"
-        )
-    found, detectable = [], []
-    alpha = rules.alpha / len(pairs)  # the threshold of Holm's correction for the smallest p value
-    for now, before, metric in pairs:
-        values, old = (_values(side, metric) for side in (now, before))
-        if values.keys() != old.keys():
-            raise IncomparableError(
-                f"{_name(now)} answered other queries than its baseline; write a new one with --update-baseline"
-            )
-        paired = [old[query] for query in values], list(values.values())
-        found.append(paired_difference(*paired))
-        drop = detectable_drop(*paired, alpha=alpha)
-        detectable.append(None if drop is None else max(drop, rules.tolerance))
-    corrected = holm([difference.p_worse for difference in found])
+    pairs: list[tuple[_Result, _Result, str]] = [
+        *_pairs(report.retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, report.skipped),
+        *_pairs(
+            _retrieved(report),
+            _retrieved(baseline),
+            rules,
+            rules.generation_metrics,
+            _GENERATION_IDENTITY,
+            report.skipped,
+        ),
+    ]
+    _check_any(pairs)
+    values = [_paired_values(*pair) for pair in pairs]
+    differences = [paired_difference(before, after) for before, after in values]
+    p_values = holm([difference.p_worse for difference in differences])
+    strictest = rules.alpha / len(pairs)  # the threshold of Holm's correction for the smallest p value
+    drops = [detectable_drop(before, after, alpha=strictest) for before, after in values]
     return [
         Comparison(
             system=now.system,
@@ -91,50 +113,83 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             high=difference.high,
             p_worse=p,
             queries=len(now.values[metric]),
-            detectable=drop,
+            detectable=None if drop is None else max(drop, rules.tolerance),
             regression=-difference.mean > rules.tolerance and p < rules.alpha,
             inconclusive=-difference.mean > rules.tolerance and p >= rules.alpha,
             changed=_changes(now, before),
         )
-        for (now, before, metric), difference, drop, p in zip(pairs, found, detectable, corrected, strict=True)
+        for (now, before, metric), difference, p, drop in zip(pairs, differences, p_values, drops, strict=True)
     ]
 
 
-def _matched(now: Iterable[R], before: Iterable[R], rules: GateRules, skipped: dict[str, str]) -> list[tuple[R, R]]:
-    """Return pairs of one system and task; what the baseline has and the report lacks is an error."""
+def _retrieved(report: Report) -> list[GenerationResult]:
+    return [result for result in report.generation if result.condition == "retrieved"]
+
+
+def _pairs(
+    now: Iterable[N],
+    before: Iterable[B],
+    rules: GateRules,
+    metrics: Sequence[str],
+    identity: Sequence[str],
+    skipped: Mapping[str, str],
+) -> list[tuple[N, B, str]]:
+    """Return each result of the baseline with that of this run and each metric; one that this run lacks is an error."""
     here = {(each.system, each.task): each for each in now}
-    pairs = []
-    for was in before:
-        if rules.systems and was.system not in rules.systems:
+    pairs: list[tuple[N, B, str]] = []
+    for old in before:
+        if rules.systems and old.system not in rules.systems:
             continue
-        if (was.system, was.task) not in here:
-            why = next((f": {why}" for what, why in skipped.items() if what in (was.system, was.task)), "")
+        if (old.system, old.task) not in here:
+            reason = next((f": {why}" for what, why in skipped.items() if what in (old.system, old.task)), "")
             raise IncomparableError(
-                f"the baseline has {_name(was)}, which this run lacks{why}; "
+                f"the baseline has {_name(old)}, which this run lacks{reason}; "
                 "run it, or write a new baseline with --update-baseline"
             )
-        pairs.append((here[was.system, was.task], was))
+        new = here[old.system, old.task]
+        _check_same(new, old, identity)
+        pairs.extend((new, old, metric) for metric in metrics)
     return pairs
 
 
-def _check_same(now: _Result, before: _Result, *facts: str) -> None:
-    for fact in facts:
-        value, was = (getattr(side, fact) for side in (now, before))
-        if value != was:
-            if fact == "benchmark_fingerprint":
-                fact = f"benchmark ({now.benchmark}; codes, queries or judgements differ), fingerprint"
+def _check_any(pairs: Sequence[object]) -> None:
+    if not pairs:
+        raise IncomparableError(
+            "report and baseline have no system and task in common, so nothing is compared; "
+            "write a new baseline with --update-baseline"
+        )
+
+
+def _check_same(now: _Result | Planned, before: _Result, identity: Sequence[str]) -> None:
+    for name in identity:
+        new, old = getattr(now, name), getattr(before, name)
+        if new != old:
+            if name == "benchmark_fingerprint":
+                name = f"benchmark ({now.benchmark}; codes, queries or judgements differ), fingerprint"
             raise IncomparableError(
-                f"{_name(now)} was measured by another {fact} than its baseline: {value!r} and {was!r}; "
+                f"{_name(now)} was measured by another {name} than its baseline: {new!r} and {old!r}; "
                 "measure the same, or write a new baseline with --update-baseline"
             )
 
 
-def _values(result: _Result, metric: str) -> dict[str, float]:
-    if metric not in result.values:
+def _check_metric(result: _Result | Planned, metric: str) -> None:
+    metrics = result.metrics if isinstance(result, Planned) else tuple(result.values)
+    if metric not in metrics:
         raise IncomparableError(
-            f"{_name(result)} has no metric {metric!r}, only {', '.join(result.values)}; name one of these in [gate]"
+            f"{_name(result)} has no metric {metric!r}, only {', '.join(metrics)}; name one of these in [gate]"
         )
-    return result.values[metric]
+
+
+def _paired_values(now: _Result, before: _Result, metric: str) -> tuple[list[float], list[float]]:
+    """Return the values of the baseline and of this run, of the same queries in the same order."""
+    for result in (now, before):
+        _check_metric(result, metric)
+    new, old = now.values[metric], before.values[metric]
+    if new.keys() != old.keys():
+        raise IncomparableError(
+            f"{_name(now)} answered other queries than its baseline; write a new one with --update-baseline"
+        )
+    return [old[query] for query in new], list(new.values())
 
 
 def _changes(now: _Result, before: _Result) -> list[Change]:
@@ -154,7 +209,7 @@ def _changes(now: _Result, before: _Result) -> list[Change]:
     return sorted(changes, key=lambda change: (-abs(change.gain), change.query))
 
 
-def _name(result: _Result) -> str:
+def _name(result: _Result | Planned) -> str:
     return f"{result.system!r} on {result.task!r}"
 
 

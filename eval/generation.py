@@ -1,7 +1,6 @@
-"""What retrieval is worth to a writer: questions answered with gold, retrieved and no passages, scored by their text.
+"""Generation with retrieved code: a writer answers questions with gold, retrieved or no passages, and is scored.
 
-A task has the questions, a writer answers them, :func:`generate` brings the two together. No torch is imported until a
-writer or a metric needs it.
+Imports torch only if a writer or a metric needs it.
 """
 
 from __future__ import annotations
@@ -13,38 +12,33 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from llamaindex_code_retrieval._io import clean_text, write_atomically
+from llamaindex_code_retrieval._optional import require
+from llamaindex_code_retrieval.eval.questions import GenerationTask, Question
 from llamaindex_code_retrieval.eval.results import Answer, GenerationResult
+from llamaindex_code_retrieval.eval.rouge_tokenizer import WordTokenizer
 from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, Writer
 
-if TYPE_CHECKING:
-    pass
-from llamaindex_code_retrieval._optional import require
-from llamaindex_code_retrieval.eval.questions import GenerationTask
-
 Condition = Literal["gold", "retrieved", "none"]
-"""Which passages the writer is shown: those that hold the answer, a retriever's, or none."""
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
+"""Which passages the writer is shown: those that hold the answer, those that a system retrieved, or none."""
 
 
 class AnswerCache:
-    """Answers as files, one for each thing ever asked; with ``None`` for a folder it keeps nothing."""
+    """A cache of answers, one file each; with ``None`` for the folder nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     @staticmethod
     def key(writer: Writer, instruction: str, question: str, passages: Sequence[str]) -> str:
-        """Return a digest of all that the answer depends on."""
-        facts = [writer.name, writer.settings, instruction, question, list(passages)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        """Return a hash of all that the answer depends on."""
+        content = [writer.name, writer.settings, instruction, question, list(passages)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def get(self, key: str) -> str | None:
-        """Return the answer; ``None`` where there is no file, or a damaged one."""
+        """Return an answer; ``None`` if it is not cached or its file is damaged."""
         if self.folder is None:
             return None
         try:
@@ -54,7 +48,7 @@ class AnswerCache:
         return answer if isinstance(answer, str) else None
 
     def put(self, key: str, answer: str) -> None:
-        """Keep an answer, in place of any other."""
+        """Keep an answer, replacing an older one."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{key}.json", json.dumps({"answer": answer}) + "\n")
@@ -74,51 +68,32 @@ def generate(
     timeout: float = 120.0,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> GenerationResult:
-    """Have a task's questions answered, each from its first ``top_n`` passages under ``condition``, and score them.
+    """Let ``writer`` answer the questions of a task, each from its first ``top_n`` passages, and score the answers.
 
-    ``run`` is what ``system`` retrieved: question id -> passage ids, best first; a question that it lacks is shown
-    none. Under ``gold`` the questions without gold are left out. A writer that raises, or takes over ``timeout``
-    seconds, is asked again ``retries`` times; then the question counts as failed, with every metric 0. A writer that
-    hangs stays behind in a daemon thread. Answers go to the cache as they come, failures never, so that an interrupted
-    call resumes where it was.
+    ``run`` is what ``system`` retrieved: question id -> passage ids, best first; a question that it lacks gets no
+    passages. Under ``gold``, questions without gold passages are left out. A writer that raises an exception, or takes
+    longer than ``timeout`` seconds, is called again up to ``retries`` times; then the question counts as failed, with
+    every metric 0. A call that hangs is left behind in a daemon thread. Answers are cached as they come, failures are
+    not, so that an interrupted call can be resumed.
 
     Raises:
-        ValueError: an unknown condition, ``retrieved`` without a run, a retrieved id that is no passage, ``gold`` where
-            no question has any, a ``top_n``, ``retries`` or ``timeout`` that is too low.
+        ValueError: the condition is unknown, ``retrieved`` has no run, a retrieved id is not a passage, ``gold`` is
+            asked for and no question has gold passages, or ``top_n``, ``retries`` or ``timeout`` is too low.
+        ImportError: a package that the metrics need is not installed.
     """
     if top_n < 1 or retries < 0 or timeout <= 0:
         raise ValueError(
             f"top_n must be at least 1, retries at least 0 and timeout over 0, got {top_n}, {retries} and {timeout}"
         )
-    shown = {id_: ids[:top_n] for id_, ids in _passages(task, condition, run).items()}
-    quoted = isinstance(writer, ExtractiveWriter)
+    passages = {id_: ids[:top_n] for id_, ids in _passages(task, condition, run).items()}
     cache = cache or AnswerCache(None)
-    score_answers({})  # a metric's package that is missing shows before an LLM is asked
+    score_answers({})  # fails now if a package is missing, and not after the writer's work
     answers: dict[str, Answer] = {}
     for question in task.questions:
-        if question.id not in shown:
-            continue
-        ids = shown[question.id]
-        passages = [task.answer_of.get(id_, task.passages[id_]) if quoted else task.passages[id_] for id_ in ids]
-        key = cache.key(writer, task.instruction, question.text, passages)
-        answer, error = cache.get(key), ""
-        for _ in range(0 if answer is not None else 1 + retries):
-            try:
-                answer = _within(timeout, partial(writer.write, task.instruction, question.text, passages))
-            except Exception as reason:  # whatever an LLM's client raises
-                error = f"{type(reason).__name__}: {reason}"
-            else:
-                cache.put(key, answer)
-                break
-        answers[question.id] = Answer(
-            question=question.text,
-            reference=question.reference,
-            answer=answer or "",
-            passages=ids,
-            error=error if answer is None else "",
-        )
-        if on_progress is not None:
-            on_progress(len(answers), len(shown))
+        if question.id in passages:
+            answers[question.id] = _answer(question, passages[question.id], task, writer, cache, retries, timeout)
+            if on_progress is not None:
+                on_progress(len(answers), len(passages))
     scores = score_answers({id_: (each.answer, each.reference) for id_, each in answers.items() if not each.error})
     return GenerationResult(
         system=system if condition == "retrieved" else "",
@@ -127,15 +102,46 @@ def generate(
         benchmark_fingerprint=task.fingerprint,
         condition=condition,
         writer=writer.name,
-        values={metric: {id_: scored.get(id_, 0.0) for id_ in answers} for metric, scored in scores.items()},
+        values={metric: {id_: by_id.get(id_, 0.0) for id_ in answers} for metric, by_id in scores.items()},
         answers=answers,
+    )
+
+
+def _answer(
+    question: Question,
+    passage_ids: list[str],
+    task: GenerationTask,
+    writer: Writer,
+    cache: AnswerCache,
+    retries: int,
+    timeout: float,
+) -> Answer:
+    """Return the cached or the writer's answer, or the error of the last attempt."""
+    quotes = task.answer_of if isinstance(writer, ExtractiveWriter) else {}
+    passages = [quotes.get(id_, task.passages[id_]) for id_ in passage_ids]
+    key = cache.key(writer, task.instruction, question.text, passages)
+    answer, error = cache.get(key), ""
+    for _ in range(0 if answer is not None else 1 + retries):
+        try:
+            answer = _call_within(timeout, partial(writer.write, task.instruction, question.text, passages))
+        except Exception as reason:  # the client of an LLM may raise anything
+            error = f"{type(reason).__name__}: {reason}"
+        else:
+            cache.put(key, answer)
+            break
+    return Answer(
+        question=question.text,
+        reference=question.reference,
+        answer=answer or "",
+        passages=passage_ids,
+        error=error if answer is None else "",
     )
 
 
 def _passages(
     task: GenerationTask, condition: Condition, run: Mapping[str, Sequence[str]] | None
 ) -> dict[str, list[str]]:
-    """Return question id -> all that it may be shown; questions that are not asked are left out."""
+    """Return question id -> ids of all passages that it may be shown; questions that are left out are missing."""
     if condition not in get_args(Condition):
         raise ValueError(f"unknown condition {condition!r}; use {', '.join(get_args(Condition))}")
     if condition == "none":
@@ -160,17 +166,17 @@ def _passages(
     return retrieved
 
 
-def _within(seconds: float, call: Callable[[], str]) -> str:
-    """Return what ``call`` returns, or raise what it raises; TimeoutError if it does neither in time."""
+def _call_within(seconds: float, call: Callable[[], str]) -> str:
+    """Return what ``call`` returns or raise what it raises, or a TimeoutError after ``seconds``."""
     future: Future[str] = Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # SystemExit too: whoever waits would else wait until the time is up
+        except BaseException as error:  # also SystemExit, or the caller would wait until the timeout
             future.set_exception(error)
 
-    Thread(target=work, daemon=True).start()  # an executor's threads would hold up the exit of the process
+    Thread(target=work, daemon=True).start()  # the threads of an executor would block the exit of the process
     try:
         return future.result(seconds)
     except TimeoutError as error:
@@ -178,17 +184,24 @@ def _within(seconds: float, call: Callable[[], str]) -> str:
 
 
 def score_answers(answers: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
-    """Return metric -> id -> value from 0 to 1, of (answer, reference) by id.
+    """Return metric -> id -> value from 0 to 1; ``answers`` maps ids to (answer, reference).
 
-    ``bleu`` (effective order) and ``chrf`` are sacrebleu's for one sentence; ``exact`` is 1.0 where the two are equal
-    but for white space.
+    The metrics are those of :class:`~llamaindex_code_retrieval.eval.rouge.Rouge` over the words of all scripts,
+    sacrebleu's sentence ``bleu`` (effective order) and ``chrf``, and ``exact``: 1.0 if the texts differ at most in
+    white space.
+
+    Raises:
+        ImportError: a package of the extra ``eval`` is not installed.
     """
     sacrebleu = require("sacrebleu", extra="eval", purpose="scoring answers")
     from llamaindex_code_retrieval.eval.rouge import Rouge
 
-    # Arrow takes no lone surrogates, which source code and LLMs may have
+    tokenize = WordTokenizer().tokenize
+    # Arrow refuses lone surrogates, which source code and the output of LLMs may contain.
     written, references = ([clean_text(pair[i]) for pair in answers.values()] for i in (0, 1))
-    values: dict[str, list[float]] = Rouge().compute(predictions=written, references=references, use_aggregator=False)
+    values: dict[str, list[float]] = Rouge().compute(
+        predictions=written, references=references, use_aggregator=False, tokenizer=tokenize
+    )
     pairs = list(zip(written, references, strict=True))
     for name, metric in (("bleu", sacrebleu.BLEU(effective_order=True)), ("chrf", sacrebleu.CHRF())):
         values[name] = [min(1.0, metric.sentence_score(answer, [text]).score / 100) for answer, text in pairs]

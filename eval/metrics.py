@@ -1,11 +1,11 @@
-"""Retrieval metrics over ranked ids. The arithmetic is ``ir_measures``; this module imports no torch."""
+"""Retrieval metrics of ranked ids, computed by ``ir_measures``. Imports no torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,13 @@ Run = Mapping[str, Sequence[str]]
 COSINE_TOLERANCE = 1e-6
 """Cosines of float32 vectors that differ by less are tied: a matrix product rounds equal vectors to 1e-7."""
 
+METRICS = ("MRR", "MRR@10", "R@1", "R@5", "R@10", "R@100", "nDCG@10", "MAP")
+"""What an evaluation of retrieval measures by default."""
+
+GenerationMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "exact"]
+"""What an evaluation of answers measures, see :func:`~llamaindex_code_retrieval.eval.generation.score_answers`."""
+
+_METRIC = re.compile(r"(MRR|nDCG|MAP)(@[1-9]\d*)?|R@[1-9]\d*")
 _IR_MEASURES_NAMES = {"MRR": "RR", "R": "R", "nDCG": "nDCG", "MAP": "AP"}
 
 
@@ -38,12 +45,13 @@ def per_query_metrics(
 ) -> dict[str, dict[str, float]]:
     """Return metric -> query id -> value between 0 and 1, with the queries in the order of ``qrels``.
 
-    Metrics are ``MRR``, ``MAP``, ``nDCG`` (each over the whole ranking, or its first k as in ``nDCG@10``) and ``R@k``,
-    the part of a query's relevant codes in the first k. A query that ``run`` lacks counts as 0.
+    The metrics are ``MRR``, ``MAP`` and ``nDCG``, each over the whole ranking or over its first k hits as in
+    ``nDCG@10``, and ``R@k``, the share of a query's relevant codes among the first k hits. A query that ``run`` lacks
+    counts as 0.
 
     Raises:
-        ValueError: no or an unknown metric, no queries, a query without a relevant id, a query that only ``run`` has,
-            an id twice in one ranking.
+        ValueError: there is no metric or an unknown one, there are no queries, a query has no relevant id, a query is
+            only in ``run``, or a ranking has an id twice.
         ImportError: ``ir_measures`` is not installed.
 
     >>> per_query_metrics({"q1": ["a", "b", "c"]}, {"q1": {"c": 1, "d": 1}, "q2": {"a": 1}}, metrics=["R@3"])
@@ -54,8 +62,8 @@ def per_query_metrics(
     measures = {name: _measure(name) for name in metrics}
     _check(run, qrels)
     ir_measures = _ir_measures()
-    # Scores fall strictly, because equal ones would be reordered by id; small whole numbers stay distinct in float32.
-    # No metric sees what stands behind a query's last relevant code, and most of a long ranking stands there.
+    # The scores decrease strictly, because ir_measures orders equal ones by id; small integers are exact in float32.
+    # No metric depends on what follows a query's last relevant code, which is most of a long ranking.
     scored = {
         query: {code: float(-rank) for rank, code in enumerate(_up_to_last_relevant(ranking, qrels[query]))}
         for query, ranking in run.items()
@@ -70,7 +78,7 @@ def per_query_metrics(
 
 
 def first_relevant(run: Run, qrels: Qrels) -> dict[str, int | None]:
-    """Return for each query of ``qrels`` the rank, from 1, of its first relevant code; ``None`` where there is none.
+    """Return query id -> rank of its first relevant code, from 1, or ``None`` if there is none.
 
     >>> first_relevant({"q1": ["b", "a"]}, {"q1": {"a": 1, "b": 0}, "q2": {"a": 1}})
     {'q1': 2, 'q2': None}
@@ -139,11 +147,20 @@ def _ir_measures() -> Any:
     return require("ir_measures", extra="eval", purpose="computing metrics")
 
 
-def _measure(name: str) -> Any:
-    match = re.fullmatch(r"(MRR|R|nDCG|MAP)(@[1-9]\d*)?", name)
-    if match is None or name == "R":
+def check_metric(name: str) -> str:
+    """Return ``name`` if it is a metric of retrieval.
+
+    Raises:
+        ValueError: it is not; the message lists the known ones.
+    """
+    if _METRIC.fullmatch(name) is None:
         raise ValueError(f"unknown metric {name!r}; use MRR, MRR@k, R@k, nDCG, nDCG@k, MAP or MAP@k with k at least 1")
-    return _ir_measures().parse_measure(_IR_MEASURES_NAMES[match[1]] + (match[2] or ""))
+    return name
+
+
+def _measure(name: str) -> Any:
+    kind, at, depth = check_metric(name).partition("@")
+    return _ir_measures().parse_measure(_IR_MEASURES_NAMES[kind] + at + depth)
 
 
 def _check(run: Run, qrels: Qrels) -> None:

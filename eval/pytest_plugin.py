@@ -82,7 +82,7 @@ class _SuiteRun:
 
     def keys(self) -> Iterator[tuple[str, str, str]]:
         """Yield (system, task, metric) of all that the gate compares."""
-        rules = self.suite.rules
+        rules = self.suite.gate
         retrieved = [each for each in self.baseline.generation if each.condition == "retrieved"]
         for results, metrics in ((self.baseline.retrieval, rules.metrics), (retrieved, rules.generation_metrics)):
             for result in results:
@@ -98,8 +98,8 @@ class _SuiteRun:
 
         if self._compared is None and self._error is None:
             try:
-                report = run_suite(self.suite, cache_folder=default_cache_folder()).report
-                found = compare(report, self.baseline, self.suite.rules)
+                report = run_suite(self.suite, baseline=self.baseline, cache_folder=default_cache_folder()).report
+                found = compare(report, self.baseline, self.suite.gate)
                 self._compared = {(each.system, each.task, each.metric): each for each in found}
             except ValueError as error:
                 self._error = error

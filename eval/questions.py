@@ -1,4 +1,4 @@
-"""Question sets for generation: write a function, describe a function, SWE-QA."""
+"""Questions for generation: write a function, describe a function, and SWE-QA."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamaindex_code_retrieval._io import json_hash
+from llamaindex_code_retrieval._optional import require
 from llamaindex_code_retrieval.eval.datasets import Benchmark
+from llamaindex_code_retrieval.eval.rouge_tokenizer import WordTokenizer
 
 if TYPE_CHECKING:
     from llama_index.core.schema import TextNode
-from llamaindex_code_retrieval._optional import require
-
-# --- tasks ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question and the answer it is compared with."""
+    """A question and the reference that its answer is compared with."""
 
     id: str
     text: str
@@ -32,7 +31,7 @@ class Question:
     gold: tuple[str, ...] = ()
     """Ids of passages that hold the answer, best first."""
     excluded: tuple[str, ...] = ()
-    """Ids of passages that are never shown, because they are what is asked about."""
+    """Ids of passages that are never shown, because the question is about them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class GenerationTask:
     """Questions, and the passages that may be shown with them.
 
     Raises:
-        ValueError: no questions, an id given twice, an empty reference, a gold id that is excluded, a gold or
-            ``answer_of`` id that the passages lack.
+        ValueError: there are no questions, an id is given twice, a reference is empty, a gold id is excluded, or a gold
+            or ``answer_of`` id is not among the passages.
     """
 
     name: str
@@ -50,7 +49,7 @@ class GenerationTask:
     passages: Mapping[str, str]
     """Passage id -> text."""
     answer_of: Mapping[str, str] = field(default_factory=dict)
-    """Passage id -> what an extractive writer quotes from it, where that is not the passage itself."""
+    """Passage id -> what an extractive writer quotes from it, if that is not the passage itself."""
 
     def __post_init__(self) -> None:
         if not self.questions:
@@ -63,7 +62,7 @@ class GenerationTask:
                 raise ValueError(f"task {self.name!r} has question {question.id!r} twice; ids must differ")
             seen.add(question.id)
             if not question.reference.strip():
-                raise ValueError(f"question {question.id!r} has an empty reference, which no answer can meet; drop it")
+                raise ValueError(f"question {question.id!r} has an empty reference, so no answer matches it; remove it")
             for id_ in question.gold:
                 if id_ not in self.passages or id_ in question.excluded:
                     why = "it excludes" if id_ in question.excluded else "the passages lack"
@@ -71,14 +70,13 @@ class GenerationTask:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all of it, whatever the order of questions and passages."""
+        """16 hex digits over the whole task, regardless of the order of questions and passages."""
         questions = sorted((asdict(question) for question in self.questions), key=lambda each: str(each["id"]))
-        facts = [self.name, self.instruction, questions, dict(self.passages), dict(self.answer_of)]
-        return json_hash(facts)
+        return json_hash([self.name, self.instruction, questions, dict(self.passages), dict(self.answer_of)])
 
 
 def code_from_description(benchmark: Benchmark, *, name: str) -> GenerationTask:
-    """Ask for the code that a query describes; the reference is its most relevant code, of equals the first."""
+    """Ask for the code that a query describes; the reference is its most relevant code, the first of equal ones."""
     questions = []
     for query, text in benchmark.queries.items():
         judged = benchmark.qrels[query]
@@ -92,15 +90,15 @@ def code_from_description(benchmark: Benchmark, *, name: str) -> GenerationTask:
 
 
 def docstring_from_code(benchmark: Benchmark, *, name: str) -> GenerationTask:
-    """Ask for the summary of a function, from its code and from other functions with theirs: leave-one-out.
+    """Ask for the summary of a function, given its code and other functions with their summaries (leave-one-out).
 
-    The benchmark is one of :func:`documented_functions`. Gold is the oracle's neighbour: that other function whose
-    summary has the highest ROUGE-L with the reference, of equals the first id. It looks at the reference, so what an
-    extractive writer gets out of it is an upper bound for a retriever. Codes without a query have no known summary;
-    their passage is the code alone.
+    The benchmark is one of :func:`documented_functions`. The gold passage is the other function whose summary has the
+    highest ROUGE-L with the reference, the first id of equal ones. It is chosen by the reference, so the score of an
+    extractive writer with it is an upper bound for any retriever. Codes without a query have no known summary; their
+    passage is the code alone.
 
     Raises:
-        ValueError: a query without exactly one relevant code.
+        ValueError: a query does not have exactly one relevant code.
     """
     code_of: dict[str, str] = {}  # query id -> corpus id
     summaries: dict[str, str] = {}  # corpus id -> query
@@ -124,34 +122,36 @@ def docstring_from_code(benchmark: Benchmark, *, name: str) -> GenerationTask:
 
 
 def _nearest(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return id -> the other id whose text has the highest ROUGE-L with its own; texts that share no word have none.
+    """Return id -> the other id whose text has the highest ROUGE-L with its own; a text without shared words has none.
 
     >>> _nearest({"a": "read a file", "b": "read the file", "c": "file", "d": "sum"})
     {'a': 'b', 'b': 'a', 'c': 'a'}
     """
-    scorer = require("rouge_score.rouge_scorer", extra="eval", purpose="nearest neighbours").RougeScorer(["rougeL"])
-    tokenize = require("rouge_score.tokenize", extra="eval").tokenize
+    tokenizer = WordTokenizer()
+    rouge = require("rouge_score.rouge_scorer", extra="eval", purpose="finding similar descriptions")
+    scorer = rouge.RougeScorer(["rougeL"], tokenizer=tokenizer)
     ids = sorted(texts)
-    words: list[list[tuple[str, int]]] = []  # each with its number among equal ones: sharing them is ROUGE-1's overlap
-    having: dict[tuple[str, int], list[int]] = {}
+    # Each word is numbered among equal ones of its text, so that two texts share as many as ROUGE-1's overlap counts.
+    words: list[list[tuple[str, int]]] = []
+    texts_with: dict[tuple[str, int], list[int]] = {}
     for i, id_ in enumerate(ids):
         seen: Counter[str] = Counter()
         words.append([])
-        for word in tokenize(texts[id_], None):
+        for word in tokenizer.tokenize(texts[id_]):
             words[i].append((word, seen[word]))
-            having.setdefault((word, seen[word]), []).append(i)
+            texts_with.setdefault((word, seen[word]), []).append(i)
             seen[word] += 1
     lengths = np.array([len(each) for each in words])
     nearest: dict[str, str] = {}
     for i, id_ in enumerate(ids):
         if not words[i]:
             continue
-        shared = np.bincount(np.concatenate([having[word] for word in words[i]]), minlength=len(ids))
+        shared = np.bincount(np.concatenate([texts_with[word] for word in words[i]]), minlength=len(ids))
         shared[i] = 0
         rouge1 = 2 * shared / (lengths + lengths[i])
         best, best_score = -1, 0.0
         for j in map(int, np.argsort(-rouge1, kind="stable")):
-            if shared[j] == 0 or rouge1[j] < best_score - 1e-9:  # ROUGE-L never exceeds ROUGE-1
+            if shared[j] == 0 or rouge1[j] < best_score - 1e-9:  # ROUGE-L is at most ROUGE-1
                 break
             score = scorer.score(texts[id_], texts[ids[j]])["rougeL"].fmeasure
             if score > best_score or (score == best_score and j < best):
@@ -162,13 +162,13 @@ def _nearest(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask:
-    """Read the questions about ``project`` of SWE-QA's ``answers.jsonl``; ``nodes`` are the project's code.
+    """Read the questions about ``project`` from SWE-QA's ``answers.jsonl``; ``nodes`` are the project's code.
 
-    Gold are the nodes whose file the reference answer cites and whose symbol it has in backticks, in the order in
-    which it mentions them. A question may have none.
+    The gold passages are the nodes whose file the reference answer cites and whose symbol it names in backticks, in the
+    order of their first mention. A question may have none.
 
     Raises:
-        ValueError: a line that is no question with a text and an answer, or no question about ``project``.
+        ValueError: a line is not a question with a text and an answer, or there is no question about ``project``.
     """
     questions: list[Question] = []
     projects: set[str] = set()
@@ -179,7 +179,7 @@ def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask
             row = json.loads(line)
             id_, repo, text, answer = (row[key] for key in ("_id", "repo", "question", "answer"))
             if not all(isinstance(each, str) and each.strip() for each in (id_, repo, text, answer)):
-                raise ValueError("a field is empty or no text")
+                raise ValueError("a field is empty or not a text")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{file}, line {number} must be a JSON object with _id, repo, question and answer ({error!r}); fix it"
@@ -197,19 +197,19 @@ def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask
 
 
 def _cited(answer: str, nodes: Sequence[TextNode]) -> tuple[str, ...]:
-    """Return ids of the nodes that an answer names by file and symbol."""
+    """Return the ids of the nodes that an answer names by file and symbol."""
     files = {re.sub(r"^(\./)?(src/)?", "", path) for path in re.findall(r"[\w./-]*\w\.\w+", answer)}
-    # After the full path, answers call a file by its name alone, which others may have as well.
+    # After the full path an answer uses the file's name alone, which other files may have as well.
     files = {f"/{path}" for path in files if not any(other.endswith(f"/{path}") for other in files)}
-    mentions: dict[str, int] = {}  # symbol -> where it is first mentioned; of `Session.send(request)` that is send
+    mentions: dict[str, int] = {}  # symbol (`send` of `Session.send(request)`) -> position of its first mention
     for span in re.finditer(r"`([^`\n]+)`", answer):
-        named = re.fullmatch(r"(?:\w+\.)*(\w+)(?:\(.*\))?", span[1])
-        if named is not None:
-            mentions.setdefault(named[1], span.start())
-    found: list[tuple[int, int, str]] = []
+        name = re.fullmatch(r"(?:\w+\.)*(\w+)(?:\(.*\))?", span[1])
+        if name is not None:
+            mentions.setdefault(name[1], span.start())
+    cited: list[tuple[int, int, str]] = []
     for i, node in enumerate(nodes):
         symbol = str(node.metadata.get("scope") or node.metadata.get("name") or "").rpartition(".")[2]
         path = f"/{node.metadata.get('path', '')}"
         if symbol in mentions and any(path.endswith(file) for file in files):
-            found.append((mentions[symbol], i, node.node_id))
-    return tuple(dict.fromkeys(id_ for _, _, id_ in sorted(found)))
+            cited.append((mentions[symbol], i, node.node_id))
+    return tuple(dict.fromkeys(id_ for _, _, id_ in sorted(cited)))

@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.eval.significance import interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from llamaindex_code_retrieval.eval.rerank_curve import Curve, CurvePoint, CurveReport
+    from llamaindex_code_retrieval.eval.results import Curve, CurvePoint, CurveReport
 
 R = TypeVar("R", RetrievalResult, GenerationResult, "Curve")
 _METRICS = ("MRR", "MRR@10", "R@1", "R@5", "R@10", "R@100", "nDCG@10", "MAP")  # what comes first, and in which order

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values that are saved as JSON and compared with a baseline. No torch here."""
+"""Results of evaluations as plain values, which are saved as JSON and compared with a baseline. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from llamaindex_code_retrieval._io import write_atomically
-from llamaindex_code_retrieval.eval.metrics import reciprocal_rank
+from llamaindex_code_retrieval.eval.metrics import GenerationMetric, reciprocal_rank
 
 T = TypeVar("T")
 FORMAT = 1
+TOP = 10
+"""Hits of each query that a result keeps."""
+
+
+def protocol_name(pool_size: int, seed: int) -> str:
+    """Return how the codes were searched, for :attr:`RetrievalResult.protocol`.
+
+    >>> protocol_name(0, 0), protocol_name(1000, 3)
+    ('whole', 'pools of 1000 (seed 3)')
+    """
+    return f"pools of {pool_size} (seed {seed})" if pool_size else "whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +38,26 @@ class RetrievalResult:
     protocol: str
     """``whole``, or ``pools of 1000 (seed 0)``."""
     depth: int
-    """Hits asked for; what is not among them counts as not found."""
+    """Hits that the system was asked for; a code that is not among them counts as not found."""
     codes: int
     duplicates: int
-    """Codes that equal another one but for white space."""
+    """Codes that differ from another one at most in white space."""
     values: dict[str, dict[str, float]]
     """Metric -> query id -> value from 0 to 1."""
     collapsed: dict[str, float]
-    """Metric -> mean with equal codes counted as one."""
+    """Metric -> mean if equal codes count as one."""
     ranks: dict[str, int | None]
-    """Query id -> rank of its first relevant code, from 1."""
+    """Query id -> rank of its first relevant code, from 1; ``None`` if it was not found."""
     top: dict[str, list[str]]
-    """Query id -> its first ten corpus ids."""
+    """Query id -> its first ``TOP`` corpus ids."""
     queries: dict[str, str]
+    """Query id -> text."""
     languages: dict[str, str] = field(default_factory=dict)
     """Query id -> language of its relevant code, where it is known."""
     milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
     """Stage (``embed``, ``search``, a postprocessor's name, ``total``) -> ``p50`` and ``p95`` of one query."""
     fingerprint: str = ""
-    """Of the model that made the vectors, where there is one."""
+    """Fingerprint of the model that made the vectors, if there is one."""
 
     @property
     def means(self) -> dict[str, float]:
@@ -61,9 +73,9 @@ class Answer:
     reference: str
     answer: str
     passages: list[str]
-    """Ids of what the writer was shown, best first."""
+    """Ids of the passages that the writer was shown, best first."""
     error: str = ""
-    """Why there is no answer; it then counts with every metric 0."""
+    """Why there is no answer; every metric of the question is then 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +83,12 @@ class GenerationResult:
     """One writer's answers to one task's questions under one condition."""
 
     system: str
-    """The retriever's system, or "" where none is asked (conditions ``gold`` and ``none``)."""
+    """The system that retrieved the passages; "" under the conditions ``gold`` and ``none``."""
     task: str
     benchmark: str
     benchmark_fingerprint: str
     condition: str
-    """``gold``, ``retrieved`` or ``none``: which passages the writer was shown."""
+    """Which passages the writer was shown: ``gold``, ``retrieved`` or ``none``."""
     writer: str
     values: dict[str, dict[str, float]]
     """Metric (``rouge1``, ``rouge2``, ``rougeL``, ``rougeLsum``, ``bleu``, ``chrf``, ``exact``) -> question id -> value
@@ -97,7 +109,7 @@ class GenerationResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A figure out of a paper or a model card, never measured here."""
+    """A figure from a paper or a model card, which was not measured here."""
 
     system: str
     task: str
@@ -118,67 +130,153 @@ class Report:
     generation: list[GenerationResult] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """What of the suite was left out, and why."""
+    """The name of a part of the suite that was left out -> why."""
     seconds: float = 0.0
 
     def save(self, path: str | Path) -> None:
-        """Write all of it as JSON, atomically."""
+        """Write the report as JSON, atomically."""
         write_atomically(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
     def slim(self) -> Report:
-        """Return what a later run is compared with: no answers' texts, and of the hits the first alone."""
+        """Return the report with only what a comparison needs: without answers, and with the first hit of a query."""
         return replace(
             self,
             retrieval=[
-                replace(each, top={query: ids[:1] for query, ids in each.top.items()}) for each in self.retrieval
+                replace(result, top={query: ids[:1] for query, ids in result.top.items()}) for result in self.retrieval
             ],
-            generation=[replace(each, answers={}) for each in self.generation if each.condition == "retrieved"],
+            generation=[replace(result, answers={}) for result in self.generation if result.condition == "retrieved"],
         )
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read what :meth:`save` wrote.
+        """Read a report that :meth:`save` wrote.
 
         Raises:
-            ValueError: there is no such file, it is no report, or of another format.
+            ValueError: the file is missing, is not a report, or has another format.
         """
         try:
-            facts = json.loads(Path(path).read_text(encoding="utf-8"))
-            if facts.pop("format") != FORMAT:
-                raise ValueError(f"it is not of format {FORMAT}")
-            facts["retrieval"] = [retrieval_result(each) for each in facts["retrieval"]]
-            facts["generation"] = [generation_result(each) for each in facts["generation"]]
-            facts["published"] = [_made(Published, each) for each in facts["published"]]
-            return _made(cls, facts)
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT}")
+            content["retrieval"] = [retrieval_result(each) for each in content["retrieval"]]
+            content["generation"] = [generation_result(each) for each in content["generation"]]
+            content["published"] = [_from_dict(Published, each) for each in content["published"]]
+            return _from_dict(cls, content)
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error}); write one with --update-baseline") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no report of this version ({error}); make it anew with --update-baseline"
+                f"{path} is not a report of this version ({error}); write a new one with --update-baseline"
             ) from error
 
 
-def retrieval_result(facts: Mapping[str, Any]) -> RetrievalResult:
-    """Return what ``asdict`` made plain."""
-    return _made(RetrievalResult, facts)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """The cascade at one K: the first K hits as the reranker orders them, then the rest as the first stage does."""
+
+    k: int
+    """0 is the first stage alone."""
+    early_exit: float | None = None
+    """Confidence at which scoring stops; hits that are not scored keep the order of the first stage."""
+    top_n: int | None = None
+    """Number of hits for which early exit was calibrated."""
+    metrics: dict[str, float]
+    """``MRR``, ``R@1``, ``R@5`` and ``R@10`` over the whole ranking."""
+    pairs: float
+    """Scored pairs per query, on average."""
+    milliseconds: dict[str, float]
+    """``p50`` and ``p95`` of reranking one query."""
 
 
-def generation_result(facts: Mapping[str, Any]) -> GenerationResult:
-    """Return what ``asdict`` made plain."""
-    answers = {id_: _made(Answer, answer) for id_, answer in facts["answers"].items()}
-    return _made(GenerationResult, {**facts, "answers": answers})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One system on one benchmark by increasing K, followed by early exit at the largest K."""
+
+    system: str
+    task: str
+    benchmark: str
+    benchmark_fingerprint: str
+    protocol: str
+    """``whole``, or ``pools of 1000 (seed 0)``."""
+    depth: int
+    """Hits that the first stage was asked for; a code that is not among them counts as not found."""
+    codes: int
+    queries: int
+    fingerprint: str
+    """Fingerprint of the model that made the vectors."""
+    reranker: str
+    reranker_fingerprint: str
+    precision: str
+    """The reranker's ``precision`` setting."""
+    max_tokens: int
+    rank_weight: float
+    first_stage: dict[str, float]
+    """``p50`` and ``p95`` of one query in milliseconds, its embedding included."""
+    timed: int
+    """Queries that the time was measured on."""
+    calibration_error: float | None
+    """Expected calibration error that the reranker's calibration states, on its own held-out queries."""
+    error: float | None
+    """Expected calibration error of all pairs scored here; ``None`` if the first stage found nothing."""
+    points: list[CurvePoint]
 
 
-def _made(kind: type[T], facts: Mapping[str, Any]) -> T:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveReport:
+    """All curves of one run of a suite."""
+
+    suite: str
+    date: str
+    machine: str
+    versions: dict[str, str]
+    curves: list[Curve]
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The name of a part of the suite that was left out -> why."""
+    seconds: float = 0.0
+
+    def json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def retrieval_result(content: Mapping[str, Any]) -> RetrievalResult:
+    """Return the result that ``dataclasses.asdict`` turned into ``content``."""
+    return _from_dict(RetrievalResult, content)
+
+
+def generation_result(content: Mapping[str, Any]) -> GenerationResult:
+    """Return the result that ``dataclasses.asdict`` turned into ``content``."""
+    answers = {id_: _from_dict(Answer, answer) for id_, answer in content["answers"].items()}
+    return _from_dict(GenerationResult, {**content, "answers": answers})
+
+
+def _from_dict(kind: type[T], content: Mapping[str, Any]) -> T:
     names = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # T is one of the dataclasses above
-    if set(facts) != names:
-        raise ValueError(f"{kind.__name__} has {', '.join(sorted(set(facts) ^ names))} too many or too few")
-    return kind(**facts)
+    if set(content) != names:
+        raise ValueError(f"{kind.__name__} has missing or unknown fields: {', '.join(sorted(set(content) ^ names))}")
+    return kind(**content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A result that a run is going to have, as far as it is known before the measurement."""
+
+    system: str
+    task: str
+    benchmark: str
+    benchmark_fingerprint: str
+    metrics: tuple[str, ...] = get_args(GenerationMetric)
+    protocol: str = ""
+    """Of retrieval."""
+    depth: int = 0
+    """Of retrieval."""
+    writer: str = ""
+    """Of generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One metric of one system on one task, now and in the baseline."""
+    """One metric of one system on one task, compared with the baseline."""
 
     system: str
     task: str
@@ -199,32 +297,32 @@ class Comparison:
     inconclusive: bool
     """The drop exceeds the tolerance but is not significant: there are too few queries to tell."""
     changed: list[Change] = field(default_factory=list)
-    """Queries whose rank changed, the most changed one first; empty for generation."""
+    """Queries whose rank changed, the largest change of reciprocal rank first; empty for generation."""
 
     @property
     def difference(self) -> float:
-        """Return after minus before."""
+        """After minus before."""
         return self.after - self.before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A query whose first relevant code has another rank than in the baseline; ``None`` is not found."""
+    """A query whose first relevant code has another rank than in the baseline; ``None`` means not found."""
 
     query: str
     text: str
     before: int | None
     after: int | None
     first: str | None
-    """Corpus id that is ranked first now."""
+    """The corpus id that is now ranked first."""
 
     @property
     def gain(self) -> float:
-        """By how much the reciprocal rank rose; negative where it fell."""
+        """Increase of the reciprocal rank; negative if it fell."""
         return reciprocal_rank(self.after) - reciprocal_rank(self.before)
 
 
 def worst(changes: Sequence[Change], *, most: int = 20) -> list[Change]:
-    """Return the changes that cost reciprocal rank, the costliest first."""
+    """Return the changes to a lower reciprocal rank, the largest loss first."""
     lost = [change for change in changes if change.gain < 0]
     return sorted(lost, key=lambda change: (change.gain, change.query))[:most]

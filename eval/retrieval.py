@@ -1,4 +1,4 @@
-"""Ask any retriever all queries of a benchmark, and measure what comes back."""
+"""Run the queries of a benchmark through a retriever and measure the rankings."""
 
 from __future__ import annotations
 
@@ -19,40 +19,49 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.metrics import (
     COSINE_TOLERANCE,
+    METRICS,
     Qrels,
     Run,
     evaluate_run,
     first_relevant,
     per_query_metrics,
 )
-from llamaindex_code_retrieval.eval.results import RetrievalResult
+from llamaindex_code_retrieval.eval.results import TOP, RetrievalResult, protocol_name
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.retriever import CodeRetriever
 
-Search = Callable[[str], Iterable[str | tuple[str, float] | NodeWithScore]]
-"""A query's hits, best first: corpus ids, (corpus id, score) or nodes."""
+Hit = str | tuple[str, float] | NodeWithScore
+"""A corpus id, a corpus id with its score, or a node."""
+
+Search = Callable[[str], Iterable[Hit]]
+"""A function that returns the hits of a query, best first."""
 
 System = BaseRetriever | Search
 
-METRICS = ("MRR", "MRR@10", "R@1", "R@5", "R@10", "R@100", "nDCG@10", "MAP")
-
 
 @dataclass(slots=True)
-class Asked:
-    """Rankings, and how long each query took in each stage."""
+class RankedQueries:
+    """The rankings of all queries of a benchmark, and the time that each query took in each stage."""
 
     run: dict[str, list[str]] = field(default_factory=dict)
+    """Query id -> corpus ids, best first."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    """Stage -> one value a query: ``embed`` and ``search`` for a ``CodeRetriever``, else ``retrieve``; then each
-    postprocessor's class name; ``total``."""
+    """Stage -> one value per query. The stages are ``embed`` and ``search`` of a ``CodeRetriever``, or ``retrieve`` of
+    another system; then the class name of each postprocessor; and ``total``."""
 
     def milliseconds(self) -> dict[str, dict[str, float]]:
-        """Return the 50th and 95th percentile of each stage."""
-        return {
-            stage: {f"p{part}": round(1000 * float(np.percentile(values, part)), 3) for part in (50, 95)}
-            for stage, values in self.seconds.items()
-        }
+        """Return stage -> ``p50`` and ``p95``."""
+        return {stage: percentiles(values) for stage, values in self.seconds.items()}
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile in milliseconds.
+
+    >>> percentiles([0.001, 0.002, 0.003])
+    {'p50': 2.0, 'p95': 2.9}
+    """
+    return {f"p{part}": round(1000 * float(np.percentile(seconds, part)), 3) for part in (50, 95)}
 
 
 def benchmark_index(
@@ -78,36 +87,36 @@ def rank_queries(
     query_vectors: Mapping[str, list[float]] | None = None,
     id_of: Callable[[NodeWithScore], str] = lambda hit: hit.node_id,
     on_progress: Callable[[int, int], object] | None = None,
-) -> Asked:
-    """Ask ``system`` each query and return the corpus ids that come back, best first.
+) -> RankedQueries:
+    """Search with each query of a benchmark and return the corpus ids that ``system`` finds, best first.
 
-    ``id_of`` says which corpus id a node stands for; of several nodes of one id the best counts. Hits of equal score
-    are put in the order of their ids, so that no run is lucky. ``query_vectors`` spares a ``CodeRetriever`` the
-    embedding, for instance to compare its modes at one go.
+    ``id_of`` returns the corpus id of a node; of several nodes with one id the best one counts. Adjacent hits of equal
+    score are sorted by id, so that their order does not depend on how the system breaks ties. ``query_vectors`` (query
+    id -> vector) saves a ``CodeRetriever`` the embedding, for instance to compare its modes.
 
     Raises:
-        ValueError: a score that is no number; an id that the corpus lacks.
+        ValueError: a score is NaN, or an id is not in the corpus.
     """
-    asked = Asked()
+    ranked = RankedQueries()
     for done, (query_id, query) in enumerate(benchmark.queries.items(), start=1):
-        clock = _Clock(asked.seconds)
-        hits = _hits(system, query, None if query_vectors is None else query_vectors[query_id], clock, postprocessors)
+        clock = _Clock(ranked.seconds)
+        hits = _search(system, query, None if query_vectors is None else query_vectors[query_id], clock, postprocessors)
         bundle = QueryBundle(query)
         for postprocessor in postprocessors:
             nodes = [hit for hit in hits if isinstance(hit, NodeWithScore)]
             if len(nodes) < len(hits):
-                raise ValueError("postprocessors work on nodes, and this system returns ids; leave them out")
+                raise ValueError("postprocessors need nodes, but this system returns ids; leave the postprocessors out")
             hits = list(postprocessor.postprocess_nodes(nodes, query_bundle=bundle))
             clock.lap(type(postprocessor).__name__)
         clock.stop()
-        asked.run[query_id] = _ranking(hits, query_id, benchmark, id_of)
+        ranked.run[query_id] = _ranking(hits, query_id, benchmark, id_of)
         if on_progress is not None:
             on_progress(done, len(benchmark.queries))
-    return asked
+    return ranked
 
 
 class _Clock:
-    """Adds the time since the last lap to a stage's list."""
+    """Appends the time since the last lap to the list of a stage."""
 
     def __init__(self, seconds: dict[str, list[float]]) -> None:
         self.seconds = seconds
@@ -122,19 +131,19 @@ class _Clock:
         self.seconds.setdefault("total", []).append(time.perf_counter() - self.start)
 
 
-def _hits(
+def _search(
     system: System,
     query: str,
     vector: list[float] | None,
     clock: _Clock,
     postprocessors: Sequence[BaseNodePostprocessor],
-) -> list[str | tuple[str, float] | NodeWithScore]:
+) -> list[Hit]:
     if isinstance(system, CodeRetriever):
         vectors = system.embed_query(query) if vector is None or system.mode == "bm25" else [vector]
         clock.lap("embed")
         ranked = system.rank(query, vectors)
-        # A node costs 0.1 ms to build, and only a postprocessor reads it.
-        hits: list[str | tuple[str, float] | NodeWithScore] = list(ranked)
+        # Building a node takes 0.1 ms, and only a postprocessor needs it.
+        hits: list[Hit] = list(ranked)
         if postprocessors:
             hits = [NodeWithScore(node=system.index.node(node_id), score=score) for node_id, score in ranked]
         clock.lap("search")
@@ -144,12 +153,7 @@ def _hits(
     return hits
 
 
-def _ranking(
-    hits: Sequence[str | tuple[str, float] | NodeWithScore],
-    query: str,
-    benchmark: Benchmark,
-    id_of: Callable[[NodeWithScore], str],
-) -> list[str]:
+def _ranking(hits: Sequence[Hit], query: str, benchmark: Benchmark, id_of: Callable[[NodeWithScore], str]) -> list[str]:
     scored: list[tuple[str, float | None]] = []
     for hit in hits:
         if isinstance(hit, NodeWithScore):
@@ -158,17 +162,15 @@ def _ranking(
             scored.append((hit, None) if isinstance(hit, str) else hit)
     for id_, score in scored:
         if score is not None and math.isnan(score):
-            raise ValueError(
-                f"the score of {id_!r} for query {query!r} is no number (NaN); such a ranking means nothing"
-            )
+            raise ValueError(f"the score of {id_!r} for query {query!r} is NaN, so the hits cannot be ranked")
         if id_ not in benchmark.corpus:
             raise ValueError(
-                f"query {query!r} got {id_!r}, which the corpus of {benchmark.name!r} lacks; index that corpus, "
-                "or say with id_of which corpus id a node stands for"
+                f"query {query!r} found {id_!r}, which the corpus of {benchmark.name!r} lacks; index that corpus, "
+                "or pass id_of, which returns the corpus id of a node"
             )
     ranking: list[str] = []
-    for score, equal in groupby(scored, key=lambda hit: hit[1]):
-        ids = [id_ for id_, _ in equal]
+    for score, tied in groupby(scored, key=lambda hit: hit[1]):
+        ids = [id_ for id_, _ in tied]
         ranking.extend(ids if score is None else sorted(ids))
     return list(dict.fromkeys(ranking))
 
@@ -187,64 +189,73 @@ def evaluate_retrieval(
     fingerprint: str = "",
     on_progress: Callable[[int, int], object] | None = None,
 ) -> RetrievalResult:
-    """Build a system for a benchmark, ask it and measure it; ``lambda _: retriever`` serves one that is built.
+    """Build a system for a benchmark and measure it; pass ``lambda _: retriever`` to measure an existing one.
 
-    With a ``pool_size`` the codes are dealt into pools of that many (:meth:`Benchmark.pools`), each with a system of
-    its own; without, all codes are one pool (CasCode's protocol). ``depth`` only records how many hits the system
-    was asked for. A query without an answer among its hits counts as 0.
+    With a ``pool_size`` the codes are divided into pools of that size (:meth:`Benchmark.pools`), and a system is built
+    for each; without one all codes are one pool, as in CasCode. ``depth`` is only recorded: the number of hits that the
+    system was asked for. A query whose relevant codes are not among its hits counts as 0.
     """
-    pools = benchmark.pools(pool_size, seed=seed) if pool_size else [benchmark]
-    asked = Asked()
-    for pool in pools:
-        part = rank_queries(
-            build(pool),
-            pool,
-            postprocessors=postprocessors,
-            on_progress=None
-            if on_progress is None
-            else lambda done, total: on_progress(len(asked.run) + done, len(benchmark.queries)),
-        )
-        asked.run.update(part.run)
-        for stage, seconds in part.seconds.items():
-            asked.seconds.setdefault(stage, []).extend(seconds)
-    first = benchmark.representatives()
-    duplicates = len(first) - len(set(first.values()))
-    values = per_query_metrics(asked.run, benchmark.qrels, metrics=metrics)
+    ranked = _rank_pools(build, benchmark, pool_size, seed, postprocessors, on_progress)
+    values = per_query_metrics(ranked.run, benchmark.qrels, metrics=metrics)
     collapsed = {metric: fmean(by_query.values()) for metric, by_query in values.items()}
+    representatives = benchmark.representatives()
+    duplicates = len(representatives) - len(set(representatives.values()))
     if duplicates:
-        once, judged_once = collapse(asked.run, benchmark.qrels, first)
-        collapsed = evaluate_run(once, judged_once, metrics=metrics)
+        collapsed = evaluate_run(*collapse(ranked.run, benchmark.qrels, representatives), metrics=metrics)
     return RetrievalResult(
         system=system,
         task=task or benchmark.name,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint,
-        protocol=f"pools of {pool_size} (seed {seed})" if pool_size else "whole",
+        protocol=protocol_name(pool_size, seed),
         depth=depth,
         codes=len(benchmark.corpus),
         duplicates=duplicates,
         values=values,
         collapsed=collapsed,
-        ranks=first_relevant(asked.run, benchmark.qrels),
-        top={query: asked.run[query][:10] for query in benchmark.queries},
+        ranks=first_relevant(ranked.run, benchmark.qrels),
+        top={query: ranked.run[query][:TOP] for query in benchmark.queries},
         queries=dict(benchmark.queries),
         languages=benchmark.query_languages,
-        milliseconds=asked.milliseconds(),
+        milliseconds=ranked.milliseconds(),
         fingerprint=fingerprint,
     )
 
 
+def _rank_pools(
+    build: Callable[[Benchmark], System],
+    benchmark: Benchmark,
+    pool_size: int,
+    seed: int,
+    postprocessors: Sequence[BaseNodePostprocessor],
+    on_progress: Callable[[int, int], object] | None,
+) -> RankedQueries:
+    whole = RankedQueries()
+
+    def show(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(len(whole.run) + done, len(benchmark.queries))
+
+    for pool in benchmark.pools(pool_size, seed=seed) if pool_size else [benchmark]:
+        part = rank_queries(build(pool), pool, postprocessors=postprocessors, on_progress=show)
+        whole.run.update(part.run)
+        for stage, seconds in part.seconds.items():
+            whole.seconds.setdefault(stage, []).extend(seconds)
+    return whole
+
+
 def collapse(
-    run: Run, qrels: Qrels, first: Mapping[str, str]
+    run: Run, qrels: Qrels, representatives: Mapping[str, str]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, int]]]:
-    """Return run and qrels with each id in the place of its first equal: best rank and best judgement count."""
-    once = {query: list(dict.fromkeys(first[id_] for id_ in ranking)) for query, ranking in run.items()}
-    judged: dict[str, dict[str, int]] = {}
+    """Return run and qrels with each id replaced by its representative; the best rank and judgement of each count."""
+    collapsed = {query: list(dict.fromkeys(representatives[id_] for id_ in ranking)) for query, ranking in run.items()}
+    judgements: dict[str, dict[str, int]] = {}
     for query, scores in qrels.items():
-        own = judged.setdefault(query, {})
+        by_id = judgements.setdefault(query, {})
         for id_, score in scores.items():
-            own[first[id_]] = max(score, own.get(first[id_], score))
-    return once, judged
+            first = representatives[id_]
+            by_id[first] = max(score, by_id.get(first, score))
+    return collapsed, judgements
 
 
 def rank_by_cosine(encoder: Encoder, benchmark: Benchmark) -> dict[str, list[str]]:

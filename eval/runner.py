@@ -1,56 +1,48 @@
-"""Run a suite: measure each system on each task and keep unfinished work."""
+"""Run a suite: measure each system on each task, and keep the finished parts of an interrupted run."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import platform
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
-from llama_index.core.schema import Document, TextNode
 from pydantic import BaseModel
 
-import llamaindex_code_retrieval
-from llamaindex_code_retrieval._io import Progress, json_hash, short_hash, write_atomically
-from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval._io import Progress, json_hash, make_folder, no_progress
+from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
+from llamaindex_code_retrieval.eval.datasets import Benchmark
+from llamaindex_code_retrieval.eval.environment import code_fingerprint, current_environment
+from llamaindex_code_retrieval.eval.gate import check_comparable
 from llamaindex_code_retrieval.eval.generation import AnswerCache, Condition, generate
-from llamaindex_code_retrieval.eval.questions import GenerationTask, code_from_description, docstring_from_code, sweqa
-from llamaindex_code_retrieval.eval.rerank_curve import CurveReport, checked_ks, rerank_curve
+from llamaindex_code_retrieval.eval.loading import LoadedQuestions, LoadedSuite, LoadedSystem, LoadedTask, load_parts
+from llamaindex_code_retrieval.eval.rerank_curve import check_ks, rerank_curve
 from llamaindex_code_retrieval.eval.results import (
+    TOP,
+    Curve,
+    CurveReport,
     GenerationResult,
+    Planned,
     Published,
     Report,
     RetrievalResult,
     generation_result,
+    protocol_name,
     retrieval_result,
 )
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval
-from llamaindex_code_retrieval.eval.suite import GenerationSpec, Suite, SystemSpec, TaskSpec
-from llamaindex_code_retrieval.eval.writers import load_writer
+from llamaindex_code_retrieval.eval.suite import Suite
+from llamaindex_code_retrieval.eval.unfinished import Unfinished
 from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.index.sources import read_sources
-from llamaindex_code_retrieval.models.scoring import shares_base
 from llamaindex_code_retrieval.reranker import CodeReranker
 
-T = TypeVar("T")
-_UNFINISHED, _UNFINISHED_CURVES = "unfinished", "unfinished-curves"  # either survives the other's end
+_UNFINISHED, _UNFINISHED_CURVES = "unfinished", "unfinished-curves"  # each outlives the end of the other
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run: the report, and the codes that it shows some of."""
+    """A finished run: the report, and the codes of its benchmarks."""
 
     report: Report
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -60,23 +52,50 @@ class Outcome:
 def run_suite(
     suite: Suite,
     *,
+    baseline: Report | None = None,
     out: str | Path | None = None,
     cache_folder: Path | None = None,
     device: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> Outcome:
     """Measure every system on every task.
 
-    With ``out`` each result is kept there as soon as it is there, and an interrupted run of the same suite, models,
-    sets and package goes on behind the last one. Sets that are not at hand, and optional models, are left out with the
-    reason in ``report.skipped``.
+    With ``out`` each result is kept in that folder as soon as it is finished, and an interrupted run of the same suite,
+    models, data sets and package version goes on after the last one. Data sets that are missing and optional models
+    that are not available are skipped, with the reason in ``report.skipped``. A ``baseline`` is only checked: before
+    anything is measured it is refused if it cannot be compared with this run.
 
     Raises:
-        ValueError: nothing of the suite can be run; a model or reranker that is not optional is not to be had; what
-            the parts of the suite raise.
+        ValueError: nothing of the suite can be run, a part cannot be loaded, or a part refuses its settings.
+        IncomparableError: the baseline does not fit, see :func:`compare`.
+        ImportError: a package of the extra ``eval`` is not installed.
+        OSError: ``out`` cannot be written to.
     """
-    kept = None if out is None else Path(out) / _UNFINISHED
-    return _Run(suite, kept, cache_folder, device, on_progress or (lambda stage, done, total: None)).go()
+    started = time.perf_counter()
+    unfinished = Unfinished(None if out is None else make_folder(out) / _UNFINISHED)
+    if baseline is not None:
+        check_installed("scipy", extra="eval", purpose="comparing with a baseline")
+    loaded = load_parts(suite, cache_folder=cache_folder, device=device)
+    if baseline is not None:
+        retrieval, generation = _planned(loaded)
+        check_comparable(retrieval, generation, baseline, suite.gate, skipped=loaded.skipped)
+    run = _Run(loaded, unfinished, cache_folder, on_progress)
+    run.measure_retrieval()
+    run.measure_generation()
+    environment = current_environment()
+    report = Report(
+        suite=suite.name,
+        date=environment.date,
+        machine=environment.machine,
+        versions=environment.versions,
+        retrieval=list(run.retrieval.values()),
+        generation=run.generation,
+        published=[Published(**each.model_dump()) for each in suite.published],
+        skipped=loaded.skipped,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    unfinished.delete()
+    return Outcome(report, {task.spec.name: dict(task.benchmark.corpus) for task in loaded.tasks})
 
 
 def run_curves(
@@ -87,375 +106,243 @@ def run_curves(
     out: str | Path | None = None,
     cache_folder: Path | None = None,
     device: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
 ) -> CurveReport:
     """Measure every system with a reranker on every retrieval task at each K, see :func:`rerank_curve`.
 
-    The first stage is asked for as many hits as the suite's depth, and at least the largest K; ``rerank_top_n``,
-    ``rerank_k`` and ``early_exit`` of a system have no part in it. With ``out`` the log-odds of all pairs are kept
-    there until all is done, and an interrupted run goes on from them.
+    The retriever returns as many hits as the suite's depth, and at least the largest K; ``rerank_top_n``, ``rerank_k``
+    and ``early_exit`` of a system are not used. With ``out`` the log-odds of all pairs are kept in that folder until
+    the run is finished, and an interrupted run goes on from them.
 
     Raises:
-        ValueError: K's that are none, see :func:`parse_ks`; no task, or no system with a reranker; what
+        ValueError: ``ks`` are refused, see :func:`parse_ks`; there is no task, or no system with a reranker; what
             :func:`run_suite` raises.
     """
-    kept = None if out is None else Path(out) / _UNFINISHED_CURVES
-    run = _Run(suite, kept, cache_folder, device, on_progress or (lambda stage, done, total: None))
-    return run.curves(checked_ks(ks), latency_queries=latency_queries)
+    started = time.perf_counter()
+    ks = check_ks(ks)
+    cascades = tuple(system for system in suite.system if system.rerank is not None)
+    if not cascades or not suite.task:
+        lacks = "[[task]] to measure on" if cascades else "system with a reranker, so there is no K to vary"
+        raise ValueError(
+            f'the suite {suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
+        )
+    unfinished = Unfinished(None if out is None else make_folder(out) / _UNFINISHED_CURVES)
+    part = suite.model_copy(update={"system": cascades, "generation": ()})
+    loaded = load_parts(part, cache_folder=cache_folder, device=device)
+    run = _Run(loaded, unfinished, cache_folder, on_progress)
+    curves = run.measure_curves(ks, latency_queries=latency_queries)
+    unfinished.delete()
+    environment = current_environment()
+    return CurveReport(
+        suite=suite.name,
+        date=environment.date,
+        machine=environment.machine,
+        versions=environment.versions,
+        curves=curves,
+        skipped=loaded.skipped,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def _planned(loaded: LoadedSuite) -> tuple[list[Planned], list[Planned]]:
+    """Return the results that a run will have, of retrieval and of generation."""
+    suite = loaded.suite
+    retrieval = [
+        Planned(
+            system=system.spec.name,
+            task=task.spec.name,
+            metrics=suite.metrics,
+            benchmark=task.benchmark.name,
+            benchmark_fingerprint=task.benchmark.fingerprint,
+            protocol=protocol_name(task.spec.pool_size, suite.seed),
+            depth=system.depth,
+        )
+        for task in loaded.tasks
+        for system in loaded.systems
+    ]
+    generation = [
+        Planned(
+            system=system.spec.name,
+            task=questions.task.name,
+            benchmark=questions.spec.name,
+            benchmark_fingerprint=questions.task.fingerprint,
+            writer=questions.writer.name,
+        )
+        for questions in loaded.questions
+        for system in _systems_of(questions, loaded)
+    ]
+    return retrieval, generation
+
+
+def _systems_of(questions: LoadedQuestions, loaded: LoadedSuite) -> list[LoadedSystem]:
+    names = questions.spec.systems
+    return [system for system in loaded.systems if not names or system.spec.name in names]
 
 
 class _Run:
+    """One run over the loaded parts of a suite."""
+
     def __init__(
-        self,
-        suite: Suite,
-        kept: Path | None,
-        cache_folder: Path | None,
-        device: str | None,
-        on_progress: Progress,
+        self, loaded: LoadedSuite, unfinished: Unfinished, cache_folder: Path | None, on_progress: Progress
     ) -> None:
-        self.suite = suite
-        self.kept = kept
-        self.cache_folder = cache_folder
-        self.device = device
+        self.loaded = loaded
+        self.suite = loaded.suite
+        self.unfinished = unfinished
+        self.answers = None if cache_folder is None else AnswerCache(cache_folder / "answers")
         self.on_progress = on_progress
-        self.skipped: dict[str, str] = {}
-        self.embeddings: dict[str, CodeEmbedding] = {}
-        self.benchmarks: dict[str, Benchmark] = {}
-        self.found: dict[tuple[str, str], RetrievalResult] = {}
-        self.generated: list[GenerationResult] = []
-
-    def go(self) -> Outcome:
-        started = time.perf_counter()
-        systems = self._load(self.suite.system)
-        for task in self.suite.task:
-            if task.name in self.benchmarks:
-                for same in _by_vectors(systems):
-                    self._measure(task, same)
-        for spec in self.suite.generation:
-            self._generate(spec, [system for system in systems if not spec.systems or system.name in spec.systems])
-        if not self.found and not self.generated:
-            raise self._nothing()
-        report = Report(
-            suite=self.suite.name,
-            **_surroundings(),
-            retrieval=list(self.found.values()),
-            generation=self.generated,
-            published=[Published(**each.model_dump()) for each in self.suite.published],
-            skipped=self.skipped,
-            seconds=round(time.perf_counter() - started, 1),
-        )
-        self._forget()
-        return Outcome(report, {name: dict(benchmark.corpus) for name, benchmark in self.benchmarks.items()})
-
-    def _load(self, systems: Iterable[SystemSpec]) -> list[SystemSpec]:
-        """Load all benchmarks, and the models of ``systems``; return those that can be run."""
-        for task in self.suite.task:
-            benchmark = self._benchmark(task)
-            if benchmark is not None:
-                self.benchmarks[task.name] = benchmark
-        return [system for system in systems if self._loaded(system)]
-
-    def _nothing(self) -> ValueError:
-        reasons = "; ".join(f"{what}: {why}" for what, why in self.skipped.items())
-        return ValueError(f"nothing of the suite {self.suite.name!r} can be run here ({reasons})")
-
-    # --- curves ------------------------------------------------------------------------------------------------------
-
-    def curves(self, ks: Sequence[int], *, latency_queries: int) -> CurveReport:
-        started = time.perf_counter()
-        cascades = [system for system in self.suite.system if system.rerank is not None]
-        if not cascades or not self.suite.task:
-            lacks = "[[task]] to measure on" if cascades else "system with a reranker, so there is no K to vary"
-            raise ValueError(
-                f'the suite {self.suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
-            )
-        systems = self._load(cascades)
-        depth = max(self.suite.depth, *ks)
-        curves = []
-        for task in self.suite.task:
-            if task.name not in self.benchmarks:
-                continue
-            for same in _by_vectors(systems):
-                benchmark, embedding = self.benchmarks[task.name], self.embeddings[same[0].vectors]
-                index = self._indexes(embedding)
-                for system in same:
-                    for reranker in self._rerankers(system) or []:
-                        facts = (reranker.fingerprint, embedding.query_fingerprint, benchmark.fingerprint)
-                        limits = (reranker.max_tokens, reranker.precision, depth)
-                        key = json_hash(["curve", system.name, task.name, *facts, *limits])
-                        curve = rerank_curve(
-                            lambda pool, system=system, index=index: system.retriever(index(pool), depth=depth),  # type: ignore[misc]
-                            reranker,
-                            benchmark,
-                            ks,
-                            system=system.name,
-                            task=task.name,
-                            pool_size=task.pool_size,
-                            seed=self.suite.seed,
-                            latency_queries=latency_queries,
-                            kept=None if self.kept is None else self.kept / f"{key}.json",
-                            on_progress=self.on_progress,
-                        )
-                        curves.append(curve)
-        if not curves:
-            raise self._nothing()
-        self._forget()
-        seconds = round(time.perf_counter() - started, 1)
-        return CurveReport(
-            suite=self.suite.name, **_surroundings(), curves=curves, skipped=self.skipped, seconds=seconds
-        )
+        self.retrieval: dict[tuple[str, str], RetrievalResult] = {}
+        """(System, task) -> result."""
+        self.generation: list[GenerationResult] = []
 
     # --- retrieval ---------------------------------------------------------------------------------------------------
 
-    def _benchmark(self, task: TaskSpec) -> Benchmark | None:
-        if task.set is not None:
-            folder = data_folder(task.set)
-            if folder is None:
-                self.skipped[task.name] = f"there is no {task.set}/ in $CODE_RETRIEVAL_DATA"
-                return None
-            benchmark = load_beir(folder, split=task.split)
-        elif task.folder is not None:
-            benchmark = load_beir(self.suite.place / task.folder, split=task.split)
-        else:
-            folders = [self.suite.place / path for path in task.repository or ()]
-            for name in task.package or ():
-                package = _package(name)
-                if package is None:
-                    self.skipped[task.name] = f"the package {name} is not installed"
-                    return None
-                folders.append(package)
-            benchmark = documented_functions(read_sources(folders), name=task.name)
-        return benchmark.sample(task.queries, seed=self.suite.seed) if task.queries else benchmark
+    def measure_retrieval(self) -> None:
+        """Measure each system on each task; systems that share their vectors share the index."""
+        for task in self.loaded.tasks:
+            for systems in self.loaded.systems_by_vectors():
+                index_of = self._index_once(systems[0].embedding)
+                for system in systems:
+                    self.retrieval[system.spec.name, task.spec.name] = self._retrieval_result(task, system, index_of)
 
-    def _loaded(self, system: SystemSpec) -> bool:
-        if system.vectors not in self.embeddings:
-            try:
-                self.embeddings[system.vectors] = system.embedding(cache_folder=self.cache_folder, device=self.device)
-            except (ValueError, OSError) as error:
-                if not system.optional:
-                    raise
-                self.skipped[system.name] = str(error)
-                return False
-        return True
+    def _retrieval_result(
+        self, task: LoadedTask, system: LoadedSystem, index_of: Callable[[Benchmark], CodeIndex]
+    ) -> RetrievalResult:
+        fingerprint = system.embedding.query_fingerprint
+        key = self._key("retrieval", system, task.spec, fingerprint, task.benchmark.fingerprint)
+        result = self.unfinished.load(key, retrieval_result)
+        if result is None:
+            result = evaluate_retrieval(
+                lambda pool: system.retriever(index_of(pool)),
+                task.benchmark,
+                system=system.spec.name,
+                task=task.spec.name,
+                depth=system.depth,
+                pool_size=task.spec.pool_size,
+                seed=self.suite.seed,
+                metrics=self.suite.metrics,
+                postprocessors=system.postprocessors,
+                fingerprint=fingerprint,
+                on_progress=lambda done, total: self.on_progress("evaluate", done, total),
+            )
+            self.unfinished.save(key, asdict(result))
+        return result
 
-    def _measure(self, task: TaskSpec, systems: list[SystemSpec]) -> None:
-        """Measure systems that share their vectors, so that the codes are indexed once."""
-        benchmark, embedding = self.benchmarks[task.name], self.embeddings[systems[0].vectors]
-        index = self._indexes(embedding)
-        for system in systems:
-            depth = self._depth(system)
-            key = self._key("retrieval", system, task, embedding.query_fingerprint, benchmark.fingerprint)
-            result = self._kept(key, retrieval_result)
-            if result is None:
-                rerankers = self._rerankers(system)
-                if rerankers is None:
-                    continue
-                result = evaluate_retrieval(
-                    lambda pool, system=system, depth=depth: system.retriever(index(pool), depth=depth),  # type: ignore[misc]
-                    benchmark,
-                    system=system.name,
-                    task=task.name,
-                    depth=depth,
-                    pool_size=task.pool_size,
-                    seed=self.suite.seed,
-                    metrics=self.suite.metrics,
-                    postprocessors=rerankers,
-                    fingerprint=embedding.query_fingerprint,
-                    on_progress=lambda done, total: self.on_progress("evaluate", done, total),
-                )
-                self._keep(key, asdict(result))
-            self.found[system.name, task.name] = result
-
-    def _indexes(self, embedding: CodeEmbedding) -> Callable[[Benchmark], CodeIndex]:
-        """Return what indexes a pool when it is first asked for."""
+    def _index_once(self, embedding: CodeEmbedding) -> Callable[[Benchmark], CodeIndex]:
+        """Return a function that indexes a pool when it is first called with it."""
         indexes: dict[str, CodeIndex] = {}
 
-        def index(pool: Benchmark) -> CodeIndex:
+        def index_of(pool: Benchmark) -> CodeIndex:
             if pool.name not in indexes:
-                made = benchmark_index(pool, embedding, on_progress=self.on_progress)
-                made.embedding = embedding.uncached()  # a query that the cache answers would take no time
-                indexes[pool.name] = made
+                index = benchmark_index(pool, embedding, on_progress=self.on_progress)
+                index.embedding = embedding.uncached()  # a query from the cache would take no time
+                indexes[pool.name] = index
             return indexes[pool.name]
 
-        return index
+        return index_of
 
-    def _depth(self, system: SystemSpec) -> int:
-        return self.suite.depth if system.rerank is None else system.rerank_k or self.suite.depth
+    def measure_curves(self, ks: Sequence[int], *, latency_queries: int) -> list[Curve]:
+        """Measure each system, all of which have a reranker, on each task at each K."""
+        curves = []
+        for task in self.loaded.tasks:
+            for systems in self.loaded.systems_by_vectors():
+                index_of = self._index_once(systems[0].embedding)
+                for system in systems:
+                    for reranker in system.postprocessors:
+                        curves.append(self._curve(task, system, reranker, index_of, ks, latency_queries))
+        return curves
 
-    def _rerankers(self, system: SystemSpec) -> list[CodeReranker] | None:
-        if system.rerank is None:
-            return []
-        embedding = self.embeddings[system.vectors]
-        try:
-            reranker = CodeReranker(
-                system.rerank,
-                embedding=embedding if shares_base(system.rerank, embedding.encoder) else None,
-                top_n=system.rerank_top_n,
-                early_exit=system.early_exit,
-                precision=system.rerank_precision,
-                device=self.device,
-            )
-            return [reranker]
-        except (ValueError, OSError) as error:
-            if not system.optional:
-                raise
-            self.skipped[system.name] = str(error)
-            return None
+    def _curve(
+        self,
+        task: LoadedTask,
+        system: LoadedSystem,
+        reranker: CodeReranker,
+        index_of: Callable[[Benchmark], CodeIndex],
+        ks: Sequence[int],
+        latency_queries: int,
+    ) -> Curve:
+        depth = max(self.suite.depth, *ks)
+        models = (reranker.fingerprint, system.embedding.query_fingerprint, task.benchmark.fingerprint)
+        limits = (reranker.max_tokens, reranker.precision, depth)
+        key = json_hash(["curve", system.spec.name, task.spec.name, *models, *limits])
+        return rerank_curve(
+            lambda pool: system.retriever(index_of(pool), depth=depth),
+            reranker,
+            task.benchmark,
+            ks,
+            system=system.spec.name,
+            task=task.spec.name,
+            pool_size=task.spec.pool_size,
+            seed=self.suite.seed,
+            latency_queries=latency_queries,
+            log_odds_file=self.unfinished.path(key),
+            on_progress=self.on_progress,
+        )
 
     # --- generation --------------------------------------------------------------------------------------------------
 
-    def _generate(self, spec: GenerationSpec, systems: list[SystemSpec]) -> None:
-        task = self._questions(spec)
-        if task is None:
-            return
-        if spec.questions:
-            task = replace(task, questions=task.questions[: spec.questions])
-        writer = load_writer(spec.writer, timeout=spec.timeout)
-        asked: list[tuple[Condition, SystemSpec | None]] = [("retrieved", system) for system in systems]
-        if any(question.gold for question in task.questions):
-            asked.insert(0, ("gold", None))
-        asked.append(("none", None))
-        for condition, system in asked:
-            model = "" if system is None else self.embeddings[system.vectors].query_fingerprint
-            key = self._key(condition, system, spec, model, task.fingerprint, writer.settings)
-            result = self._kept(key, generation_result)
-            if result is None:
-                result = generate(
-                    task,
-                    writer,
-                    condition=condition,
-                    run=None if system is None else self._passages(spec, task, system),
-                    system="" if system is None else system.name,
-                    benchmark_name=spec.name,
-                    top_n=spec.top_n,
-                    cache=None if self.cache_folder is None else AnswerCache(self.cache_folder / "answers"),
-                    timeout=spec.timeout,
-                    on_progress=lambda done, total: self.on_progress("generate", done, total),
-                )
-                self._keep(key, asdict(result))
-            self.generated.append(result)
+    def measure_generation(self) -> None:
+        """Have all questions answered with gold passages, with those of each system, and without any."""
+        for questions in self.loaded.questions:
+            if any(question.gold for question in questions.task.questions):
+                self._answer(questions, "gold", None)
+            for system in _systems_of(questions, self.loaded):
+                self._answer(questions, "retrieved", system)
+            self._answer(questions, "none", None)
 
-    def _questions(self, spec: GenerationSpec) -> GenerationTask | None:
-        if spec.kind == "sweqa":
-            folder, sources = data_folder("sweqa"), self._project(spec)
-            if folder is None or sources is None:
-                self.skipped[spec.name] = (
-                    "there is no sweqa/ in $CODE_RETRIEVAL_DATA"
-                    if folder is None
-                    else f"the sources of {spec.project} are not at hand; install it, or name them as repository"
-                )
-                return None
-            parser = CodeNodeParser()
-            documents = [
-                Document(text=text, id_=path, metadata={"path": path}) for path, text in read_sources([sources])
-            ]
-            nodes = [node for node in parser.get_nodes_from_documents(documents) if isinstance(node, TextNode)]
-            return sweqa(folder / "answers.jsonl", spec.project or "", nodes)
-        benchmark = self.benchmarks.get(spec.task or "")
-        if benchmark is None:
-            self.skipped[spec.name] = f"its task {spec.task} is left out"
-            return None
-        make = code_from_description if spec.kind == "code" else docstring_from_code
-        return make(benchmark, name=spec.name)
+    def _answer(self, questions: LoadedQuestions, condition: Condition, system: LoadedSystem | None) -> None:
+        spec, task, writer = questions.spec, questions.task, questions.writer
+        model = "" if system is None else system.embedding.query_fingerprint
+        key = self._key(condition, system, spec, model, task.fingerprint, writer.settings)
+        result = self.unfinished.load(key, generation_result)
+        if result is None:
+            result = generate(
+                task,
+                writer,
+                condition=condition,
+                run=None if system is None else self._passages(questions, system),
+                system="" if system is None else system.spec.name,
+                benchmark_name=spec.name,
+                top_n=spec.top_n,
+                cache=self.answers,
+                timeout=spec.timeout,
+                on_progress=lambda done, total: self.on_progress("generate", done, total),
+            )
+            self.unfinished.save(key, asdict(result))
+        self.generation.append(result)
 
-    def _project(self, spec: GenerationSpec) -> Path | None:
-        if spec.repository is None:
-            return _package(spec.project or "")
-        folder = self.suite.place / spec.repository
-        return folder if folder.is_dir() else None
-
-    def _passages(self, spec: GenerationSpec, task: GenerationTask, system: SystemSpec) -> Mapping[str, list[str]]:
+    def _passages(self, questions: LoadedQuestions, system: LoadedSystem) -> dict[str, list[str]]:
         """Return question id -> passage ids, best first."""
-        measured = self.found.get((system.name, spec.task or ""))
-        if spec.kind == "code" and measured is not None:
+        spec = questions.spec
+        measured = self.retrieval.get((system.spec.name, spec.task or ""))
+        if spec.kind == "code" and measured is not None and spec.top_n <= TOP:
             return measured.top
-        embedding = self.embeddings[system.vectors]
         if spec.kind == "sweqa":
-            index = CodeIndex(embedding)
-            index.update_texts(dict(read_sources([self._project(spec) or Path()])), on_progress=self.on_progress)
+            index = CodeIndex(system.embedding)
+            index.update_texts(dict(questions.sources), on_progress=self.on_progress)
         else:
-            index = benchmark_index(self.benchmarks[spec.task or ""], embedding, on_progress=self.on_progress)
-        rerankers = self._rerankers(system) or []
-        # A question may lie in the corpus itself, and is not shown to its own writer: hence one more.
-        retriever = system.retriever(index, depth=self._depth(system) if rerankers else spec.top_n + 1)
+            benchmark = next(task.benchmark for task in self.loaded.tasks if task.spec.name == spec.task)
+            index = benchmark_index(benchmark, system.embedding, on_progress=self.on_progress)
+        # One more than the writer is shown, because a question's own code is never shown to it.
+        retriever = system.retriever(index, depth=None if system.postprocessors else spec.top_n + 1)
         passages: dict[str, list[str]] = {}
-        for question in task.questions:
+        for question in questions.task.questions:
             hits = retriever.retrieve(question.text)
-            for reranker in rerankers:
+            for reranker in system.postprocessors:
                 hits = reranker.postprocess_nodes(hits, query_str=question.text)
             passages[question.id] = [hit.node_id for hit in hits]
         return passages
 
-    # --- what an interrupted run has done already --------------------------------------------------------------------
-
-    def _key(self, kind: str, system: SystemSpec | None, spec: BaseModel, *more: str) -> str:
-        facts = [
-            kind,
-            None if system is None else system.model_dump(),
-            spec.model_dump(),
-            self.suite.depth,
-            self.suite.seed,
-            self.suite.metrics,
-            _code_fingerprint(),
-            *more,
-        ]
-        return json_hash(facts)
-
-    def _kept(self, key: str, made: Callable[[dict[str, Any]], T]) -> T | None:
-        try:
-            return None if self.kept is None else made(json.loads((self.kept / f"{key}.json").read_text("utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-    def _keep(self, key: str, facts: dict[str, Any]) -> None:
-        if self.kept is not None:
-            self.kept.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.kept / f"{key}.json", json.dumps(facts))
-
-    def _forget(self) -> None:
-        if self.kept is not None:
-            shutil.rmtree(self.kept, ignore_errors=True)
-
-
-def _by_vectors(systems: Iterable[SystemSpec]) -> list[list[SystemSpec]]:
-    """Return systems in groups that share their vectors."""
-    groups: dict[str, list[SystemSpec]] = {}
-    for system in systems:
-        groups.setdefault(system.vectors, []).append(system)
-    return list(groups.values())
-
-
-def _package(name: str) -> Path | None:
-    """Return the folder of an installed package, without importing it."""
-    found = importlib.util.find_spec(name)
-    places = [] if found is None else list(found.submodule_search_locations or ())
-    return Path(places[0]) if places else None
-
-
-@cache
-def _code_fingerprint() -> str:
-    """Return a hash of this package's code: results of another version are measured again."""
-    root = Path(llamaindex_code_retrieval.__file__).parent
-    return short_hash(file.read_bytes() for file in sorted(root.rglob("*.py")))
-
-
-def _surroundings() -> dict[str, Any]:
-    """Return date, machine and versions of a report."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "versions": {name: version(name) for name in ("llamaindex-code-retrieval", "llama-index-core", "torch")},
-    }
-
-
-def _machine() -> str:
-    import torch
-
-    names = [platform.processor() or platform.machine()]
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpus.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        names = [found[1]] if found else names
-    if torch.cuda.is_available():
-        names.append(torch.cuda.get_device_name())
-    return f"{', '.join(names)}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    def _key(self, kind: str, system: LoadedSystem | None, spec: BaseModel, *more: str) -> str:
+        """Return a hash of all that a result depends on."""
+        return json_hash(
+            [
+                kind,
+                None if system is None else system.spec.model_dump(),
+                spec.model_dump(),
+                self.suite.depth,
+                self.suite.seed,
+                self.suite.metrics,
+                code_fingerprint(),
+                *more,
+            ]
+        )

@@ -1,132 +1,135 @@
-"""A suite: which systems are measured on which tasks, as a TOML file, and its run."""
+"""The specification of a suite: which systems are measured on which tasks, read from a TOML file."""
 
 from __future__ import annotations
 
 import json
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval._settings import Settings, names_in, read_toml
 from llamaindex_code_retrieval.eval.gate import GateRules
-from llamaindex_code_retrieval.eval.retrieval import METRICS
-from llamaindex_code_retrieval.index.code_index import CodeIndex
+from llamaindex_code_retrieval.eval.metrics import METRICS, check_metric
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
-from llamaindex_code_retrieval.retriever import CodeRetriever, Mode
+from llamaindex_code_retrieval.retriever import Mode
 
-_OWN = Path(__file__).resolve().parent / "suites"
+_SUITES = Path(__file__).resolve().parent / "suites"
 
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Metric = Annotated[str, AfterValidator(check_metric)]
 
 
-class TaskSpec(_Spec):
-    """A benchmark and the protocol it is measured by."""
+class TaskSpec(Settings):
+    """A benchmark and the protocol by which it is measured."""
 
     name: str
     set: str | None = None
-    """Of ``$CODE_RETRIEVAL_DATA``."""
+    """The name of a data set in ``$CODE_RETRIEVAL_DATA``."""
     folder: str | None = None
-    """In BEIR's layout; a relative one is beside the suite."""
-    repository: list[str] | None = None
-    """Folders whose documented functions are the benchmark; a relative one is beside the suite."""
-    package: list[str] | None = None
-    """The same, by the names of installed packages."""
+    """A folder in BEIR's layout; a relative path starts at the suite's folder."""
+    repository: tuple[str, ...] | None = None
+    """Folders whose documented functions are the benchmark; a relative path starts at the suite's folder."""
+    package: tuple[str, ...] | None = None
+    """Installed packages whose documented functions are the benchmark."""
     split: str = "dev"
-    pool_size: int = Field(0, ge=0)
-    """0 is the whole pool (CasCode); 1,000 is SPENCER's protocol."""
-    queries: int = Field(0, ge=0)
-    """So many of them, drawn by the suite's seed; 0 is all."""
+    """The split of a ``set`` or a ``folder``."""
+    pool_size: int = Field(default=0, ge=0)
+    """Codes in a pool (1,000 is the protocol of SPENCER); 0 searches the whole corpus (CasCode)."""
+    queries: int = Field(default=0, ge=0)
+    """Queries, drawn at random by the suite's seed; 0 takes all."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> TaskSpec:
-        given = [name for name in ("set", "folder", "repository", "package") if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"task {self.name!r} must have one of set, folder, repository or package, got {given}")
+    def _check_source(self) -> TaskSpec:
+        sources = [name for name in ("set", "folder", "repository", "package") if getattr(self, name)]
+        if len(sources) != 1:
+            raise ValueError(f"task {self.name!r} must have one of set, folder, repository or package, got {sources}")
+        if self.set is None and self.folder is None:
+            _refuse(self, ["split"], f"task {self.name!r} is made of source code, which has no splits")
         return self
 
 
-class SystemSpec(_Spec):
-    """A ``CodeRetriever`` and what follows it."""
+class SystemSpec(Settings):
+    """A retriever and, optionally, the reranker that follows it."""
 
     name: str
     model: str = "embedded"
     adapter: str | None = None
-    adapters: dict[str, str] = {}
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Language -> adapter."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    max_code_tokens: int | None = None
+    max_code_tokens: int | None = Field(default=None, ge=1)
     query_encoder: str | None = None
-    """A student that embeds the queries: a folder, one of ours, or ``auto``."""
+    """A distilled encoder of the queries: one that comes with the package, a folder, or ``auto``."""
     mode: Mode = "fused"
-    dense_weight: float = 0.75
-    bm25_weight: float = 0.25
+    dense_weight: float = Field(default=0.75, ge=0)
+    bm25_weight: float = Field(default=0.25, ge=0)
     rerank: str | None = None
-    rerank_top_n: int = Field(10, ge=1)
-    rerank_k: int | None = Field(None, ge=1)
-    """Hits that are reranked; by default as many as the suite's depth."""
+    """A reranker that comes with the package, a folder, or a hub name."""
+    rerank_top_n: int = Field(default=10, ge=1)
+    """Hits that the reranker keeps."""
+    rerank_k: int | None = Field(default=None, ge=1)
+    """Hits that the reranker reads; by default the suite's depth."""
     rerank_precision: RerankPrecision = "auto"
-    early_exit: float | None = Field(None, gt=0, lt=1)
-    """Confidence at which the reranker stops; by default it scores all."""
+    early_exit: float | None = Field(default=None, gt=0, lt=1)
+    """Confidence at which the reranker stops; by default it scores every hit."""
     optional: bool = False
-    """Left out, with the reason in the report, where its model is not at hand."""
+    """Skip the system, with the reason in the report, if its model is not available."""
 
-    def embedding(self, *, cache_folder: Path | None, device: str | None) -> CodeEmbedding:
-        """Load the model."""
-        return CodeEmbedding(
-            self.model,
-            adapter=self.adapter,
-            adapters=dict(self.adapters),
-            precision=self.precision,
-            max_code_tokens=self.max_code_tokens,
-            query_encoder=self.query_encoder,
-            cache_folder=cache_folder,
-            device=device,
-        )
+    @model_validator(mode="after")
+    def _check_effects(self) -> SystemSpec:
+        if self.mode != "fused":
+            reason = f"system {self.name!r} has mode {self.mode!r}, which weights no rankings"
+            _refuse(self, ["dense_weight", "bm25_weight"], reason)
+        if self.mode == "bm25":
+            _refuse(self, ["query_encoder"], f"system {self.name!r} has mode 'bm25', which encodes no queries")
+        if self.rerank is None:
+            options = ["rerank_top_n", "rerank_k", "rerank_precision", "early_exit"]
+            _refuse(self, options, f"system {self.name!r} has no reranker; add rerank")
+        return self
 
     @property
     def vectors(self) -> str:
-        """Equal for systems whose vectors are equal."""
-        own = (self.model, self.adapter, self.adapters, self.precision, self.max_code_tokens, self.query_encoder)
-        return json.dumps(own)
-
-    def retriever(self, index: CodeIndex, *, depth: int) -> CodeRetriever:
-        """Return the retriever of an index."""
-        if self.mode != "fused":
-            return CodeRetriever(index, top_k=depth, mode=self.mode)
-        return CodeRetriever(index, top_k=depth, dense_weight=self.dense_weight, bm25_weight=self.bm25_weight)
+        """A key of the settings that determine the vectors: systems with equal keys share an embedding and an index."""
+        settings = (self.model, self.adapter, self.adapters, self.precision, self.max_code_tokens, self.query_encoder)
+        return json.dumps(settings)
 
 
-class GenerationSpec(_Spec):
+class GenerationSpec(Settings):
     """Questions that a writer answers with gold, retrieved and no passages."""
 
     name: str
     kind: Literal["sweqa", "code", "docstring"]
+    """``sweqa``: questions about a project. ``code``: write the function that a query describes. ``docstring``:
+    describe a function."""
     task: str | None = None
-    """Of ``code``: the retrieval task whose queries are the questions. Of ``docstring``: the one whose codes are."""
+    """The task whose queries (``code``) or codes (``docstring``) are the questions."""
     project: str | None = None
-    """Of ``sweqa``: flask or requests; its sources are the installed package's, or ``repository``."""
+    """The project of ``sweqa``: flask or requests. Its sources are the installed package, or ``repository``."""
     repository: str | None = None
     writer: str = "extractive"
-    systems: list[str] = []
-    """Whose hits are the retrieved passages; none named is all."""
-    top_n: int = Field(5, ge=1)
-    questions: int = Field(0, ge=0)
-    """The first so many; 0 is all."""
-    timeout: float = Field(120, gt=0)
+    systems: tuple[str, ...] = ()
+    """The systems whose hits are the retrieved passages; by default all."""
+    top_n: int = Field(default=5, ge=1)
+    """Passages that the writer is shown."""
+    questions: int = Field(default=0, ge=0)
+    """The first so many questions; 0 takes all."""
+    timeout: float = Field(default=120, gt=0)
     """Seconds for one answer."""
 
     @model_validator(mode="after")
-    def _source(self) -> GenerationSpec:
-        wanted = "project" if self.kind == "sweqa" else "task"
-        if not getattr(self, wanted):
-            raise ValueError(f"generation {self.name!r} of kind {self.kind!r} must name its {wanted}")
+    def _check_source(self) -> GenerationSpec:
+        required = "project" if self.kind == "sweqa" else "task"
+        if not getattr(self, required):
+            raise ValueError(f"generation {self.name!r} of kind {self.kind!r} must name its {required}")
+        unused = ["task"] if self.kind == "sweqa" else ["project", "repository"]
+        _refuse(self, unused, f"generation {self.name!r} is of kind {self.kind!r}")
         return self
 
 
-class _PublishedSpec(_Spec):
+class PublishedSpec(Settings):
+    """A figure from a paper or a model card, shown beside the measured ones."""
+
     system: str
     task: str
     metric: str
@@ -134,86 +137,96 @@ class _PublishedSpec(_Spec):
     source: str
 
 
-class _GateSpec(_Spec):
-    metrics: tuple[str, ...] = ("MRR", "R@10")
-    generation_metrics: tuple[str, ...] = ("rougeL",)
-    tolerance: float = 0.005
-    alpha: float = 0.05
-    systems: tuple[str, ...] = ()
-
-
-class Suite(_Spec):
-    """What is measured. Names of systems, and of tasks, differ."""
+class Suite(Settings):
+    """What is measured. The names of systems must differ, and so must those of tasks and generation tasks."""
 
     name: str
-    depth: int = Field(100, ge=1)
-    """Hits asked for."""
+    depth: int = Field(default=100, ge=1)
+    """Hits that each retriever is asked for."""
     seed: int = 0
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[Metric, ...] = Field(default=METRICS, min_length=1)
     task: tuple[TaskSpec, ...] = ()
     system: tuple[SystemSpec, ...] = ()
     generation: tuple[GenerationSpec, ...] = ()
-    published: tuple[_PublishedSpec, ...] = ()
-    gate: _GateSpec = _GateSpec()
-    place: Path = Path()
-    """The folder that relative paths begin at."""
+    published: tuple[PublishedSpec, ...] = ()
+    gate: GateRules = GateRules()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Suite:
-        for kind, names in (
-            ("system", [each.name for each in self.system]),
-            ("task", [*(each.name for each in self.task), *(each.name for each in self.generation)]),
-        ):
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise ValueError(f"the suite names {kind} {twice!r} twice; names must differ")
+    def _check_names(self) -> Suite:
         if not self.system or not (self.task or self.generation):
-            raise ValueError("a suite has one [[system]] and one [[task]] or [[generation]] at least")
-        systems, tasks = {each.name for each in self.system}, {each.name for each in self.task}
-        wanted = {name for each in self.generation for name in each.systems} | set(self.gate.systems)
-        for name in sorted(wanted - systems):
-            raise ValueError(f"system {name!r} is named, but there is none; there are {', '.join(sorted(systems))}")
+            raise ValueError("a suite must have at least one [[system]] and one [[task]] or [[generation]]")
+        systems, tasks = [each.name for each in self.system], [each.name for each in self.task]
+        _check_distinct("system", systems)
+        _check_distinct("task", [*tasks, *(each.name for each in self.generation)])
+        for place, names in (
+            *((f"generation {each.name!r}", each.systems) for each in self.generation),
+            ("the gate", self.gate.systems),
+        ):
+            for name in names:
+                if name not in systems:
+                    raise ValueError(f"{place} names the system {name!r}; the suite has {', '.join(systems)}")
         for each in self.generation:
             if each.task is not None and each.task not in tasks:
-                raise ValueError(f"generation {each.name!r} names the task {each.task!r}, which the suite lacks")
+                known = ", ".join(tasks) or "none"
+                raise ValueError(f"generation {each.name!r} names the task {each.task!r}; the suite has {known}")
         return self
 
-    @property
-    def rules(self) -> GateRules:
-        """The gate's rules."""
-        return GateRules(**self.gate.model_dump())
+    @model_validator(mode="after")
+    def _check_gate(self) -> Suite:
+        if "metrics" in self.gate.model_fields_set:
+            for metric in self.gate.metrics:
+                if metric not in self.metrics:
+                    raise ValueError(
+                        f"the gate names the metric {metric!r}, which the suite does not measure; "
+                        f"it measures {', '.join(self.metrics)}"
+                    )
+        return self
+
+    def relative_to(self, folder: Path) -> Suite:
+        """Return the suite with relative paths of tasks and projects starting at ``folder``."""
+        tasks, generation = [], []
+        for task in self.task:
+            paths = {
+                "folder": task.folder and str(folder / task.folder),
+                "repository": task.repository and tuple(str(folder / path) for path in task.repository),
+            }
+            tasks.append(task.model_copy(update=paths))
+        for spec in self.generation:
+            repository = spec.repository and str(folder / spec.repository)
+            generation.append(spec.model_copy(update={"repository": repository}))
+        return self.model_copy(update={"task": tuple(tasks), "generation": tuple(generation)})
+
+
+def _refuse(spec: Settings, options: Sequence[str], reason: str) -> None:
+    """Raise a ValueError if one of ``options``, which have no effect for this ``reason``, was set."""
+    without_effect = [option for option in options if option in spec.model_fields_set]
+    if without_effect:
+        raise ValueError(f"{' and '.join(without_effect)} would have no effect: {reason}")
+
+
+def _check_distinct(kind: str, names: Sequence[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"the suite names {kind} {repeated!r} twice; names must differ")
 
 
 def suite_names() -> list[str]:
     """Return the names of the suites that come with the package."""
-    return sorted(file.stem for file in _OWN.glob("*.toml"))
+    return names_in(_SUITES)
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
     """Read a suite by the name of one that comes with the package, or from a TOML file.
 
+    A file with ``extends = "embedded"`` (a name, or a file beside it) starts from that suite; its own tables replace
+    those of the same name. Relative paths start at the folder of the file that is loaded, whose name without ``.toml``
+    is the suite's name unless a file gives another.
+
     Raises:
-        ValueError: neither, not TOML, an unknown setting, or a value that breaks its rule.
+        ValueError: there is no such suite, it is not TOML, it has an unknown setting, or a value breaks its rule.
     """
-    path = _OWN / f"{name_or_path}.toml" if str(name_or_path) in suite_names() else Path(name_or_path)
+    path, content = read_toml(name_or_path, folder=_SUITES, what="suite")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(
-            f"there is no suite {str(name_or_path)!r}: it is no file, and of our own there are "
-            f"{', '.join(suite_names())}"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    try:
-        suite = Suite.model_validate({"name": path.stem, **content, "place": path.resolve().parent})
-        suite.rules  # noqa: B018  # refuses nonsense
-        return suite
-    except ValidationError as error:
-        problems = "; ".join(
-            ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
-            for each in error.errors()
-        )
-        raise ValueError(f"{path}: {problems}") from error
+        return Suite(**{"name": path.stem, **content}).relative_to(path.resolve().parent)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

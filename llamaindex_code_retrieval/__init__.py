@@ -6,6 +6,7 @@ The public names load on first use, so that importing the package, or its light 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.reranker import CodeReranker
     from llamaindex_code_retrieval.retriever import CodeRetriever
+
+    __version__: str
 
 _HOMES = {
     "CodeEmbedding": "embedding",
@@ -42,6 +45,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    """Return the installed version, or that of ``pyproject.toml`` in a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("llamaindex-code-retrieval")
+    except importlib.metadata.PackageNotFoundError:
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        try:
+            return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+        except (OSError, ValueError, KeyError):
+            return "0+unknown"

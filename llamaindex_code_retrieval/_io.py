@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,24 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write ``content`` to ``path``, so that a kill or a full disk leaves the old file or the new one."""
     with open_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Create ``folder`` if it is missing, check that files can be written in it, and return its path.
+
+    Called before long work whose result goes there.
+
+    Raises:
+        OSError: it cannot be created or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write to the folder {folder} ({error.strerror}); name another one") from error
+    return folder
 
 
 def read_json(

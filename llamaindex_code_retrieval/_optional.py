@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from typing import Any, Literal
 
@@ -38,3 +39,15 @@ def check_installed(*modules: str, extra: Extra, purpose: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ImportError(f"{purpose} needs {module}: pip install 'llamaindex-code-retrieval[{extra}]'")
+
+
+def installed_version(distribution: str) -> str:
+    """Return the version of an installed distribution; ``unknown`` if it has no metadata, as a bare checkout.
+
+    >>> installed_version("no-such-distribution")
+    'unknown'
+    """
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from transformers import BertModel
 from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, load_beir
+from llamaindex_code_retrieval.eval.gate import IncomparableError, compare
 from llamaindex_code_retrieval.eval.metrics import evaluate_run, pessimistic_rank
 from llamaindex_code_retrieval.eval.results import Report
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_by_cosine, rank_queries
@@ -139,11 +143,11 @@ def test_the_best_of_several_nodes_of_one_code_counts() -> None:
 
 
 def test_what_means_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"score of 'a' for query 'q1' is no number \(NaN\)"):
+    with pytest.raises(ValueError, match=r"score of 'a' for query 'q1' is NaN"):
         rank_queries(lambda query: [("a", math.nan)], BENCHMARK)
-    with pytest.raises(ValueError, match="query 'q1' got 'z', which the corpus of 'three' lacks"):
+    with pytest.raises(ValueError, match="query 'q1' found 'z', which the corpus of 'three' lacks"):
         rank_queries(lambda query: ["z"], BENCHMARK)
-    with pytest.raises(ValueError, match="postprocessors work on nodes"):
+    with pytest.raises(ValueError, match="postprocessors need nodes"):
         rank_queries(lambda query: ["a"], BENCHMARK, postprocessors=[SimilarityPostprocessor(similarity_cutoff=0.1)])
 
 
@@ -306,32 +310,188 @@ def test_the_suites_that_come_along_are_whole() -> None:
         assert load_suite(name).name == name
 
 
+SMALL = '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[[task", "is not TOML"),
-        ("", "one .*system.* and one .*task.* or .*generation.* at least"),
+        ("", r"at least one \[\[system\]\] and one \[\[task\]\] or \[\[generation\]\]"),
         ('[[task]]\nname="t"\n[[system]]\nname="s"', "task 't' must have one of set, folder, repository or package"),
-        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nmode="sparse"', "system.0.mode: Input should be 'dense'"),
-        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nspeed=1', "system.0.speed: Extra inputs"),
-        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[[system]]\nname="s"', "names system 's' twice"),
-        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nalpha=2', "alpha is a probability"),
-        ('[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nsystems=["x"]', "system 'x' is named, but"),
         (
-            '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[[generation]]\nname="g"\nkind="code"\ntask="u"',
-            "names the task 'u', which the suite lacks",
+            '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nmode="sparse"',
+            "system.0: mode must be 'dense'.* got 'sparse'",
+        ),
+        (SMALL + "speed=1", "system.0: there is no setting 'speed'"),
+        (SMALL + '[[system]]\nname="s"', "names system 's' twice"),
+        (
+            '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nalpha=2',
+            "gate: alpha must be less than 1, got 2",
+        ),
+        (
+            '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n[gate]\nsystems=["x"]',
+            "the gate names the system 'x'; the suite has s",
+        ),
+        (
+            SMALL + '[[generation]]\nname="g"\nkind="code"\ntask="u"',
+            "generation 'g' names the task 'u'; the suite has t",
         ),
         ('[[system]]\nname="s"\n[[generation]]\nname="g"\nkind="sweqa"', "kind 'sweqa' must name its project"),
+        (SMALL + "[gate]\ntolerance = nan", "gate: tolerance must be"),
+        (SMALL + "[gate]\nmetrics = []", "gate: metrics: .* at least 1 item"),
+        (SMALL + '[gate]\nmetrics = ["MRR@3"]', "the gate names the metric 'MRR@3', which the suite does not measure"),
+        (SMALL + '[gate]\ngeneration_metrics = ["rougeX"]', "must be 'rouge1', .* got 'rougeX'"),
+        ('metrics = ["MRR", "R"]\n' + SMALL, "metrics.1: unknown metric 'R'; use MRR, MRR@k, R@k"),
+        ('place = "x"\n' + SMALL, "there is no setting 'place'"),
+        (SMALL + 'mode = "bm25"\ndense_weight = 1', "dense_weight would have no effect: system 's' has mode 'bm25'"),
+        (SMALL + 'mode = "bm25"\nquery_encoder = "auto"', "query_encoder would have no effect: .* encodes no queries"),
+        (SMALL + "early_exit = 0.9\nrerank_k = 5", "rerank_k and early_exit would have no effect: .* no reranker"),
+        ('[[task]]\nname="t"\npackage=["json"]\nsplit="dev"\n[[system]]\nname="s"', "split would have no effect"),
+        (SMALL + '[[generation]]\nname="g"\nkind="code"\ntask="t"\nproject="flask"', "project would have no effect"),
     ],
 )
 def test_a_suite_refuses_nonsense(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_suite(tmp_path / "bad.toml")
-    with pytest.raises(
-        ValueError, match="there is no suite 'absent': it is no file, and of our own there are cascade, embedded"
-    ):
+    with pytest.raises(ValueError, match="there is no suite 'absent': it is neither a file nor one of cascade, embedd"):
         load_suite("absent")
+
+
+def test_a_suite_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('name = "base"\ndepth = 7\n' + SMALL + "[gate]\nalpha = 0.01\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "own.toml").write_text(
+        'extends = "../base.toml"\nname = "own"\n[[task]]\nname = "u"\nrepository = ["src"]\n[gate]\ntolerance = 0.1\n'
+    )
+    suite = load_suite(tmp_path / "sub" / "own.toml")
+    assert (suite.name, suite.depth, suite.gate.alpha, suite.gate.tolerance) == ("own", 7, 0.01, 0.1)
+    assert [(task.name, task.repository) for task in suite.task] == [("u", (str(tmp_path / "sub" / "src"),))]
+    assert [system.name for system in suite.system] == ["s"]
+
+
+# --- what fails, fails before anything is measured -------------------------------------------------------------------
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sides of all texts that an encoder is given, which stays empty if nothing is measured."""
+    sides: list[str] = []
+    encode = Encoder.encode
+
+    def record(self: Encoder, texts: Any, *, side: Any) -> Any:
+        sides.append(side)
+        return encode(self, texts, side=side)
+
+    monkeypatch.setattr(Encoder, "encode", record)
+    return sides
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[[system]]\nname="x"\nmodel="embeded"', "system 'x': unknown model 'embeded'"),
+        ('[[system]]\nname="x"\nadapter="embedded-generl"', "system 'x': unknown adapter 'embedded-generl'"),
+        ('[[system]]\nname="x"\nrerank="embeded"', "system 'x': unknown reranker 'embeded'"),
+        ('[[system]]\nname="x"\nquery_encoder="fast"', "system 'x': unknown query encoder 'fast'"),
+        (
+            '[[system]]\nname="x"\nmodel="MODEL"\nadapters={pyton="none"}',
+            "system 'x' has an adapter for the unknown language 'pyton'; known are .*python",
+        ),
+        ('[[task]]\nname="t"\nrepository=["shop"]\nqueries=99', "has 24 queries, so 99 cannot be drawn"),
+        ('[[task]]\nname="t"\nrepository=["shop"]\npool_size=99', "has 24 codes, so pools of 99 cannot be drawn"),
+        ('[[task]]\nname="t"\nfolder="nowhere"', "nowhere is not a folder"),
+        ('[[generation]]\nname="g"\nkind="code"\ntask="own"\nwriter="gpt"', "unknown writer 'gpt'; use one of"),
+        ('[[generation]]\nname="g"\nkind="code"\ntask="own"\nquestions=99', "asks for 99 questions, and there are 24"),
+    ],
+)
+def test_a_wrong_name_or_number_is_refused_before_anything_is_measured(
+    more: str, message: str, sources: Path, bert_folder: Path, stages: list[str]
+) -> None:
+    more = more.replace("MODEL", str(bert_folder))
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder, more=more))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_suite(suite)
+    assert stages == []
+
+
+def test_a_baseline_of_something_else_is_refused_before_anything_is_measured(
+    sources: Path, bert_folder: Path, tmp_path: Path, stages: list[str]
+) -> None:
+    path = _write(sources.parent / "suite.toml", bert_folder)
+    baseline = run_suite(load_suite(path)).report
+    stages.clear()
+    text = path.read_text()
+    for old, new, message in (
+        ('name = "dense"', 'name = "renamed"', "the baseline has 'dense' on 'own', which this run lacks"),
+        ("depth = 24", "depth = 12", "another depth than its baseline: 12 and 24"),
+        ("depth = 24", 'depth = 24\nmetrics = ["MRR"]', "has no metric 'R@10', only MRR"),
+        ('repository = ["shop"]', 'repository = ["shop"]\npool_size = 6', "another protocol than its baseline"),
+        ('repository = ["shop"]', 'repository = ["shop"]\nqueries = 6', "another benchmark .*queries"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(IncomparableError, match=message):
+            run_suite(load_suite(path), baseline=baseline)
+    path.write_text(text)
+    with pytest.raises(IncomparableError, match="no system and task in common"):
+        run_suite(load_suite(path), baseline=replace(baseline, retrieval=[]))
+    assert stages == []
+    assert compare(run_suite(load_suite(path), baseline=baseline).report, baseline)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    sources: Path, bert_folder: Path, tmp_path: Path, stages: list[str]
+) -> None:
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(OSError, match=f"cannot write to the folder {out} .*name another one"):
+            run_suite(suite, out=out)
+    assert stages == []
+
+
+def test_missing_packages_are_named_before_anything_is_measured(
+    sources: Path, bert_folder: Path, stages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(sources.parent / "suite.toml", bert_folder)
+    baseline = run_suite(load_suite(path)).report
+    stages.clear()
+    _write(path, bert_folder, more='[[generation]]\nname="g"\nkind="code"\ntask="own"')
+    for package, purpose in (
+        ("ir_measures", "computing metrics"),
+        ("sacrebleu", "scoring answers"),
+        ("scipy", "comparing with a baseline"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)  # Python's own way to make an import fail
+            with pytest.raises(ImportError, match=rf"{purpose} needs {package}: pip install .*\[eval\]"):
+                run_suite(load_suite(path), baseline=baseline)
+    assert stages == []
+
+
+def test_a_checkout_without_package_metadata_is_measured(
+    sources: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    report = run_suite(load_suite(_write(sources.parent / "suite.toml", bert_folder))).report
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert report.versions == {
+        "llamaindex-code-retrieval": project["version"],
+        "llama-index-core": "unknown",
+        "torch": "unknown",
+    }
+
+
+def test_more_passages_than_a_result_keeps_are_retrieved(sources: Path, bert_folder: Path) -> None:
+    """A result keeps ten hits a query; a writer that is shown twelve gets twelve."""
+    more = '[[generation]]\nname="g"\nkind="code"\ntask="own"\ntop_n=12\nsystems=["dense"]'
+    suite = load_suite(_write(sources.parent / "suite.toml", bert_folder, more=more))
+    retrieved = run_suite(suite).report.generation[1]
+    assert {len(answer.passages) for answer in retrieved.answers.values()} == {12}
 
 
 def test_a_suite_of_which_nothing_is_at_hand_says_so(
@@ -388,11 +548,11 @@ def test_eval_writes_its_reports_and_gates(
     said = evaluate("--baseline", baseline, "--gate", code=2)
     assert "another benchmark" in said
     assert "--update-baseline" in said
-    assert Report.load(tmp_path / "out" / "report.json").retrieval[0].codes == 25  # what was measured is kept
+    assert Report.load(tmp_path / "out" / "report.json").retrieval[0].codes == 24  # nothing was measured
 
 
 def test_eval_refuses_what_it_cannot_do(evaluate: Callable[..., str], tmp_path: Path) -> None:
-    assert "name it with --baseline" in evaluate("--gate", code=2)
+    assert "--gate has no effect without --baseline FILE" in evaluate("--gate", code=2)
     assert "give one of them" in evaluate("--gate", "--update-baseline", "--baseline", "x", code=2)
     assert "x.json cannot be read" in evaluate("--gate", "--baseline", str(tmp_path / "x.json"), code=2)
     assert not (tmp_path / "out").exists()

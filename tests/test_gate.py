@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,14 @@ def test_a_task_left_out_is_named_with_its_reason() -> None:
 
 @pytest.mark.parametrize(
     ("rules", "message"),
-    [({"tolerance": 1.0}, "tolerance is a drop"), ({"alpha": 0.0}, "alpha is a prob"), ({"metrics": ()}, "a metric")],
+    [
+        ({"tolerance": 1.0}, "tolerance must be less than 1, got 1.0"),
+        ({"tolerance": math.nan}, "tolerance must be"),
+        ({"alpha": 0.0}, "alpha must be greater than 0, got 0.0"),
+        ({"metrics": ()}, "metrics: .* at least 1 item"),
+        ({"metrics": ("P@1",)}, "unknown metric 'P@1'; use MRR"),
+        ({"speed": 1}, "there is no setting 'speed'"),
+    ],
 )
 def test_rules_refuse_nonsense(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -226,10 +234,10 @@ def test_a_report_is_what_was_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no report of this version"),
-        ("[]", "is no report"),
-        ('{"format": 99}', "not of format 1"),
-        ('{"format": 1, "retrieval": [{}], "generation": []}', "too many or too few"),
+        ("{", "is not a report of this version"),
+        ("[]", "is not a report"),
+        ('{"format": 99}', "its format is not 1"),
+        ('{"format": 1, "retrieval": [{}], "generation": []}', "has missing or unknown fields: "),
     ],
 )
 def test_what_is_no_report_is_refused(text: str, message: str, tmp_path: Path) -> None:

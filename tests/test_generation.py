@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 from llama_index.core.schema import TextNode
 from pydantic import Field, PrivateAttr
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenize import tokenize
+from transformers import BertTokenizerFast
 
 from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, documented_functions
 from llamaindex_code_retrieval.eval.generation import AnswerCache, generate, score_answers
@@ -28,7 +32,8 @@ from llamaindex_code_retrieval.eval.questions import (
     sweqa,
 )
 from llamaindex_code_retrieval.eval.rouge import ROUGE, Rouge
-from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, LLMWriter, load_writer
+from llamaindex_code_retrieval.eval.rouge_tokenizer import WordTokenizer
+from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, LLMWriter, load_writer, user_turn
 
 TEXTS = [
     "",
@@ -129,6 +134,26 @@ def test_rouge_worked_out_by_hand() -> None:
     assert found == pytest.approx({"rouge1": 3 / 4, "rouge2": 1 / 3, "rougeL": 2 / 4, "rougeLsum": 3 / 4})
     means = metric.compute(predictions=["a b", "x"], references=["a b", "y"])  # the same metric again, of other texts
     assert means == {"rouge1": 0.5, "rouge2": 0.5, "rougeL": 0.5, "rougeLsum": 0.5}
+
+
+def test_words_of_other_scripts_count() -> None:
+    """Equal texts are 1.0 in every script; of six characters four are shared in their order."""
+    texts = {"Chinese": "读取文件内容", "Russian": "читает файл", "German": "größte Zahl", "code": "read_file(päth)"}
+    scores = score_answers({name: (text, text) for name, text in texts.items()})
+    assert all(scores[metric][name] == 1.0 for metric in ROUGE for name in texts)
+    assert score_answers({"q": ("写入文件内容", texts["Chinese"])})["rougeL"]["q"] == pytest.approx(4 / 6)
+    assert score_answers({"q": ("größe", "große")})["rouge1"]["q"] == 0.0  # rouge_score sees "gr" and "e" in both
+    metric = Rouge()
+    options = {"predictions": [texts["Chinese"]], "references": [texts["Chinese"]]}
+    assert metric.compute(**options)["rougeL"] == 0.0  # as evaluate.load("rouge"), unless a tokenizer is given
+    assert metric.compute(**options, tokenizer=list)["rougeL"] == 1.0
+    with pytest.raises(ValueError, match="use_stemmer has no effect"):
+        metric.compute(**options, tokenizer=list, use_stemmer=True)
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_words_of_ascii_texts_are_those_of_rouge_score(text: str) -> None:
+    assert WordTokenizer().tokenize(text) == tokenize(text, None)
 
 
 def test_rouge_refuses_what_has_no_mean() -> None:
@@ -327,6 +352,18 @@ def test_settings_tell_models_apart_and_hold_no_secret() -> None:
     ]
     assert len(set(settings)) == 4
     assert LLMWriter(TinyLLM(api_key="sk-other"), "tiny").settings == settings[0]
+
+
+def test_a_prompt_is_a_users_turn_as_the_tokenizer_makes_it(bert_folder: Path) -> None:
+    template = (
+        "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    tokenizer = BertTokenizerFast.from_pretrained(bert_folder, bos_token="[CLS]", eos_token="[SEP]")
+    chat = [{"role": "user", "content": "Why {x}?"}]
+    expected = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
+    assert "[CLS]" + user_turn(template, eos_token="[SEP]")("Why {x}?") == expected
+    assert user_turn(template)("Why?") == "<|user|>\nWhy?\n<|assistant|>\n"
 
 
 def test_writers_are_loaded_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

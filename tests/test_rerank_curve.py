@@ -106,10 +106,10 @@ def test_a_curve_of_known_scores_is_what_a_hand_works_out(checkpoint: Path, bert
     retriever = _retriever(benchmark, bert_folder, mode="bm25", top_k=3)
     assert [hit.node_id for hit in retriever.retrieve("read")] == ["a", "b", "c"]
     assert [hit.node_id for hit in retriever.retrieve("write")] == ["e", "f", "g"]
-    kept = tmp_path / "kept.json"
-    kept.write_text(json.dumps({"q1": {"a": -1, "b": 0, "c": 2}, "q2": {"e": 1, "f": 2, "g": 3}}))
+    file = tmp_path / "log_odds.json"
+    file.write_text(json.dumps({"q1": {"a": -1, "b": 0, "c": 2}, "q2": {"e": 1, "f": 2, "g": 3}}))
     reranker = CodeReranker(str(checkpoint), device="cpu")
-    curve = rerank_curve(lambda _: retriever, reranker, benchmark, [3, 2, 1], system="s", kept=kept)
+    curve = rerank_curve(lambda _: retriever, reranker, benchmark, [3, 2, 1], system="s", log_odds_file=file)
 
     assert [point.k for point in curve.points] == [0, 1, 2, 3]
     assert [point.pairs for point in curve.points] == [0, 1, 2, 3]
@@ -240,13 +240,13 @@ def test_pools_are_each_their_own_corpus(benchmark: Benchmark, ours: Path, bert_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "whole numbers between commas, got ''; write 1,5,10"),
-        ("1,,2", "whole numbers between commas, got '1,,2'"),
-        ("1,ten", "whole numbers between commas, got '1,ten'"),
-        ("1.5", "whole numbers between commas, got '1.5'"),
-        ("5,-1", "K is a number of hits, got -1; name K's from 1 on"),
+        ("", "whole numbers separated by commas, got ''; try 1,5,10"),
+        ("1,,2", "whole numbers separated by commas, got '1,,2'"),
+        ("1,ten", "whole numbers separated by commas, got '1,ten'"),
+        ("1.5", "whole numbers separated by commas, got '1.5'"),
+        ("5,-1", "K is a number of hits, got -1; use values from 1"),
         ("0", r"a curve needs a K over 0, got \[0\]; the first stage alone \(0\) is always measured"),
-        ("1,5,1", "K=1 is named twice; name each K once"),
+        ("1,5,1", "K=1 is given twice; give each K once"),
     ],
 )
 def test_ks_that_are_none_are_refused(text: str, message: str) -> None:
@@ -256,7 +256,7 @@ def test_ks_that_are_none_are_refused(text: str, message: str) -> None:
 
 def test_a_curve_refuses_what_it_cannot_measure(benchmark: Benchmark, checkpoint: Path, bert_folder: Path) -> None:
     retriever, reranker = _retriever(benchmark, bert_folder, top_k=5), CodeReranker(str(checkpoint), device="cpu")
-    with pytest.raises(ValueError, match=r"returns top_k=5 hits, of which the first 6 cannot be reranked; raise"):
+    with pytest.raises(ValueError, match=r"returns top_k=5 hits, so the first 6 cannot be reranked; raise"):
         rerank_curve(lambda _: retriever, reranker, benchmark, [6], system="s")
     with pytest.raises(ValueError, match=r"a curve needs a K over 0, got \[\]"):
         rerank_curve(lambda _: retriever, reranker, benchmark, [], system="s")
@@ -328,14 +328,19 @@ def test_a_suite_reranks_as_many_hits_as_a_system_says(suite_file: Path) -> None
     assert {len(top) for top in own["ours"].top.values()} == {2}
 
 
-def test_a_suite_without_a_reranker_or_a_task_has_no_curve(suite_file: Path, bert_folder: Path) -> None:
+def test_a_suite_without_a_reranker_or_a_task_has_no_curve(
+    suite_file: Path, bert_folder: Path, checkpoint: Path
+) -> None:
     system = f'[[system]]\nname = "s"\nmodel = "{bert_folder}"\n'
     task = '[[task]]\nname = "own"\nrepository = ["shop"]\n'
     generation = '[[generation]]\nname = "g"\nkind = "sweqa"\nproject = "flask"\n'
     for text, message in (
         (task + system, r"the suite 'suite' has no system with a reranker, .* add .* rerank = \"\.\.\.\""),
         (generation + system + 'rerank = "x"', r"the suite 'suite' has no \[\[task\]\] to measure on; add a"),
-        ('[[task]]\nname = "t"\nset = "absent"\n' + system + 'rerank = "x"', "nothing .* can be run here .t: there is"),
+        (
+            '[[task]]\nname = "t"\nset = "absent"\n' + system + f'rerank = "{checkpoint}"',
+            "nothing .* here .t: there",
+        ),
         (task + system + 'rerank = "x"', "unknown reranker 'x'"),
         (task + system + 'rerank = "x"\noptional = true', "nothing .* can be run here .s: unknown reranker"),
     ):
@@ -346,8 +351,8 @@ def test_a_suite_without_a_reranker_or_a_task_has_no_curve(suite_file: Path, ber
 
 @pytest.mark.parametrize("setting", ["early_exit = 1.0", "rerank_k = 0", 'rerank_precision = "fp8"'])
 def test_settings_of_a_reranker_are_checked(suite_file: Path, setting: str) -> None:
-    suite_file.write_text(f'[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n{setting}')
-    with pytest.raises(ValueError, match=rf"system\.0\.{setting.split()[0]}: Input should be"):
+    suite_file.write_text(f'[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nrerank="x"\n{setting}')
+    with pytest.raises(ValueError, match=rf"system\.0: {setting.split()[0]} must be"):
         load_suite(suite_file)
 
 
@@ -403,9 +408,9 @@ def test_the_command_writes_curves(evaluate: Callable[..., str], tmp_path: Path)
 
 
 def test_the_command_refuses_what_no_curve_has(evaluate: Callable[..., str], tmp_path: Path) -> None:
-    for arguments in (["--baseline", "x"], ["--gate"], ["--update-baseline", "--baseline", "x"]):
+    for arguments in (["--baseline", "x"], ["--gate"], ["--update-baseline"]):
         said = evaluate("--rerank-k", "1", *arguments, code=2)
-        assert "--baseline has no effect with --rerank-k; leave out one or the other" in said
+        assert f"{arguments[0]} has no effect with --rerank-k; leave out one or the other" in said
     assert "got 'ten'" in evaluate("--rerank-k", "ten", code=2)
     assert "got ''" in evaluate("--rerank-k", "", code=2)
     assert "got -1" in evaluate("--rerank-k=-1", code=2)

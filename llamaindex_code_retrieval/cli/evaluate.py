@@ -69,11 +69,16 @@ def run_eval(options: argparse.Namespace) -> int:
     baseline = Report.load(options.baseline) if options.baseline and not options.update_baseline else None
     with progress_bars() as progress:
         outcome = run_suite(
-            suite, out=out, cache_folder=cache_folder(options), device=options.device, on_progress=progress
+            suite,
+            baseline=baseline,
+            out=out,
+            cache_folder=cache_folder(options),
+            device=options.device,
+            on_progress=progress,
         )
     out.mkdir(parents=True, exist_ok=True)
     outcome.report.save(out / "report.json")  # before the comparison, which may be refused
-    compared = [] if baseline is None else compare(outcome.report, baseline, suite.rules)
+    compared = [] if baseline is None else compare(outcome.report, baseline, suite.gate)
     _write(outcome, compared, baseline, out)
     if options.update_baseline:
         outcome.report.slim().save(options.baseline)
