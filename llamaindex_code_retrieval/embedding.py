@@ -157,7 +157,7 @@ class CodeEmbedding(BaseEmbedding):
         student = None
         said = None not in (pooling, max_query_tokens, max_code_tokens)  # what else only the encoder knows
         if query_encoder is not None and fingerprint is not None and said and not names:
-            student = QueryEncoder.static_of(query_encoder, teacher=fingerprint)
+            student = QueryEncoder.load_static(query_encoder, teacher=fingerprint)
         facts: dict[str, Any] = {"pooling": pooling, "precision": precision, "fingerprint": fingerprint}
         facts |= {"max_query_tokens": max_query_tokens, "max_code_tokens": max_code_tokens}
         if student is None:

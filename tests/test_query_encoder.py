@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
 from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
-from llamaindex_code_retrieval.models.query_encoder import QueryEncoder, shortened
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
 from llamaindex_code_retrieval.training.run_record import save_query_encoder
 from llamaindex_code_retrieval.training.students import StaticStudent, Student, new_student
@@ -77,10 +77,10 @@ def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
 def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
     before = teacher.encode_queries(QUERIES)
-    whole = teacher.with_backbone(shortened([0, 1]))
+    whole = teacher.with_backbone(partial(keep_layers, kept=[0, 1]))
     np.testing.assert_allclose(whole.encode_queries(QUERIES), before, atol=1e-6)
     for layer in (0, 1):
-        part = teacher.with_backbone(shortened([layer]))
+        part = teacher.with_backbone(partial(keep_layers, kept=[layer]))
         assert layer_count(part.backbone) == 1
         assert np.abs(part.encode_queries(QUERIES) - before).max() > 1e-3
     assert layer_count(teacher.base) == 2
@@ -90,7 +90,7 @@ def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_kept_is_shared(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
-    part: Any = teacher.with_backbone(shortened([1]))
+    part: Any = teacher.with_backbone(partial(keep_layers, kept=[1]))
     places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
     assert all(tensor.data_ptr() in places for tensor in part.backbone.parameters())
     base: Any = teacher.base
@@ -105,7 +105,7 @@ def test_bert_without_its_first_layer_is_the_second_run_by_itself(bert_folder: P
     with torch.inference_mode():
         hidden = base.encoder.layer[1](base.embeddings(torch.tensor(ids)))
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        ours, _ = teacher.with_backbone(shortened([1])).hidden_states(ids)
+        ours, _ = teacher.with_backbone(partial(keep_layers, kept=[1])).hidden_states(ids)
     torch.testing.assert_close(ours, hidden, atol=1e-5, rtol=0)
 
 
@@ -125,7 +125,7 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
     ids = teacher.tokenize(QUERIES[:1], side="query")
     with torch.inference_mode():
         expected = small(input_ids=torch.tensor(ids)).last_hidden_state
-        found, _ = teacher.with_backbone(shortened([1])).hidden_states(ids)
+        found, _ = teacher.with_backbone(partial(keep_layers, kept=[1])).hidden_states(ids)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -173,7 +173,7 @@ def test_int8_is_near_and_another_fingerprint(name: str, precision: str, bert_fo
     told = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
     loaded = []
     for int8 in (False, True):
-        config = replace(STUDENTS[name][0], int8=int8)
+        config = STUDENTS[name][0].replace(int8=int8)
         save_query_encoder(student, tmp_path / str(int8), config, teacher=told, max_tokens=16)
         loaded.append(QueryEncoder.load(tmp_path / str(int8), teacher=teacher))
     whole, eight = (each.encode_queries(QUERIES) for each in loaded)
@@ -227,16 +227,23 @@ def test_a_student_of_another_teacher_is_refused(
     own = _encoder(bert_folder).fingerprint
     for other in (_encoder(roberta_folder), _encoder(bert_folder, adapter_folders["lora"])):
         for folder in saved.values():
-            with pytest.raises(ValueError, match=f"fingerprint {own}; the vectors here are of .* {other.fingerprint}"):
+            with pytest.raises(
+                ValueError, match=f"fingerprint {own}, and the vectors here are of .* {other.fingerprint}"
+            ):
                 QueryEncoder.load(folder, teacher=other)
 
 
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("static", "query_encoder.json", "{", "is damaged or no query encoder's"),
-        ("static", "query_encoder.json", "[]", "is damaged or no query encoder's"),
-        ("static", "query_encoder.json", '{"format": 1, "kind": "static"}', "is damaged or no query encoder's"),
+        ("static", "query_encoder.json", "{", "is not valid JSON"),
+        ("static", "query_encoder.json", "[]", "must hold a JSON dict, not a list"),
+        (
+            "static",
+            "query_encoder.json",
+            '{"format": 1, "kind": "static"}',
+            "is incomplete or damaged",
+        ),
         ("static", "query_encoder.json", None, "holds no query_encoder.json, so it is no query encoder"),
         ("static", "query_encoder.safetensors", None, "cannot be read"),
         ("static", "query_encoder.safetensors", "cut", "cannot be read"),
@@ -250,8 +257,8 @@ def test_a_student_of_another_teacher_is_refused(
         ("full", "query_encoder.safetensors", None, "cannot be read"),
         ("full", "query_encoder.safetensors", "cut", "cannot be read"),
         ("transformer", "query_encoder.safetensors", "cut", "cannot be read"),
-        ("transformer", "config.json", "{", "is damaged"),
-        ("transformer", "config.json", None, "is damaged"),
+        ("transformer", "config.json", "{", "is not valid JSON"),
+        ("transformer", "config.json", None, "cannot be read"),
     ],
 )
 def test_damaged_folders_are_refused(

@@ -15,7 +15,7 @@ from llamaindex_code_retrieval.models.locate import (
     shipped_query_encoders,
     shipped_rerankers,
 )
-from llamaindex_code_retrieval.models.query_encoder import KINDS
+from llamaindex_code_retrieval.models.query_encoder_config import KINDS
 from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.training.config import (
     METHODS,

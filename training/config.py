@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from llamaindex_code_retrieval._settings import Settings
 from llamaindex_code_retrieval.models.catalog import Precision
-from llamaindex_code_retrieval.models.query_encoder import Kind
+from llamaindex_code_retrieval.models.query_encoder_config import Kind
 from llamaindex_code_retrieval.models.reranker_config import Head, Variant
 
 Method = Literal["lora", "adalora", "ia3", "prompt", "full"]

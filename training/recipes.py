@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from llamaindex_code_retrieval._settings import merge_tables, names_in, read_toml
 from llamaindex_code_retrieval.models.catalog import EMBEDDED
-from llamaindex_code_retrieval.models.query_encoder import KINDS
+from llamaindex_code_retrieval.models.query_encoder_config import KINDS
 from llamaindex_code_retrieval.models.reranker_config import VARIANTS
 from llamaindex_code_retrieval.training.config import (
     METHODS,

@@ -20,8 +20,8 @@ import torch
 from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import QUERY_CONFIG, QUERY_WEIGHTS, TRAIN_CONFIG
-from llamaindex_code_retrieval.models.query_encoder import BACKBONE_CONFIG, FORMAT, TOKENIZER
+from llamaindex_code_retrieval.models.files import CONFIG, QUERY_WEIGHTS, TOKENIZER, TRAIN_CONFIG
+from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
 from llamaindex_code_retrieval.training.adapters import save_adapter
 from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig, StudentConfig
 from llamaindex_code_retrieval.training.curves import _tensorboard, curves_svg
@@ -176,16 +176,16 @@ def save_query_encoder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made: Any = student
-    settings = {
-        "format": FORMAT,
-        "kind": config.kind,
-        "teacher": dict(teacher),
-        "layers": list(config.layers) if config.kind == "layers" else [],
-        "buckets": config.buckets if config.kind == "static" else 0,
-        "int8": config.int8 and config.kind != "static",
-        "max_tokens": max_tokens,
-    }
-    write_atomically(folder / QUERY_CONFIG, json.dumps(settings, indent=1) + "\n")
+    QueryEncoderConfig(
+        kind=config.kind,
+        teacher_name=teacher["name"],
+        teacher_adapter=teacher["adapter"],
+        teacher_fingerprint=teacher["fingerprint"],
+        layers=config.layers if config.kind == "layers" else (),
+        buckets=config.buckets if config.kind == "static" else 0,
+        int8=config.int8 and config.kind != "static",
+        max_tokens=max_tokens,
+    ).write(folder)
     if isinstance(made, StaticStudent):
         write_atomically(folder / TOKENIZER, made.tokenizer_json())
         write_atomically(folder / QUERY_WEIGHTS, safetensors.numpy.save(made.tensors()))
@@ -200,7 +200,7 @@ def save_query_encoder(
         tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
         write_atomically(folder / QUERY_WEIGHTS, safetensors.torch.save(tensors))
     if config.kind == "transformer":
-        write_atomically(folder / BACKBONE_CONFIG, made.backbone.config.to_json_string())
+        write_atomically(folder / CONFIG, made.backbone.config.to_json_string())
     elif hasattr(made.backbone, "peft_config"):
         save_adapter(made, folder)
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.modify import keep_layers
-from llamaindex_code_retrieval.models.query_encoder import projected, shortened
+from llamaindex_code_retrieval.models.modify import add_projection, keep_layers
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
 from llamaindex_code_retrieval.training.adapters import attach_adapter
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
@@ -159,12 +158,14 @@ def new_student(
         torch.manual_seed(seed)
         if config.kind == "transformer":
             encoder = teacher.with_backbone(
-                lambda base: projected(None, teacher.dim)(_small_backbone(base, teacher, config))
+                lambda base: add_projection(_small_backbone(base, teacher, config), teacher.dim)
             )
         else:
-            layers, project = shortened(config.layers), projected(None, teacher.dim)
             encoder = attach_adapter(
-                teacher.without_adapter(), adapter, seed=seed, prepare=lambda base: project(layers(base))
+                teacher.without_adapter(),
+                adapter,
+                seed=seed,
+                prepare=lambda base: add_projection(keep_layers(base, config.layers), teacher.dim),
             )
     if not hasattr(teacher.base, "proj"):  # the base's own projection stays frozen
         encoder.backbone.proj.requires_grad_(True)

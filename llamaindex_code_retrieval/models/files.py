@@ -8,6 +8,7 @@ ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 """The folder of what comes with the package."""
 
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 """Names the shard of each tensor where the weights of a model are in several files."""
