@@ -15,6 +15,7 @@ from conftest import Shell
 from llamaindex_code_retrieval.cli.console import prepare_streams
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.models.catalog import BASES
+from llamaindex_code_retrieval.models.locate import shipped_adapters, shipped_query_encoders, shipped_rerankers
 
 
 def test_help_of_every_command(shell: Shell) -> None:
@@ -41,7 +42,16 @@ def test_arguments_that_do_not_parse_exit_with_2(shell: Shell, arguments: list[s
 
 
 def test_models(shell: Shell) -> None:
-    names = {base["name"] for base in shell("models", "--json")}
+    bases = {base["name"]: base for base in shell("models", "--json")}
+    names = set(bases)
+    assert bases["embedded"]["default_adapter"] == "embedded-general"
+    for kind, shipped in (
+        ("adapters", shipped_adapters()),
+        ("rerankers", shipped_rerankers()),
+        ("query_encoders", shipped_query_encoders()),
+    ):
+        assert bases["embedded"][kind] == shipped
+        assert bases["microsoft/codebert-base"][kind] == []
     assert {"embedded", "Salesforce/codet5p-110m-embedding", "microsoft/unixcoder-base"} <= names
     printed = shell("models")
     assert names == {name for name in names if f" {name} " in printed}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from typing import Any
 
+from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.cli.console import print_json, print_table, print_text
 from llamaindex_code_retrieval.cli.options import json_option
-from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS
+from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, known_name
+from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ARTIFACTS, DAMAGED
 from llamaindex_code_retrieval.models.locate import shipped_adapters, shipped_query_encoders, shipped_rerankers
+from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
+from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
 
 
 def add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,7 +26,7 @@ def add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_models(options: argparse.Namespace) -> int:
     """Print the base models, adapters, rerankers and query encoders that are known by name."""
     if options.json:
-        print_json([asdict(base) for base in BASES.values()])
+        print_json([asdict(base) | _artifacts_of(base.name) for base in BASES.values()])
         return 0
     rows = []
     for base in BASES.values():
@@ -38,3 +43,17 @@ def run_models(options: argparse.Namespace) -> int:
     print_text(f"Rerankers in the package: {', '.join(shipped_rerankers())}")
     print_text(f"Query encoders in the package: {', '.join(shipped_query_encoders())}")
     return 0
+
+
+def _artifacts_of(base: str) -> dict[str, Any]:
+    """Return the names of the package's adapters, rerankers and query encoders for a base model."""
+    adapters = {
+        name: read_json(ARTIFACTS / name / ADAPTER_CONFIG, remedy=DAMAGED)["base_model_name_or_path"]
+        for name in shipped_adapters()
+    }
+    rerankers = {name: RerankerConfig.read(ARTIFACTS / name).base_name for name in shipped_rerankers()}
+    encoders = {name: QueryEncoderConfig.read(ARTIFACTS / name).teacher_name for name in shipped_query_encoders()}
+    names = {"adapters": adapters, "rerankers": rerankers, "query_encoders": encoders}
+    return {"default_adapter": DEFAULT_ADAPTERS.get(base)} | {
+        kind: [name for name, other in bases.items() if known_name(other) == base] for kind, bases in names.items()
+    }
