@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch.nn import Parameter
 from transformers import T5Config, T5EncoderModel
 
-from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, save_adapter, trained_share
 from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, Method
+from llamaindex_code_retrieval.training.targets import adapter_targets
 
 FOLDERS = ["bert_folder", "roberta_folder", "unixcoder_folder", "t5_folder", "codet5p_folder", "codesage_folder"]
 PEFT_METHODS: list[Method] = [method for method in METHODS if method != "full"]
@@ -189,7 +189,7 @@ def test_refuses_what_does_not_fit(bert_folder: Path, t5_folder: Path, tmp_path:
     encoder = _encoder(bert_folder)
     with pytest.raises(ValueError, match="no module of this base matches targets='nothing'"):
         attach_adapter(encoder, AdapterConfig(targets="nothing"))
-    with pytest.raises(ValueError, match="is not known here; name them yourself"):
+    with pytest.raises(ValueError, match="are not known; name them with targets="):
         adapter_targets("mamba")
     save_adapter(attach_adapter(encoder, AdapterConfig(rank=3)), tmp_path / "three")
     with pytest.raises(ValueError, match="another shape"):

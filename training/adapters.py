@@ -16,10 +16,10 @@ from torch import nn
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.models.adapter import load_adapter_weights
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
-from llamaindex_code_retrieval.models.catalog import adapter_targets
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.training.config import AdapterConfig
+from llamaindex_code_retrieval.training.targets import adapter_targets
 
 
 def attach_adapter(

@@ -1,4 +1,4 @@
-"""Which texts are computed together: batches of unequal lengths, within a budget of tokens."""
+"""Group texts of unequal length into batches within a token budget."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 
-_WORTH_A_CALL = 128
-"""Tokens in a batch under which calling the model costs too much beside computing."""
+_MIN_BATCH_TOKENS = 128
+"""Smaller batches spend too much of their time on the call of the model itself."""
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield positions, longest first, so that batch size times longest length stays within ``budget``.
+    """Yield batches of positions, longest text first; the padded tokens of each stay within ``budget``.
+
+    A text that is longer than the budget is a batch of its own.
 
     >>> list(token_budget_batches([3, 9, 4, 20], 12))
     [[3], [1], [2, 0]]
@@ -25,20 +27,20 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> Iterator[list[i
 
 
 def batch_budget(limit: int, tokens: int, *, workers: int) -> int:
-    """Return the padded tokens of a batch, ``limit`` at most, at which there is work for all ``workers``.
+    """Return the token budget of a batch, at most ``limit``, that keeps all ``workers`` busy with ``tokens`` in total.
 
-    ``tokens`` are those of all batches; there are half as many again as workers or more, so that they end together:
-    one for each waits for the longest, and two for each cost more calls than they save.
+    It makes 1.5 batches for each worker. With one, the workers wait for the longest batch; with two, the additional
+    calls of the model take longer than the waiting.
     """
-    return limit if workers == 1 else min(limit, max(_WORTH_A_CALL, 2 * tokens // (3 * workers)))
+    return limit if workers == 1 else min(limit, max(_MIN_BATCH_TOKENS, 2 * tokens // (3 * workers)))
 
 
 def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list[list[int]]:
-    """Return positions in batches that cost least, each within ``budget`` as above.
+    """Return batches of positions with the lowest total cost; the padded tokens of each stay within ``budget``.
 
-    A batch costs its padded tokens and ``overhead`` more, what calling the model at all costs in tokens; so texts of
-    unequal length are not padded to each other where that costs more than a call. The most costly batch comes first:
-    those computed side by side (``in_threads``) then end together as nearly as they can.
+    A batch costs its padded tokens plus ``overhead``, the cost of one call of the model in tokens. So texts of unequal
+    length share a batch only if their padding costs less than another call. The most expensive batch comes first, so
+    that batches that run in parallel (``in_threads``) end at about the same time.
 
     >>> tight_batches([30, 9, 29, 8], 100, overhead=10)
     [[0, 2], [1, 3]]
@@ -46,7 +48,7 @@ def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list
     [[1, 2], [0]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    cheapest, starts = [0.0], [0]  # over the first i positions of the order, and where their last batch starts
+    cheapest, starts = [0.0], [0]  # for the first i texts of the order: the lowest cost, the start of the last batch
     for end in range(1, len(order) + 1):
         best, start = math.inf, end - 1
         for first in range(end - 1, -1, -1):
@@ -66,10 +68,10 @@ def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list
 
 
 def even_batches(lengths: Sequence[int], budget: int, *, workers: int) -> list[list[int]]:
-    """Return positions in batches that cost about the same where nothing is padded, for ``workers`` to share evenly.
+    """Return batches of positions of about equal cost without padding, a multiple of ``workers`` if they are many.
 
-    A text costs its tokens, and half as much again at 256 of them, since each attends to all. No batch has more than
-    ``budget`` tokens but one of a single text, and there are no more batches than are worth calling the model for.
+    A text of n tokens costs n + n² / 512, because attention is quadratic. A batch has at most ``budget`` tokens, unless
+    it is a single text, and at least 128 on average.
 
     >>> even_batches([200, 150, 100, 50], 4096, workers=2)
     [[0, 3], [1, 2]]
@@ -79,21 +81,21 @@ def even_batches(lengths: Sequence[int], budget: int, *, workers: int) -> list[l
     [[0, 1, 2]]
     """
     tokens = sum(lengths)
-    wanted = max(math.ceil(tokens / budget), min(workers, tokens // _WORTH_A_CALL), 1)
-    if wanted > workers:
-        wanted = math.ceil(wanted / workers) * workers
-    batches: list[list[int]] = [[] for _ in range(wanted)]
-    filled = [0] * wanted
-    least = [(0.0, i) for i in range(wanted)]  # a heap of costs
+    count = max(math.ceil(tokens / budget), min(workers, tokens // _MIN_BATCH_TOKENS), 1)
+    if count > workers:
+        count = math.ceil(count / workers) * workers
+    batches: list[list[int]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    cheapest = [(0.0, i) for i in range(count)]  # a heap of (cost, batch)
     for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         length = lengths[position]
-        cost, chosen = heapq.heappop(least)
-        if batches[chosen] and filled[chosen] + length > budget:
-            heapq.heappush(least, (cost, chosen))
+        cost, chosen = heapq.heappop(cheapest)
+        if batches[chosen] and sizes[chosen] + length > budget:
+            heapq.heappush(cheapest, (cost, chosen))
             cost, chosen = 0.0, len(batches)
             batches.append([])
-            filled.append(0)
+            sizes.append(0)
         batches[chosen].append(position)
-        filled[chosen] += length
-        heapq.heappush(least, (cost + length * (1 + length / 512), chosen))
+        sizes[chosen] += length
+        heapq.heappush(cheapest, (cost + length * (1 + length / 512), chosen))
     return [batch for batch in batches if batch]

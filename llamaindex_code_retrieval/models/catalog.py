@@ -1,6 +1,6 @@
-"""The bases and rerankers that the package knows by name, and how each architecture is read.
+"""Tables of the bases, adapters and rerankers that the package knows by name, and of the architectures it reads.
 
-A name that is not in a table is still welcome: a local folder or a hub name is recognised by its ``config.json``.
+Other models are loaded by folder or hub name; ``config.json`` tells their architecture.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Architecture = Literal["bert", "codesage", "codet5p-embedding", "t5", "unixcoder"]
-"""How a checkpoint is read; ``bert`` stands for every bidirectional encoder that transformers itself can build."""
+"""How a checkpoint is loaded; ``bert`` stands for every bidirectional encoder that transformers can build."""
 
 Pooling = Literal["cls", "mean"]
-"""``cls``: the hidden state of the first *text* token; ``mean``: the mean over the text tokens, specials included."""
+"""``cls``: the hidden state of the first token; ``mean``: the mean over all tokens, special tokens included.
+
+Padding and virtual tokens are not part of the text.
+"""
 
 Side = Literal["query", "code"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -28,7 +31,7 @@ _HUB_NAMES = {EMBEDDED: EMBEDDED_HUB_NAME}
 
 
 def hub_name(base: str) -> str:
-    """Return the hub's name of a base that the package knows by a name of its own; any other name is returned as is.
+    """Return the hub name of a base that the package knows by its own name; return any other name unchanged.
 
     >>> hub_name("embedded"), hub_name("org/model")
     ('sentence-transformers/all-MiniLM-L6-v2', 'org/model')
@@ -37,7 +40,7 @@ def hub_name(base: str) -> str:
 
 
 def known_name(base: str) -> str:
-    """Return the package's own name of a base: the inverse of :func:`hub_name`.
+    """Return the package's own name of a base; the inverse of :func:`hub_name`.
 
     >>> known_name("sentence-transformers/all-MiniLM-L6-v2"), known_name("org/model")
     ('embedded', 'org/model')
@@ -54,7 +57,7 @@ BERT_LIKE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A base encoder that is known by name. Token limits include the special tokens."""
+    """A base encoder that is known by name. The token limits include special tokens."""
 
     name: str
     architecture: Architecture
@@ -63,7 +66,7 @@ class Base:
     max_query_tokens: int
     max_code_tokens: int
     millions: int
-    """Parameters, in millions."""
+    """Number of parameters in millions."""
     source: str
 
 
@@ -164,90 +167,20 @@ BASES: dict[str, Base] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """Which modules of an encoder an adapter changes, as PEFT's regular expressions over full module names."""
-
-    attention: str
-    """The query and value projections, which LoRA's paper adapts (Hu et al. 2021, section 7.1)."""
-    linear: str
-    """All linear layers of the blocks."""
-    ia3: str
-    """Keys, values and the input of the second feed-forward layer ((IA)3: Liu et al. 2022, section 3.3)."""
-    ia3_feedforward: str
-    """Those of ``ia3`` that are scaled at their input."""
-
-
-_BERT_BLOCKS = Targets(
-    attention=r".*\.(query|value)",
-    linear=r".*\.layer\.\d+\..*\.?(query|key|value|dense)",
-    ia3=r".*\.(key|value)|.*\.layer\.\d+\.output\.dense",
-    ia3_feedforward=r".*\.layer\.\d+\.output\.dense",
-)
-_T5_BLOCKS = Targets(
-    attention=r".*\.(q|v)",
-    linear=r".*\.(q|k|v|o|wi|wi_0|wi_1|wo)",
-    ia3=r".*\.(k|v|wo)",
-    ia3_feedforward=r".*\.wo",
-)
-_GPT2_BLOCKS = Targets(  # query, key and value are one matrix here
-    attention=r".*\.c_attn",
-    linear=r".*\.(c_attn|c_proj|c_fc)",
-    ia3=r".*\.c_attn|.*\.mlp\.c_proj",
-    ia3_feedforward=r".*\.mlp\.c_proj",
-)
-_MPNET_BLOCKS = Targets(
-    attention=r".*\.attn\.(q|v)",
-    linear=r".*\.layer\.\d+\..*\.?(q|k|v|o|dense)",
-    ia3=r".*\.attn\.(k|v)|.*\.layer\.\d+\.output\.dense",
-    ia3_feedforward=r".*\.layer\.\d+\.output\.dense",
-)
-_DISTILBERT_BLOCKS = Targets(
-    attention=r".*\.(q_lin|v_lin)",
-    linear=r".*\.(q_lin|k_lin|v_lin|out_lin|lin1|lin2)",
-    ia3=r".*\.(k_lin|v_lin|lin2)",
-    ia3_feedforward=r".*\.lin2",
-)
-_OWN_TARGETS = {
-    "codesage": _GPT2_BLOCKS,
-    "distilbert": _DISTILBERT_BLOCKS,
-    "gpt2": _GPT2_BLOCKS,
-    "mpnet": _MPNET_BLOCKS,
-    "t5": _T5_BLOCKS,
-}
-_BERT_SHAPED = frozenset("bert camembert electra ernie roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl".split())
-
-
-def adapter_targets(model_type: str) -> Targets:
-    """Return where adapters go in a backbone whose config says ``model_type``.
-
-    Raises:
-        ValueError: a model whose layers are not in the table; name the modules with ``AdapterConfig(targets=…)``.
-    """
-    if model_type in _OWN_TARGETS:
-        return _OWN_TARGETS[model_type]
-    if model_type in _BERT_SHAPED:
-        return _BERT_BLOCKS
-    raise ValueError(
-        f"which modules of a {model_type!r} an adapter changes is not known here; name them yourself with targets=, a "
-        f"regular expression over module names (known: {', '.join(sorted({*_OWN_TARGETS, *_BERT_SHAPED}))})"
-    )
-
-
 NO_ADAPTER = "none"
-"""What to name in place of an adapter for the bare base."""
+"""The adapter name that stands for the base without an adapter."""
 
 DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general"}
-"""Base -> the adapter, of those that come with the package, that it has unless another is named."""
+"""The shipped adapter that each base uses by default."""
 
 DEFAULT_RERANKER = "embedded-reranker"
-"""The reranker that comes with the package, for ``embedded``."""
+"""The shipped reranker, an adapter on ``embedded``."""
 
 
 def architecture_of(model_type: str, *, folder_name: str) -> Architecture:
-    """Return how to read a checkpoint whose ``config.json`` says ``model_type``.
+    """Return the architecture of a checkpoint whose ``config.json`` has this ``model_type``.
 
-    UniXcoder's config says ``roberta``, so its name has to tell; pass the hub name or the folder's name.
+    UniXcoder has the type ``roberta``, so its hub name or folder name decides.
 
     >>> architecture_of("roberta", folder_name="my-unixcoder-python")
     'unixcoder'
@@ -263,6 +196,6 @@ def architecture_of(model_type: str, *, folder_name: str) -> Architecture:
     if model_type == "t5":
         return "t5"
     raise ValueError(
-        f"config.json says model_type {model_type!r}, which is not an encoder that this package reads; "
-        f"it reads t5, codesage, codet5p_embedding and {', '.join(sorted(BERT_LIKE))}"
+        f"config.json says model_type {model_type!r}, which this package cannot load as an encoder; "
+        f"it loads t5, codesage, codet5p_embedding and {', '.join(sorted(BERT_LIKE))}"
     )

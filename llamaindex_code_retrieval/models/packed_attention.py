@@ -1,7 +1,7 @@
-"""Texts of unequal length read one after the other as a single row, so that nothing is padded.
+"""Compute texts of unequal length as one row without padding, with an attention that stays within each text.
 
-For BERT and its kin, without gradient and on a CPU, where many small attentions cost no more than a large one. A GPU
-wants few large ones, so batches are padded there, as they are for other models and in training.
+It is for BERT-like models in inference on a CPU, where many small attentions cost no more than a large one. Batches are
+padded on a GPU, for other models and in training.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 _ATTENTION = "code_retrieval_packed"
-_KINDS = frozenset(("bert", "camembert", "roberta", "xlm-roberta"))
+_MODEL_TYPES = frozenset(("bert", "camembert", "roberta", "xlm-roberta"))
 
 Runs = list[tuple[int, int]]
-"""How many texts of the same length stand side by side, and that length; in the order of the row."""
+"""The texts of a row in order, as (number of neighbouring texts of equal length, their length)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How texts become one row for a model, see :func:`packing_for`."""
+    """How a model packs texts into one row; see :func:`packing_for`."""
 
     padding: int | None
-    """The token from whose id on positions count; ``None``: they count from 0."""
+    """The id of the padding token if positions count from it, as RoBERTa's do; ``None`` if they count from 0."""
 
     def inputs(self, rows: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Return the model's inputs for texts, given by token ids and types: one row, ``(1, tokens)``, and its runs.
+        """Return the inputs of the model for texts, given by token ids and token types: one row, and its runs.
 
-        What the model gives for it, ``(1, tokens, width)``, has the texts in this order, each as if it were alone.
+        The hidden states of the row, ``(1, tokens, width)``, are those of each text by itself, in this order.
         """
         positions = [torch.arange(len(row)) for row in rows]
-        if self.padding is not None:  # RoBERTa passes over tokens that are padding
+        if self.padding is not None:  # padding tokens within a text have no position of their own
             kept = [(torch.tensor(row) != self.padding).long() for row in rows]
             positions = [mask.cumsum(0) * mask + self.padding for mask in kept]
         return {
@@ -50,21 +50,21 @@ class Packing:
 
 
 def enable_packed_attention(model: Any) -> bool:
-    """Enable packed attention if the model's layers are BERT's, with torch's attention; return whether they are.
+    """Enable packed attention, in place; return whether the model supports it.
 
-    Padded batches are computed as before.
+    It has to be BERT-like and to use torch's attention. Padded batches are computed as before.
     """
     config = model.config
-    if config.model_type not in _KINDS or config._attn_implementation != "sdpa" or config.is_decoder:
+    if config.model_type not in _MODEL_TYPES or config._attn_implementation != "sdpa" or config.is_decoder:
         return False
     model.set_attn_implementation(_ATTENTION)
     return True
 
 
 def packing_for(model: Any) -> Packing | None:
-    """Return how to pack texts for a model that :func:`enable_packed_attention` changed, with or without an adapter.
+    """Return how to pack texts for a model, or ``None`` if packed attention is not enabled.
 
-    ``None``: the model would read the texts of a row as one.
+    :func:`enable_packed_attention` enables it; an adapter on the model does not matter.
     """
     if model.config._attn_implementation != _ATTENTION:
         return None
@@ -91,15 +91,15 @@ def _attend(
     runs: Runs | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within each text alone; all tensors are ``(1, heads, tokens, width)``."""
+    """Attend within each text of a row; all tensors are ``(1, heads, tokens, width)``."""
     if runs is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return padded
-    seen = [
+    attended = [
         F.scaled_dot_product_attention(q, k, v, scale=options["scaling"]).transpose(1, 2).flatten(0, 1)
         for q, k, v in zip(by_runs(query, runs), by_runs(key, runs), by_runs(value, runs), strict=True)
     ]
-    return torch.cat(seen)[None], None  # (1, tokens, heads, width)
+    return torch.cat(attended)[None], None  # (1, tokens, heads, width)
 
 
 AttentionInterface.register(_ATTENTION, _attend)

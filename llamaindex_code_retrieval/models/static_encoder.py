@@ -1,4 +1,4 @@
-"""``StaticEncoder``: a query's vector by table look-up, in a fraction of a millisecond; numpy alone."""
+"""``StaticEncoder``: embed a query by table look-up, in a fraction of a millisecond and with NumPy only."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MULTIPLIERS = (1_000_003, 7_919)
 
 
 class StaticEncoder:
-    """Adds up the vectors of a query's tokens, and of its pairs of neighbouring tokens, and maps the sum to a vector.
+    """Adds the table rows of a query's tokens and of its pairs of neighbouring tokens, and projects the sum.
 
-    The map is linear, plus a hidden layer over the sum's direction. A row of the table is int8 with a scale of its own,
-    so that the lengths of rows are the weights of tokens. A pair of neighbours has the row that its hash says, of
-    ``buckets`` rows behind those of the vocabulary.
+    The projection is linear, plus a hidden layer over the direction of the sum. A row of the table is int8 with its own
+    scale; its length is the weight of the token. A pair of neighbours is hashed to one of ``buckets`` rows behind those
+    of the vocabulary.
     """
 
     def __init__(
         self, tokenizer: Any, tensors: Mapping[str, NDArray[Any]], *, buckets: int = 0, max_tokens: int = 64
     ) -> None:
-        """``tokenizer`` is one of the package ``tokenizers``, ``tensors`` what :func:`static_tensors` returned."""
+        """Use a tokenizer of the package ``tokenizers`` and the tensors that :func:`static_tensors` returns."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -39,10 +39,10 @@ class StaticEncoder:
         self.dim: int = self._projection.shape[1]
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of shape ``(queries, dim)``; a query without a token has the zero vector."""
+        """Return unit vectors of shape ``(queries, dim)``; the vector of a query without tokens is zero."""
         sums = np.zeros((len(queries), self._table.shape[1]), dtype=np.float32)
         for i, query in enumerate(queries):
-            # A lone surrogate (a byte that was no UTF-8) has no place in the tokenizer's UTF-8 strings.
+            # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
             clean = clean_text(query)
             ids = self._tokenizer.encode(clean, add_special_tokens=False).ids[: self.max_query_tokens]
             if ids:
@@ -71,14 +71,14 @@ def static_tensors(
     bias: NDArray[np.float32],
     outer: NDArray[np.float32],
 ) -> dict[str, NDArray[Any]]:
-    """Return what is kept of a table (rows, rank), a projection (rank, dim) and a layer (rank, hidden, dim).
+    """Return the tensors to save of a table (rows, rank), a projection (rank, dim) and a layer (rank, hidden, dim).
 
-    Each row of the table becomes int8 and a scale, whose product is the row to half a 127th of its largest entry.
+    Each row of the table is quantized to int8 with a scale; the error is at most half a 127th of its largest entry.
     """
     scales = np.abs(table).max(axis=1) / 127
     rows = np.round(table / np.maximum(scales, 1e-30)[:, None])
     half = {"projection": projection, "inner": inner, "bias": bias, "outer": outer}
-    return {  # in C order: safetensors writes what lies in memory, whatever the strides
+    return {  # in C order, because safetensors writes the memory without regard to strides
         "table": rows.astype(np.int8, order="C"),
         "scales": scales.astype(np.float32),
         **{name: tensor.astype(np.float16, order="C") for name, tensor in half.items()},
@@ -86,7 +86,7 @@ def static_tensors(
 
 
 def static_shapes(tensors: Mapping[str, NDArray[Any]], *, rows: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that the tensors of a table of ``rows`` must have; rank, dim and hidden size are theirs."""
+    """Return the shapes of the tensors of a table with ``rows``; projection and hidden layer set the other sizes."""
     matrices = (tensors.get(name, np.empty((0, 0))) for name in ("projection", "inner"))
     (rank, dim), (_, hidden) = (matrix.shape if matrix.ndim == 2 else (0, 0) for matrix in matrices)
     return {
@@ -100,7 +100,7 @@ def static_shapes(tensors: Mapping[str, NDArray[Any]], *, rows: int) -> dict[str
 
 
 def table_rows(ids: Sequence[int], *, words: int, buckets: int) -> list[int]:
-    """Return the rows of a query's tokens and, with ``buckets``, of their neighbouring pairs, ends included.
+    """Return the table rows of token ids and, with ``buckets``, of their neighbouring pairs, both ends included.
 
     >>> table_rows([3, 4], words=10, buckets=0)
     [3, 4]
@@ -108,6 +108,6 @@ def table_rows(ids: Sequence[int], *, words: int, buckets: int) -> list[int]:
     if not buckets or not ids:
         return list(ids)
     first, second = _MULTIPLIERS
-    ends = (words, words)  # no token is called that
-    pairs = zip([ends[0], *ids], [*ids, ends[1]], strict=True)
+    end = words  # the id of no token
+    pairs = zip([end, *ids], [*ids, end], strict=True)
     return [*ids, *(words + (one * first + two * second) % buckets for one, two in pairs)]
