@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,33 @@ def test_errors_come_before_anything_is_embedded(base_folder: Path, tmp_path: Pa
             run(recipe, **arguments)
         assert stages == []
         assert not out.exists()
+
+
+@pytest.mark.parametrize(("package", "extra"), [("matplotlib", "train"), ("scipy", "eval")])
+def test_a_missing_package_is_named_at_once(
+    package: str, extra: str, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    for run, student in ((distil_query_encoder, "static"), (search_assistants, "lora")):
+        with pytest.raises(ImportError, match=rf"needs {package}: pip install .*\[{extra}\]"):
+            run(PAIRS, tmp_path / "out", recipe=_recipe(base_folder, student))
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_student_is_saved_before_it_is_measured(base_folder: Path, tmp_path: Path) -> None:
+    recipe, out = _recipe(base_folder, "static"), tmp_path / "out"
+
+    def block(stage: str, done: int, total: int) -> None:
+        if stage == "train" and done == total:
+            (out / "log.jsonl").mkdir(parents=True, exist_ok=True)  # stands for a full disk
+
+    with pytest.raises(OSError, match=r"log\.jsonl"):
+        distil_query_encoder(PAIRS, out, queries=LOG, recipe=recipe, on_progress=block)
+    teacher = Encoder.from_pretrained(base_folder, precision="fp32")
+    saved = QueryEncoder.load(out, teacher=teacher)
+    shutil.rmtree(out / "log.jsonl")
+    resumed = distil_query_encoder(PAIRS, out, queries=LOG, recipe=recipe, resume=True)
+    assert resumed.fingerprint == saved.fingerprint
 
 
 def test_int8_is_refused_where_it_has_no_effect(teacher: Encoder) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,8 @@ from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss, matching_loss
 from llamaindex_code_retrieval.training.matching import Matching, fit_cross_encoder, new_cross_encoder, start_identity
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
+from llamaindex_code_retrieval.training.recipes import RerankerRecipe
+from llamaindex_code_retrieval.training.reranker import train_reranker
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
@@ -165,14 +169,16 @@ def test_the_shared_loss_is_the_average_of_both(bert_folder: Path) -> None:
 
 @pytest.mark.parametrize(("variant", "method"), [("adapters", "lora"), ("separate", "full"), ("shared", "full")])
 def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> None:
-    config = QUICK.replace(epochs=12, variant=variant, learning_rate=5e-3 if method == "lora" else 1e-3)
+    rate = 2e-2 if method == "lora" else 4e-3
+    config = QUICK.replace(epochs=4, variant=variant, learning_rate=rate, hard_negatives=2, forward_tokens=4096)
+    adapter = LORA if method == "lora" else AdapterConfig(method="full")
     base = _encoder(bert_folder)
     before = {name: p.clone() for name, p in base.backbone.named_parameters()}
-    model = new_cross_encoder(base, AdapterConfig.preset(method), config)
+    model = new_cross_encoder(base, adapter, config)
     retriever = CodeEmbedding(str(bert_folder), precision="fp32")
-    result = fit_cross_encoder(model, CandidateSampler(PAIRS, config), config, retriever=retriever)
+    result = fit_cross_encoder(model, CandidateSampler(PAIRS[:32], config), config, retriever=retriever)
     losses = [entry["loss"] for entry in result.history]
-    assert sum(losses[-8:]) < 0.7 * sum(losses[:8])
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     assert result.model.variant == variant
     for name, p in base.backbone.named_parameters():
         assert torch.equal(p, before[name])
@@ -471,11 +477,76 @@ def test_train_reranker_goes_on_among_distractors(
         assert not (tmp_path / "other").exists()
 
 
-def test_plain_progress(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_reranker_prints_the_scores(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     for word in ("first stage", "reranked", "fused", "calibration error", "fingerprint"):
         assert word in printed
+
+
+# --- the driver ------------------------------------------------------------------------------------------------------
+
+
+def _recipe(base: Path, **settings: Any) -> RerankerRecipe:
+    recipe = RerankerRecipe(base=str(base), held_out=0.25, calibration_depth=6, adapter=LORA, train=QUICK)
+    return recipe.with_settings(settings)
+
+
+def _embedded(cache: Path) -> int:
+    """Return how many vectors the cache in a folder holds."""
+    if not (cache / "embeddings.sqlite").exists():
+        return 0
+    with sqlite3.connect(cache / "embeddings.sqlite") as connection:
+        (count,) = connection.execute("SELECT count(*) FROM vectors").fetchone()
+    return int(count)
+
+
+def test_errors_come_before_anything_is_embedded(started: Path, bert_folder: Path, tmp_path: Path) -> None:
+    same = [replace(pair, code="def same(): pass") for pair in PAIRS]
+    one_query = [replace(pair, query="the same", negatives=(), negative_queries=()) for pair in PAIRS]
+    for pairs, settings, arguments, message in (
+        (PAIRS, {"batch_size": 49}, {}, "48 pairs are fewer than a batch of 49"),
+        (PAIRS, {"variant": "separate"}, {}, "the variant 'separate' cannot be trained by 'lora'"),
+        (PAIRS, {"blend": 0.5}, {}, "blend 0.5 mixes"),
+        (PAIRS, {"head": "mlp"}, {"start": started}, "has the head 'interaction', not 'mlp'"),
+        (PAIRS, {"rank": 2}, {"start": started}, "have another shape"),
+        (PAIRS, {}, {"validation_pairs": PAIRS[:9]}, "9 held-out queries and 64 codes are too few"),
+        (same, {}, {"validation_pairs": PAIRS}, "all codes are equal or near-duplicates"),
+        (one_query, {}, {"validation_pairs": PAIRS}, "every code answers every query"),
+    ):
+        recipe, cache = _recipe(bert_folder, **settings), tmp_path / "cache"
+        with pytest.raises(ValueError, match=message):
+            train_reranker(pairs, tmp_path / "out", recipe=recipe, cache_folder=cache, **arguments)
+        assert _embedded(cache) == 0
+        assert not (tmp_path / "out").exists()
+    train_reranker(PAIRS, tmp_path / "out", recipe=_recipe(bert_folder), cache_folder=cache)
+    assert _embedded(cache) > 0
+
+
+@pytest.mark.parametrize("package", ["datasketch", "matplotlib"])
+def test_a_missing_package_is_named_at_once(
+    package: str, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=rf"training a reranker needs {package}: pip install .*\[train\]"):
+        train_reranker(PAIRS, tmp_path / "out", recipe=_recipe(bert_folder))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_are_saved_before_calibration(bert_folder: Path, tmp_path: Path) -> None:
+    def fail(stage: str, done: int, total: int) -> None:
+        if stage == "calibrate":
+            raise RuntimeError("no space left")
+
+    recipe, out = _recipe(bert_folder), tmp_path / "out"
+    with pytest.raises(RuntimeError, match="no space left"):
+        train_reranker(PAIRS, out, recipe=recipe, on_progress=fail)
+    uncalibrated = CrossEncoder.load(out, precision="fp32")
+    resumed = train_reranker(PAIRS, out, recipe=recipe, resume=True)
+    assert resumed.fingerprint == uncalibrated.fingerprint == CrossEncoder.load(out, precision="fp32").fingerprint
+    assert (uncalibrated.calibration.depth, resumed.model.calibration.depth) == (0, 6)
 
 
 def test_logistic_is_what_torch_says() -> None:
