@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Shell
+from llama_index.core.schema import TextNode
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.index.storage import read_manifest
 
 
@@ -44,6 +46,16 @@ def test_rerank(shell: Shell, indexed: Path, bert_folder: Path, tmp_path: Path) 
     assert "unknown reranker 'nowhere'" in shell.err
     shell("search", "total", "--index", indexed, "--rerank", "--early-exit", 0.5, code=2)
     assert "cannot stop at confidence 0.5: it was calibrated at 0.8, 0.9, 0.95, 0.99" in shell.err
+
+
+def test_nodes_of_another_parser_have_no_place(shell: Shell, bert_folder: Path) -> None:
+    """An index that was made in Python, of nodes without path, line, scope, kind and language."""
+    index = CodeIndex(CodeEmbedding(str(bert_folder)))
+    index.update_nodes([TextNode(id_="first", text="def total(): pass")])
+    index.save("idx")
+    assert "first:1" in shell("search", "total", "--index", "idx")
+    [hit] = shell("search", "total", "--index", "idx", "--json")
+    assert (hit["file"], hit["text"]) == (None, "def total(): pass")
 
 
 def test_no_hit_is_exit_code_1(shell: Shell, indexed: Path) -> None:

@@ -135,7 +135,7 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
 
 def _record(rank: int, hit: NodeWithScore, index: CodeIndex) -> dict[str, Any]:
     metadata = hit.node.metadata
-    file = str(index.file_of(metadata["path"]))
+    file = str(index.file_of(metadata["path"])) if "path" in metadata else None
     return {"rank": rank, "score": hit.score, "file": file, **metadata, "text": hit.node.get_content()}
 
 
@@ -146,19 +146,25 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, 
     words = {word for word in code_words(question) if len(word) > 2}
     for rank, hit in enumerate(hits, start=1):
         metadata = hit.node.metadata
-        file = index.file_of(metadata["path"])
-        path = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else metadata["path"]
-        first = metadata["start_line"]
+        first = metadata.get("start_line", 1)
         print_parts(
             (f"{rank:>2}. ", "bold"),
-            (f"{path}:{first}", "cyan"),
+            (f"{_path(hit, index)}:{first}", "cyan"),
             (f"  {hit.get_score():.3f}", "dim"),
-            (f"  {metadata['scope'] or '(' + metadata['kind'] + ')'}", "bold green"),
+            (f"  {metadata.get('scope') or '(' + metadata.get('kind', 'node') + ')'}", "bold green"),
         )
         shown = [line[:_LONGEST_LINE] for line in hit.node.get_content().split("\n")[:lines]]
         print_code(
             "\n".join(shown),
-            language=metadata["language"] or "text",
+            language=metadata.get("language") or "text",
             first_line=first,
             marked={first + i for i, line in enumerate(shown) if words & set(code_words(line))},
         )
+
+
+def _path(hit: NodeWithScore, index: CodeIndex) -> str:
+    """Return the path of a hit's file from here if it lies below, else as indexed; the id of a node without a path."""
+    if "path" not in hit.node.metadata:
+        return hit.node_id
+    file = index.file_of(hit.node.metadata["path"])
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else hit.node.metadata["path"])
