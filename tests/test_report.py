@@ -282,7 +282,7 @@ def test_markdown_tables_are_whole() -> None:
     assert Counter(widths) == {13: 4, 11: 4, 9: 5, 7: 3, 4: 6}
     assert rows[2].startswith("| ▼ regression | dense_$x$ | tiny | MRR | 0.8750 | 0.7300 | -0.1450 |")
     assert "| big | tiny | MRR | A paper \\| its table | 0.396 |" in rows
-    assert "never measured here" in "\n".join(lines)
+    assert "were not measured here" in "\n".join(lines)
     assert "| write | gold | – | extractive | 0.6250 | 2 | 1 |" in rows
     assert "**✓ no regression in 1 comparison**" in markdown(REPORT, [KEPT])
     assert "regression" not in markdown(REPORT)
