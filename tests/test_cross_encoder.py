@@ -89,7 +89,7 @@ def test_a_pair_is_one_text_and_the_batch_does_not_matter(folder: str, request: 
     encoder = _encoder(request.getfixturevalue(folder))
     model = _made(encoder, max_tokens=40)
     query, *codes = model.token_ids([QUERY, *CODES])
-    before, between, after = encoder.pair_layout()
+    before, between, after = encoder.tokenization.pair_layout()
     rows = model.rows([query] * len(codes), codes, 40)
     for (ids, start), code in zip(rows, codes, strict=True):
         room = 40 - len(before) - len(between) - len(after) - len(query)
@@ -307,7 +307,7 @@ def test_what_needs_no_weights_is_refused_before_they_are_read(saved: Path, tmp_
 def test_int8_is_for_cpus_with_linear_layers(codesage_folder: Path, tmp_path: Path) -> None:
     adapted = attach_adapter(_encoder(codesage_folder), AdapterConfig(rank=2))
     folder = _save(CrossEncoder.on(adapted, max_tokens=48, variant="adapters"), tmp_path / "out")
-    with pytest.raises(ValueError, match="has no linear layer that int8 could quantize; use 'fp32'"):
+    with pytest.raises(ValueError, match="has no linear layers to quantize to int8; use 'fp32'"):
         CodeReranker(str(folder), precision="int8")
 
 

@@ -116,7 +116,7 @@ class StaticStudent(nn.Module):
 
 def _token_vectors(teacher: Encoder) -> Tensor:
     """Return the teacher's vector of each single token, ``(tokens, dim)``."""
-    before, _, after = teacher.pair_layout()
+    before, _, after = teacher.tokenization.pair_layout()
     words = len(teacher.tokenizer)
     with torch.inference_mode():
         parts = [

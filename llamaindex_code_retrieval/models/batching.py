@@ -35,6 +35,13 @@ def batch_budget(limit: int, tokens: int, *, workers: int) -> int:
     return limit if workers == 1 else min(limit, max(_MIN_BATCH_TOKENS, 2 * tokens // (3 * workers)))
 
 
+def inference_batches(lengths: Sequence[int], budget: int, *, workers: int, packed: bool) -> list[list[int]]:
+    """Return the batches of an encoder: even ones without padding if ``packed``, else padded ones by length."""
+    if packed:
+        return even_batches(lengths, budget, workers=workers)
+    return list(token_budget_batches(lengths, batch_budget(budget, sum(lengths), workers=workers)))
+
+
 def tight_batches(lengths: Sequence[int], budget: int, *, overhead: int) -> list[list[int]]:
     """Return batches of positions with the lowest total cost; the padded tokens of each stay within ``budget``.
 

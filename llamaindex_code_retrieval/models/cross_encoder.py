@@ -43,7 +43,7 @@ class CrossEncoder(nn.Module):
         self.max_tokens = max_tokens if encoder.positions is None else min(max_tokens, encoder.positions)
         self.calibration = calibration or Calibration()
         self.variant: Variant = variant
-        self._layout = PairLayout(*encoder.pair_layout())
+        self._layout = PairLayout(*encoder.tokenization.pair_layout())
 
     @classmethod
     def on(

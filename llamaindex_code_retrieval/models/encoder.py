@@ -17,24 +17,18 @@ from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.models import adapter as peft_adapter
+from llamaindex_code_retrieval.models import states
 from llamaindex_code_retrieval.models.backbone import load_backbone
-from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, token_budget_batches
+from llamaindex_code_retrieval.models.batching import inference_batches
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, Precision, Side
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.fingerprint import adapter_metadata, base_metadata, without_token_limits
-from llamaindex_code_retrieval.models.forward import (
-    Rows,
-    packed_states,
-    pad_states,
-    padded_states,
-    pool_packed,
-    pool_padded,
-)
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 from llamaindex_code_retrieval.models.modify import quantize
-from llamaindex_code_retrieval.models.packed_attention import Packing, packing_for
+from llamaindex_code_retrieval.models.packed_attention import packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
 from llamaindex_code_retrieval.models.spec import EncoderSpec, read_spec
+from llamaindex_code_retrieval.models.states import Rows
 from llamaindex_code_retrieval.models.tokenization import Tokenization
 
 logger = logging.getLogger(__name__)
@@ -78,7 +72,7 @@ class Encoder(nn.Module):
         )
         """16 hex digits over all that decides a vector, except the precision and the device.
 
-        The precision is left out because an index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
+        An index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
         """
         self._metadata = metadata
         self._base = (backbone if base is None else base,)  # a tuple, so that the base is not a submodule
@@ -238,10 +232,6 @@ class Encoder(nn.Module):
         device: torch.device = next(self.backbone.parameters()).device
         return device
 
-    def pair_layout(self) -> tuple[list[int], list[int], list[int]]:
-        """Return the token ids before, between and after two texts that are read as one."""
-        return self.tokenization.pair_layout()
-
     def tokenize(self, texts: Sequence[str], *, side: Side) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, truncated to the limit of the side."""
         return self._tokenize(texts, side)[0]
@@ -288,10 +278,7 @@ class Encoder(nn.Module):
         lengths = [len(row) for row in rows]
         budget = token_budget or (2048 if self.device.type == "cpu" else 65536)
         workers = workers_on(self.device)
-        if self.packs:
-            batches = even_batches(lengths, budget, workers=workers)
-        else:
-            batches = list(token_budget_batches(lengths, batch_budget(budget, sum(lengths), workers=workers)))
+        batches = inference_batches(lengths, budget, workers=workers, packed=self.packs)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         with closing(in_threads(lambda batch: self.embed([rows[i] for i in batch]), batches, self.device)) as embedded:
             for batch, batch_vectors in zip(batches, embedded, strict=True):
@@ -314,10 +301,14 @@ class Encoder(nn.Module):
         """Return unit vectors of token rows, shape ``(rows, dim)``, differentiable; padded to ``length`` at least."""
         if not ids:
             return torch.empty(0, self.dim, device=self.device)
-        if (packing := self._packing_for(ids)) is not None:
-            pooled = pool_packed(packed_states(self.backbone, packing, ids), self.pooling)
-        else:
-            pooled = pool_padded(*self.hidden_states(ids, length=length), self.pooling)
+        pooled = states.pooled_states(
+            self.backbone,
+            ids,
+            pooling=self.pooling,
+            packing=self._packing if self.packs else None,
+            length=length,
+            pad_id=self.tokenization.pad_id,
+        )
         projection = getattr(self.backbone, "proj", None)
         if projection is not None:
             pooled = projection(pooled.to(_dtype(self.precision))).float()
@@ -330,13 +321,14 @@ class Encoder(nn.Module):
 
         ``starts`` are the positions at which the second text of each row begins, for backbones with token types.
         """
-        if (packing := self._packing_for(ids)) is not None:
-            return pad_states(packed_states(self.backbone, packing, ids, starts=starts))
-        return padded_states(self.backbone, ids, starts=starts, length=length, pad_id=self.tokenization.pad_id)
-
-    def _packing_for(self, ids: Rows) -> Packing | None:
-        """Return how to pack these rows; ``None`` if they are padded, or of one length, so that nothing is saved."""
-        return self._packing if self.packs and len({len(row) for row in ids}) > 1 else None
+        return states.hidden_states(
+            self.backbone,
+            ids,
+            starts=starts,
+            packing=self._packing if self.packs else None,
+            length=length,
+            pad_id=self.tokenization.pad_id,
+        )
 
 
 def _dtype(precision: Literal["fp32", "bf16"]) -> torch.dtype:
