@@ -12,7 +12,8 @@ import pytest
 from conftest import Shell
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, EmbeddingCache
-from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
+from llamaindex_code_retrieval.index.lock import update_lock
+from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
 def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from llama_index.core.schema import TextNode
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
-from llamaindex_code_retrieval.index.storage import read_manifest
+from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
 def test_index_and_search_with_the_embedded_model(shell: Shell, repository: Path) -> None:

@@ -5,6 +5,7 @@ import copy
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -45,7 +46,8 @@ from llamaindex_code_retrieval import (
     FaissStore,
 )
 from llamaindex_code_retrieval._io import sha256
-from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
+from llamaindex_code_retrieval.index.lock import update_lock
+from llamaindex_code_retrieval.index.manifest import read_manifest
 from llamaindex_code_retrieval.retriever import Mode
 
 
@@ -878,6 +880,22 @@ def test_a_kill_at_any_step_of_saving_leaves_a_whole_index(saved: Path, embeddin
     assert found.count(states[0]) > 10
     assert found.count(states[1]) > 0
     assert len(list(saved.glob("data-*"))) == 1  # what the kills left behind is gone
+
+
+def test_a_kill_at_any_step_of_the_first_save_leaves_a_folder_that_takes_the_next_one(
+    embedding: CodeEmbedding, tmp_path: Path
+) -> None:
+    index = CodeIndex(embedding)
+    index.update_texts(SOURCES)
+    folders = (tmp_path / str(step) for step in itertools.count(1))
+    step = 1
+    while is_killed_at_step(step, lambda: index.save(next(folders))):
+        next(folders)  # the child took it, in its own memory
+        step += 1
+    for folder in tmp_path.iterdir():
+        index.save(folder)
+        assert sorted(re.sub("[0-9a-f]{16}", "", path.name) for path in folder.iterdir()) == ["data-", "manifest.json"]
+    assert step > 10
 
 
 def test_a_reader_is_not_disturbed_by_a_writer(saved: Path, embedding: CodeEmbedding) -> None:

@@ -82,7 +82,7 @@ def run_index(options: argparse.Namespace) -> int:
     """Build or update the index in ``--out``."""
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.index.storage import update_lock
+    from llamaindex_code_retrieval.index.lock import update_lock
 
     check_sources(options.sources)
     adapters = _language_adapters(options.language_adapter)
@@ -158,7 +158,8 @@ def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_update(options: argparse.Namespace) -> int:
     """Update an index, after its clones."""
     from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.index.storage import read_manifest, update_lock
+    from llamaindex_code_retrieval.index.lock import update_lock
+    from llamaindex_code_retrieval.index.manifest import read_manifest
 
     target = Path(options.index)
     read_manifest(target)  # fails before the lock makes a folder
@@ -209,7 +210,7 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run_info(options: argparse.Namespace) -> int:
     """Print the manifest of an index and its size in bytes."""
-    from llamaindex_code_retrieval.index.storage import read_manifest
+    from llamaindex_code_retrieval.index.manifest import read_manifest
 
     manifest = read_manifest(options.index)
     size = sum(path.stat().st_size for path in Path(options.index).rglob("*") if path.is_file())

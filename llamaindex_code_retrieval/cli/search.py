@@ -91,7 +91,7 @@ def run_search(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise what is wrong with the arguments before a model is loaded."""
-    from llamaindex_code_retrieval.index.storage import read_manifest
+    from llamaindex_code_retrieval.index.manifest import read_manifest
 
     if not options.question.strip():
         raise ValueError("the question is empty; say in words what the code should do")

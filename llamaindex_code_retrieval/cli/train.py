@@ -278,7 +278,7 @@ def _pushed(run: TrainingRun[Any], options: argparse.Namespace) -> dict[str, Any
 def _adapt(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.index.storage import update_lock
+    from llamaindex_code_retrieval.index.lock import update_lock
     from llamaindex_code_retrieval.training.adapt import adapt_to_repository
 
     for source in options.sources:

@@ -23,7 +23,7 @@ from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, em
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.records import FileRecord
 from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
-from llamaindex_code_retrieval.index.sources import Skips, walk
+from llamaindex_code_retrieval.index.sources import Skips, path_prefixes, walk
 from llamaindex_code_retrieval.index.update import (
     IndexReport,
     files_of_nodes,
@@ -149,7 +149,7 @@ class CodeIndex(Generic[EmbeddingT]):
                 raise ValueError("there is nothing to index: name at least one folder")
             skips = Skips()
             texts: dict[str, str] = {}
-            for prefix, folder in zip(_prefixes(folders), folders, strict=True):
+            for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
                 texts.update((prefix + file.path, file.text) for file in walk(folder, skips))
             if not texts and not self.files:
                 seen = ", ".join(f"{count} {reason}" for reason, count in skips.reasons.items()) or "no files at all"
@@ -245,7 +245,7 @@ class CodeIndex(Generic[EmbeddingT]):
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""
         folders = [Path(root) for root in self._snapshot.roots]
-        for prefix, folder in zip(_prefixes(folders), folders, strict=True):
+        for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
             if path.startswith(prefix):
                 return folder / path.removeprefix(prefix)
         return Path(path)
@@ -331,21 +331,3 @@ class CodeIndex(Generic[EmbeddingT]):
             made_by = self._embedder  # an object that occurs twice is pickled once, and loads its model once
         snapshot = replace(self._snapshot, vectors=self.vector_store, embedder=made_by)
         return self._restore, (self._embedder, self.parser, self.vector_store, snapshot)
-
-
-def _prefixes(folders: Sequence[Path]) -> list[str]:
-    """Return what a path of each root begins with: nothing for a single root, else a name that tells them apart.
-
-    >>> _prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
-    ['lib/', 'lib-2/', 'app/']
-    """
-    if len(folders) == 1:
-        return [""]
-    prefixes: list[str] = []
-    for folder in folders:
-        name, number = folder.name, 1
-        while f"{name}/" in prefixes:
-            number += 1
-            name = f"{folder.name}-{number}"
-        prefixes.append(f"{name}/")
-    return prefixes

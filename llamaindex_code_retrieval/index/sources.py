@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,24 @@ def read_sources(roots: Iterable[Path]) -> Iterator[tuple[str, str]]:
         names.add(name)
         for file in walk(root, Skips()):
             yield f"{name}/{file.path}", file.text
+
+
+def path_prefixes(folders: Sequence[Path]) -> list[str]:
+    """Return what a path of each root begins with: nothing for a single root, else a name that tells them apart.
+
+    >>> path_prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
+    ['lib/', 'lib-2/', 'app/']
+    """
+    if len(folders) == 1:
+        return [""]
+    prefixes: list[str] = []
+    for folder in folders:
+        name, number = folder.name, 1
+        while f"{name}/" in prefixes:
+            number += 1
+            name = f"{folder.name}-{number}"
+        prefixes.append(f"{name}/")
+    return prefixes
 
 
 def _read(full: Path, path: str, skips: Skips, max_file_bytes: int) -> SourceFile | None:

@@ -1,127 +1,39 @@
-"""The folder of an index: its manifest, its lock, saving and loading."""
+"""Save an index into a folder, and load it."""
 
 from __future__ import annotations
 
 import copy
 import json
 import logging
-import os
-import re
 import secrets
-import shlex
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.node_parser.node_utils import default_id_func
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-from llamaindex_code_retrieval._io import read_json, sha256, write_atomically
+from llamaindex_code_retrieval._io import sha256, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
+from llamaindex_code_retrieval.index.manifest import (
+    FORMAT,
+    MANIFEST,
+    OWN_FILES,
+    check_folder,
+    damaged,
+    read_manifest,
+    rebuild_command,
+)
 from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, upgrade_record
 from llamaindex_code_retrieval.index.snapshot import Snapshot, search_among
 from llamaindex_code_retrieval.index.words import LexicalIndex
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 3
-_READABLE_FORMATS = (2, 3)  # format 2 kept less of a node
-_MANIFEST = "manifest.json"
-_MANIFEST_KEYS: Mapping[str, type] = {
-    "generation": str,
-    "fingerprint": str,
-    "adapters": dict,
-    "dim": int,
-    "embedding": dict,
-    "parser": dict,
-    "vector_store": str,
-    "roots": list,
-    "files": int,
-    "nodes": int,
-    "updated": str,
-    "contents": dict,
-}
-_OWN_FILES = re.compile(r"data-[0-9a-f]{16}|manifest\.json(\.tmp)?|\.lock|\.lock-holder\.json|\.gitignore|sources")
-
-
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Return the manifest of the index in ``folder``: format, fingerprint, dim, counts, roots, model, contents.
-
-    Raises:
-        ValueError: there is no index, it is damaged, or of another format.
-    """
-    path = Path(folder) / _MANIFEST
-    remedy = "build the index again with `code-retrieval index`"
-    try:
-        manifest: dict[str, Any] = read_json(path, remedy=remedy, keys=["format"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(
-            f"there is no index in {folder}; build one with: code-retrieval index PATH --out {folder}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"the index in {folder} is damaged: {error}") from error
-    if manifest["format"] not in _READABLE_FORMATS:
-        raise ValueError(
-            f"{folder} holds an index of format {manifest['format']}, this version reads the formats "
-            f"{' and '.join(map(str, _READABLE_FORMATS))}; {remedy}"
-        )
-    for key, kind in _MANIFEST_KEYS.items():
-        if not isinstance(manifest.get(key), kind):
-            raise ValueError(f"the index in {folder} is damaged: {path} has no valid {key!r}; {remedy}")
-    return manifest
-
-
-@contextmanager
-def update_lock(
-    folder: str | Path, *, seconds: float, on_wait: Callable[[str], object] | None = None
-) -> Iterator[None]:
-    """Hold the right to update the index in ``folder``, so that two processes do not overwrite each other's work.
-
-    Waits up to ``seconds`` for another holder, after calling ``on_wait`` with its process, host and start time. The
-    operating system frees the lock of a process that dies.
-
-    Raises:
-        TimeoutError: another process still holds it; the message says which one.
-        ValueError: ``folder`` is a file, or holds other things than an index.
-    """
-    target = Path(folder)
-    _check_folder(target)
-    target.mkdir(parents=True, exist_ok=True)
-    holder = target / ".lock-holder.json"
-    lock = FileLock(target / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if on_wait is not None and seconds > 0:
-            on_wait(_describe_holder(holder))
-        try:
-            lock.acquire(timeout=seconds)
-        except Timeout as error:
-            raise TimeoutError(
-                f"{target} is being updated by {_describe_holder(holder)}; waited {seconds:g} s; "
-                "try again when it has finished"
-            ) from error
-    try:
-        me = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        holder.write_text(json.dumps(me), encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def save(folder: str | Path, snapshot: Snapshot, parser: CodeNodeParser) -> None:
@@ -131,19 +43,24 @@ def save(folder: str | Path, snapshot: Snapshot, parser: CodeNodeParser) -> None
     leaves the old index or the new one. An error leaves the old one and nothing else.
     """
     target = Path(folder)
-    _check_folder(target)
+    check_folder(target)
     target.mkdir(parents=True, exist_ok=True)
     generation = f"data-{secrets.token_hex(8)}"
     try:
         _write_data(target / generation, snapshot)
         manifest = _manifest(target / generation, snapshot, parser)
-        write_atomically(target / _MANIFEST, json.dumps(manifest, indent=1))
+        write_atomically(target / MANIFEST, json.dumps(manifest, indent=1))
     except BaseException:
-        shutil.rmtree(target / generation, ignore_errors=True)
+        saved = target / MANIFEST
+        if not saved.exists() or generation not in saved.read_text(encoding="utf-8"):
+            shutil.rmtree(target / generation, ignore_errors=True)
         raise
-    for old in target.glob("data-*"):
-        if old.name != generation and _OWN_FILES.fullmatch(old.name):
-            shutil.rmtree(old, ignore_errors=True)
+    for old in target.iterdir():  # of earlier saves, finished or killed
+        if OWN_FILES.fullmatch(old.name):
+            if old.name.startswith("data-") and old.name != generation:
+                shutil.rmtree(old, ignore_errors=True)
+            elif old.name.endswith(".tmp"):
+                old.unlink(missing_ok=True)
 
 
 def _write_data(data: Path, snapshot: Snapshot) -> None:
@@ -217,7 +134,7 @@ def load(
             newer = read_manifest(target)
             if newer["generation"] == manifest["generation"]:
                 if isinstance(error, FileNotFoundError):
-                    raise ValueError(_damaged(target, manifest, f"{error.filename} is missing")) from error
+                    raise ValueError(damaged(target, manifest, f"{error.filename} is missing")) from error
                 raise
             manifest = newer  # an update replaced the files while they were read
     parser = _restore_parser(target, manifest, parser)
@@ -251,7 +168,7 @@ def _read_data(target: Path, manifest: dict[str, Any], vectors: BasePydanticVect
     data = target / manifest["generation"]
     for name, digest in manifest["contents"].items():
         if sha256(data / name) != digest:
-            raise ValueError(_damaged(target, manifest, f"{data / name} is not what was written"))
+            raise ValueError(damaged(target, manifest, f"{data / name} is not what was written"))
     records: dict[str, NodeRecord] = {}
     with (data / "nodes.jsonl").open(encoding="utf-8") as file:
         for line in file:
@@ -306,7 +223,7 @@ def _check_model(
     raise ValueError(
         f"the index in {target} was built by model {manifest['embedding'].get('model_name')!r} with fingerprint "
         f"{manifest['fingerprint']}, but the model at hand has fingerprint {embedder.fingerprint}{reason}; "
-        f"rebuild it with: {_rebuild_command(target, manifest)}"
+        f"rebuild it with: {rebuild_command(target, manifest)}"
     )
 
 
@@ -347,7 +264,7 @@ def _without_vector(target: Path, manifest: dict[str, Any], data: _Data) -> froz
     if records and len(lost) == len(records):
         raise ValueError(
             f"the {store.class_name()} holds none of the {len(records)} nodes of the index in {target}; pass the store "
-            f"that was in use when the index was saved, or rebuild it with: {_rebuild_command(target, manifest)}"
+            f"that was in use when the index was saved, or rebuild it with: {rebuild_command(target, manifest)}"
         )
     if lost:
         logger.warning(
@@ -355,33 +272,3 @@ def _without_vector(target: Path, manifest: dict[str, Any], data: _Data) -> froz
             *(store.class_name(), len(lost), len(records), target),
         )
     return lost
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a file, and a folder that holds other things than an index."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; name a folder for the index")
-    if folder.is_dir() and not (folder / _MANIFEST).exists():
-        foreign = sorted(path.name for path in folder.iterdir() if not _OWN_FILES.fullmatch(path.name))
-        if foreign:
-            raise ValueError(
-                f"{folder} holds other things than an index ({', '.join(foreign[:3])}); name a new or an empty folder"
-            )
-
-
-def _describe_holder(path: Path) -> str:
-    try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:
-    roots = manifest["roots"] or ["PATH"]
-    return shlex.join(["code-retrieval", "index", *roots, "--out", str(folder)])
-
-
-def _damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:
-    command = _rebuild_command(folder, manifest)
-    return f"the index in {folder} is damaged or half copied: {what}; rebuild it with: {command}"
