@@ -132,6 +132,22 @@ class EmbeddingCache:
 
         self._run(insert)
 
+    def get_or_embed(
+        self, model: str, side: str, texts: Sequence[str], embed: Callable[[list[str]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Return the vectors of ``texts``, shape ``(texts, dim)``; the missing ones by ``embed``, each text once."""
+        keys = [self.key(model, side, text) for text in texts]
+        vectors = self.get(keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
+        if missing or not keys:
+            computed = embed(list(missing.values()))
+            if not keys:
+                return computed
+            new = dict(zip(missing, computed, strict=True))
+            self.put(new)
+            vectors |= new
+        return np.stack([vectors[key] for key in keys])
+
     def _drop_oldest(self, connection: sqlite3.Connection) -> None:
         """Drop the oldest fifth until the content fits ``max_bytes``; nothing here scans the table."""
         while True:

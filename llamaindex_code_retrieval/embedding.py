@@ -1,11 +1,12 @@
-"""``CodeEmbedding``: the encoder as a LlamaIndex embedding model."""
+"""``CodeEmbedding``: a code encoder as a LlamaIndex embedding model."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,70 +17,70 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.cache import EmbeddingCache
-from llamaindex_code_retrieval.models.catalog import (
-    BASES,
-    DEFAULT_ADAPTERS,
-    EMBEDDED,
-    NO_ADAPTER,
-    Pooling,
-    Precision,
-    Side,
+from llamaindex_code_retrieval.languages.table import known_language
+from llamaindex_code_retrieval.models.adapter_set import (
+    AdapterSet,
+    AdapterSettings,
+    LazyAdapterSet,
+    adapter_name,
+    adapter_names,
+    combined_fingerprint,
 )
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER, Pooling, Precision, Side, default_adapter
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
-if TYPE_CHECKING:  # a query encoder that is a table answers without torch, which is slow to import
+if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
 
 
 class CodeEmbedding(BaseEmbedding):
-    """Embeds queries and codes with a base and, if given, a PEFT adapter, or one for each programming language.
+    """Embed queries and code with a base encoder and, optionally, PEFT adapters.
 
     >>> from llamaindex_code_retrieval import CodeEmbedding
     >>> embedding = CodeEmbedding("embedded")
     >>> len(embedding.get_query_embedding("read a file line by line"))
     384
 
-    All that changes a vector is a field and so enters LlamaIndex's ingestion hash: the base and adapter (through
-    ``fingerprint``, which covers their weights), pooling, precision and token limits, each with the value in force.
-    Calls are safe from several threads; the async methods leave the event loop free.
+    Everything that changes a vector is a field and so part of LlamaIndex's ingestion hash: the base and the adapters
+    (``fingerprint`` covers their weights), pooling, precision and token limits, each with the value in force. Several
+    threads may use one embedding at the same time; the async methods leave the event loop free.
 
-    ``adapters={"python": "python-lora", "java": "java-lora"}`` embeds each *node* with the adapter of its
-    ``metadata["language"]``, and with ``adapter`` those of any other language: as a transformation of an
-    ``IngestionPipeline``, and in ``CodeIndex``. All share the base's weights. Vectors of two adapters cannot be
-    compared, so ``CodeRetriever`` asks with each. Methods that get a bare text (``get_text_embedding``,
-    ``get_query_embedding``, and with them a ``VectorStoreIndex``, which passes texts alone) know no language and take
-    the default adapter; give such an index the nodes of one language and the embedding of :meth:`for_language`.
+    **Adapters by language.** ``adapters={"python": "python-lora", "java": "java-lora"}`` embeds each *node* with the
+    adapter of its ``metadata["language"]`` and all other nodes with ``adapter``, in an ``IngestionPipeline`` and in
+    ``CodeIndex``. All adapters share the base's weights. Vectors of two adapters cannot be compared, so
+    ``CodeRetriever`` embeds a query with each adapter. Methods that take a text without metadata
+    (``get_text_embedding``, ``get_query_embedding``, and therefore ``VectorStoreIndex``) use the default adapter; give
+    such an index the nodes of one language and the embedding of :meth:`for_language`.
 
-    ``query_encoder`` names a small student of this model that embeds the queries in its place, ``"auto"`` the one that
-    comes with the package for it. Vectors of code, fingerprint and indexes stay as they are, so it can be given to an
-    embedding whose index is already built.
+    **Query encoder.** ``query_encoder`` names a small student of this model that embeds the queries instead; ``"auto"``
+    is the one that comes with the package for this model. Vectors of code, the fingerprint and indexes do not change,
+    so it can be added to an index that is already built.
 
     ``to_dict`` and ``to_json`` hold all settings except ``device`` and ``cache_folder``, which belong to one machine;
     pass those to ``from_dict`` again. A copy that is sent to another process keeps them.
     """
 
-    adapter: str = Field(description="Folder, hub name or shipped name of an adapter in PEFT's format, or 'none'.")
-    adapters: dict[str, str] = Field(default_factory=dict, description="Adapter by the language of a node.")
-    pooling: str = Field(description="'cls' or 'mean'.")
-    precision: str = Field(description="'fp32' or 'bf16', the one in force.")
-    max_query_tokens: int = Field(description="Tokens of a query that are read, special tokens included.")
-    max_code_tokens: int = Field(description="Tokens of a code that are read, special tokens included.")
+    adapter: str = Field(description="Default adapter: a folder, hub name or shipped name in PEFT's format, or 'none'.")
+    adapters: dict[str, str] = Field(default_factory=dict, description="Adapters by the language of a node.")
+    pooling: Pooling = Field(description="'cls' or 'mean'.")
+    precision: Precision = Field(description="'fp32' or 'bf16', the one in force; 'auto' until the base is loaded.")
+    max_query_tokens: int = Field(description="Maximum tokens of a query, special tokens included; the rest is cut.")
+    max_code_tokens: int = Field(description="Maximum tokens of a code, special tokens included; the rest is cut.")
     fingerprint: str = Field(description="Hash over weights, adapters, tokenizer, pooling and limits.")
-    device: str | None = Field(default=None, exclude=True, description="A torch device; default: CUDA if there is one.")
+    device: str | None = Field(default=None, exclude=True, description="Torch device; None: a GPU if there is one.")
     query_encoder: str | None = Field(default=None, description="A student that embeds the queries.")
     cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
-    merge_adapter: bool = Field(default=True, description="Copy weights for speed; False saves memory.")
+    merge_adapter: bool = Field(default=True, description="Merge adapters into copies of the weights they change.")
 
-    _held: _Held = PrivateAttr()
+    _lazy_adapters: LazyAdapterSet = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
-    _swap: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)  # held while fields are replaced or copied
     _cache: EmbeddingCache | None = PrivateAttr(default=None)
 
     def __init__(
         self,
-        model_name: str = EMBEDDED,
+        model_name: str | Path = EMBEDDED,
         *,
         adapter: str | Path | None = None,
         adapters: Mapping[str, str | Path] | None = None,
@@ -100,17 +101,19 @@ class CodeEmbedding(BaseEmbedding):
     ) -> None:
         """Load the model.
 
-        ``adapter=None`` takes the adapter that comes with the package for this base, if there is one, and ``"none"``
-        the bare base. ``fingerprint`` may name the one expected, as a serialised embedding does; another is refused.
-        With that and a static query encoder of it the base is loaded only when something else than a query is embedded,
-        and refused only then.
-        With ``merge_adapter=False`` an adapter's weights are computed beside those of the base, which saves copies of
-        all that it changes and costs time; vectors are the same up to rounding.
-        ``embed_batch_size`` texts go to the encoder at a time, which cuts them into token-budget batches itself.
+        ``adapter=None`` is the adapter that comes with the package for this base, if there is one; ``"none"`` is the
+        bare base. ``fingerprint`` is the expected one, as in a serialised embedding; a model with another fingerprint
+        is refused. With a complete set of serialised settings and a static query encoder, the base is loaded, and the
+        fingerprint checked, only when something other than a query is embedded.
+        With ``merge_adapter=False`` adapters are computed beside the base's weights, which saves memory and costs time;
+        vectors are equal up to rounding. ``embed_batch_size`` is the number of texts per call of the encoder, which
+        forms batches by tokens itself.
 
         Raises:
-            ValueError: see :meth:`Encoder.from_pretrained`, for each adapter; or a LlamaIndex ``embeddings_cache``,
-                which is keyed by text alone, so that a query gets a code's vector and one adapter another one's.
+            TypeError: an unknown option.
+            ValueError: see :meth:`Encoder.from_pretrained`, for each adapter; an unknown language; a query encoder that
+                is no student of this model; a LlamaIndex ``embeddings_cache``, which is keyed by the text alone and so
+                would return a code's vector for a query, and another adapter's vector for a code.
         """
         if embeddings_cache is not None:
             raise ValueError(
@@ -120,65 +123,37 @@ class CodeEmbedding(BaseEmbedding):
         unknown = set(base_fields) - set(BaseEmbedding.model_fields) - {"class_name"}
         if unknown:
             raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
-        names = _adapter_names(adapters)
-        if adapter is None:
-            known = BASES.get(str(model_name))
-            other_pooling = known is not None and pooling not in (None, known.pooling)
-            adapter = NO_ADAPTER if other_pooling else DEFAULT_ADAPTERS.get(str(model_name), NO_ADAPTER)
-
-        def load() -> dict[str, Encoder]:
-            from llamaindex_code_retrieval.models.encoder import Encoder
-
-            encoder = Encoder.from_pretrained(
-                model_name,
-                adapter=None if adapter == NO_ADAPTER else adapter,
-                device=device,
-                precision=precision,
-                pooling=pooling,
-                max_query_tokens=max_query_tokens,
-                max_code_tokens=max_code_tokens,
-                merge_adapter=merge_adapter,
-            )
-            encoders = {"": encoder}
-            loaded = {str(adapter): encoder}
-            for language, name in names.items():
-                if name not in loaded:
-                    loaded[name] = _adapted(encoders, name, language, merge=merge_adapter)
-                encoders[language] = loaded[name]
-            now = _fingerprint(encoders)
-            if fingerprint not in (None, now):
-                raise ValueError(
-                    f"model {model_name!r} now has fingerprint {now}, but {fingerprint} is asked for: "
-                    "its weights, adapter, tokenizer or limits have changed; leave fingerprint out to take it as it is"
-                )
-            return encoders
-
-        held = _Held(load)
-        student = None
-        said = None not in (pooling, max_query_tokens, max_code_tokens)  # what else only the encoder knows
-        if query_encoder is not None and fingerprint is not None and said and not names:
-            student = QueryEncoder.load_static(query_encoder, teacher=fingerprint)
-        facts: dict[str, Any] = {"pooling": pooling, "precision": precision, "fingerprint": fingerprint}
-        facts |= {"max_query_tokens": max_query_tokens, "max_code_tokens": max_code_tokens}
-        if student is None:
-            encoder = held.encoders[""]
-            student = None if query_encoder is None else QueryEncoder.load(query_encoder, teacher=encoder)
-            facts = {name: getattr(encoder, name) for name in facts} | {"fingerprint": _fingerprint(held.encoders)}
-        super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
+        settings = AdapterSettings(
             model_name=str(model_name),
-            adapter=str(adapter),
-            adapters=names,
-            **facts,
+            adapter=str(default_adapter(str(model_name), pooling=pooling) if adapter is None else adapter),
+            adapters=adapter_names(adapters or {}),
+            pooling=pooling,
+            precision=precision,
+            max_query_tokens=max_query_tokens,
+            max_code_tokens=max_code_tokens,
             device=device,
-            query_encoder=None if student is None else student.name,
-            cache_folder=None if cache_folder is None else str(cache_folder),
             merge_adapter=merge_adapter,
-            embed_batch_size=embed_batch_size,
-            callback_manager=callback_manager or CallbackManager([]),
-            num_workers=num_workers,
-            **base_fields,
+            fingerprint=fingerprint,
         )
-        self._held = held
+        for language in settings.adapters:
+            known_language(language)
+        lazy_adapters, student = LazyAdapterSet(settings), None
+        if query_encoder is None:
+            lazy_adapters.load()
+        else:
+            fingerprint = settings.default_fingerprint
+            student = QueryEncoder.load_for(
+                query_encoder, fingerprint=fingerprint, load_teacher=lambda: lazy_adapters.load().default
+            )
+        fields: dict[str, Any] = asdict(lazy_adapters.settings) | {
+            "query_encoder": None if student is None else student.name,
+            "cache_folder": None if cache_folder is None else str(cache_folder),
+            "embed_batch_size": embed_batch_size,
+            "callback_manager": callback_manager or CallbackManager([]),
+            "num_workers": num_workers,
+        }
+        super().__init__(**fields, **base_fields)
+        self._lazy_adapters = lazy_adapters
         self._student = student
         self._cache = None if cache_folder is None else EmbeddingCache(cache_folder)
 
@@ -188,100 +163,94 @@ class CodeEmbedding(BaseEmbedding):
         return "CodeEmbedding"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process (IngestionPipeline's workers) loads the model itself; an open database does not travel.
+        # Another process (a worker of IngestionPipeline) loads the model itself; an open database cannot be sent.
         return type(self).from_dict, (self.to_dict() | {"device": self.device, "cache_folder": self.cache_folder},)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
-        with self._swap:
-            return self.model_copy()  # the encoders and the cache are shared: neither is changed by use
+        with self._lock:
+            return self.model_copy()  # encoders and cache are shared: use does not change them
 
     @property
-    def _encoders(self) -> dict[str, Encoder]:
-        """By language, "" the default. Replaced as a whole and never changed, so that reading it once is a snapshot."""
-        return self._held.encoders
+    def _adapter_set(self) -> AdapterSet:
+        """The loaded encoders. The set never changes, so reading the property once is a consistent snapshot."""
+        return self._lazy_adapters.load()
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder with the default adapter."""
-        return self._encoders[""]
+        """The encoder with the default adapter; for inference only, because other embeddings may share it."""
+        return self._adapter_set.default
 
     @property
     def query_fingerprint(self) -> str:
-        """The fingerprint, and behind it that of the query encoder where there is one: equal for equal rankings."""
+        """The fingerprint, followed by the query encoder's if there is one: equal for equal rankings."""
         return self.fingerprint if self._student is None else f"{self.fingerprint}+{self._student.fingerprint}"
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each language's encoder; that of ``""`` is for every language not named."""
-        if not self._held.loaded:
+        """The fingerprint of each language's encoder; ``""`` stands for every language not named."""
+        if not self._lazy_adapters.is_loaded:  # then there is one adapter
             return {"": self.fingerprint}
-        return {language: encoder.fingerprint for language, encoder in self._encoders.items()}
+        return {language: encoder.fingerprint for language, encoder in self._adapter_set.encoders.items()}
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        if self._student is not None:
-            return self._student.dim
-        return self.encoder.dim
+        return self.encoder.dim if self._student is None else self._student.dim
 
     def for_language(self, language: str) -> CodeEmbedding:
-        """Return an embedding with the adapter of ``language``, or the default one, for all texts and queries.
+        """Return an embedding that uses the adapter of ``language``, or the default one, for all texts and queries.
 
-        It shares the encoder and keeps it when :meth:`use_adapter` gives this one another.
+        It shares the encoder and keeps it when :meth:`use_adapter` replaces the adapter of this embedding.
         """
-        with self._swap:
-            if not self._held.loaded:  # then there is one adapter
-                return self.model_copy()
-            encoder = self._encoders.get(language, self.encoder)
-            return self._only(encoder, self.adapters.get(language, self.adapter))
+        view = copy.deepcopy(self)
+        if view._lazy_adapters.is_loaded:  # else there is one adapter
+            view._use(view._adapter_set.only(language))
+            if view._student is not None and view._student.teacher != view.fingerprint:
+                view._student = view.query_encoder = None  # the student of another adapter
+        return view
 
     def uncached(self) -> CodeEmbedding:
-        """Return an embedding that shares the encoders and computes each vector anew, as a measurement of time must."""
-        with self._swap:
-            view = self.model_copy(update={"cache_folder": None})
-        view._cache = None
+        """Return an embedding that shares the encoders and has no cache, to measure time."""
+        view = copy.deepcopy(self)
+        view.cache_folder = view._cache = None
         return view
 
     def use_adapter(self, language: str, adapter: str | Path | None) -> None:
-        """Swap the adapter of ``language`` (``""``: the default one) without loading the base again.
+        """Replace the adapter of ``language`` (``""``: the default adapter) without loading the base again.
 
-        ``None`` takes the adapter away, so that the language gets the default one, and the default is the bare base.
-        An adapter that is refused leaves all as it was. Calls under way in other threads finish with the adapter they
-        began with. A ``CodeIndex`` is searched with the adapters that made its vectors until its next update, which
-        embeds the nodes of this language anew.
+        ``None`` removes the adapter: the language gets the default adapter, and the default becomes the bare base. If
+        the adapter is refused, nothing changes. Calls in other threads finish with the adapter that they started with.
+        A ``CodeIndex`` is searched with the adapters that made its vectors until its next update, which embeds the
+        nodes of this language again.
 
         Raises:
-            ValueError: the adapter does not fit, see :meth:`Encoder.with_adapter`; another default adapter while a
-                query encoder is in use, which is not its student.
+            ValueError: an unknown language; an adapter that does not fit, see :meth:`Encoder.with_adapter`; another
+                default adapter while a query encoder is in use, which is a student of the current one.
         """
         if self._student is not None and not language:
             raise ValueError(
                 f"the query encoder {self.query_encoder} is a student of the adapter {self.adapter!r}, so the default "
-                "adapter cannot be swapped under it; make an embedding without query_encoder, or with another one"
+                "adapter cannot be replaced; make an embedding without query_encoder, or with another one"
             )
-        if adapter is not None:
-            _adapter_names({language or "other languages": adapter})  # refuses a wrong type
-        new: Encoder | None = None
-        if adapter is not None:
-            new = _adapted(self._encoders, adapter, language, merge=self.merge_adapter)
-        elif not language:
-            new = self.encoder.without_adapter()
-        with self._swap:  # held for no longer than this, since every call takes its snapshot under it
-            encoders, names = dict(self._encoders), dict(self.adapters)
-            if new is not None:
-                encoders[language] = new
-            else:
-                encoders.pop(language, None)
-            if not language:
-                self.adapter = NO_ADAPTER if adapter is None else str(adapter)
-            elif adapter is not None:
-                names[language] = str(adapter)
-            else:
-                names.pop(language, None)
-            self._held, self.adapters, self.fingerprint = _Held.of(encoders), names, _fingerprint(encoders)
+        if language:
+            known_language(language)
+        if adapter is None and language:
+            with self._lock:
+                self._use(self._adapter_set.without(language))
+            return
+        name = NO_ADAPTER if adapter is None else adapter_name(adapter, language)
+        encoder = self._adapter_set.load_adapter(name, language)
+        with self._lock:  # not while loading, because every call takes its snapshot under this lock
+            self._use(self._adapter_set.with_encoder(language, encoder, name))
+
+    def _use(self, adapter_set: AdapterSet) -> None:
+        settings = adapter_set.settings
+        self._lazy_adapters = LazyAdapterSet.of(adapter_set)
+        self.adapter, self.adapters = settings.adapter, settings.adapters
+        self.fingerprint = combined_fingerprint(adapter_set.encoders)
 
     def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(codes, dim)``, of codes each written in its language, in the order given."""
+        """Return the vectors, shape ``(codes, dim)``, of codes and the language of each, in the order given."""
         vectors = np.empty((len(codes), self.dim), dtype=np.float32)
         for embedding, rows in self._by_adapter(languages):
             vectors[rows] = embedding.get_text_embedding_batch([codes[row] for row in rows])
@@ -290,65 +259,52 @@ class CodeEmbedding(BaseEmbedding):
     def embed_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors, shape ``(queries, dim)``, of queries by the default adapter, in the order given.
 
-        Those of a query encoder, where there is one, are computed anew each time: a cache would be slower.
+        A query encoder's vectors are not cached, because the cache would be slower.
         """
         return self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
-
-    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """Embed nodes, those of each adapter in one go, and return them in their order."""
-        for embedding, rows in self._by_adapter([language_of(node.metadata) for node in nodes]):
-            texts = [nodes[row].get_content(metadata_mode=MetadataMode.EMBED) for row in rows]
-            for row, vector in zip(rows, embedding.get_text_embedding_batch(texts, **kwargs), strict=True):
-                nodes[row].embedding = vector
-        return nodes
-
-    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        """Embed nodes as ``__call__`` does."""
-        for embedding, rows in self._by_adapter([language_of(node.metadata) for node in nodes]):
-            texts = [nodes[row].get_content(metadata_mode=MetadataMode.EMBED) for row in rows]
-            for row, vector in zip(rows, await embedding.aget_text_embedding_batch(texts, **kwargs), strict=True):
-                nodes[row].embedding = vector
-        return nodes
-
-    def _by_adapter(self, languages: Sequence[str]) -> list[tuple[CodeEmbedding, list[int]]]:
-        """Return for each adapter in use an embedding with it alone, and the positions of its languages."""
-        now = copy.deepcopy(self)
-        rows: dict[str, list[int]] = {}  # by fingerprint: two languages may share an adapter
-        view: dict[str, CodeEmbedding] = {}
-        for row, language in enumerate(languages):
-            encoder = now._encoders.get(language, now.encoder)
-            if encoder.fingerprint not in view:
-                view[encoder.fingerprint] = now._only(encoder, now.adapters.get(language, now.adapter))
-            rows.setdefault(encoder.fingerprint, []).append(row)
-        return [(view[fingerprint], positions) for fingerprint, positions in rows.items()]
-
-    def _only(self, encoder: Encoder, adapter: str) -> CodeEmbedding:
-        changes: dict[str, Any] = {"adapter": adapter, "adapters": {}, "fingerprint": encoder.fingerprint}
-        view = self.model_copy(update=changes)
-        view._held = _Held.of({"": encoder})
-        if self._student is not None and self._student.teacher != encoder.fingerprint:
-            view._student = view.query_encoder = None  # this adapter's queries are embedded in full
-        return view
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
         """Return how many codes are longer than ``max_code_tokens``, so that their end is not embedded."""
         return int(self.encoder.is_truncated(codes, side="code").sum())
 
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Set the embedding of each node by the adapter of its language, and return the nodes in their order."""
+        for embedding, group, texts in self._node_groups(nodes):
+            _set_embeddings(group, embedding.get_text_embedding_batch(texts, **kwargs))
+        return nodes
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed nodes as ``__call__`` does."""
+        for embedding, group, texts in self._node_groups(nodes):
+            _set_embeddings(group, await embedding.aget_text_embedding_batch(texts, **kwargs))
+        return nodes
+
+    def _node_groups(self, nodes: Sequence[BaseNode]) -> Iterator[tuple[CodeEmbedding, list[BaseNode], list[str]]]:
+        """Yield for each adapter in use an embedding with it alone, its nodes and their texts."""
+        for embedding, rows in self._by_adapter([node_language(node.metadata) for node in nodes]):
+            group = [nodes[row] for row in rows]
+            yield embedding, group, [node.get_content(metadata_mode=MetadataMode.EMBED) for node in group]
+
+    def _by_adapter(self, languages: Sequence[str]) -> list[tuple[CodeEmbedding, list[int]]]:
+        """Return for each adapter in use an embedding with it alone, and the positions of its languages."""
+        snapshot = copy.deepcopy(self)
+        adapter_set = snapshot._adapter_set
+        views: dict[str, tuple[CodeEmbedding, list[int]]] = {}  # by fingerprint: two languages may share an adapter
+        for row, language in enumerate(languages):
+            fingerprint = adapter_set.encoder_for(language).fingerprint
+            if fingerprint not in views:
+                views[fingerprint] = (snapshot.for_language(language), [])
+            views[fingerprint][1].append(row)
+        return list(views.values())
+
     def _embed(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
         encoder = self.encoder
         if self._cache is None:
             return encoder.encode(texts, side=side)
-        # Precision is no part of the fingerprint, but a cached vector must be the one this model would compute. The
-        # fingerprint is the encoder's own, so that another language's new adapter leaves this one's vectors usable.
-        model = f"{encoder.fingerprint}-{self.precision}"
-        keys = [EmbeddingCache.key(model, side, text) for text in texts]
-        found = self._cache.get(keys)
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        if missing:
-            new = dict(zip(missing, encoder.encode(list(missing.values()), side=side), strict=True))
-            self._cache.put(new)
-            found |= new
-        return np.stack([found[key] for key in keys]) if keys else np.empty((0, self.dim), dtype=np.float32)
+        # Precision is not part of the fingerprint, but a cached vector must be the one that this model would compute.
+        # The fingerprint is the encoder's own, so that a new adapter of another language leaves these vectors valid.
+        model = f"{encoder.fingerprint}-{encoder.precision}"
+        return self._cache.get_or_embed(model, side, texts, lambda missing: encoder.encode(missing, side=side))
 
     def _get_query_embedding(self, query: str) -> Embedding:
         vector: Embedding = self.embed_queries([query])[0].tolist()
@@ -371,68 +327,11 @@ class CodeEmbedding(BaseEmbedding):
         return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
-class _Held:
-    """Encoders that are loaded when they are first asked for, once for all copies of an embedding."""
-
-    def __init__(self, load: Callable[[], dict[str, Encoder]]) -> None:
-        self._load = load
-        self._found: dict[str, Encoder] | None = None
-        self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, encoders: dict[str, Encoder]) -> _Held:
-        held = cls(lambda: encoders)
-        held._found = encoders
-        return held
-
-    @property
-    def loaded(self) -> bool:
-        return self._found is not None
-
-    @property
-    def encoders(self) -> dict[str, Encoder]:
-        with self._lock:
-            if self._found is None:
-                self._found = self._load()
-            return self._found
-
-
-def language_of(metadata: Mapping[str, Any]) -> str:
-    """Return the programming language that a node's metadata names, or ``""``."""
+def node_language(metadata: Mapping[str, Any]) -> str:
+    """Return the programming language in a node's metadata, or ``""``."""
     return str(metadata.get("language") or "")
 
 
-def _adapter_names(adapters: Mapping[str, str | Path] | None) -> dict[str, str]:
-    if adapters is not None and not isinstance(adapters, Mapping):
-        raise ValueError(f"adapters must map languages to adapters, {{'python': 'folder'}}, got {adapters!r}")
-    names: dict[str, str] = {}
-    for language, adapter in (adapters or {}).items():
-        if not isinstance(language, str) or not language:
-            raise ValueError(
-                f"a language must be a word such as 'python', got {language!r}; use adapter= for the default"
-            )
-        if not isinstance(adapter, str | Path) or not str(adapter):
-            raise ValueError(f"the adapter for {language!r} must be a folder or a hub name, got {adapter!r}")
-        names[language] = str(adapter)
-    return names
-
-
-def _adapted(encoders: Mapping[str, Encoder], adapter: str | Path, language: str, *, merge: bool) -> Encoder:
-    """Return an encoder with ``adapter``, an equal one of ``encoders`` if there is one."""
-    try:
-        base = encoders[""]
-        new = base.without_adapter() if adapter == NO_ADAPTER else base.with_adapter(adapter, merge=merge)
-    except ValueError as error:
-        if not language:
-            raise
-        raise ValueError(f"{error} (the adapter for {language!r})") from error
-    return next((encoder for encoder in encoders.values() if encoder.fingerprint == new.fingerprint), new)
-
-
-def _fingerprint(encoders: Mapping[str, Encoder]) -> str:
-    """Return the default's fingerprint if no language has another one, else a hash over all that differ from it."""
-    default = encoders[""].fingerprint
-    own = {language: e.fingerprint for language, e in encoders.items() if e.fingerprint != default}
-    if not own:
-        return default
-    return json_hash(own | {"": default})
+def _set_embeddings(nodes: Sequence[BaseNode], vectors: Sequence[Embedding]) -> None:
+    for node, vector in zip(nodes, vectors, strict=True):
+        node.embedding = vector

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
+import shutil
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +185,68 @@ def test_wrong_options(bert_folder: Path) -> None:
         CodeEmbedding(str(bert_folder), embeddings_cache=SimpleKVStore())
     with pytest.raises(TypeError, match="no option poling"):
         CodeEmbedding(str(bert_folder), poling="cls")
-    with pytest.raises(ValueError, match=r"now has fingerprint [0-9a-f]{16}, but 0123 is asked for"):
+    with pytest.raises(ValueError, match=r"now has fingerprint [0-9a-f]{16}, not 0123 as expected"):
         CodeEmbedding(str(bert_folder), fingerprint="0123")
+
+
+def test_unknown_languages_are_refused_with_the_known_ones(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    message = "unknown language 'pyhton'; known are python, java, "
+    with pytest.raises(ValueError, match=message):
+        CodeEmbedding(str(bert_folder), adapters={"pyhton": adapter_folders["lora"]})
+    embedding = CodeEmbedding(str(bert_folder))
+    for adapter in (adapter_folders["lora"], None):
+        with pytest.raises(ValueError, match=message):
+            embedding.use_adapter("pyhton", adapter)
+
+
+def test_wrong_names_are_refused_before_the_base_is_loaded(bert_folder: Path, tmp_path: Path) -> None:
+    """The base has no weights, so that loading it is another error."""
+    shutil.copytree(bert_folder, tmp_path / "base", ignore=shutil.ignore_patterns("model.safetensors"))
+    base = str(tmp_path / "base")
+    with pytest.raises(ValueError, match="safetensors"):
+        CodeEmbedding(base)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"adapter": "no-such-adapter"}, "unknown adapter 'no-such-adapter'"),
+        ({"adapters": {"java": "no-such-adapter"}}, r"unknown adapter 'no-such-adapter'.*\(the adapter for 'java'\)"),
+        ({"query_encoder": "no-such-encoder"}, "no-such-encoder"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"pooling": "max"}, "max"),
+        ({"device": "abacus"}, "this machine has no device 'abacus'"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            CodeEmbedding(base, **options)
+
+
+def test_equal_embeddings_share_their_encoders(
+    bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(adapter_folders["lora"], tmp_path / "lora")
+    first = CodeEmbedding(bert_folder, adapter=adapter, adapters={"java": adapter_folders["ia3"]})
+    second = CodeEmbedding(str(bert_folder), adapter=str(adapter))
+    other = CodeEmbedding(bert_folder, adapter=adapter_folders["ia3"])
+    assert second.encoder is first.encoder
+    assert other.encoder is first.for_language("java").encoder
+    assert other.encoder.base is first.encoder.base  # one base for all adapters
+    assert CodeEmbedding(bert_folder, max_code_tokens=32).encoder is not CodeEmbedding(bert_folder).encoder
+    assert CodeEmbedding(bert_folder, adapter=adapter, merge_adapter=False).encoder is not first.encoder
+
+    vector = first.get_text_embedding("x y z")
+    save_adapter("lora", bert_folder, adapter, seed=7)  # trained again in place
+    changed = CodeEmbedding(bert_folder, adapter=adapter)
+    assert changed.get_text_embedding("x y z") != vector == first.get_text_embedding("x y z")
+
+
+def test_shared_encoders_go_with_their_last_embedding(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    embedding = CodeEmbedding(bert_folder, adapter=adapter_folders["lora"], max_code_tokens=41)
+    encoder = weakref.ref(embedding.encoder)
+    copied = copy.deepcopy(embedding)
+    del embedding
+    gc.collect()
+    assert encoder() is copied.encoder
+    del copied
+    gc.collect()
+    assert encoder() is None
 
 
 def test_truncated_codes_are_counted(bert_folder: Path) -> None:
@@ -314,7 +377,7 @@ def test_unmerged_adapters_embed_the_same_and_copy_nothing(bert_folder: Path, ad
     saving.use_adapter("java", adapter_folders["adalora"])
     for embedding in (saving, again):
         base = {p.data_ptr() for p in embedding.encoder.base.parameters()}
-        for encoder in embedding._encoders.values():
+        for encoder in embedding._adapter_set.encoders.values():
             own = [name for name, p in encoder.backbone.named_parameters() if p.data_ptr() not in base]
             assert own
             assert all("lora_" in name or "ia3_" in name or "ranknum" in name for name in own)
@@ -343,7 +406,7 @@ def test_hot_swap(bert_folder: Path, tmp_path: Path, adapter_folders: dict[str, 
     assert embedding.to_dict() == CodeEmbedding(base, adapter=ia3, adapters={"python": ia3, "java": lora}).to_dict()
     embedding.use_adapter("python", None)
     embedding.use_adapter("java", None)
-    embedding.use_adapter("never named", None)
+    embedding.use_adapter("rust", None)
     assert embedding.to_dict() == CodeEmbedding(base, adapter=ia3).to_dict()
     embedding.use_adapter("", None)
     assert embedding.to_dict() == bare.to_dict()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import T5EncoderModel
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, EmbeddingCache, Encoder
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
@@ -368,7 +368,7 @@ def test_the_default_adapter_stays(saved: dict[str, Path], bert_folder: Path, ad
     fast = _embedding(bert_folder, query_encoder=saved["static"])
     before = fast.fingerprint
     for adapter in (adapter_folders["lora"], None):
-        with pytest.raises(ValueError, match="the default adapter cannot be swapped under it"):
+        with pytest.raises(ValueError, match="the default adapter cannot be replaced"):
             fast.use_adapter("", adapter)
     assert (fast.fingerprint, fast.adapter) == (before, "none")
     fast.use_adapter("java", adapter_folders["lora"])
@@ -467,6 +467,27 @@ def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], ber
     assert len(embedding.get_query_embedding("total price")) == embedding.dim
     with pytest.raises(ValueError, match="its weights, adapter, tokenizer or limits have changed"):
         embedding.get_text_embedding("def f(): pass")
+
+
+def test_the_cache_is_keyed_by_the_precision_in_force(
+    saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
+    """A table does not load the base, so that the precision is not known when the embedding is made."""
+    settings = _embedding(bert_folder).to_dict() | {"precision": "auto"}
+    embedding = CodeEmbedding.from_dict(settings, query_encoder=saved["static"], cache_folder=tmp_path)
+    assert embedding.precision == "auto"
+    embedding.get_text_embedding("x")
+    key = EmbeddingCache.key(f"{embedding.fingerprint}-{embedding.encoder.precision}", "code", "x")
+    assert len(EmbeddingCache(tmp_path).get([key])) == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [("precision", "fp8"), ("pooling", "max")])
+def test_wrong_names_are_refused_where_the_base_is_not_loaded(
+    option: str, value: str, saved: dict[str, Path], bert_folder: Path
+) -> None:
+    settings = _embedding(bert_folder).to_dict() | {option: value}
+    with pytest.raises(ValueError, match=rf"(?s){option}.*{value}"):
+        CodeEmbedding.from_dict(settings, query_encoder=saved["static"])
 
 
 def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]) -> None:

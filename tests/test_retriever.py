@@ -124,13 +124,13 @@ def test_odd_queries(index: CodeIndex) -> None:
 def mixed(bert_folder: Path, adapter_folders: dict[str, Path]) -> CodeIndex:
     """Python by LoRA, Java and Kotlin by (IA)3, Go by the bare base; Ruby has an adapter and no nodes."""
     ia3 = adapter_folders["ia3"]
-    adapters = {"python": adapter_folders["lora"], "java": ia3, "kotlin": ia3, "ruby": adapter_folders["adalora"]}
+    adapters = {"python": adapter_folders["lora"], "java": ia3, "rust": ia3, "ruby": adapter_folders["adalora"]}
     index = CodeIndex(CodeEmbedding(str(bert_folder), adapters=adapters, precision="fp32"))
     texts = ["def readFile(path): pass", "def write_file(path): pass", "add(a, b): return a + b", "x = 1", "y = 2"]
     index.update_nodes(
         [
             _node(f"{language}{i}", text, path="p", language=language)
-            for language in ("python", "java", "kotlin", "go")
+            for language in ("python", "java", "rust", "go")
             for i, text in enumerate(texts)
         ]
     )
@@ -146,8 +146,8 @@ def test_the_query_is_embedded_once_by_each_adapter_in_use(mode: Any, asynchrono
     hits = asyncio.run(retriever.aretrieve("add")) if asynchronous else retriever.retrieve("add")
     assert hits
     assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == (0 if mode == "bm25" else 3)
-    only = CodeRetriever(mixed, mode=mode, languages=["java", "kotlin", "ruby"])
-    assert {hit.node.metadata["language"] for hit in only.retrieve("add")} == {"java", "kotlin"}
+    only = CodeRetriever(mixed, mode=mode, languages=["java", "rust", "ruby"])
+    assert {hit.node.metadata["language"] for hit in only.retrieve("add")} == {"java", "rust"}
     assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == (0 if mode == "bm25" else 4)
 
 
@@ -201,7 +201,7 @@ def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
     assert CodeRetriever(mixed, languages=[]).retrieve("add") == []
     assert CodeRetriever(index, languages=["python"]).retrieve("add") == []  # its nodes name no language
     assert len(CodeRetriever(index, languages=[""]).retrieve("add")) == 5
-    with pytest.raises(ValueError, match="unknown language 'cobol'; the index has go, java, kotlin, python; known are"):
-        CodeRetriever(mixed, languages=["kotlin", "cobol"])
+    with pytest.raises(ValueError, match="unknown language 'cobol'; the index has go, java, python, rust; known are"):
+        CodeRetriever(mixed, languages=["rust", "cobol"])
     with pytest.raises(ValueError, match="languages must be several names"):
         CodeRetriever(mixed, languages="python")

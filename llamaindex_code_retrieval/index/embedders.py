@@ -11,7 +11,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import json_hash
-from llamaindex_code_retrieval.embedding import CodeEmbedding, language_of
+from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 
 _PROBE = "def add(a, b):\n    return a + b\n"
 _SAME_MODEL = 0.99  # least cosine of two vectors of the probe by one model on other machines and in other precisions
@@ -133,4 +133,4 @@ def embedder_of(embedding: BaseEmbedding) -> Embedder:
 
 def fingerprint_of(fingerprints: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
     """Return the fingerprint of the model that embeds a node with this metadata."""
-    return fingerprints.get(language_of(metadata), fingerprints[""])
+    return fingerprints.get(node_language(metadata), fingerprints[""])

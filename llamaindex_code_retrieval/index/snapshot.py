@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
 
-from llamaindex_code_retrieval.embedding import language_of
+from llamaindex_code_retrieval.embedding import node_language
 from llamaindex_code_retrieval.index.embedders import Embedder
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, to_node
@@ -53,7 +53,7 @@ class Snapshot:
     def __post_init__(self) -> None:
         groups: dict[str, list[str]] = {}
         for node_id, record in self.records.items():
-            groups.setdefault(language_of(record["metadata"]), []).append(node_id)
+            groups.setdefault(node_language(record["metadata"]), []).append(node_id)
         object.__setattr__(self, "order", tuple(self.records))
         object.__setattr__(self, "by_language", dict(sorted(groups.items())))
 

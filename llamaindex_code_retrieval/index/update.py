@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.embedding import language_of
+from llamaindex_code_retrieval.embedding import node_language
 from llamaindex_code_retrieval.index.embedders import Embedder, fingerprint_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.records import (
@@ -203,7 +203,7 @@ def _vectors(
         rows = to_embed[start : start + _EMBED_AT_ONCE]
         part = [records[node_ids[row]] for row in rows]
         codes = [embedded_text(record) for record in part]
-        vectors[rows] = embedder.embed_codes(codes, [language_of(record["metadata"]) for record in part])
+        vectors[rows] = embedder.embed_codes(codes, [node_language(record["metadata"]) for record in part])
         report.truncated += embedder.truncated_codes(codes)
         report.embedded += len(part)
         progress("embed", report.embedded, len(to_embed))

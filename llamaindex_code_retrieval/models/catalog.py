@@ -173,6 +173,18 @@ NO_ADAPTER = "none"
 DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general"}
 """The shipped adapter that each base uses by default."""
 
+
+def default_adapter(base: str, *, pooling: Pooling | None = None) -> str:
+    """Return the adapter that a base has unless another one is named; the default adapters fit the base's own pooling.
+
+    >>> default_adapter("embedded"), default_adapter("embedded", pooling="cls")
+    ('embedded-general', 'none')
+    """
+    if base not in DEFAULT_ADAPTERS or pooling not in (None, BASES[base].pooling):
+        return NO_ADAPTER
+    return DEFAULT_ADAPTERS[base]
+
+
 DEFAULT_RERANKER = "embedded-reranker"
 """The shipped reranker, an adapter on ``embedded``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -91,6 +91,22 @@ class QueryEncoder:
         if config.kind != "static":
             return None
         return cls._build(name_or_path, folder, config, _load_static(folder, config))
+
+    @classmethod
+    def load_for(
+        cls, name_or_path: str | Path, *, fingerprint: str | None, load_teacher: Callable[[], Encoder]
+    ) -> Self:
+        """Load a query encoder, and its teacher only if needed: not for a static student of this ``fingerprint``.
+
+        Raises:
+            ValueError: see :meth:`load`; a wrong name is refused before the teacher is loaded.
+        """
+        student = None if fingerprint is None else cls.load_static(name_or_path, teacher=fingerprint)
+        if student is not None:
+            return student
+        if str(name_or_path) != AUTO:
+            QueryEncoderConfig.read(locate_query_encoder(name_or_path))
+        return cls.load(name_or_path, teacher=load_teacher())
 
     @classmethod
     def _build(
