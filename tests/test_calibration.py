@@ -6,10 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error
-from llamaindex_code_retrieval.training.calibration import calibrate, fused
+from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error, probability
+from llamaindex_code_retrieval.training.calibration import calibrate, cross_fitted, fused
 
 
 def _world(
@@ -23,7 +25,7 @@ def _world(
 
 
 def test_finds_what_made_the_labels() -> None:
-    scores, labels = _world(4000, temperature=2.0, rank_weight=1.0)
+    scores, labels = _world(1500, temperature=2.0, rank_weight=1.0)
     found = calibrate(scores.tolist(), labels.tolist())
     assert found.rank_weight == pytest.approx(1.0, rel=0.35)
     assert found.fused_temperature == pytest.approx(2.0, rel=0.1)
@@ -99,3 +101,27 @@ def test_perfect_separation_does_not_run_away() -> None:
     found = calibrate(scores, [[True, False, False]] * 20)
     assert 0.01 < found.temperature < 100
     assert math.isfinite(found.fused_shift)
+
+
+def test_logistic_is_what_torch_says() -> None:
+    for value in (-800.0, -3.0, 0.0, 2.5, 800.0):
+        expected = float(torch.sigmoid(torch.tensor(value, dtype=torch.float64)))
+        assert probability(value) == pytest.approx(expected, abs=1e-12)
+    assert float(F.logsigmoid(torch.tensor(0.0))) == pytest.approx(math.log(probability(0.0)))
+
+
+def test_each_half_is_fused_by_the_calibration_of_the_other() -> None:
+    scores, labels = _world(40, temperature=2.0, rank_weight=1.0)
+    held_out = cross_fitted(scores, labels)
+    for half, other in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        fitted = calibrate(scores[other].tolist(), labels[other].tolist())
+        np.testing.assert_allclose(held_out[half], fused(fitted, scores[half]))
+
+
+def test_relevant_hits_in_one_half_only() -> None:
+    scores, labels = _world(40, temperature=2.0, rank_weight=1.0)
+    labels[1::2] = False
+    assert np.isfinite(cross_fitted(scores, labels)).all()
+    calibration = calibrate(scores.tolist(), labels.tolist())
+    assert calibration.error is not None  # of the odd queries, by the even ones
+    assert 0 <= calibration.error <= 1
