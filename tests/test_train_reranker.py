@@ -15,6 +15,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, CodeRetriever
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
+from llamaindex_code_retrieval.models.backbone import load_backbone
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, MatchConfig
 from llamaindex_code_retrieval.training.first_stage import RetrievedCandidates, hold_out, retrieve
@@ -190,6 +191,20 @@ def test_train_reranker(
     card = (out / "README.md").read_text()
     assert f"# Reranker ({variant})" in card
     assert facts["fingerprint"] in card
+
+
+def test_training_an_adapter_reranker_loads_its_base_once(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    def load(folder: Path, architecture: Any) -> Any:
+        loaded.append(folder)
+        return load_backbone(folder, architecture)
+
+    monkeypatch.setattr("llamaindex_code_retrieval.models.encoder.load_backbone", load)
+    assert main([*command, "--variant", "adapters", "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert len(loaded) == 1
 
 
 def test_train_reranker_says_what_is_wrong(

@@ -128,11 +128,11 @@ def _prepare(
     if not held_out_pairs:
         train, held_out_pairs = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
     held_out = hold_out(held_out_pairs, train, distractors, seed=recipe.train.seed)
-    encoder = Encoder.from_pretrained(recipe.base, device=device, precision="fp32")
-    model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     retriever = CodeEmbedding(
         recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
     )
+    encoder = retriever.encoder.without_adapter()  # one copy of the base's weights
+    model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     on_progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
     on_progress("compare", len(train), len(train))

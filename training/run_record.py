@@ -161,7 +161,8 @@ def save_reranker(
     """Write the calibration and the records of a reranker that :func:`save_cross_encoder` has saved."""
     folder, model = Path(folder), run.model
     model.save(folder, base=None if model.variant == "adapters" else _load(model.encoder, folder))
-    fingerprint = CrossEncoder.load(folder, precision="fp32").fingerprint
+    base = model.encoder if model.variant == "adapters" else None  # else the base is in the folder
+    fingerprint = CrossEncoder.load(folder, encoder=base, precision="fp32").fingerprint
     _write_records(run.history, folder, record)
     return _finish(run, folder, {**record, "fingerprint": fingerprint}, reranker_card)
 
