@@ -273,11 +273,10 @@ def _load_embedding(spec: SystemSpec, cache_folder: Path | None, device: str | N
 
 def _load_reranker(spec: SystemSpec, embedding: CodeEmbedding, device: str | None) -> CodeReranker:
     name = spec.rerank or ""
-    encoder = embedding.encoder
-    same_precision = spec.rerank_precision in ("auto", "int8", encoder.precision)
+    shared = shares_base(name, embedding.encoder, precision=spec.rerank_precision)
     return CodeReranker(
         name,
-        embedding=embedding if same_precision and shares_base(name, encoder) else None,
+        embedding=embedding if shared else None,
         top_n=spec.rerank_top_n,
         early_exit=spec.early_exit,
         precision=spec.rerank_precision,

@@ -102,31 +102,19 @@ class CodeEmbedding(BaseEmbedding):
         """Load the model.
 
         ``adapter=None`` is the adapter that comes with the package for this base, if there is one; ``"none"`` is the
-        bare base. ``fingerprint`` is the expected one, as in a serialised embedding; a model with another fingerprint
-        is refused. With a complete set of serialised settings and a static query encoder, the base is loaded, and the
-        fingerprint checked, only when something other than a query is embedded.
-        With ``merge_adapter=False`` adapters are computed beside the base's weights, which saves memory and costs time;
-        vectors are equal up to rounding. ``embed_batch_size`` is the number of texts per call of the encoder, which
-        forms batches by tokens itself.
+        bare base. With ``merge_adapter=False`` adapters are computed beside the base's weights, which saves memory and
+        costs time. A model with another ``fingerprint`` than the given one is refused; with all serialised settings and
+        a static query encoder, the base is loaded and checked only when something else than a query is embedded.
 
         Raises:
-            TypeError: an unknown option.
-            ValueError: see :meth:`Encoder.from_pretrained`, for each adapter; an unknown language; a query encoder that
-                is no student of this model; a LlamaIndex ``embeddings_cache``, which is keyed by the text alone and so
-                would return a code's vector for a query, and another adapter's vector for a code.
+            ValueError: see :meth:`Encoder.from_pretrained`; an unknown language; a query encoder of another model; a
+                LlamaIndex ``embeddings_cache``, whose key is the text alone.
         """
-        if embeddings_cache is not None:
-            raise ValueError(
-                "embeddings_cache is keyed by the text alone and returns another model's vectors; "
-                "use cache_folder=…, which is keyed by (fingerprint, query|code, text)"
-            )
-        unknown = set(base_fields) - set(BaseEmbedding.model_fields) - {"class_name"}
-        if unknown:
-            raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
+        _check_base_fields(embeddings_cache, base_fields)
         settings = AdapterSettings(
             model_name=str(model_name),
             adapter=str(default_adapter(str(model_name), pooling=pooling) if adapter is None else adapter),
-            adapters=adapter_names(adapters or {}),
+            adapters=adapter_names({} if adapters is None else adapters),
             pooling=pooling,
             precision=precision,
             max_query_tokens=max_query_tokens,
@@ -137,14 +125,8 @@ class CodeEmbedding(BaseEmbedding):
         )
         for language in settings.adapters:
             known_language(language)
-        lazy_adapters, student = LazyAdapterSet(settings), None
-        if query_encoder is None:
-            lazy_adapters.load()
-        else:
-            fingerprint = settings.default_fingerprint
-            student = QueryEncoder.load_for(
-                query_encoder, fingerprint=fingerprint, load_teacher=lambda: lazy_adapters.load().default
-            )
+        lazy_adapters = LazyAdapterSet(settings)
+        student = _load_student(query_encoder, lazy_adapters)
         fields: dict[str, Any] = asdict(lazy_adapters.settings) | {
             "query_encoder": None if student is None else student.name,
             "cache_folder": None if cache_folder is None else str(cache_folder),
@@ -330,6 +312,28 @@ class CodeEmbedding(BaseEmbedding):
 def node_language(metadata: Mapping[str, Any]) -> str:
     """Return the programming language in a node's metadata, or ``""``."""
     return str(metadata.get("language") or "")
+
+
+def _check_base_fields(embeddings_cache: object, base_fields: Mapping[str, object]) -> None:
+    if embeddings_cache is not None:
+        raise ValueError(
+            "embeddings_cache is keyed by the text alone and returns another model's vectors; "
+            "use cache_folder=…, which is keyed by (fingerprint, query|code, text)"
+        )
+    unknown = set(base_fields) - set(BaseEmbedding.model_fields) - {"class_name"}
+    if unknown:
+        raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
+
+
+def _load_student(query_encoder: str | Path | None, lazy_adapters: LazyAdapterSet) -> QueryEncoder | None:
+    """Load the query encoder, and the adapters unless the student works without its teacher."""
+    if query_encoder is None:
+        lazy_adapters.load()
+        return None
+    fingerprint = lazy_adapters.settings.default_fingerprint
+    return QueryEncoder.load_for(
+        query_encoder, fingerprint=fingerprint, load_teacher=lambda: lazy_adapters.load().default
+    )
 
 
 def _set_embeddings(nodes: Sequence[BaseNode], vectors: Sequence[Embedding]) -> None:

@@ -450,7 +450,9 @@ def test_a_refused_adapter_leaves_all_as_it_was(
     assert (embedding.to_dict(), embedding.embed_codes(["x"], ["python"]).tolist()) == before
 
 
-@pytest.mark.parametrize("adapters", ["python", [("python", "x")], {"": "x"}, {1: "x"}, {"python": ""}, {"python": 3}])
+@pytest.mark.parametrize(
+    "adapters", ["python", [("python", "x")], [], "", {"": "x"}, {1: "x"}, {"python": ""}, {"python": 3}]
+)
 def test_wrong_adapters(adapters: Any, bert_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"adapters must map|a language must be a word|must be a folder or a hub name"):
         CodeEmbedding(str(bert_folder), adapters=adapters)

@@ -119,9 +119,7 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     from llamaindex_code_retrieval.reranker import CodeReranker
 
     precision: RerankPrecision = options.rerank_precision or "auto"
-    shared = precision in ("auto", "int8", index.embedding.precision) and shares_base(
-        options.rerank, index.embedding.encoder
-    )
+    shared = shares_base(options.rerank, index.embedding.encoder, precision=precision)
     reranker = CodeReranker(
         options.rerank,
         embedding=index.embedding if shared else None,

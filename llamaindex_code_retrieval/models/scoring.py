@@ -75,8 +75,14 @@ def score_pairs(
     return [by_code[code] for code in codes]
 
 
-def shares_base(name: str | Path, encoder: Encoder) -> bool:
-    """Return whether a reranker was trained by this package on the base of ``encoder`` and so can use its weights."""
+def shares_base(name: str | Path, encoder: Encoder, *, precision: RerankPrecision = "auto") -> bool:
+    """Return whether a reranker can use the base weights of ``encoder`` in this precision.
+
+    It can if this package trained it on the same base, and if the encoder's weights are in the precision; int8 copies
+    those that it quantizes.
+    """
+    if precision not in ("auto", "int8", encoder.precision):
+        return False
     folder = locate_reranker(name)
     if not (folder / RERANKER_CONFIG).is_file():
         return False
