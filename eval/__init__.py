@@ -1,6 +1,6 @@
-"""Evaluation: benchmarks in, metrics, reports and verdicts out.
+"""Evaluation of retrieval and generation: benchmarks, metrics, suites, reports, and comparison with a baseline.
 
-The public names load on first use, so that the parts without torch stay without it.
+The public names are imported on first use, so that the parts that do not need torch do not import it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamaindex_code_retrieval.eval.curve_runner import run_curves
     from llamaindex_code_retrieval.eval.datasets import (
         Benchmark,
         benchmark_of,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.rerank_curve import rerank_curve
     from llamaindex_code_retrieval.eval.results import Report
     from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, rank_queries
-    from llamaindex_code_retrieval.eval.runner import run_curves, run_suite
+    from llamaindex_code_retrieval.eval.runner import run_suite
     from llamaindex_code_retrieval.eval.suite import load_suite
 
 _HOMES = {
@@ -46,7 +47,7 @@ _HOMES = {
     "per_query_metrics": "eval.metrics",
     "rank_queries": "eval.retrieval",
     "rerank_curve": "eval.rerank_curve",
-    "run_curves": "eval.runner",
+    "run_curves": "eval.curve_runner",
     "run_suite": "eval.runner",
     "save_beir": "eval.datasets",
 }

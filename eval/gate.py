@@ -82,7 +82,7 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
 
     Raises:
         IncomparableError: the baseline has a system or task that the report lacks, or measured it on another
-            benchmark, by another protocol or depth, or without one of the metrics; or there is nothing to compare.
+            benchmark, by another protocol or depth, or without one of the metrics; or they have nothing in common.
     """
     rules = rules or GateRules()
     pairs: list[tuple[_Result, _Result, str]] = [
@@ -230,9 +230,9 @@ def describe(comparison: Comparison, *, most: int = 10) -> str:
             f"from chance; {_smallest(comparison)}"
         )
     for change in worst(comparison.changed, most=most):
-        was, now = ("not found" if rank is None else f"rank {rank}" for rank in (change.before, change.after))
+        before, after = ("not found" if rank is None else f"rank {rank}" for rank in (change.before, change.after))
         first = "nothing" if change.first is None else change.first
-        lines.append(f"  {change.query}: {change.text!r}: {was} -> {now}; first is now {first}")
+        lines.append(f"  {change.query}: {change.text!r}: {before} -> {after}; first is now {first}")
     return "\n".join(lines)
 
 

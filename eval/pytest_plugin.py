@@ -1,16 +1,19 @@
-"""``pytest --code-retrieval-suite SUITE --code-retrieval-baseline FILE``: each metric of the baseline is a test.
+"""A pytest plugin that makes each metric of a baseline a test.
 
-The suite is run once, when the first of these tests is. They carry the marker ``code_retrieval``, so that
-``-m code_retrieval`` runs them alone. Nothing heavy is imported before that.
+``pytest --code-retrieval-suite SUITE --code-retrieval-baseline FILE`` runs the suite once, in the first of these tests.
+They have the marker ``code_retrieval``, so that ``-m code_retrieval`` selects them. Torch is imported by the first one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.eval.results import Comparison
 
 _INCONCLUSIVE = "code-retrieval-inconclusive"
 _RUN = pytest.StashKey["_SuiteRun"]()
@@ -30,11 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and refuse half of the options."""
+    """Register the marker, and refuse one option without the other."""
     config.addinivalue_line("markers", "code_retrieval: a metric of a suite, compared with its baseline")
     suite, baseline = config.getoption("code_retrieval_suite"), config.getoption("code_retrieval_baseline")
     if bool(suite) != bool(baseline):
-        raise pytest.UsageError("--code-retrieval-suite and --code-retrieval-baseline are given together")
+        raise pytest.UsageError("--code-retrieval-suite and --code-retrieval-baseline need each other; give both")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,7 +53,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     config.stash[_RUN] = run
     items.extend(
         MetricItem.from_parent(session, name=" / ".join(key), key=key)
-        for key in run.keys()  # noqa: SIM118 - no dictionary
+        for key in run.keys()  # noqa: SIM118  # not a dictionary
     )
 
 
@@ -68,7 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class _SuiteRun:
-    """Suite and baseline, read at once; run when it is first asked for."""
+    """A suite and its baseline, which are read at once; the suite is run when a comparison is first needed."""
 
     def __init__(self, suite: str, baseline: Path) -> None:
         from llamaindex_code_retrieval.eval.results import Report
@@ -77,11 +80,11 @@ class _SuiteRun:
         self.name = suite
         self.suite = load_suite(suite)
         self.baseline = Report.load(baseline)
-        self._compared: dict[tuple[str, str, str], Any] | None = None
-        self._error: ValueError | None = None
+        self._comparisons: dict[tuple[str, str, str], Comparison] | None = None
+        self._error: Exception | None = None
 
     def keys(self) -> Iterator[tuple[str, str, str]]:
-        """Yield (system, task, metric) of all that the gate compares."""
+        """Yield (system, task, metric) of each comparison of the gate."""
         rules = self.suite.gate
         retrieved = [each for each in self.baseline.generation if each.condition == "retrieved"]
         for results, metrics in ((self.baseline.retrieval, rules.metrics), (retrieved, rules.generation_metrics)):
@@ -90,22 +93,22 @@ class _SuiteRun:
                     for metric in metrics:
                         yield result.system, result.task, metric
 
-    def comparison(self, key: tuple[str, str, str]) -> Any:
-        """Return the comparison; an error of the run is raised by each of its tests."""
+    def comparison(self, key: tuple[str, str, str]) -> Comparison:
+        """Return a comparison; if the run fails, every test fails with its error."""
         from llamaindex_code_retrieval.cache import default_cache_folder
         from llamaindex_code_retrieval.eval.gate import compare
         from llamaindex_code_retrieval.eval.runner import run_suite
 
-        if self._compared is None and self._error is None:
+        if self._comparisons is None and self._error is None:
             try:
                 report = run_suite(self.suite, baseline=self.baseline, cache_folder=default_cache_folder()).report
-                found = compare(report, self.baseline, self.suite.gate)
-                self._compared = {(each.system, each.task, each.metric): each for each in found}
-            except ValueError as error:
+                comparisons = compare(report, self.baseline, self.suite.gate)
+                self._comparisons = {(each.system, each.task, each.metric): each for each in comparisons}
+            except (ValueError, OSError, ImportError) as error:
                 self._error = error
-        if self._compared is None:
-            raise pytest.fail.Exception(f"the comparison is invalid: {self._error}", pytrace=False)
-        return self._compared[key]
+        if self._comparisons is None:
+            raise pytest.fail.Exception(f"the suite cannot be compared: {self._error}", pytrace=False)
+        return self._comparisons[key]
 
 
 class MetricItem(pytest.Item):
@@ -117,7 +120,7 @@ class MetricItem(pytest.Item):
         self.add_marker("code_retrieval")
 
     def runtest(self) -> None:
-        """Fail if the metric fell by more than the tolerance, and by more than chance."""
+        """Fail if the metric fell by more than the tolerance and by more than chance."""
         from llamaindex_code_retrieval.eval.gate import describe
 
         comparison = self.config.stash[_RUN].comparison(self.key)
@@ -127,5 +130,5 @@ class MetricItem(pytest.Item):
             self.user_properties.append((_INCONCLUSIVE, describe(comparison)))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the test comes from and its name."""
+        """Return the suite and the name of the test."""
         return Path(self.config.stash[_RUN].name), None, self.name

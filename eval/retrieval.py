@@ -79,6 +79,23 @@ def benchmark_index(
     return index
 
 
+def index_once(embedding: CodeEmbedding, *, on_progress: Progress | None = None) -> Callable[[Benchmark], CodeIndex]:
+    """Return a function that returns the index of a benchmark, which is built when it is first asked for by name.
+
+    The index does not cache the vectors of queries, so that their time can be measured.
+    """
+    indexes: dict[str, CodeIndex] = {}
+
+    def index_of(benchmark: Benchmark) -> CodeIndex:
+        if benchmark.name not in indexes:
+            index = benchmark_index(benchmark, embedding, on_progress=on_progress)
+            index.embedding = embedding.uncached()
+            indexes[benchmark.name] = index
+        return indexes[benchmark.name]
+
+    return index_of
+
+
 def rank_queries(
     system: System,
     benchmark: Benchmark,
@@ -230,18 +247,18 @@ def _rank_pools(
     postprocessors: Sequence[BaseNodePostprocessor],
     on_progress: Callable[[int, int], object] | None,
 ) -> RankedQueries:
-    whole = RankedQueries()
+    ranked = RankedQueries()
 
     def show(done: int, total: int) -> None:
         if on_progress is not None:
-            on_progress(len(whole.run) + done, len(benchmark.queries))
+            on_progress(len(ranked.run) + done, len(benchmark.queries))
 
     for pool in benchmark.pools(pool_size, seed=seed) if pool_size else [benchmark]:
         part = rank_queries(build(pool), pool, postprocessors=postprocessors, on_progress=show)
-        whole.run.update(part.run)
+        ranked.run.update(part.run)
         for stage, seconds in part.seconds.items():
-            whole.seconds.setdefault(stage, []).extend(seconds)
-    return whole
+            ranked.seconds.setdefault(stage, []).extend(seconds)
+    return ranked
 
 
 def collapse(

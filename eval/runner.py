@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,17 +11,13 @@ from pydantic import BaseModel
 
 from llamaindex_code_retrieval._io import Progress, json_hash, make_folder, no_progress
 from llamaindex_code_retrieval._optional import check_installed
-from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.environment import code_fingerprint, current_environment
 from llamaindex_code_retrieval.eval.gate import check_comparable
 from llamaindex_code_retrieval.eval.generation import AnswerCache, Condition, generate
 from llamaindex_code_retrieval.eval.loading import LoadedQuestions, LoadedSuite, LoadedSystem, LoadedTask, load_parts
-from llamaindex_code_retrieval.eval.rerank_curve import check_ks, rerank_curve
 from llamaindex_code_retrieval.eval.results import (
     TOP,
-    Curve,
-    CurveReport,
     GenerationResult,
     Planned,
     Published,
@@ -31,13 +27,12 @@ from llamaindex_code_retrieval.eval.results import (
     protocol_name,
     retrieval_result,
 )
-from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval
+from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval, index_once
 from llamaindex_code_retrieval.eval.suite import Suite
 from llamaindex_code_retrieval.eval.unfinished import Unfinished
 from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.reranker import CodeReranker
 
-_UNFINISHED, _UNFINISHED_CURVES = "unfinished", "unfinished-curves"  # each outlives the end of the other
+_UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,52 +93,6 @@ def run_suite(
     return Outcome(report, {task.spec.name: dict(task.benchmark.corpus) for task in loaded.tasks})
 
 
-def run_curves(
-    suite: Suite,
-    ks: Sequence[int],
-    *,
-    latency_queries: int = 20,
-    out: str | Path | None = None,
-    cache_folder: Path | None = None,
-    device: str | None = None,
-    on_progress: Progress = no_progress,
-) -> CurveReport:
-    """Measure every system with a reranker on every retrieval task at each K, see :func:`rerank_curve`.
-
-    The retriever returns as many hits as the suite's depth, and at least the largest K; ``rerank_top_n``, ``rerank_k``
-    and ``early_exit`` of a system are not used. With ``out`` the log-odds of all pairs are kept in that folder until
-    the run is finished, and an interrupted run goes on from them.
-
-    Raises:
-        ValueError: ``ks`` are refused, see :func:`parse_ks`; there is no task, or no system with a reranker; what
-            :func:`run_suite` raises.
-    """
-    started = time.perf_counter()
-    ks = check_ks(ks)
-    cascades = tuple(system for system in suite.system if system.rerank is not None)
-    if not cascades or not suite.task:
-        lacks = "[[task]] to measure on" if cascades else "system with a reranker, so there is no K to vary"
-        raise ValueError(
-            f'the suite {suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
-        )
-    unfinished = Unfinished(None if out is None else make_folder(out) / _UNFINISHED_CURVES)
-    part = suite.model_copy(update={"system": cascades, "generation": ()})
-    loaded = load_parts(part, cache_folder=cache_folder, device=device)
-    run = _Run(loaded, unfinished, cache_folder, on_progress)
-    curves = run.measure_curves(ks, latency_queries=latency_queries)
-    unfinished.delete()
-    environment = current_environment()
-    return CurveReport(
-        suite=suite.name,
-        date=environment.date,
-        machine=environment.machine,
-        versions=environment.versions,
-        curves=curves,
-        skipped=loaded.skipped,
-        seconds=round(time.perf_counter() - started, 1),
-    )
-
-
 def _planned(loaded: LoadedSuite) -> tuple[list[Planned], list[Planned]]:
     """Return the results that a run will have, of retrieval and of generation."""
     suite = loaded.suite
@@ -200,7 +149,7 @@ class _Run:
         """Measure each system on each task; systems that share their vectors share the index."""
         for task in self.loaded.tasks:
             for systems in self.loaded.systems_by_vectors():
-                index_of = self._index_once(systems[0].embedding)
+                index_of = index_once(systems[0].embedding, on_progress=self.on_progress)
                 for system in systems:
                     self.retrieval[system.spec.name, task.spec.name] = self._retrieval_result(task, system, index_of)
 
@@ -226,57 +175,6 @@ class _Run:
             )
             self.unfinished.save(key, asdict(result))
         return result
-
-    def _index_once(self, embedding: CodeEmbedding) -> Callable[[Benchmark], CodeIndex]:
-        """Return a function that indexes a pool when it is first called with it."""
-        indexes: dict[str, CodeIndex] = {}
-
-        def index_of(pool: Benchmark) -> CodeIndex:
-            if pool.name not in indexes:
-                index = benchmark_index(pool, embedding, on_progress=self.on_progress)
-                index.embedding = embedding.uncached()  # a query from the cache would take no time
-                indexes[pool.name] = index
-            return indexes[pool.name]
-
-        return index_of
-
-    def measure_curves(self, ks: Sequence[int], *, latency_queries: int) -> list[Curve]:
-        """Measure each system, all of which have a reranker, on each task at each K."""
-        curves = []
-        for task in self.loaded.tasks:
-            for systems in self.loaded.systems_by_vectors():
-                index_of = self._index_once(systems[0].embedding)
-                for system in systems:
-                    for reranker in system.postprocessors:
-                        curves.append(self._curve(task, system, reranker, index_of, ks, latency_queries))
-        return curves
-
-    def _curve(
-        self,
-        task: LoadedTask,
-        system: LoadedSystem,
-        reranker: CodeReranker,
-        index_of: Callable[[Benchmark], CodeIndex],
-        ks: Sequence[int],
-        latency_queries: int,
-    ) -> Curve:
-        depth = max(self.suite.depth, *ks)
-        models = (reranker.fingerprint, system.embedding.query_fingerprint, task.benchmark.fingerprint)
-        limits = (reranker.max_tokens, reranker.precision, depth)
-        key = json_hash(["curve", system.spec.name, task.spec.name, *models, *limits])
-        return rerank_curve(
-            lambda pool: system.retriever(index_of(pool), depth=depth),
-            reranker,
-            task.benchmark,
-            ks,
-            system=system.spec.name,
-            task=task.spec.name,
-            pool_size=task.spec.pool_size,
-            seed=self.suite.seed,
-            latency_queries=latency_queries,
-            log_odds_file=self.unfinished.path(key),
-            on_progress=self.on_progress,
-        )
 
     # --- generation --------------------------------------------------------------------------------------------------
 

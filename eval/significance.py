@@ -13,7 +13,7 @@ import numpy as np
 from llamaindex_code_retrieval._optional import require
 
 RESAMPLES = 10_000
-_NUMBERS_AT_ONCE = 2_000_000  # 16 MB: all resamples over 10,000 queries would be 800
+_NUMBERS_AT_ONCE = 2_000_000  # 16 MB; all resamples of 10,000 queries would take 800 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
         raise ValueError("an interval needs at least one value")
     if len(sample) == 1 or np.ptp(sample) == 0:
         return float(sample[0]), float(sample[0])
-    found = (
+    between = (
         _scipy()
         .bootstrap(
             (sample,),
@@ -56,7 +56,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
         )
         .confidence_interval
     )
-    return float(found.low), float(found.high)
+    return float(between.low), float(between.high)
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> Difference:

@@ -14,12 +14,13 @@ from transformers import BertForSequenceClassification
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.eval.curve_runner import run_curves
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.report import curve_html, curve_markdown
 from llamaindex_code_retrieval.eval.rerank_curve import METRICS, Curve, parse_ks, rerank_curve
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval
-from llamaindex_code_retrieval.eval.runner import run_curves, run_suite
+from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
 from llamaindex_code_retrieval.index.sources import read_sources
 from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error, scored_until_settled

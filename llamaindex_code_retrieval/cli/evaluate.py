@@ -113,9 +113,9 @@ def _print(report: Report, compared: Sequence[Comparison], out: Path, *, as_json
 
 def _run_curves(options: argparse.Namespace, out: Path) -> int:
     """Measure rerankers by the number of hits that they score."""
+    from llamaindex_code_retrieval.eval.curve_runner import run_curves
     from llamaindex_code_retrieval.eval.report import curve_html, curve_markdown
     from llamaindex_code_retrieval.eval.rerank_curve import parse_ks
-    from llamaindex_code_retrieval.eval.runner import run_curves
     from llamaindex_code_retrieval.eval.suite import load_suite
 
     refuse_without_effect(options, ("baseline", "gate", "update_baseline"), "with --rerank-k")
