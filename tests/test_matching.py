@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import BertConfig, BertModel
 
 from llamaindex_code_retrieval import CodeEmbedding, Encoder
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
@@ -267,7 +269,7 @@ def test_a_blend_lies_between_start_and_what_was_learned(started: Path, bert_fol
 
 
 def test_a_start_of_another_kind_is_refused(
-    started: Path, bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path]
+    started: Path, bert_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="has the head 'interaction', not 'mlp'; set head to it"):
         _train(bert_folder, QUICK.replace(head="mlp"), start=started)
@@ -279,6 +281,11 @@ def test_a_start_of_another_kind_is_refused(
         _train(bert_folder, start="nowhere")
     with pytest.raises(ValueError, match=r"adapter_config|reranker"):
         _train(bert_folder, start=adapter_folders["lora"])
+    other_base = Path(shutil.copytree(bert_folder, tmp_path / "other"))
+    torch.manual_seed(9)
+    BertModel(BertConfig.from_pretrained(bert_folder)).save_pretrained(other_base)
+    with pytest.raises(ValueError, match=r"was trained on the base .* with fingerprint .*; train on that base"):
+        _train(other_base, start=started)
 
 
 def test_distractors_are_near_and_answer_nothing(bert_folder: Path) -> None:

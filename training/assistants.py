@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.training.assistant_search import (
 from llamaindex_code_retrieval.training.curves import search_svg
 from llamaindex_code_retrieval.training.distil import check_packages, distil_student, load_teacher
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.recipes import QueryRecipe
+from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder
 from llamaindex_code_retrieval.training.students import check_student
 from llamaindex_code_retrieval.training.teaching import (
@@ -42,8 +42,8 @@ def search_assistants(
     pairs: Sequence[Pair],
     folder: str | Path,
     *,
-    recipe: QueryRecipe,
     queries: Sequence[str] = (),
+    recipe: QueryRecipe | None = None,
     step: int = 1,
     threshold: float = 0.01,
     validation_pairs: Sequence[Pair] = (),
@@ -60,7 +60,7 @@ def search_assistants(
     interrupted search is continued with ``resume``. Other arguments are those of :func:`distil_query_encoder`.
 
     Args:
-        recipe: its student has the kind ``layers``; which layers each student keeps is up to the search.
+        recipe: has a student of kind ``layers``, whose layers the search replaces; by default the recipe ``layers``.
         step: layers that each round removes.
         threshold: MRR that the chosen student may lose, on the queries that choose.
 
@@ -68,7 +68,7 @@ def search_assistants(
         ImportError, ValueError, FloatingPointError: as :func:`distil_query_encoder`; a step or threshold out of range.
     """
     check_packages()
-    folder = free_folder(folder, resume=resume)
+    recipe, folder = recipe or load_query_recipe("layers"), free_folder(folder, resume=resume)
     if recipe.student.kind != "layers":
         raise ValueError(
             f"assistants are students with fewer layers, and one of kind {recipe.student.kind!r} keeps none; use the "

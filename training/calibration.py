@@ -122,7 +122,7 @@ def _fit_logistic(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tup
         optimizer.zero_grad()
         # The penalty keeps the temperature above 0 where scores separate the labels perfectly.
         value = F.binary_cross_entropy_with_logits(x / log_temperature.exp() + shift, y) + 1e-4 * log_temperature**2
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.training.distillation import fit_student
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.recipes import QueryRecipe
+from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
     free_folder,
@@ -30,7 +30,7 @@ from llamaindex_code_retrieval.training.run_record import (
 from llamaindex_code_retrieval.training.students import Student, check_student, new_student, student_record
 from llamaindex_code_retrieval.training.teaching import (
     DistillationData,
-    HeldOutQueries,
+    HeldOutVectors,
     TeachingSet,
     embed_selection,
     select_queries,
@@ -60,7 +60,7 @@ def distil_query_encoder(
     Args:
         pairs: some are held out; the queries of the others are learned from, compared with their codes.
         queries: more queries to learn from, without answers.
-        recipe: teacher, student and settings; by default a static student of the embedded base.
+        recipe: teacher, student and settings; by default the recipe ``static``, with the embedded base as teacher.
         validation_pairs: pairs to hold out in place of some of ``pairs``.
         sources: names of the sources of pairs and queries, for the record and the model card.
         on_progress: called with the stages "teach" (queries embedded), "embed" (codes embedded) and "train".
@@ -71,7 +71,7 @@ def distil_query_encoder(
         FloatingPointError: the loss or a gradient is not finite.
     """
     check_packages()
-    recipe, folder = recipe or QueryRecipe(), free_folder(folder, resume=resume)
+    recipe, folder = recipe or load_query_recipe("static"), free_folder(folder, resume=resume)
     selection = select_queries(pairs, queries, recipe, validation_pairs)
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
     check_student(teacher.encoder, recipe.student)
@@ -171,7 +171,7 @@ def _record(
     return record
 
 
-def _compare(teacher: CodeEmbedding, student: QueryEncoder, test: HeldOutQueries) -> dict[str, Any]:
+def _compare(teacher: CodeEmbedding, student: QueryEncoder, test: HeldOutVectors) -> dict[str, Any]:
     """Return the share of the teacher's MRR that the student retains, and the time that each takes for a query."""
     teacher_ranks, student_ranks = test.ranks(test.targets), test.ranks(student.encode_queries(test.queries))
     teacher_mrr = mean_reciprocal_rank(teacher_ranks)

@@ -75,6 +75,11 @@ def new_cross_encoder(
     """
     check_settings(adapter, config, start)
     folder = None if start is None else locate_reranker(start)
+    if folder is not None and (trained := RerankerConfig.read(folder)).base_fingerprint != encoder.base_fingerprint:
+        raise ValueError(
+            f"{start} was trained on the base {trained.base_name!r} with fingerprint {trained.base_fingerprint}, and "
+            f"{encoder.name} has {encoder.base_fingerprint}; train on that base, or start from another reranker"
+        )
     model = CrossEncoder.on(
         attach_adapter(encoder, adapter, start=folder, seed=config.seed),
         head=config.head,

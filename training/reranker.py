@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.training.matching import (
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.negatives import read_distractors
 from llamaindex_code_retrieval.training.pairs import Pair
-from llamaindex_code_retrieval.training.recipes import RerankerRecipe
+from llamaindex_code_retrieval.training.recipes import RerankerRecipe, load_reranker_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
     free_folder,
@@ -76,7 +76,7 @@ def train_reranker(
     queries chose. An interrupted run is continued with ``resume``.
 
     Args:
-        recipe: base, first stage, adapter and settings; by default an adapter on the embedded base.
+        recipe: base, first stage, adapter and settings; by default the recipe ``adapters``, on the embedded base.
         validation_pairs: pairs to hold out in place of some of ``pairs``.
         start: name or folder of a reranker whose weights the training starts from.
         distractor_folders: source trees whose imports, constants and class headers are retrieved but never relevant.
@@ -91,7 +91,7 @@ def train_reranker(
     check_installed("datasketch", "matplotlib", extra="train", purpose="training a reranker")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
-    recipe, folder = recipe or RerankerRecipe(), free_folder(folder, resume=resume)
+    recipe, folder = recipe or load_reranker_recipe("adapters"), free_folder(folder, resume=resume)
     check_settings(recipe.adapter, recipe.train, start)
     distractors = read_distractors([Path(path) for path in distractor_folders])
     prepared = _prepare(pairs, validation_pairs, distractors, recipe, start, device, cache_folder, on_progress)
@@ -133,6 +133,7 @@ def _prepare(
     )
     encoder = retriever.encoder.without_adapter()  # one copy of the base's weights
     model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
+    start_record = None if start is None else _name_and_fingerprint(start, encoder)
     on_progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
     on_progress("compare", len(train), len(train))
@@ -147,7 +148,7 @@ def _prepare(
         held_out=held_out,
         validation=validation,
         calibration=calibration,
-        start=None if start is None else _name_and_fingerprint(start, encoder),
+        start=start_record,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import clean_text
+from llamaindex_code_retrieval.models.catalog import Side
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.modify import add_projection, keep_layers
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
@@ -32,7 +33,7 @@ class Student(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over all parameters with their names."""
 
-    def tokenize(self, texts: Sequence[str], *, side: Any) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str], *, side: Side) -> list[list[int]]:
         """Return the ids that :meth:`embed` takes for each text."""
 
     def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
@@ -76,8 +77,8 @@ class StaticStudent(nn.Module):
         """The device of the weights."""
         return self.projection.device
 
-    def tokenize(self, texts: Sequence[str], *, side: Any = "query") -> list[list[int]]:
-        """Return the rows of the table that each text consists of."""
+    def tokenize(self, texts: Sequence[str], *, side: Side = "query") -> list[list[int]]:
+        """Return the rows of the table of each text: those of its tokens and of its pairs of neighbouring tokens."""
         clean = [clean_text(text) for text in texts]
         encodings = self._tokenizer.encode_batch(clean, add_special_tokens=False)
         return [table_rows(each.ids[: self.max_tokens], words=self.words, buckets=self.buckets) for each in encodings]

@@ -60,7 +60,7 @@ class TeachingSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOutQueries:
+class HeldOutVectors:
     """Queries that no student learns from, with the teacher's vectors of them and of the codes that they search."""
 
     queries: list[str]
@@ -99,9 +99,9 @@ class DistillationData:
     teacher: CodeEmbedding
     pairs: list[Pair]
     teaching: TeachingSet
-    validation: HeldOutQueries
+    validation: HeldOutVectors
     """Choose the best step, and the student where several are tried."""
-    test: HeldOutQueries
+    test: HeldOutVectors
     """Choose nothing, so that the share of MRR that a student retains is measured on them."""
 
 
@@ -173,7 +173,7 @@ def embed_selection(selection: QuerySelection, teacher: CodeEmbedding, on_progre
     targets = embed_in_chunks(teacher.embed_queries, selection.queries, "teach", on_progress)
     code_vectors = embed_in_chunks(embed_codes, codes, "embed", on_progress)
     code_rows, answered = _codes_to_compare(selection, codes, targets, code_vectors)
-    held_out = HeldOutQueries(
+    held_out = HeldOutVectors(
         queries=list(selection.answers),
         targets=teacher.embed_queries(list(selection.answers)),
         codes=embed_in_chunks(embed_codes, selection.pool, "embed", on_progress),
@@ -227,8 +227,8 @@ def _rows_of_answers(selection: QuerySelection) -> list[list[int]]:
     return [[row_of[code] for code in sorted(codes)] for codes in selection.answers.values()]
 
 
-def _slice(held_out: HeldOutQueries, part: slice) -> HeldOutQueries:
-    return HeldOutQueries(
+def _slice(held_out: HeldOutVectors, part: slice) -> HeldOutVectors:
+    return HeldOutVectors(
         queries=held_out.queries[part],
         targets=held_out.targets[part],
         codes=held_out.codes,
