@@ -30,7 +30,7 @@ def test_what_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_adapters())
-def test_shipped_adapters_fit_and_say_where_they_come_from(name: str) -> None:
+def test_shipped_adapters_fit_and_have_a_record(name: str) -> None:
     base = Encoder.from_pretrained(EMBEDDED, precision="fp32")
     adapted = base.with_adapter(name)
     assert adapted.base_fingerprint == base.base_fingerprint
@@ -46,7 +46,7 @@ def test_shipped_adapters_fit_and_say_where_they_come_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_rerankers())
-def test_shipped_rerankers_fit_and_say_where_they_come_from(name: str) -> None:
+def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
     embedding = CodeEmbedding()
     reranker = CodeReranker(name, embedding=embedding)
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
@@ -63,7 +63,7 @@ def test_shipped_rerankers_fit_and_say_where_they_come_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_query_encoders())
-def test_shipped_query_encoders_stand_in_for_their_teachers(name: str) -> None:
+def test_shipped_query_encoders_agree_with_their_teachers(name: str) -> None:
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     teacher = CodeEmbedding(adapter=settings["teacher"]["adapter"])
     student = QueryEncoder.load(name, teacher=teacher.encoder)
@@ -77,7 +77,7 @@ def test_shipped_query_encoders_stand_in_for_their_teachers(name: str) -> None:
         assert (ARTIFACTS / name / file).stat().st_size > 100
 
 
-def test_auto_is_the_table_of_this_teacher() -> None:
+def test_auto_is_the_static_student_of_this_teacher() -> None:
     embedding = CodeEmbedding(query_encoder="auto")
     assert embedding.query_encoder == "embedded-general-static"
     with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
@@ -97,7 +97,7 @@ def test_the_default_of_embedded_and_none() -> None:
     assert CodeEmbedding(pooling="cls").adapter == "none"  # ours was trained for mean pooling
 
 
-def test_a_folder_of_the_same_name_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "embedded-general").mkdir()
     assert locate_adapter("embedded-general").parent == ARTIFACTS

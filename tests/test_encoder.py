@@ -1,4 +1,4 @@
-"""Parity with independent computations, batch invariance, adapters, and how checkpoints are found."""
+"""Agreement with independent computations, laws of encoding, adapters, and loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_codet5p_is_t5_stack_then_linear_then_normalise(codet5p_folder: Path) ->
 
 @torch.no_grad()
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_t5_encoder_half_of_a_whole_checkpoint(t5_folder: Path, pooling: str) -> None:
+def test_t5_encoder_of_an_encoder_decoder_checkpoint(t5_folder: Path, pooling: str) -> None:
     stack = T5EncoderModel.from_pretrained(t5_folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(t5_folder)
     rows = []
@@ -103,8 +103,8 @@ def test_unixcoder_reads_in_encoder_only_mode(unixcoder_folder: Path) -> None:
     mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
     rows = []
     for code in CODES:
-        body = tokenizer(code, add_special_tokens=False)["input_ids"][:60]
-        ids = torch.tensor([[0, mode, 2, *body, 2]])  # Guo et al. 2022: <s> <encoder-only> </s> text </s>
+        text = tokenizer(code, add_special_tokens=False)["input_ids"][:60]
+        ids = torch.tensor([[0, mode, 2, *text, 2]])  # Guo et al. 2022: <s> <encoder-only> </s> text </s>
         rows.append(model(input_ids=ids).last_hidden_state[0].mean(0))
     encoder = Encoder.from_pretrained(unixcoder_folder, precision="fp32")
     np.testing.assert_allclose(encoder.encode_codes(CODES), _unit(rows), atol=1e-5)
@@ -191,7 +191,7 @@ def test_forward_is_differentiable_and_equals_encode(any_encoder: Encoder) -> No
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in any_encoder.parameters())
 
 
-def test_truncation_is_warned_of_once(bert_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncation_is_reported_once(bert_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = Encoder.from_pretrained(bert_folder, max_code_tokens=8)
     codes = ["a b c", "a b c d e f g"]  # 3 and 7 tokens, and two special ones
     assert encoder.is_truncated(codes, side="code").tolist() == [False, True]
@@ -219,7 +219,7 @@ def test_bf16_is_close_to_fp32(bert_folder: Path) -> None:
     assert cosines.min() > 0.995
 
 
-def test_sentence_transformers_settings_are_obeyed(bert_folder: Path, tmp_path: Path) -> None:
+def test_sentence_transformers_settings_are_applied(bert_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "st"
     shutil.copytree(bert_folder, folder)
     (folder / "1_Pooling").mkdir()
@@ -299,8 +299,8 @@ def test_prompt_tuning_on_the_native_architectures(folder: str, request: pytest.
 
 
 def _unmerged(base: Encoder, folder: Path) -> Encoder:
-    def attach(body: Any) -> Any:
-        return PeftModel.from_pretrained(copy.deepcopy(body), str(folder)).eval()
+    def attach(backbone: Any) -> Any:
+        return PeftModel.from_pretrained(copy.deepcopy(backbone), str(folder)).eval()
 
     return base.with_backbone(attach)
 
@@ -473,7 +473,7 @@ def test_what_is_no_adapter_is_refused(bert_folder: Path, roberta_folder: Path) 
 # --- finding checkpoints ---------------------------------------------------------------------------------------------
 
 
-def test_fingerprint_follows_what_decides_a_vector(bert_folder: Path, tmp_path: Path) -> None:
+def test_fingerprint_covers_weights_pooling_and_limits(bert_folder: Path, tmp_path: Path) -> None:
     base = Encoder.from_pretrained(bert_folder)
     copy = tmp_path / "copy"
     shutil.copytree(bert_folder, copy)

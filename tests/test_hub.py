@@ -34,14 +34,14 @@ class _Hub(BaseHTTPRequestHandler):
         weights = ["model.safetensors"] if revision in ("refs/pr/7", self.commits["refs/pr/7"]) else []
         return {name: self.folder / name for name in [*names, *weights]}
 
-    def _reply(self, body: bytes, **headers: str) -> None:
+    def _reply(self, content: bytes, **headers: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(content)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.wfile.write(content)
 
     def do_GET(self) -> None:
         path = unquote(urlparse(self.path).path)
@@ -152,7 +152,7 @@ def test_the_commit_of_the_bots_pull_request_is_kept(hub: _Server, tmp_path: Pat
     assert _locate("someone/tiny", home=tmp_path / "new", endpoint=hub.address) == [f"True {'c' * 40}"]
 
 
-def test_a_pickle_in_the_cache_is_told_from_a_model_that_is_not_there(hub: _Server, tmp_path: Path) -> None:
+def test_a_cached_pickle_is_not_reported_as_a_missing_model(hub: _Server, tmp_path: Path) -> None:
     _locate("someone/tiny@main", home=tmp_path, endpoint=hub.address)
     (message,) = _locate("someone/tiny", home=tmp_path, endpoint=hub.address, offline=True)
     assert message.startswith("model 'someone/tiny' holds no safetensors, only pickled weights")
@@ -160,7 +160,7 @@ def test_a_pickle_in_the_cache_is_told_from_a_model_that_is_not_there(hub: _Serv
 
 
 @pytest.mark.parametrize("locate", [locate, locate_adapter, locate_reranker, locate_query_encoder])
-def test_a_folder_that_does_not_exist_is_told_as_such(
+def test_a_folder_that_does_not_exist_is_reported_as_such(
     locate: Callable[[str | Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

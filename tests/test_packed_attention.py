@@ -1,4 +1,4 @@
-"""Texts without padding: what transformers gives for each by itself, for BERT and its kin, and only for those."""
+"""Packed attention: the hidden states of each text by itself, for BERT-like models only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.models.packed_attention import by_runs, enable_pa
 
 PADDING = 1
 ROWS = [[5, 6, 7, 8, 9], [10, 11], [12, 13], [14, PADDING, 16, 17], [18]]
-"""Two of one length side by side, and one with what stands for padding in its text."""
+"""Two neighbours of equal length, and one text that holds the padding token."""
 TYPES = [[0, 0, 0, 1, 1], [0, 1], [0, 0], [0, 1, 1, 1], [0]]
 KINDS = [
     (BertModel, BertConfig),
@@ -52,7 +52,7 @@ def _model(cls: Any, config: Any, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize(("cls", "config"), KINDS)
-def test_each_text_comes_out_as_it_does_alone(cls: Any, config: Any) -> None:
+def test_states_are_those_of_each_text_by_itself(cls: Any, config: Any) -> None:
     model = _model(cls, config)
 
     def alone(row: list[int], types: list[int]) -> Tensor:
@@ -78,10 +78,10 @@ def test_each_text_comes_out_as_it_does_alone(cls: Any, config: Any) -> None:
     assert found.shape == (14, 32)
     for states, text in zip(found.split([len(row) for row in ROWS]), expected, strict=True):
         torch.testing.assert_close(states, text, atol=1e-5, rtol=1e-5)
-    assert torch.equal(before, after), "padded batches go through the model as before"
+    assert torch.equal(before, after), "padded batches are computed as before"
 
 
-def test_runs_hold_the_texts_in_their_order() -> None:
+def test_runs_keep_the_order_of_texts() -> None:
     states = torch.arange(2 * 9 * 3.0).view(1, 2, 9, 3)  # (1, heads, tokens, width)
     two, one = by_runs(states, [(2, 3), (1, 3)])
     assert (two.shape, one.shape) == ((2, 2, 3, 3), (1, 2, 3, 3))
@@ -89,7 +89,7 @@ def test_runs_hold_the_texts_in_their_order() -> None:
     assert torch.equal(one[0], states[0, :, 6:])
 
 
-def test_other_models_are_left_alone(t5_folder: Path, codesage_folder: Path) -> None:
+def test_other_models_are_not_changed(t5_folder: Path, codesage_folder: Path) -> None:
     for changes in ({"attn_implementation": "eager"}, {"is_decoder": True}):
         model = _model(BertModel, BertConfig, **changes)
         assert not enable_packed_attention(model)
@@ -100,7 +100,7 @@ def test_other_models_are_left_alone(t5_folder: Path, codesage_folder: Path) -> 
 
 
 @pytest.mark.parametrize("folder", ["bert_folder", "roberta_folder", "unixcoder_folder"])
-def test_an_encoder_packs_in_use_and_pads_in_training(folder: str, request: pytest.FixtureRequest) -> None:
+def test_an_encoder_packs_in_inference_and_pads_in_training(folder: str, request: pytest.FixtureRequest) -> None:
     encoder = Encoder.from_pretrained(request.getfixturevalue(folder), precision="fp32", device="cpu")
     texts = ["def add(a, b): return a + b", "x", "y", "class File: pass"]
     seen: list[dict[str, Any]] = []
@@ -119,17 +119,17 @@ def test_an_encoder_packs_in_use_and_pads_in_training(folder: str, request: pyte
     np.testing.assert_allclose(trained.detach().numpy(), vectors, atol=1e-5)
 
 
-def test_a_body_that_was_not_asked_pads_its_texts(bert_folder: Path) -> None:
-    """It would take a row of texts for one text, whatever the base can do."""
-    body = _model(BertModel, BertConfig, vocab_size=1000, max_position_embeddings=64)
-    encoder = Encoder.from_pretrained(bert_folder, precision="fp32", device="cpu").with_backbone(lambda base: body)
+def test_a_backbone_without_packed_attention_pads_its_texts(bert_folder: Path) -> None:
+    """It would compute a row of texts as one text, even if the base supports packing."""
+    backbone = _model(BertModel, BertConfig, vocab_size=1000, max_position_embeddings=64)
+    encoder = Encoder.from_pretrained(bert_folder, precision="fp32", device="cpu").with_backbone(lambda base: backbone)
     assert not encoder.packs
     texts = ["def add(a, b): return a + b", "x"]
     alone = np.concatenate([encoder.encode_codes([text]) for text in texts])
     np.testing.assert_allclose(encoder.encode_codes(texts), alone, atol=1e-5)
 
 
-def test_texts_of_one_length_have_nothing_to_pad(bert_folder: Path) -> None:
+def test_texts_of_equal_length_are_not_packed(bert_folder: Path) -> None:
     encoder = Encoder.from_pretrained(bert_folder, precision="fp32", device="cpu")
     seen: list[dict[str, Any]] = []
     encoder.backbone.register_forward_pre_hook(lambda _module, _args, inputs: seen.append(inputs), with_kwargs=True)

@@ -1,4 +1,4 @@
-"""Batches side by side: what one after the other gives, and no setting of torch changed for anyone else."""
+"""Parallel batches: results of a sequential run, and no change of torch's settings for other threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_results_are_those_of_one_after_the_other_without_gradient() -> None:
+def test_results_equal_sequential_ones_and_have_no_gradient() -> None:
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     batches = [torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows)) for rows in range(1, 30)]
 
@@ -47,7 +47,7 @@ def test_results_are_those_of_one_after_the_other_without_gradient() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_two_are_computed_at_once_each_by_one_thread_and_nobody_elses_setting_changes() -> None:
+def test_two_batches_run_at_once_in_one_thread_each_and_other_threads_keep_their_setting() -> None:
     together = threading.Barrier(2, timeout=30)  # breaks if they come one after the other
 
     def compute(_: int) -> int:
@@ -56,23 +56,23 @@ def test_two_are_computed_at_once_each_by_one_thread_and_nobody_elses_setting_ch
 
     assert list(in_threads(compute, range(8), CPU)) == [1] * 8
 
-    said: list[int] = []
-    new = threading.Thread(target=lambda: said.append(torch.get_num_threads()))
+    seen: list[int] = []
+    new = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     new.start()
     new.join()
-    assert (torch.get_num_threads(), said) == (2, [2])
+    assert (torch.get_num_threads(), seen) == (2, [2])
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("device", "batches"), [("cpu", 1), ("cpu", 0), ("meta", 5)])
-def test_a_batch_alone_or_on_another_device_is_computed_by_the_caller(device: str, batches: int) -> None:
+def test_the_caller_computes_a_single_batch_and_other_devices(device: str, batches: int) -> None:
     names = list(in_threads(lambda _: threading.current_thread().name, range(batches), torch.device(device)))
     assert names == [threading.current_thread().name] * batches
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("stop", ["error", "close"])
-def test_what_has_not_begun_is_dropped_on_an_error_and_on_close(stop: str) -> None:
+def test_waiting_batches_are_dropped_on_an_error_and_on_close(stop: str) -> None:
     begun: list[int] = []
     stopped = threading.Event()
 
@@ -124,7 +124,7 @@ def test_callers_that_race_for_the_first_use_share_one_pool(threads: int) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_makes_threads_of_its_own() -> None:
+def test_a_forked_process_starts_its_own_threads() -> None:
     program = """
         import os, torch
         from llamaindex_code_retrieval.models.parallel import in_threads

@@ -52,21 +52,25 @@ def _encoder(folder: Path, adapter: Path | None = None) -> Encoder:
 
 
 def _student(name: str, teacher: Encoder) -> Student:
-    """Make a student and move all that it trains, as a training would."""
+    """Return a student whose trained parameters differ from the initial ones, as after a training."""
     config, adapter = STUDENTS[name]
-    made: Any = new_student(teacher, config, adapter, max_tokens=16)
+    model: Any = new_student(teacher, config, adapter, max_tokens=16)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    student: Student = made
+    student: Student = model
     return student
 
 
 def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
-    told = {"name": teacher.name, "adapter": str(teacher.adapter or "none"), "fingerprint": teacher.fingerprint}
-    save_query_encoder(student, folder, STUDENTS[name][0], teacher=told, max_tokens=16)
+    teacher_record = {
+        "name": teacher.name,
+        "adapter": str(teacher.adapter or "none"),
+        "fingerprint": teacher.fingerprint,
+    }
+    save_query_encoder(student, folder, STUDENTS[name][0], teacher=teacher_record, max_tokens=16)
     return folder
 
 
@@ -74,7 +78,7 @@ def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[str, Path]) -> None:
+def test_all_layers_equal_the_teacher_and_one_does_not(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
     before = teacher.encode_queries(QUERIES)
     whole = teacher.with_backbone(partial(keep_layers, kept=[0, 1]))
@@ -88,7 +92,7 @@ def test_all_layers_are_the_teacher_and_one_is_less(family: str, folders: dict[s
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_kept_is_shared(family: str, folders: dict[str, Path]) -> None:
+def test_kept_layers_share_the_teachers_weights(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
     part: Any = teacher.with_backbone(partial(keep_layers, kept=[1]))
     places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
@@ -98,7 +102,7 @@ def test_what_is_kept_is_shared(family: str, folders: dict[str, Path]) -> None:
     assert sum(p.numel() for p in part.backbone.parameters()) < sum(p.numel() for p in base.parameters())
 
 
-def test_bert_without_its_first_layer_is_the_second_run_by_itself(bert_folder: Path) -> None:
+def test_bert_without_its_first_layer_equals_the_second_one(bert_folder: Path) -> None:
     teacher = _encoder(bert_folder)
     ids = teacher.tokenize(QUERIES[:1], side="query")
     base: Any = teacher.base
@@ -130,12 +134,12 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
 
 
 @pytest.mark.parametrize("layers", [(), (2,), (0, 2), (1, 0), (0, 0), (-1,)])
-def test_layers_that_there_are_not(layers: tuple[int, ...], t5_folder: Path) -> None:
+def test_layers_that_do_not_exist_are_refused(layers: tuple[int, ...], t5_folder: Path) -> None:
     with pytest.raises(ValueError, match="layers must be numbers in rising order from 0 to 1 for this model"):
         _encoder(t5_folder).with_backbone(lambda base: keep_layers(base, layers))
 
 
-def test_a_body_of_unknown_layers_is_refused() -> None:
+def test_a_backbone_of_unknown_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot remove layers of Linear"):
         layer_count(torch.nn.Linear(2, 2))
 
@@ -145,7 +149,7 @@ def test_a_body_of_unknown_layers_is_refused() -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 @pytest.mark.parametrize("family", ["bert", "bert with an adapter", "t5", "codet5p", "codesage"])
-def test_comes_back_as_it_was(
+def test_a_saved_student_loads_unchanged(
     name: str, family: str, folders: dict[str, Path], adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     base, _, adapter = family.partition(" ")
@@ -167,14 +171,16 @@ def test_comes_back_as_it_was(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["lora", "full", "transformer"])
-def test_int8_is_near_and_another_fingerprint(name: str, precision: str, bert_folder: Path, tmp_path: Path) -> None:
+def test_int8_is_close_and_has_another_fingerprint(
+    name: str, precision: str, bert_folder: Path, tmp_path: Path
+) -> None:
     teacher = Encoder.from_pretrained(bert_folder, precision=precision)  # type: ignore[arg-type]
     student = _student(name, _encoder(bert_folder))
-    told = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
+    teacher_record = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
     loaded = []
     for int8 in (False, True):
         config = STUDENTS[name][0].replace(int8=int8)
-        save_query_encoder(student, tmp_path / str(int8), config, teacher=told, max_tokens=16)
+        save_query_encoder(student, tmp_path / str(int8), config, teacher=teacher_record, max_tokens=16)
         loaded.append(QueryEncoder.load(tmp_path / str(int8), teacher=teacher))
     whole, eight = (each.encode_queries(QUERIES) for each in loaded)
     assert not np.array_equal(whole, eight)
@@ -192,7 +198,7 @@ def test_int8_keeps_rows_of_small_weights() -> None:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_its_queries_end_where_it_was_told(name: str, bert_folder: Path, tmp_path: Path) -> None:
+def test_queries_are_truncated_at_max_tokens(name: str, bert_folder: Path, tmp_path: Path) -> None:
     teacher = _encoder(bert_folder)
     loaded = QueryEncoder.load(_save(name, _student(name, teacher), teacher, tmp_path), teacher=teacher)
     words = ["x", "read"] * 20
@@ -315,7 +321,7 @@ def test_another_format_is_refused(
         QueryEncoder.load(folder, teacher=_encoder(bert_folder))
 
 
-def test_folders_of_other_things_are_told_apart(
+def test_folders_of_other_models_are_refused(
     saved: dict[str, Path], bert_folder: Path, adapter_folders: dict[str, Path]
 ) -> None:
     for folder in saved.values():
@@ -338,7 +344,7 @@ def _embedding(base: Path, **options: Any) -> CodeEmbedding:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_queries_are_the_students_and_all_else_the_teachers(
+def test_the_student_embeds_queries_and_the_teacher_codes(
     name: str, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
 ) -> None:
     plain = _embedding(bert_folder)
@@ -353,7 +359,7 @@ def test_queries_are_the_students_and_all_else_the_teachers(
     assert fast.model_dump() == plain.model_dump() | {"query_encoder": str(saved[name])}
 
 
-def test_async_and_copies_keep_it(saved: dict[str, Path], bert_folder: Path) -> None:
+def test_async_methods_and_copies_keep_the_student(saved: dict[str, Path], bert_folder: Path) -> None:
     fast = _embedding(bert_folder, query_encoder=str(saved["static"]))
     vector = fast.get_query_embedding("read a file")
     assert asyncio.run(fast.aget_query_embedding("read a file")) == vector
@@ -375,7 +381,7 @@ def test_the_default_adapter_stays(saved: dict[str, Path], bert_folder: Path, ad
     assert list(fast.adapters) == ["java"]
 
 
-def test_languages_with_adapters_of_their_own_are_asked_in_full(
+def test_languages_with_their_own_adapter_do_not_use_the_student(
     saved: dict[str, Path], bert_folder: Path, adapter_folders: dict[str, Path]
 ) -> None:
     adapters = {"java": str(adapter_folders["lora"])}
@@ -398,7 +404,7 @@ def indexed(repository: Path, bert_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "idx"
 
 
-def test_an_index_is_searched_with_it(
+def test_an_index_is_searched_with_the_student(
     indexed: Path, saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, tmp_path: Path
 ) -> None:
     index = CodeIndex.load(indexed, query_encoder=saved["static"])
@@ -438,7 +444,7 @@ def test_the_command(
         assert printed.out == ""
 
 
-def test_a_table_answers_without_the_model_until_code_is_embedded(
+def test_a_static_student_loads_the_model_only_to_embed_code(
     indexed: Path, saved: dict[str, Path], bert_folder: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "moved"
@@ -457,7 +463,9 @@ def test_a_table_answers_without_the_model_until_code_is_embedded(
         CodeIndex.load(indexed, embedding=there.embedding, query_encoder=saved["static"])
 
 
-def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], bert_folder: Path, tmp_path: Path) -> None:
+def test_a_changed_model_is_refused_when_it_is_loaded(
+    saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
     base = tmp_path / "base"
     shutil.copytree(bert_folder, base)
     saved_settings = _embedding(base).to_dict()
@@ -472,7 +480,7 @@ def test_a_changed_model_is_refused_when_it_is_asked(saved: dict[str, Path], ber
 def test_the_cache_is_keyed_by_the_precision_in_force(
     saved: dict[str, Path], bert_folder: Path, tmp_path: Path
 ) -> None:
-    """A table does not load the base, so that the precision is not known when the embedding is made."""
+    """A static student does not load the base, so the precision is not known when the embedding is built."""
     settings = _embedding(bert_folder).to_dict() | {"precision": "auto"}
     embedding = CodeEmbedding.from_dict(settings, query_encoder=saved["static"], cache_folder=tmp_path)
     assert embedding.precision == "auto"
@@ -490,7 +498,7 @@ def test_wrong_names_are_refused_where_the_base_is_not_loaded(
         CodeEmbedding.from_dict(settings, query_encoder=saved["static"])
 
 
-def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]) -> None:
+def test_torch_is_not_imported_for_a_static_student(indexed: Path, saved: dict[str, Path]) -> None:
     search = ["search", "total price", "--index", str(indexed), "--fast-query", str(saved["static"])]
     script = (
         f"import sys; from llamaindex_code_retrieval.cli.main import main; code = main({search!r}); "
@@ -501,7 +509,9 @@ def test_torch_is_not_imported_for_a_table(indexed: Path, saved: dict[str, Path]
     assert done.stderr.splitlines()[-1] == "set()"
 
 
-def test_a_suite_measures_it_beside_its_teacher(saved: dict[str, Path], bert_folder: Path, tmp_path: Path) -> None:
+def test_a_suite_compares_the_student_with_its_teacher(
+    saved: dict[str, Path], bert_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "shop").mkdir()
     code = 'def {0}(x):\n    """{1} the {0}."""\n    y = {0}.{1}(x)\n    return y\n\n\n'
     words = ("price", "total", "cart", "order", "item")

@@ -87,11 +87,11 @@ def test_pairs_tell_orders_apart() -> None:
 @pytest.fixture(scope="module", params=["bert", "codet5p"])
 def student(request: pytest.FixtureRequest, bert_folder: Path, codet5p_folder: Path) -> StaticStudent:
     teacher = Encoder.from_pretrained(bert_folder if request.param == "bert" else codet5p_folder, precision="fp32")
-    made = StaticStudent(teacher, StudentConfig(table_rank=8, buckets=64, hidden=16), max_tokens=32, seed=0)
+    student = StaticStudent(teacher, StudentConfig(table_rank=8, buckets=64, hidden=16), max_tokens=32, seed=0)
     with torch.no_grad():
-        made.outer.normal_(std=0.1)  # a new one adds nothing
-        made.table.weight.normal_(std=0.5)
-    return made
+        student.outer.normal_(std=0.1)  # a new one adds nothing
+        student.table.weight.normal_(std=0.5)
+    return student
 
 
 def test_quantization_changes_little(student: StaticStudent) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from torch import Tensor, nn
 
+Array = NDArray[Any]
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor by its name."""
 
@@ -31,7 +32,7 @@ def read_weights(path: Path, *, remedy: str) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
-def read_arrays(path: Path, *, remedy: str) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, *, remedy: str) -> dict[str, Array]:
     """Return the tensors of a safetensors file as NumPy arrays; see :func:`read_weights`."""
     from safetensors.numpy import load_file
 
@@ -55,7 +56,7 @@ def load_weights(module: nn.Module, path: Path, *, remedy: str) -> None:
 
 
 def check_weights(
-    weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]], expected: Shapes, *, source: Path, remedy: str
+    weights: Mapping[str, Tensor] | Mapping[str, Array], expected: Shapes, *, source: Path, remedy: str
 ) -> None:
     """Check that ``weights`` are exactly the ``expected`` tensors.
 
@@ -76,7 +77,7 @@ def check_weights(
     check_finite(weights, source=source, remedy=remedy)
 
 
-def check_finite(weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]], *, source: Path, remedy: str) -> None:
+def check_finite(weights: Mapping[str, Tensor] | Mapping[str, Array], *, source: Path, remedy: str) -> None:
     """Raise a ValueError that names the tensors with NaN or infinite values, if there are any."""
     if broken := {name for name, tensor in weights.items() if not _is_finite(tensor)}:
         raise ValueError(
@@ -85,7 +86,7 @@ def check_finite(weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]], *, 
         )
 
 
-def _is_finite(tensor: Tensor | NDArray[Any]) -> bool:
+def _is_finite(tensor: Tensor | Array) -> bool:
     if isinstance(tensor, np.ndarray):
         return bool(np.isfinite(tensor).all())
     # A sum takes a tenth of the time. It also overflows where half-precision values are large, so it proves one side.
