@@ -54,8 +54,8 @@ class CodeRetriever(BaseRetriever):
     ignored, because it can be compared with the vectors of one of them only.
 
     The default weights and rank constant were chosen on CoSQA dev and on the documented functions of the standard
-    library, for the embedded model. BM25 ranks much worse than the vectors there, and the usual rank constant of 60,
-    made for rankings of like quality, costs 0.04 MRR on CoSQA.
+    library, for the embedded model. BM25 ranks much worse than the vectors on both, and the usual rank constant of 60,
+    made for rankings of similar quality, costs 0.04 MRR on CoSQA.
 
     Raises:
         ValueError: an option out of range, one that has no effect in this mode, or a language that neither the index

@@ -70,7 +70,7 @@ def test_index_of_a_changed_model(shell: Shell, repository: Path, bert_folder: P
     old = read_manifest("idx")["fingerprint"]
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"layer_norm_eps": 0.1}))
-    shell.fails("search", "x", "--index", "idx", says=f"fingerprint {old}, but the model at hand has fingerprint")
+    shell.fails("search", "x", "--index", "idx", says=f"fingerprint {old}, but this model has fingerprint")
     assert f"rebuild it with: code-retrieval index {repository}" in shell.err
     shutil.rmtree(model)
     shell.fails("search", "x", "--index", "idx", says=f"folder {model} does not exist")

@@ -64,7 +64,7 @@ def test_sync_and_async_agree_and_events_come_once(index: CodeIndex) -> None:
     assert len(debug.get_event_pairs(CBEventType.RETRIEVE)) == 2
 
 
-def test_a_given_embedding_is_used(index: CodeIndex) -> None:
+def test_the_embedding_of_the_query_bundle_is_used(index: CodeIndex) -> None:
     vector = index.vector_store.vectors(["n3"])[0].tolist()  # type: ignore[attr-defined]
     hit = CodeRetriever(index, mode="dense", top_k=1).retrieve(QueryBundle("anything", embedding=vector))[0]
     assert hit.node_id == "n3"
@@ -151,7 +151,7 @@ def test_the_query_is_embedded_once_by_each_adapter_in_use(mode: Any, asynchrono
     assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == (0 if mode == "bm25" else 4)
 
 
-def test_partitions_are_fused_by_rank(mixed: CodeIndex) -> None:
+def test_rankings_of_several_adapters_are_fused_by_rank(mixed: CodeIndex) -> None:
     query = "add two numbers"
     dense = []
     for embedding, languages in mixed.adapter_groups():
@@ -172,7 +172,7 @@ def test_partitions_are_fused_by_rank(mixed: CodeIndex) -> None:
         assert hit.score == pytest.approx(6 * (0.75 / (5 + rank[hit.node_id]) + bm25))
 
 
-def test_what_only_the_right_adapter_ranks_first(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+def test_the_adapter_of_the_vectors_embeds_the_query(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
     """A query equal to a code has cosine 1 with it when both come from one adapter, and not when they do not."""
     embedding = CodeEmbedding(str(bert_folder), adapters={"python": adapter_folders["lora"]}, precision="fp32")
     index = CodeIndex(embedding)
@@ -187,13 +187,13 @@ def test_what_only_the_right_adapter_ranks_first(bert_folder: Path, adapter_fold
     assert wrong > 0
 
 
-def test_a_given_embedding_needs_one_adapter(mixed: CodeIndex) -> None:
+def test_the_embedding_of_the_query_bundle_is_used_with_one_adapter_only(mixed: CodeIndex) -> None:
     vector = mixed.vector_store.vectors(["python3"])[0].tolist()  # type: ignore[attr-defined]
     bundle = QueryBundle("add two numbers", embedding=vector)
     one = CodeRetriever(mixed, mode="dense", top_k=1, languages=["python"]).retrieve(bundle)[0]
     assert (one.node_id, one.score) == ("python3", pytest.approx(1.0, abs=1e-5))
     retriever = CodeRetriever(mixed, mode="dense")
-    hits = [retriever.retrieve(asked) for asked in (bundle, QueryBundle("add two numbers"))]
+    hits = [retriever.retrieve(each) for each in (bundle, QueryBundle("add two numbers"))]
     assert [(hit.node_id, hit.score) for hit in hits[0]] == [(hit.node_id, hit.score) for hit in hits[1]]
 
 

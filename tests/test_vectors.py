@@ -128,7 +128,7 @@ def test_a_cut_file_is_damaged(size: int, tmp_path: Path) -> None:
     path = tmp_path / "store"
     _store(9).persist(path)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"store is not a FAISS index, or damaged: .*; build the index anew"):
+    with pytest.raises(ValueError, match=r"store is not a FAISS index, or damaged: .*; build the index again"):
         FaissStore.from_persist_path(path)
 
 

@@ -52,16 +52,15 @@ class CodeIndex(Generic[EmbeddingT]):
     >>> CodeRetriever(index).retrieve("say hello")[0].node.metadata["scope"]
     'hello'
 
-    ``embedding`` may be any LlamaIndex embedding model. With a ``CodeEmbedding`` that has an adapter for each language,
-    every node has a vector of its language's, and the index remembers which. After ``embedding.use_adapter(…)`` it is
-    searched and saved as it was until the next update, which embeds the nodes of that language again and no others.
+    ``embedding`` may be any LlamaIndex embedding model. A ``CodeEmbedding`` with several adapters embeds every node
+    with the adapter of its language. After ``embedding.use_adapter(…)``, searches and :meth:`save` use the previous
+    adapter and its vectors until the next update, which embeds the nodes of that language again.
 
-    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. Another store keeps its
-    vectors where it keeps them (``save`` then writes all but the vectors), may be shared with other indexes, and is
-    passed again to :meth:`load`.
+    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. :meth:`save` does not
+    write the vectors of another store: pass the store to :meth:`load`. Several indexes may share a store.
 
-    Searches may run in other threads during an update: each sees the index before it or after it. In another store than
-    a ``FaissStore``, a search during an update may miss nodes that the update changes. Updates wait for each other.
+    Searches may run in other threads during an update: each sees the index before or after it. With a store other than
+    ``FaissStore``, a search during an update may miss nodes that are being replaced. Updates run one after the other.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class CodeIndex(Generic[EmbeddingT]):
 
     @property
     def embedding(self) -> EmbeddingT:
-        """The embedding model. It may be replaced; the next update embeds what the new one embeds differently."""
+        """The embedding model. If it is replaced by another model, the next update embeds all nodes again."""
         embedder = self._embedder
         return cast(EmbeddingT, embedder.embedding if isinstance(embedder, AnyEmbedding) else embedder)
 
@@ -103,7 +102,7 @@ class CodeIndex(Generic[EmbeddingT]):
 
     @property
     def snapshot(self) -> Snapshot:
-        """The present state, which later updates do not change."""
+        """The current state. Later updates do not change it."""
         return self._snapshot
 
     def __len__(self) -> int:
@@ -132,7 +131,7 @@ class CodeIndex(Generic[EmbeddingT]):
     # --- building and updating ---------------------------------------------------------------------------------------
 
     def update(self, roots: Sequence[str | Path] | None = None, *, on_progress: Progress | None = None) -> IndexReport:
-        """Bring the index in line with the folders ``roots``; without them, with those of the last time.
+        """Update the index to the content of the folders ``roots``, by default those of the last update.
 
         Only what changed is embedded: files by content hash, and inside a changed file the nodes whose text is new.
         Nodes of files that are gone are removed. With several roots a path begins with its root's folder name.
@@ -162,18 +161,18 @@ class CodeIndex(Generic[EmbeddingT]):
         return report
 
     def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
-        """Bring the index in line with ``texts``, source by path: all of it, so that other paths are removed."""
+        """Update the index to ``texts``, source by path. Paths that are not in ``texts`` are removed."""
         with self._updating:
             return self._update_texts(texts, self._snapshot.roots, on_progress or no_progress)
 
     def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
-        """Bring the index in line with nodes of your own: other nodes are removed.
+        """Update the index to these nodes. Other nodes are removed.
 
         As in LlamaIndex, a node's vector is that of its text with the metadata that ``excluded_embed_metadata_keys``
-        does not exclude. Only nodes whose id or embedded text is new are embedded; other changes are taken over.
+        does not exclude. Only nodes whose id or embedded text is new are embedded; other changes cost nothing.
 
         Raises:
-            TypeError: a node that cannot be saved: a document, a class of your own, metadata that is not JSON.
+            TypeError: a node that cannot be saved: a document, a custom node class, metadata that is not JSON.
             ValueError: two nodes have the same id, or an ``IndexNode`` holds an object.
         """
         start = time.perf_counter()
@@ -235,7 +234,7 @@ class CodeIndex(Generic[EmbeddingT]):
         )
 
     def node(self, node_id: str) -> TextNode:
-        """Return a new node, as the parser made it; an unknown id is a KeyError."""
+        """Return a copy of a node; an unknown id is a KeyError."""
         return self._snapshot.node(node_id)
 
     def nodes(self) -> Iterator[TextNode]:
@@ -255,7 +254,7 @@ class CodeIndex(Generic[EmbeddingT]):
     ) -> list[AdapterGroup]:
         """Group the index's languages (those of ``languages``, if given) by the adapter that made their vectors.
 
-        ``snapshot`` may name another state of the index than the present one.
+        ``snapshot`` selects another state of the index than the current one.
         """
         return (snapshot or self._snapshot).adapter_groups(self._embedder, languages)
 
@@ -294,12 +293,13 @@ class CodeIndex(Generic[EmbeddingT]):
     ) -> CodeIndex[EmbeddingT]:
         """Read an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
 
-        ``parser`` is needed only if the index was built by one with an ``id_func``, and must be equal to that one.
+        ``parser`` is needed only if the index was built by a parser with an ``id_func`` or by a subclass, and must have
+        the same settings.
 
         Raises:
-            ValueError: no index in ``folder``, one of another format, damaged or only half copied; built by a model
-                with another fingerprint than ``embedding``, or by another parser; a vector store that holds none of its
-                nodes; a query encoder that is no student of the index's model.
+            ValueError: there is no index in ``folder``; it is damaged, incomplete or of another format; ``embedding``
+                has another fingerprint, or ``parser`` other settings, than those that built it; ``vector_store`` holds
+                none of its nodes; the query encoder was not distilled from the index's model.
         """
         loaded = storage.load(
             folder,

@@ -1,4 +1,4 @@
-"""What an index needs of an embedding model, and an adapter for models that are not ours."""
+"""The interface of embedding models to an index, and a wrapper for any LlamaIndex model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 
 _PROBE = "def add(a, b):\n    return a + b\n"
-_SAME_MODEL = 0.99  # least cosine of two vectors of the probe by one model on other machines and in other precisions
+_SAME_MODEL = 0.99  # cosine; one model differs less between machines and precisions
 
 
 class Embedder(Protocol):
@@ -55,8 +55,8 @@ class Embedder(Protocol):
 class AnyEmbedding:
     """Any LlamaIndex embedding model as an :class:`Embedder`.
 
-    Such a model has no fingerprint over its weights, so it is known by its class, its name, its dimension and, when an
-    index is loaded, by the vector of a fixed text.
+    Other models than ``CodeEmbedding`` have no fingerprint of their weights. They are identified by class, name and
+    dimension and, when an index is loaded, by the vector of a fixed text.
     """
 
     embedding: BaseEmbedding
@@ -88,11 +88,11 @@ class AnyEmbedding:
         return np.asarray(self.embedding.get_text_embedding_batch(list(codes)), dtype=np.float32)
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
-        """Return 0: LlamaIndex models do not tell what they cut."""
+        """Return 0: LlamaIndex models do not report truncation."""
         return 0
 
     def for_language(self, language: str) -> AnyEmbedding:
-        """Return this embedder, which has no adapters."""
+        """Return this embedder: it has no adapters."""
         return self
 
     def get_query_embedding(self, query: str) -> list[float]:
@@ -104,22 +104,22 @@ class AnyEmbedding:
         return await self.embedding.aget_query_embedding(query)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return class and name only: other settings may hold keys to a service."""
+        """Return class and name only: other settings may contain API keys."""
         return {"class_name": self.embedding.class_name(), "model_name": self.embedding.model_name}
 
     def is_like(self, probe: Sequence[float]) -> bool:
-        """Return whether the model that made ``probe`` of the fixed text can be this one."""
+        """Return whether this model may have computed ``probe``, up to rounding."""
         then, now = np.asarray(probe), np.asarray(self.probe)
         if then.shape != now.shape:
             return False
         return bool(then @ now >= _SAME_MODEL * np.linalg.norm(then) * np.linalg.norm(now))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AnyEmbedding:
-        return self  # never changed, and models may not be copyable
+        return self  # it is immutable, and a model may not be copyable
 
 
 def embedder_of(embedding: BaseEmbedding) -> Embedder:
-    """Return the embedding as an embedder; a model that is not ours embeds one short text for it.
+    """Return an embedder for an embedding model. A model other than ``CodeEmbedding`` embeds one short text.
 
     Raises:
         TypeError: it is not a LlamaIndex embedding model.

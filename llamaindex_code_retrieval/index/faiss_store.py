@@ -1,4 +1,4 @@
-"""``FaissStore``: a LlamaIndex vector store over FAISS that can delete, filter, and be searched while it changes."""
+"""``FaissStore``: a LlamaIndex vector store on FAISS with deletion, metadata filters and concurrent searches."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from llamaindex_code_retrieval.index.vectors import EXACT_LIMIT, VectorTable
 
 
 class FaissStore(BasePydanticVectorStore):
-    """Unit vectors by node id; the score of a hit is the cosine. Vectors of another length are scaled to 1.
+    """Unit vectors by node id; the score of a hit is the cosine. Vectors are scaled to length 1.
 
-    Up to ``exact_limit`` vectors the search is exact, above it is approximate: see :class:`VectorTable`.
+    The search is exact up to ``exact_limit`` vectors and approximate above: see :class:`VectorTable`.
 
     LlamaIndex's own ``FaissMapVectorStore`` numbers a new vector by the count of vectors, so that after a deletion two
     vectors have one number and hits point to the wrong node; here a number is never used twice.
@@ -43,7 +43,7 @@ class FaissStore(BasePydanticVectorStore):
     Searches may run in several threads while another one adds or deletes: a search sees the store before or after a
     change. Copies (``copy``, ``deepcopy``) share the vectors until one of them changes.
 
-    Texts are not stored: pair it with a docstore, or use ``CodeIndex``. Metadata is, for ``MetadataFilters``.
+    Metadata is stored, for ``MetadataFilters``. Texts are not: use a docstore, or ``CodeIndex``.
     """
 
     stores_text: bool = False
@@ -100,7 +100,7 @@ class FaissStore(BasePydanticVectorStore):
 
     @contextmanager
     def _reading(self) -> Iterator[VectorTable]:
-        """Yield the table, which no change touches meanwhile."""
+        """Yield the table. It is not changed inside the block."""
         with self._lock:
             table = self._table
             self._searches += 1
@@ -112,7 +112,7 @@ class FaissStore(BasePydanticVectorStore):
 
     @contextmanager
     def _writing(self) -> Iterator[VectorTable]:
-        """Yield the table to change it: a copy if it is being searched or shared, which then takes its place."""
+        """Yield the table for a change, or a copy that replaces it if it is shared or being searched."""
         with self._lock:
             if not (self._searches or self._is_shared):
                 yield self._table
@@ -273,9 +273,7 @@ class FaissStore(BasePydanticVectorStore):
     ) -> FaissStore:
         """Read the store that ``StorageContext.persist(persist_dir)`` wrote.
 
-        >>> from llama_index.core import StorageContext  # doctest: +SKIP
-        >>> store = FaissStore.from_persist_dir("storage")  # doctest: +SKIP
-        >>> context = StorageContext.from_defaults(vector_store=store, persist_dir="storage")  # doctest: +SKIP
+        Pass it to ``StorageContext.from_defaults(vector_store=…, persist_dir=persist_dir)``, which reads the rest.
         """
         return cls.from_persist_path(f"{persist_dir}/{namespace}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}", fs)
 

@@ -1,4 +1,4 @@
-"""Nodes as an index keeps and saves them."""
+"""Records: the form in which an index keeps and saves nodes and files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _KEPT_APART = {"id_", "text", "metadata", "embedding", "obj"}
 
 
 class NodeRecord(TypedDict):
-    """What an index keeps of a node. It holds JSON values only."""
+    """A node as JSON values."""
 
     text: str
     metadata: dict[str, Any]
     fields: dict[str, Any]
-    """The node's other fields where they differ from their defaults, and ``class_name``."""
+    """``class_name``, and the node's other fields that differ from their defaults."""
     embedded: NotRequired[str]
     """The text that is embedded, where it is not ``text``."""
 
 
 class FileRecord(TypedDict):
-    """What an index keeps of a file, or of a node that came without one."""
+    """An indexed file, or a node that was added without one."""
 
     sha256: str
     nodes: list[str]
@@ -34,7 +34,7 @@ class FileRecord(TypedDict):
 
 
 def to_record(node: TextNode) -> NodeRecord:
-    """Return the record of a node; :func:`to_node` gives the node back, without its vector.
+    """Return the record of a node; :func:`to_node` restores the node, without its vector.
 
     Raises:
         TypeError: the node is of a class that cannot be restored, or its metadata is not JSON.
@@ -65,19 +65,19 @@ def to_record(node: TextNode) -> NodeRecord:
 
 
 def to_node(node_id: str, record: NodeRecord) -> TextNode:
-    """Return a new node of a record."""
+    """Return the node of a record."""
     fields = dict(record["fields"])
     node_class = _NODE_CLASSES[fields.pop("class_name")]
     return node_class(id_=node_id, text=record["text"], metadata=dict(record["metadata"]), **fields)
 
 
 def embedded_text(record: NodeRecord) -> str:
-    """Return the text of which the node's vector is made: ``get_content(MetadataMode.EMBED)``."""
+    """Return the text that is embedded: the node's ``get_content(MetadataMode.EMBED)``."""
     return record.get("embedded", record["text"])
 
 
 def upgrade_record(node_id: str, saved: Mapping[str, Any]) -> NodeRecord:
-    """Return the record of a node that was saved in index format 2, which kept the ids of its relations only."""
+    """Convert the record of a node from index format 2, which had only the ids of its relations."""
     relations: dict[NodeRelationship, Any] = {
         NodeRelationship.SOURCE: RelatedNodeInfo(node_id=saved["metadata"].get("path", node_id))
     }
@@ -99,7 +99,7 @@ def upgrade_record(node_id: str, saved: Mapping[str, Any]) -> NodeRecord:
 
 
 def keep_ids_of_relations(node: TextNode) -> None:
-    """Reduce the node's relations to ids; what else LlamaIndex copies into them would triple the index."""
+    """Reduce the node's relations to ids: the metadata that LlamaIndex copies into them would triple the index."""
     for relation, related in node.relationships.items():
         if isinstance(related, list):
             node.relationships[relation] = [RelatedNodeInfo(node_id=each.node_id) for each in related]

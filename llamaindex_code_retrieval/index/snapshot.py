@@ -28,8 +28,8 @@ class AdapterGroup(NamedTuple):
 class Snapshot:
     """One state of an index. It never changes: a search that reads one snapshot from beginning to end sees one state.
 
-    ``vectors`` is a copy of its own where the index has a :class:`FaissStore`. Another store changes under a snapshot;
-    its hits that the snapshot does not know are skipped.
+    If the index has a :class:`FaissStore`, ``vectors`` is a copy of it. Another store may change later; hits that the
+    snapshot does not contain are skipped.
     """
 
     vectors: BasePydanticVectorStore
@@ -41,7 +41,7 @@ class Snapshot:
     """By node id, in the order of paths and lines, which is that of the rows in ``words``."""
     words: LexicalIndex = field(default_factory=lambda: LexicalIndex.build([]))
     without_vector: frozenset[str] = frozenset()
-    """Nodes whose vector the store has lost. The next update embeds them again."""
+    """Nodes whose vectors are missing in the store. The next update embeds them again."""
     roots: tuple[str, ...] = ()
     updated: str = ""
     """Time of the last update, ISO 8601 in UTC."""
@@ -58,7 +58,7 @@ class Snapshot:
         object.__setattr__(self, "by_language", dict(sorted(groups.items())))
 
     def node(self, node_id: str) -> TextNode:
-        """Return a new node, as the parser made it; an unknown id is a KeyError."""
+        """Return a copy of a node; an unknown id is a KeyError."""
         return to_node(node_id, self.records[node_id])
 
     def nodes(self) -> Iterator[TextNode]:
@@ -68,7 +68,7 @@ class Snapshot:
     def adapter_groups(self, current: Embedder, languages: Collection[str] | None = None) -> list[AdapterGroup]:
         """Group the index's languages (those of ``languages``, if given) by the adapter that made their vectors.
 
-        A group is embedded by the ``current`` embedder, unless its adapter has been swapped since.
+        Queries of a group are embedded by ``current``, unless its adapter was replaced after the last update.
         """
         fingerprints = self.embedder.fingerprints
         groups: dict[str, list[str]] = {}
@@ -119,7 +119,7 @@ class Snapshot:
 def search_store(
     store: BasePydanticVectorStore, query: list[float], *, top_k: int, node_ids: list[str] | None = None
 ) -> tuple[list[tuple[str, float]], bool]:
-    """Return a store's hits, best first and ties by id, and whether it may have more."""
+    """Return the hits of a store, best first and ties by id, and whether there may be more."""
     result = store.query(VectorStoreQuery(query_embedding=query, similarity_top_k=top_k, node_ids=node_ids))
     ids = result.ids if result.ids is not None else [node.node_id for node in result.nodes or []]
     scores = result.similarities if result.similarities is not None else [0.0] * len(ids)
@@ -132,9 +132,9 @@ def search_store(
 def search_among(
     store: BasePydanticVectorStore, query: list[float], *, top_k: int, wanted: Collection[str]
 ) -> list[tuple[str, float]]:
-    """Return the ``top_k`` best hits that are ``wanted``, of a store that may hold others and may not filter.
+    """Return the ``top_k`` best hits among ``wanted`` from a store that may hold other nodes and may not filter.
 
-    The store is asked for more and more until there are enough of them.
+    The number of requested hits grows until enough of them are wanted.
     """
     depth = top_k
     while True:

@@ -219,10 +219,10 @@ def _check_model(
     )
     reason = f" (another adapter for {', '.join(others)})" if others else ""
     if embedder.fingerprint == manifest["fingerprint"]:
-        reason = " but makes other vectors"
+        reason = " but computes other vectors"
     raise ValueError(
         f"the index in {target} was built by model {manifest['embedding'].get('model_name')!r} with fingerprint "
-        f"{manifest['fingerprint']}, but the model at hand has fingerprint {embedder.fingerprint}{reason}; "
+        f"{manifest['fingerprint']}, but this model has fingerprint {embedder.fingerprint}{reason}; "
         f"rebuild it with: {rebuild_command(target, manifest)}"
     )
 

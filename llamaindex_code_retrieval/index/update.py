@@ -1,4 +1,4 @@
-"""Update an index: parse what is new, embed what has no vector yet, and make the next snapshot."""
+"""Update an index: parse changed files, embed new nodes, and build the next snapshot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _EMBED_AT_ONCE = 256  # nodes between two writes to the cache: what an interrupt
 
 @dataclass(slots=True)
 class IndexReport:
-    """What a build or an update did. Counts are of the whole index unless they say otherwise."""
+    """What a build or an update did. ``files``, ``nodes`` and ``unparsed_files`` count the whole index."""
 
     files: int = 0
     nodes: int = 0
@@ -81,7 +81,7 @@ def parse_texts(
 
 
 def files_of_nodes(nodes: Sequence[TextNode]) -> dict[str, FileRecord]:
-    """Return a file for each node, as if it were one.
+    """Return a file record for each node.
 
     Raises:
         ValueError: two nodes have the same id.
@@ -104,11 +104,11 @@ def next_snapshot(
     roots: tuple[str, ...],
     progress: Progress,
 ) -> tuple[Snapshot, IndexReport]:
-    """Make a snapshot of the nodes that ``files`` names, the new ``nodes`` and those of ``old``; store new vectors.
+    """Build a snapshot of the nodes that ``files`` lists, from ``nodes`` and ``old``, and store the new vectors.
 
-    A node that keeps its text keeps its vector but not its record: its class may have another name now. Of a
-    :class:`FaissStore` the nodes that are gone are deleted; from another store they are not yet, for the sake of
-    searches in the old snapshot.
+    A node whose text is unchanged keeps its vector but not its record: its class may have been renamed. Nodes that are
+    no longer listed are deleted from a :class:`FaissStore`, but not from another store, where searches in the old
+    snapshot still need them.
     """
     embedder = copy.deepcopy(embedder)  # use_adapter may change it meanwhile
     new_records = {node.node_id: to_record(node) for node in nodes}
@@ -156,7 +156,7 @@ def _with_outdated_vector(
     embedder: Embedder,
     store: BasePydanticVectorStore,
 ) -> list[str]:
-    """Return the kept nodes whose vector is lost, or whose language has another adapter now."""
+    """Return the kept nodes whose vector is missing, or whose language has another adapter now."""
     then, now = old.embedder.fingerprints, embedder.fingerprints
     has_one_adapter = then == now and len(now) == 1
     added = set(added)
@@ -180,7 +180,7 @@ def _vectors(
     report: IndexReport,
     progress: Progress,
 ) -> NDArray[np.float32]:
-    """Return the nodes' vectors, shape ``(nodes, dim)``, from the index where it has the text by this adapter."""
+    """Return the nodes' vectors, shape ``(nodes, dim)``; vectors of equal texts by the same adapter are reused."""
     fingerprints = embedder.fingerprints
     known: dict[tuple[str, str], str] = {}  # (fingerprint, text) -> node id
     if node_ids and isinstance(old.vectors, FaissStore):
@@ -230,7 +230,7 @@ def _store(
 
 
 def stable_copy(store: BasePydanticVectorStore) -> BasePydanticVectorStore:
-    """Return a copy of a :class:`FaissStore` that later changes do not reach; another store is returned as it is."""
+    """Return an independent copy of a :class:`FaissStore`; return another store itself."""
     return copy.deepcopy(store) if isinstance(store, FaissStore) else store
 
 

@@ -14,7 +14,7 @@ EXACT_LIMIT = 100_000
 """Up to this many vectors the search is exact; above, it is an inverted file (IVF) of about 4·√n cells."""
 
 _FORMAT = 1
-_UNIT_TOLERANCE = 1e-3  # a vector whose length is nearer to 1 is stored bit by bit as it came
+_UNIT_TOLERANCE = 1e-3  # vectors whose length is this close to 1 are stored unchanged
 
 
 class VectorTable:
@@ -24,8 +24,8 @@ class VectorTable:
     trained, of which a sixteenth, at least 8, is searched; it is trained again when the table has grown fourfold. IVF
     and not HNSW, because HNSW cannot delete.
 
-    FAISS knows vectors by number. A number is never used twice, so that a deletion cannot make a number point to
-    another vector. A table is not safe for a change during a search: :class:`FaissStore` sees to that.
+    FAISS numbers the vectors. A number is never used twice, so that no number refers to another vector after a
+    deletion. A table must not be changed during a search; :class:`FaissStore` prevents that.
     """
 
     def __init__(self, dim: int, *, exact_limit: int = EXACT_LIMIT) -> None:
@@ -158,7 +158,7 @@ class VectorTable:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.dim), self.dim, cells, faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = 0
         index.train(vectors)
-        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # lets single vectors be read and removed by number
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # to read and remove single vectors by number
         index.add_with_ids(vectors, np.asarray([self._numbers[id_] for id_ in ids], dtype=np.int64))
         self.index, self._trained_on = index, len(ids)
 
@@ -213,7 +213,7 @@ class VectorTable:
                 raise ValueError("its vectors and its ids do not belong together")
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:  # RuntimeError: FAISS
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{name} is not a FAISS index, or damaged: {reason}; build the index anew") from error
+            raise ValueError(f"{name} is not a FAISS index, or damaged: {reason}; build the index again") from error
         return table
 
 
