@@ -50,7 +50,7 @@ def measured(systems: dict[str, Encode], benchmark: Benchmark, embedding: CodeEm
         new = [text for text in dict.fromkeys(texts) if (query, text) not in known]
         scores = score_pairs(reranker, query, new, max_tokens=reranker.max_tokens)
         known.update({(query, text): score for text, score in zip(new, scores, strict=True)})
-        odds = [reranker.calibration.fused(known[query, text], rank) for rank, text in enumerate(texts, start=1)]
+        odds = [reranker.calibration.hit_log_odds(known[query, text], rank) for rank, text in enumerate(texts, start=1)]
         order = sorted(range(len(first)), key=lambda i: (-odds[i], i))
         return [*(first[i] for i in order), *ids[DEPTH:]]
 

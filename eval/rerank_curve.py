@@ -263,7 +263,8 @@ class _LogOdds:
                 self.save()
         calibration, weight = self.reranker.calibration, self.reranker.rank_weight
         return [
-            calibration.fused(by_node[hit.node_id], rank, rank_weight=weight) for rank, hit in enumerate(hits, start=1)
+            calibration.hit_log_odds(by_node[hit.node_id], rank, rank_weight=weight)
+            for rank, hit in enumerate(hits, start=1)
         ]
 
     def save(self) -> None:

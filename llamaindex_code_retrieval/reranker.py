@@ -48,7 +48,9 @@ class CodeReranker(BaseNodePostprocessor):
     Of several hits with one node id the first is kept. The scored text is the node's content with the metadata meant
     for embedding (``MetadataMode.EMBED``).
 
-    Several threads may use one reranker at the same time; the async methods leave the event loop free.
+    Several threads may use one reranker at the same time; the async methods leave the event loop free. ``to_dict`` and
+    ``to_json`` hold all settings but not ``embedding``: a reranker that is built from them, also in another process,
+    loads its own base.
     """
 
     model_config = ConfigDict(validate_assignment=True)
@@ -113,6 +115,8 @@ class CodeReranker(BaseNodePostprocessor):
             merge_adapter=merge_adapter,
             callback_manager=callback_manager or CallbackManager(),
         )
+        if embedding is not None and not isinstance(embedding, CodeEmbedding):
+            raise TypeError(f"embedding must be a CodeEmbedding, got {type(embedding).__name__}; leave it out")
         self._ceiling(calibration_of(self.model))  # refuses an uncalibrated confidence before the weights are read
         self._scorer = load_scorer(
             self.model,
@@ -158,7 +162,7 @@ class CodeReranker(BaseNodePostprocessor):
         Raises:
             ValueError: the model returns log-odds that are not finite, so its weights are damaged.
         """
-        return [probability(self.calibration.alone(value)) for value in self.log_odds(query, codes)]
+        return [probability(self.calibration.code_log_odds(value)) for value in self.log_odds(query, codes)]
 
     def log_odds(self, query: str, codes: Sequence[str]) -> list[float]:
         """Return the model's log-odds of each code, before calibration."""
@@ -179,7 +183,7 @@ class CodeReranker(BaseNodePostprocessor):
             chunk = candidates[len(log_odds) : len(log_odds) + size]
             texts = [hit.get_content(MetadataMode.EMBED) for hit in chunk]
             log_odds.extend(
-                self.calibration.fused(value, rank, rank_weight=self.rank_weight)
+                self.calibration.hit_log_odds(value, rank, rank_weight=self.rank_weight)
                 for rank, value in enumerate(self.log_odds(query, texts), start=len(log_odds) + 1)
             )
             if ceiling is not None and settled(log_odds, ceiling, top_n=self.top_n):

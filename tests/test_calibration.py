@@ -48,7 +48,7 @@ def test_a_first_stage_that_says_nothing_has_no_weight() -> None:
 def test_fused_agrees_with_the_reranker() -> None:
     scores, labels = _world(100, temperature=2.0, rank_weight=1.0)
     found = calibrate(scores.tolist(), labels.tolist())
-    expected = [[found.fused(value, rank) for rank, value in enumerate(row, start=1)] for row in scores.tolist()]
+    expected = [[found.hit_log_odds(value, rank) for rank, value in enumerate(row, start=1)] for row in scores.tolist()]
     np.testing.assert_allclose(fused(found, scores), expected, atol=1e-12)
 
 
@@ -72,7 +72,7 @@ def test_ceilings_by_hand() -> None:
         fused_temperature=found.fused_temperature, rank_weight=found.rank_weight, fused_shift=found.fused_shift
     )
     # ceil(11 * 0.8) = 9: the ninth smallest of ten; the best of the rest is the next hit here
-    expected = [ninth.fused(-hit + 8 / 100, hit + 1) for hit in range(3)]
+    expected = [ninth.hit_log_odds(-hit + 8 / 100, hit + 1) for hit in range(3)]
     assert found.ceilings["0.8"] == pytest.approx(expected, abs=1e-4)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import assert_threads_score_at_once
+from llama_index.core import MockEmbedding
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # its documented place
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
@@ -321,16 +322,15 @@ def test_threads_score_at_the_same_time(checkpoints: dict[int, Path]) -> None:
 
 
 def test_options_without_effect_are_refused(checkpoints: dict[int, Path], bert_folder: Path) -> None:
-    with pytest.raises(ValueError, match="is a Hugging Face checkpoint without an adapter, so merge_adapter has no"):
-        CodeReranker(checkpoints[1], merge_adapter=True)
-    with pytest.raises(
-        ValueError, match="is a Hugging Face checkpoint with a base of its own; leave the embedding out"
+    for options, message in (
+        ({"merge_adapter": True}, "is a Hugging Face checkpoint without an adapter, so merge_adapter has no effect"),
+        ({"embedding": CodeEmbedding(bert_folder)}, "has a base of its own; leave the embedding out"),
+        ({"early_exit": 0.9}, r"cannot stop at confidence 0\.9: it was never calibrated; leave early_exit out"),
     ):
-        CodeReranker(checkpoints[1], embedding=CodeEmbedding(bert_folder))
-    with pytest.raises(
-        ValueError, match=r"cannot stop at confidence 0\.9: it was never calibrated; leave early_exit out"
-    ):
-        CodeReranker(checkpoints[1], early_exit=0.9)
+        with pytest.raises(ValueError, match=message):
+            CodeReranker(checkpoints[1], **options)
+    with pytest.raises(TypeError, match="embedding must be a CodeEmbedding, got MockEmbedding; leave it out"):
+        CodeReranker(checkpoints[1], embedding=MockEmbedding(embed_dim=2))
 
 
 @pytest.mark.parametrize(

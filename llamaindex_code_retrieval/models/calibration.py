@@ -32,11 +32,11 @@ class Calibration:
     """Confidence -> for r = 0, 1, ...: the log-odds that the hits behind the first r do not exceed, for that share of
     the queries."""
 
-    def alone(self, log_odds: float) -> float:
+    def code_log_odds(self, log_odds: float) -> float:
         """Return the calibrated log-odds of a code without a rank."""
         return log_odds / self.temperature + self.shift
 
-    def fused(self, log_odds: float, rank: int, *, rank_weight: float | None = None) -> float:
+    def hit_log_odds(self, log_odds: float, rank: int, *, rank_weight: float | None = None) -> float:
         """Return the calibrated log-odds of the first stage's hit at ``rank``, counted from 1."""
         weight = self.rank_weight if rank_weight is None else rank_weight
         return log_odds / self.fused_temperature - weight * math.log(rank) + self.fused_shift
@@ -58,20 +58,20 @@ EXIT_CHUNK = 10
 """Hits that early exit scores before it checks again whether to stop."""
 
 
-def settled(fused: Sequence[float], ceiling: Sequence[float], *, top_n: int) -> bool:
+def settled(log_odds: Sequence[float], ceiling: Sequence[float], *, top_n: int) -> bool:
     """Return whether no further hit is expected among the ``top_n``: the rule of early exit.
 
     >>> settled([2.0, -1.0, 0.5], [3.0, 2.5, 1.0, 0.5], top_n=2), settled([2.0, -1.0], [3.0, 2.5, 1.0, 0.5], top_n=2)
     (True, False)
     """
-    if len(fused) < top_n:
+    if len(log_odds) < top_n:
         return False
     # The last ceiling holds for all ranks beyond the calibrated ones: their hits are worse.
-    return sorted(fused)[-top_n] >= ceiling[min(len(fused), len(ceiling) - 1)]
+    return sorted(log_odds)[-top_n] >= ceiling[min(len(log_odds), len(ceiling) - 1)]
 
 
 def scored_until_settled(
-    fused: Sequence[float], ceiling: Sequence[float], *, top_n: int, chunk: int = EXIT_CHUNK
+    log_odds: Sequence[float], ceiling: Sequence[float], *, top_n: int, chunk: int = EXIT_CHUNK
 ) -> int:
     """Return how many hits early exit would score, given the log-odds of all of them in the order of the first stage.
 
@@ -79,9 +79,9 @@ def scored_until_settled(
     2
     """
     scored = 0
-    while scored < len(fused):
-        scored = min(scored + chunk, len(fused))
-        if settled(fused[:scored], ceiling, top_n=top_n):
+    while scored < len(log_odds):
+        scored = min(scored + chunk, len(log_odds))
+        if settled(log_odds[:scored], ceiling, top_n=top_n):
             break
     return scored
 

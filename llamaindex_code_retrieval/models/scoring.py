@@ -115,11 +115,11 @@ def load_scorer(
     if precision == "int8" and (chosen_device if encoder is None else encoder.device).type != "cpu":
         raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
     folder = locate_reranker(name)
-    is_checkpoint = not (folder / RERANKER_CONFIG).is_file()
-    kind = "a Hugging Face checkpoint" if is_checkpoint else "a whole model"
-    if merge_adapter and (is_checkpoint or (folder / WEIGHTS).is_file()):
-        raise ValueError(f"{name} is {kind} without an adapter, so merge_adapter has no effect; leave it out")
-    if not is_checkpoint:
+    if (folder / RERANKER_CONFIG).is_file():
+        if merge_adapter and (folder / WEIGHTS).is_file():
+            raise ValueError(
+                f"{name} is a whole model without an adapter, so merge_adapter has no effect; leave it out"
+            )
         if encoder is not None and device is not None and chosen_device != encoder.device:
             raise ValueError(
                 f"the embedding is on {encoder.device}, so a reranker on its base cannot be on {device!r}; "
@@ -128,6 +128,10 @@ def load_scorer(
         return CrossEncoder.load(
             folder, encoder=encoder, device=device, precision=precision, merge_adapter=merge_adapter
         )
+    if merge_adapter:
+        raise ValueError(
+            f"{name} is a Hugging Face checkpoint without an adapter, so merge_adapter has no effect; leave it out"
+        )
     if encoder is not None:
-        raise ValueError(f"{name} is {kind} with a base of its own; leave the embedding out")
+        raise ValueError(f"{name} is a Hugging Face checkpoint and has a base of its own; leave the embedding out")
     return CheckpointScorer(name, folder, device=device, precision=precision)
