@@ -308,6 +308,14 @@ def test_a_store_that_holds_nothing_of_the_index_is_refused(embedding: CodeEmbed
     assert hits_of(again.as_retriever(), QueryBundle("add")) == hits_of(index.as_retriever(), QueryBundle("add"))
 
 
+def test_a_store_of_another_dimension_is_refused(embedding: CodeEmbedding, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"store has 8 dimensions, the embedding 32; pass FaissStore\(32\)"):
+        CodeIndex(embedding, vector_store=FaissStore(8))
+    CodeIndex(embedding).save(tmp_path)
+    with pytest.raises(ValueError, match=r"store has 8 dimensions, the embedding 32; pass FaissStore\(32\)"):
+        CodeIndex.load(tmp_path, embedding=embedding, vector_store=FaissStore(8))
+
+
 @pytest.mark.parametrize("store", [SimpleVectorStore(), FaissStore(32)])
 def test_two_indexes_in_one_store(store: BasePydanticVectorStore, embedding: CodeEmbedding) -> None:
     large, small = (CodeIndex(embedding, vector_store=store) for _ in range(2))

@@ -78,6 +78,11 @@ class CodeIndex(Generic[EmbeddingT]):
     def _set(
         self, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
     ) -> None:
+        if isinstance(vector_store, FaissStore) and vector_store.dim != embedder.dim:
+            raise ValueError(
+                f"the vector store has {vector_store.dim} dimensions, the embedding {embedder.dim}; "
+                f"pass FaissStore({embedder.dim}), or leave vector_store out"
+            )
         self._embedder = embedder
         self.parser = parser
         self.vector_store = vector_store
