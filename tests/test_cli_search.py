@@ -100,6 +100,7 @@ def test_no_faiss_installed(shell: Shell, indexed: Path, monkeypatch: pytest.Mon
         (["--early-exit", "0.9", "--candidates", "9"], "--candidates and --early-exit have no effect without --rerank"),
         (["--rerank", "--candidates", "5"], "--candidates 5 is less than --top-n 10"),
         (["--fast-query", "--mode", "bm25"], "--fast-query has no effect with --mode bm25"),
+        (["--device", "cpu", "--mode", "bm25"], "--device has no effect with --mode bm25"),
         (["--json", "--lines", "3"], "--lines has no effect with --json"),
     ],
 )
@@ -116,6 +117,7 @@ def test_wrong_names_are_refused_before_a_model_is_loaded(shell: Shell, indexed:
     (indexed / "manifest.json").write_text(json.dumps(manifest))
     search = ["search", "x", "--index", indexed]
     shell.fails(*search, says="gone does not exist")
+    assert "total" in shell("search", "total", "--index", indexed, "--mode", "bm25")  # needs no model
     shell.fails("search", "  ", "--index", indexed, says="the question is empty")
     shell.fails(*search, "--rerank", "nowhere", says="'nowhere'")
     shell.fails(*search, "--rerank", tmp_path, says="holds neither reranker.json nor config.json")

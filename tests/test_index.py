@@ -496,3 +496,27 @@ def test_empty_index_answers_nothing(embedding: CodeEmbedding, tmp_path: Path) -
     index.save(tmp_path)
     assert len(CodeIndex.load(tmp_path, embedding=embedding)) == 0
     assert isinstance(index.vector_store, FaissStore)
+
+
+def test_words_alone_need_no_model(bert_folder: Path, tmp_path: Path) -> None:
+    """The model is gone, the words are searched as with it, and all that needs the model says why it cannot."""
+    model = tmp_path / "model"
+    shutil.copytree(bert_folder, model)
+    index = CodeIndex(CodeEmbedding(str(model), device="cpu"))
+    index.update_texts({"a.py": "def send_mail():\n    return 1\n", "b.py": "def parse_date():\n    return 2\n"})
+    index.save(tmp_path / "idx")
+    hits = CodeRetriever(index, mode="bm25").retrieve("parse the date")
+    shutil.rmtree(model)
+    with pytest.raises(ValueError, match="does not exist"):
+        CodeIndex.load(tmp_path / "idx")
+    loaded = CodeIndex.load(tmp_path / "idx", words_only=True)
+    assert [(hit.node_id, hit.score) for hit in CodeRetriever(loaded, mode="bm25").retrieve("parse the date")] == [
+        (hit.node_id, hit.score) for hit in hits
+    ]
+    for mode in ("dense", "fused"):
+        with pytest.raises(ValueError, match="loaded with words_only=True, without its model"):
+            CodeRetriever(loaded, mode=mode).retrieve("parse the date")
+    with pytest.raises(ValueError, match="words_only=True"):
+        loaded.update_texts({"c.py": "def other():\n    return 3\n"})
+    with pytest.raises(ValueError, match="words_only loads no model; leave out device"):
+        CodeIndex.load(tmp_path / "idx", words_only=True, device="cpu")

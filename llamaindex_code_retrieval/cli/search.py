@@ -75,7 +75,10 @@ def run_search(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.retriever import CodeRetriever
 
     _check(options)
-    index = CodeIndex.load(options.index, query_encoder=options.fast_query, device=options.device)
+    if options.mode == "bm25":
+        index: CodeIndex = CodeIndex.load(options.index, words_only=True)
+    else:
+        index = CodeIndex.load(options.index, query_encoder=options.fast_query, device=options.device)
     top_k = options.top_n if options.rerank is None else options.candidates or max(_CANDIDATES, options.top_n)
     hits = CodeRetriever(index, top_k=top_k, mode=options.mode).retrieve(options.question)
     if options.rerank is not None:
@@ -100,7 +103,8 @@ def _check(options: argparse.Namespace) -> None:
     elif options.candidates is not None and options.candidates < options.top_n:
         raise ValueError(f"--candidates {options.candidates} is less than --top-n {options.top_n}; raise it")
     if options.mode == "bm25":
-        refuse_without_effect(options, ("fast_query",), "with --mode bm25, which embeds no question")
+        names = ("fast_query",) if options.rerank is not None else ("fast_query", "device")
+        refuse_without_effect(options, names, "with --mode bm25, which loads no embedding model")
     if options.json:
         refuse_without_effect(options, ("lines",), "with --json, which prints whole nodes")
     manifest = read_manifest(options.index)
@@ -119,7 +123,8 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     from llamaindex_code_retrieval.reranker import CodeReranker
 
     precision: RerankPrecision = options.rerank_precision or "auto"
-    shared = shares_base(options.rerank, index.embedding.encoder, precision=precision)
+    has_model = options.mode != "bm25"
+    shared = has_model and shares_base(options.rerank, index.embedding.encoder, precision=precision)
     reranker = CodeReranker(
         options.rerank,
         embedding=index.embedding if shared else None,

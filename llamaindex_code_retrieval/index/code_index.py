@@ -295,9 +295,11 @@ class CodeIndex(Generic[EmbeddingT]):
         query_encoder: str | Path | None = None,
         cache_folder: str | Path | None = None,
         device: str | None = None,
+        words_only: bool = False,
     ) -> CodeIndex[EmbeddingT]:
         """Read an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
 
+        With ``words_only`` no model is loaded: the index can be searched in the mode "bm25", and not be updated.
         ``parser`` is needed only if the index was built by a parser with an ``id_func`` or by a subclass, and must have
         the same settings.
 
@@ -314,6 +316,7 @@ class CodeIndex(Generic[EmbeddingT]):
             query_encoder=query_encoder,
             cache_folder=cache_folder,
             device=device,
+            words_only=words_only,
         )
         return cls._restore(*loaded)
 

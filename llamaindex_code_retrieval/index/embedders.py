@@ -16,6 +16,8 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 _PROBE = "def add(a, b):\n    return a + b\n"
 _SAME_MODEL = 0.99  # cosine; one model differs less between machines and precisions
 
+_UNLOADED = "the index was loaded with words_only=True, without its model; load it without that to embed or update"
+
 
 class Embedder(Protocol):
     """An embedding model, perhaps with an adapter for each language. ``CodeEmbedding`` is one."""
@@ -116,6 +118,41 @@ class AnyEmbedding:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AnyEmbedding:
         return self  # it is immutable, and a model may not be copyable
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadedModel:
+    """The model of an index that was loaded for BM25 alone: known by the index's manifest, it embeds nothing."""
+
+    settings: Mapping[str, Any]
+    """What the index saved of the model."""
+    dim: int
+    fingerprint: str
+    fingerprints: Mapping[str, str]
+
+    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+        """Refuse."""
+        raise ValueError(_UNLOADED)
+
+    def truncated_codes(self, codes: Sequence[str]) -> int:
+        """Refuse."""
+        raise ValueError(_UNLOADED)
+
+    def for_language(self, language: str) -> UnloadedModel:
+        """Return the model."""
+        return self
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Refuse."""
+        raise ValueError(_UNLOADED)
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """Refuse."""
+        raise ValueError(_UNLOADED)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the index saved of the model."""
+        return dict(self.settings)
 
 
 def embedder_of(embedding: BaseEmbedding) -> Embedder:

@@ -18,7 +18,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llamaindex_code_retrieval._io import sha256, write_atomically
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
+from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, UnloadedModel, embedder_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.manifest import (
     FORMAT,
@@ -115,6 +115,7 @@ def load(
     query_encoder: str | Path | None = None,
     cache_folder: str | Path | None = None,
     device: str | None = None,
+    words_only: bool = False,
 ) -> LoadedIndex:
     """Read what :func:`save` wrote; see :meth:`CodeIndex.load` for the options and the errors."""
     target = Path(folder)
@@ -122,6 +123,8 @@ def load(
     given = [name for name, value in options.items() if value is not None]
     if embedding is not None and given:
         raise ValueError(f"give {', '.join(given)} to the embedding, or leave the embedding out")
+    if words_only and (embedding is not None or given):
+        raise ValueError(f"words_only loads no model; leave out {', '.join(given) or 'embedding'}")
     manifest = read_manifest(target)
     embedder = None if embedding is None else embedder_of(embedding)
     if embedder is not None:
@@ -138,7 +141,9 @@ def load(
                 raise
             manifest = newer  # an update replaced the files while they were read
     parser = _restore_parser(target, manifest, parser)
-    if embedder is None:
+    if words_only:
+        embedder = _unloaded_model(manifest)
+    elif embedder is None:
         embedder = _load_model(target, manifest, query_encoder, cache_folder, device)
     _check_model(target, manifest, embedder, probe=data.probe)
     snapshot = Snapshot(
@@ -203,6 +208,12 @@ def _load_model(
     if query_encoder is None:  # _check_model names both models; with a query encoder the base may never be loaded
         del saved["fingerprint"]
     return CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
+
+
+def _unloaded_model(manifest: dict[str, Any]) -> UnloadedModel:
+    fingerprint = manifest["fingerprint"]
+    by_language = {"": fingerprint, **manifest["adapters"]}
+    return UnloadedModel(manifest["embedding"], manifest["dim"], fingerprint, by_language)
 
 
 def _check_model(
