@@ -32,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, BertModel, RobertaModel, RobertaTokenizerFast, T5EncoderModel
 
+from llamaindex_code_retrieval.models.catalog import PRECISIONS
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 
@@ -442,8 +443,9 @@ def test_embeddings_saved_beside_an_adapter_must_be_those_of_the_base(bert_folde
     model.save_pretrained(tmp_path, save_embedding_layers=True)
     weights = load_file(tmp_path / "adapter_model.safetensors")
     (saved,) = (name for name in weights if "base_layer" in name)
-    base = Encoder.from_pretrained(bert_folder, precision="fp32")
-    assert abs(base.with_adapter(tmp_path).encode_codes(CODES) - base.encode_codes(CODES)).max() > 0.001
+    for precision in PRECISIONS:
+        base = Encoder.from_pretrained(bert_folder, precision=precision)
+        assert abs(base.with_adapter(tmp_path).encode_codes(CODES) - base.encode_codes(CODES)).max() > 0.001
     save_file(weights | {saved: weights[saved] + 1}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ValueError, match=f"1 tensors are unexpected: {saved}"):
         base.with_adapter(tmp_path)
@@ -463,7 +465,14 @@ def test_adapters_of_the_embedded_base_may_say_its_hub_name(name: str, tmp_path:
         Encoder.from_pretrained(name, adapter=shipped)
 
 
-def test_what_is_no_adapter_is_refused(bert_folder: Path, roberta_folder: Path) -> None:
+def test_what_is_no_adapter_is_refused(
+    bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(adapter_folders["lora"], tmp_path, dirs_exist_ok=True)
+    for config in ({}, {"peft_type": "NEW"}, {"peft_type": "LORA", "r": "two"}):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=rf"{tmp_path}"):
+            Encoder.from_pretrained(bert_folder, adapter=tmp_path)
     with pytest.raises(ValueError, match=r"adapter_config\.json"):
         Encoder.from_pretrained(bert_folder, adapter=roberta_folder)
     with pytest.raises(ValueError, match="unknown adapter 'nowhere'"):

@@ -31,7 +31,7 @@ class _Hub(BaseHTTPRequestHandler):
 
     def _files(self, revision: str) -> dict[str, Path]:
         names = [path.name for path in self.folder.iterdir() if path.name != "model.safetensors"]
-        weights = ["model.safetensors"] if revision in ("refs/pr/7", self.commits["refs/pr/7"]) else []
+        weights = [] if revision in ("main", self.commits["main"]) else ["model.safetensors"]
         return {name: self.folder / name for name in [*names, *weights]}
 
     def _reply(self, content: bytes, **headers: str) -> None:
@@ -155,8 +155,19 @@ def test_the_commit_of_the_bots_pull_request_is_kept(hub: _Server, tmp_path: Pat
 def test_a_cached_pickle_is_not_reported_as_a_missing_model(hub: _Server, tmp_path: Path) -> None:
     _locate("someone/tiny@main", home=tmp_path, endpoint=hub.address)
     (message,) = _locate("someone/tiny", home=tmp_path, endpoint=hub.address, offline=True)
-    assert message.startswith("model 'someone/tiny' holds no safetensors, only pickled weights")
-    assert "The hub, which may offer a conversion, is out of reach (OfflineModeIsEnabled)" in message
+    assert message.startswith("model 'someone/tiny' is in the hub cache without safetensors")
+    assert "the hub, which may offer a conversion, is out of reach (OfflineModeIsEnabled)" in message
+
+
+def test_another_pull_request_in_the_cache_is_not_taken_for_the_bots(hub: _Server, tmp_path: Path) -> None:
+    hub.commits["refs/pr/3"] = "d" * 40
+    by_name = f"True {'b' * 40}"
+    found = _locate("someone/tiny@refs/pr/3", "someone/tiny", home=tmp_path, endpoint=hub.address)
+    assert found == [f"True {'d' * 40}", by_name]
+    assert _locate("someone/tiny", home=tmp_path, endpoint=hub.address) == [by_name]
+    (message,) = _locate("someone/tiny", home=tmp_path, endpoint=hub.address, offline=True)
+    assert message.startswith("model 'someone/tiny' is in the hub cache without safetensors")
+    assert "someone/tiny@refs/pr/3, someone/tiny@refs/pr/7" in message
 
 
 @pytest.mark.parametrize("locate", [locate, locate_adapter, locate_reranker, locate_query_encoder])

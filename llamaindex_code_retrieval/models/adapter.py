@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
@@ -74,7 +74,7 @@ def load_adapter(backbone: nn.Module, folder: Path) -> nn.Module:
     try:
         with quiet_transformers():
             adapted: nn.Module = get_peft_model(backbone, config)
-    except (RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"the adapter in {folder} does not fit this base: {reason}; it was made for {made_for!r}"
@@ -98,9 +98,13 @@ def load_adapter_weights(adapted: Any, folder: Path, *, remedy: str) -> None:
         # PEFT also saves the base's embeddings where an adapter changes them, and would load them into the weights
         # that all encoders share. They are left out if they are equal to this base's, else they are unexpected below.
         base = {name: tensor for name, tensor in adapted.state_dict().items() if name not in own}
-        weights = {name: w for name, w in weights.items() if name not in base or not torch.equal(w, base[name])}
+        weights = {name: w for name, w in weights.items() if name not in base or not _is_equal(w, base[name])}
     check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, source=path, remedy=remedy)
     set_peft_model_state_dict(adapted, weights)
+
+
+def _is_equal(weight: Tensor, of_base: Tensor) -> bool:
+    return torch.equal(weight.to(device=of_base.device, dtype=of_base.dtype), of_base)
 
 
 def merge_adapter(backbone: Any) -> nn.Module:
@@ -140,7 +144,9 @@ def check_virtual_tokens(backbone: nn.Module, spec: EncoderSpec) -> None:
 def _read_config(folder: Path) -> PeftConfig:
     from peft import PeftConfig
 
+    path = folder / ADAPTER_CONFIG
+    read_json(path, remedy=DAMAGED, keys=("peft_type",))
     try:
         return PeftConfig.from_pretrained(str(folder))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / ADAPTER_CONFIG} is not the configuration of a PEFT adapter ({error!r})") from error
+        raise ValueError(f"{path} does not configure an adapter that this version of PEFT knows ({error!r})") from error

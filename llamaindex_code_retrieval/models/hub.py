@@ -61,21 +61,27 @@ def _download(repository: str, revision: str | None) -> Path:
 
 
 def _conversion(repository: str) -> str | None:
-    """Return the revision of the safetensors that the conversion bot offers, a commit if it is in the hub cache."""
+    """Return the revision of the safetensors that the conversion bot offers, a commit if it is in the hub cache.
+
+    Without the hub this is the only pull request in the cache.
+    """
     from huggingface_hub import HfApi
 
     commits = _cached_pull_requests(repository)
-    if len(commits) == 1:
-        return next(iter(commits.values()))
     try:
         requests = HfApi().get_repo_discussions(repository, author="SFconvertbot", discussion_type="pull_request")
         offered = next((f"refs/pr/{each.num}" for each in requests if "safetensors" in each.title), None)
     except Exception as error:  # of the HTTP client, which is another one in each version of huggingface_hub
-        found = f"those of {', '.join(commits)}" if commits else "none"
+        if len(commits) == 1:
+            return next(iter(commits.values()))
+        remedy = "fetch it once with the network"
+        if commits:
+            remedy = (
+                f"name one of the pull requests in the hub cache: {', '.join(f'{repository}@{r}' for r in commits)}"
+            )
         raise ValueError(
-            f"model {repository!r} holds no safetensors, only pickled weights, which are never loaded. The hub, which "
-            f"may offer a conversion, is out of reach ({type(error).__name__}), and of its pull requests the hub cache "
-            f"holds {found}; name one as {repository}@refs/pr/N, or give a local folder"
+            f"model {repository!r} is in the hub cache without safetensors (pickled weights are never loaded), and the "
+            f"hub, which may offer a conversion, is out of reach ({type(error).__name__}); {remedy}"
         ) from error
     return None if offered is None else commits.get(offered, offered)
 
