@@ -3,19 +3,17 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import save_adapter
 from indexes import SOURCES, hits_of, scopes_of, vectors_of
-from llama_index.core.schema import (
-    NodeRelationship,
-    QueryBundle,
-    TextNode,
-)
+from llama_index.core.schema import BaseNode, NodeRelationship, QueryBundle, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
@@ -119,6 +117,26 @@ def test_save_load_search(repository: Path, embedding: CodeEmbedding, tmp_path: 
     hits = CodeRetriever(index).retrieve(query)
     assert [(h.node_id, h.score) for h in CodeRetriever(again).retrieve(query)] == [(h.node_id, h.score) for h in hits]
     assert again.update().added == 0
+
+
+class _TextAsId(CodeNodeParser):
+    """Its ids do not depend on lines, so that functions keep theirs when they change places."""
+
+    def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
+        parsed = super()._parse_nodes(nodes, show_progress, **kwargs)
+        for node in parsed:
+            node.id_ = node.get_content().strip()
+        return parsed
+
+
+def test_words_are_found_after_functions_changed_places(embedding: CodeEmbedding) -> None:
+    functions = ["def read():\n    return 1\n", "def write():\n    return 2\n", "def send():\n    return 3\n"]
+    index = CodeIndex(embedding, parser=_TextAsId())
+    index.update_texts({"a.py": "\n".join(functions)})
+    assert index.update_texts({"a.py": "\n".join(reversed(functions))}).added == 0
+    for function in functions:
+        hits = CodeRetriever(index, mode="bm25").retrieve(function.split("(")[0].removeprefix("def "))
+        assert [hit.node_id for hit in hits] == [function.strip()]
 
 
 def test_several_roots_get_prefixes(repository: Path, tmp_path: Path, embedding: CodeEmbedding) -> None:

@@ -45,7 +45,7 @@ class Snapshot:
     roots: tuple[str, ...] = ()
     updated: str = ""
     """Time of the last update, ISO 8601 in UTC."""
-    order: Sequence[str] = field(init=False)
+    order: tuple[str, ...] = field(init=False)
     """The node ids by row."""
     by_language: Mapping[str, Sequence[str]] = field(init=False)
     """The node ids of each language."""

@@ -127,7 +127,7 @@ def next_snapshot(
     report.unparsed_files = sum(not file["parsed"] for file in files.values())
     vectors = _vectors(old, changed, records, embedder, report, progress)
     words = old.words
-    if added or removed:
+    if added or removed or tuple(records) != old.order:
         words = LexicalIndex.build([record["text"] for record in records.values()])
     by_id = {node.node_id: node for node in nodes}
     changed_nodes = [by_id.get(node_id) or old.node(node_id) for node_id in changed]
