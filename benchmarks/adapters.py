@@ -80,7 +80,8 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         return {"scores": scores(base, options)}
     if options.method == "adapter":
         return {"scores": scores(base.with_adapter(options.adapter), options)}
-    from llamaindex_code_retrieval.training.contrastive import train_adapter
+    from llamaindex_code_retrieval.training.adapters import attach_adapter
+    from llamaindex_code_retrieval.training.contrastive import fit_adapter
     from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.recipes import load_recipe
@@ -92,7 +93,8 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=64, max_code_tokens=128)
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
     config = config.replace(epochs=options.epochs)
-    result = train_adapter(encoder, pairs, recipe.adapter, config, clusters=clusters)
+    model = attach_adapter(encoder, recipe.adapter, total_steps=config.total_steps(len(pairs)), seed=config.seed)
+    result = fit_adapter(model, pairs, recipe.adapter, config, clusters=clusters)
     return {
         "share": result.trained_parameters / result.base_parameters,
         "minutes": result.seconds / 60,

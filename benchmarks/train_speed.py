@@ -37,14 +37,16 @@ def pairs(steps: int) -> list[tuple[str, str]]:
 def ours(steps: int) -> float:
     """Return seconds a step; the first is not counted."""
     from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.training.adapters import attach_adapter
     from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
-    from llamaindex_code_retrieval.training.contrastive import train_adapter
+    from llamaindex_code_retrieval.training.contrastive import fit_adapter
     from llamaindex_code_retrieval.training.pairs import Pair
 
     data = [Pair(query=query, code=code) for query, code in pairs(steps)]
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)
     config = TrainConfig(epochs=1, batch_size=BATCH, precision="fp32")
-    history = train_adapter(encoder, data, AdapterConfig(rank=8, targets="attention"), config).history
+    adapter = AdapterConfig(rank=8, targets="attention")
+    history = fit_adapter(attach_adapter(encoder, adapter), data, adapter, config).history
     return (history[-1]["seconds"] - history[0]["seconds"]) / (len(history) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Packages of an extra: imported when they are needed, missed with a message that names the extra."""
+"""Other packages: import those of an extra with a message that names it; the version of any."""
 
 from __future__ import annotations
 

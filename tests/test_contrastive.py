@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,13 +19,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.training import contrastive, loop
+from llamaindex_code_retrieval.training import loop
+from llamaindex_code_retrieval.training.adapters import attach_adapter
 from llamaindex_code_retrieval.training.batches import Batches
-from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, Method, TrainConfig
-from llamaindex_code_retrieval.training.contrastive import Contrastive, train_adapter
+from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, LoopConfig, Method, TrainConfig
+from llamaindex_code_retrieval.training.contrastive import Contrastive, fit_adapter
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.processes import Processes
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
@@ -39,14 +40,23 @@ PAIRS = [
     )
     for i, (a, b) in enumerate((a, b) for a in WORDS[:8] for b in WORDS[8:])
 ]
+LORA = AdapterConfig()
 QUICK = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, precision="fp32", save_steps=3)
 
 
-def _encoder(folder: Path) -> Encoder:
+def load_encoder(folder: Path) -> Encoder:
     return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=16, max_code_tokens=32)
 
 
-def _weights(result: TrainingRun[Encoder]) -> dict[str, Tensor]:
+def fit(
+    encoder: Encoder, config: TrainConfig = QUICK, adapter: AdapterConfig = LORA, **more: Any
+) -> TrainingRun[Encoder]:
+    pairs = more.pop("pairs", PAIRS)
+    model = attach_adapter(encoder, adapter, total_steps=config.total_steps(len(pairs)), seed=config.seed)
+    return fit_adapter(model, pairs, adapter, config, **more)
+
+
+def trained_weights(result: TrainingRun[Encoder]) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in result.model.backbone.named_parameters() if p.requires_grad}
 
 
@@ -197,9 +207,9 @@ def test_refuses_pairs_without_negatives() -> None:
 def test_learns(method: Method, t5_folder: Path) -> None:
     rate = {"ia3": 0.2, "prompt": 0.3, "full": 0.005}.get(method, 0.02)
     config = QUICK.replace(epochs=12, batch_size=16, learning_rate=rate)
-    encoder = _encoder(t5_folder)
+    encoder = load_encoder(t5_folder)
     before = encoder.encode_codes([pair.code for pair in PAIRS])
-    result = train_adapter(encoder, PAIRS, AdapterConfig.preset(method), config)
+    result = fit(encoder, config, AdapterConfig.preset(method))
     assert result.best_step == result.steps == len(result.history) == 48
     assert _loss(result.model) < _loss(encoder) - 0.03
     np.testing.assert_array_equal(encoder.encode_codes([pair.code for pair in PAIRS]), before)
@@ -219,13 +229,11 @@ def _gradients(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> tup
 
 
 def _run(folder: Path, config: TrainConfig, adapter: AdapterConfig) -> Contrastive:
-    from accelerate import PartialState
-
-    model = contrastive.attach_adapter(_encoder(folder), adapter, total_steps=100)
+    model = attach_adapter(load_encoder(folder), adapter, total_steps=100)
     with torch.no_grad():  # LoRA starts at zero, where half of the gradients are
         for i, p in enumerate(p for p in model.backbone.parameters() if p.requires_grad):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) * 0.1)
-    return Contrastive(model, Batches(PAIRS, config), adapter, config, PartialState(cpu=True))
+    return Contrastive(model, Batches(PAIRS, config), adapter, config, Processes.join(cpu=True))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -284,37 +292,6 @@ def test_bf16_arithmetic_on_fp32_weights(bert_folder: Path) -> None:
     assert float(F.cosine_similarity(flat[0], flat[1], dim=0)) > 0.98
 
 
-_WORKER = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-torch.set_num_threads(1)
-from test_contrastive import AdapterConfig, PAIRS, QUICK, contrastive, train_adapter, _encoder, _weights
-config = QUICK.replace(batch_size=32, forward_tokens=64, grad_cache=sys.argv[4] == "cache")
-result = train_adapter(_encoder(Path(sys.argv[2])), PAIRS, AdapterConfig(), config)
-if contrastive.PartialState().is_main_process:
-    from safetensors.torch import save_file
-    save_file(_weights(result), sys.argv[3])
-"""
-
-
-@pytest.mark.parametrize("cache", ["plain", "cache"])
-def test_two_processes_train_as_one(cache: str, bert_folder: Path, tmp_path: Path) -> None:
-    script, out = tmp_path / "worker.py", tmp_path / "two.safetensors"
-    script.write_text(_WORKER)
-    arguments = [str(script), str(Path(__file__).parent), str(bert_folder), str(out), cache]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, *arguments], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    config = QUICK.replace(batch_size=32, forward_tokens=64)
-    one = _weights(train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config))
-    two = load_file(out)
-    assert one.keys() == two.keys()
-    for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, atol=1e-4, rtol=0)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path) -> None:
     config = QUICK.replace(
@@ -327,21 +304,19 @@ def test_resume_is_bit_for_bit(method: Method, bert_folder: Path, tmp_path: Path
         validate_steps=4,
     )
     adapter = AdapterConfig.preset(method).replace(dropout=0.1 if method in ("lora", "adalora") else 0.0)
-    encoder = _encoder(bert_folder)
+    encoder = load_encoder(bert_folder)
     validate = _Falling()
-    whole = train_adapter(encoder, PAIRS, adapter, config, validate=validate, folder=tmp_path / "whole")
+    whole = fit(encoder, config, adapter, validate=validate, folder=tmp_path / "whole")
 
     def stop(step: int, total: int, facts: object) -> None:
         if step == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_adapter(encoder, PAIRS, adapter, config, validate=_Falling(), folder=tmp_path / "cut", on_step=stop)
-    resumed = train_adapter(
-        encoder, PAIRS, adapter, config, validate=_Falling(calls=2), folder=tmp_path / "cut", resume=True
-    )
-    for name, weights in _weights(whole).items():
-        assert torch.equal(_weights(resumed)[name], weights), name
+        fit(encoder, config, adapter, validate=_Falling(), folder=tmp_path / "cut", on_step=stop)
+    resumed = fit(encoder, config, adapter, validate=_Falling(calls=2), folder=tmp_path / "cut", resume=True)
+    for name, weights in trained_weights(whole).items():
+        assert torch.equal(trained_weights(resumed)[name], weights), name
     timeless = [[{k: v for k, v in e.items() if k != "seconds"} for e in r.history] for r in (whole, resumed)]
     assert timeless[0] == timeless[1]
     assert (whole.steps, whole.best_step) == (resumed.steps, resumed.best_step)
@@ -366,16 +341,16 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(bert_folder: Path) -> N
         seen.append({n: p.detach().clone() for n, p in encoder.backbone.named_parameters() if p.requires_grad})
         return {"mrr": [0.1, 0.3, 0.2, 0.25, 0.9][len(seen) - 1]}
 
-    result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, validate=validate)
+    result = fit(load_encoder(bert_folder), config, validate=validate)
     assert (result.best_step, result.steps) == (4, 12)
-    for name, weights in _weights(result).items():
+    for name, weights in trained_weights(result).items():
         assert torch.equal(weights, seen[1][name])
 
 
 def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
     adapter = AdapterConfig(method="adalora", rank=2, initial_rank=4, targets="linear")
     config = QUICK.replace(epochs=5, learning_rate=0.05)
-    result = train_adapter(_encoder(bert_folder), PAIRS, adapter, config)
+    result = fit(load_encoder(bert_folder), config, adapter)
     ranks = [entry["mean_rank"] for entry in result.history]
     assert ranks[0] == 4.0
     assert all(later <= earlier for earlier, later in pairwise(ranks))
@@ -389,21 +364,21 @@ def test_adalora_prunes_to_its_budget(bert_folder: Path) -> None:
 def test_a_loss_that_is_no_number_stops(bert_folder: Path, tmp_path: Path) -> None:
     config = QUICK.replace(learning_rate=1e30, warmup=0.0, max_gradient_norm=1e30)
     with pytest.raises(FloatingPointError, match=r"at step \d+, in the batch that begins with the query '.*kept in"):
-        train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config, folder=tmp_path)
+        fit(load_encoder(bert_folder), config, folder=tmp_path)
     kept = load_file(tmp_path / STATE)
     assert all(bool(torch.isfinite(tensor).all()) for name, tensor in kept.items() if name.startswith("best/"))
 
 
 def test_refuses_to_resume_something_else(bert_folder: Path, tmp_path: Path) -> None:
-    encoder = _encoder(bert_folder)
+    encoder = load_encoder(bert_folder)
     with pytest.raises(ValueError, match="there is no unfinished run in"):
-        train_adapter(encoder, PAIRS, AdapterConfig(), QUICK, folder=tmp_path, resume=True)
-    train_adapter(encoder, PAIRS, AdapterConfig(), QUICK, folder=tmp_path)
+        fit(encoder, QUICK, folder=tmp_path, resume=True)
+    fit(encoder, QUICK, folder=tmp_path)
     assert (tmp_path / STATE).is_file()
     with pytest.raises(ValueError, match="has another pairs than this one"):
-        train_adapter(encoder, PAIRS[1:], AdapterConfig(), QUICK, folder=tmp_path, resume=True)
+        fit(encoder, QUICK, pairs=PAIRS[1:], folder=tmp_path, resume=True)
     with pytest.raises(ValueError, match="has another settings than this one"):
-        train_adapter(encoder, PAIRS, AdapterConfig(), QUICK.replace(seed=1), folder=tmp_path, resume=True)
+        fit(encoder, QUICK.replace(seed=1), folder=tmp_path, resume=True)
 
 
 def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,15 +393,77 @@ def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(loop, "write_atomically", third_time_full)
     with pytest.raises(OSError, match="No space left"):
-        train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), QUICK, folder=tmp_path)
+        fit(load_encoder(bert_folder), QUICK, folder=tmp_path)
     assert (tmp_path / STATE).read_bytes() == saved[-1]
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-def test_a_time_budget_cuts_the_schedule(bert_folder: Path) -> None:
-    config = QUICK.replace(epochs=10_000, max_seconds=1.0)
-    result = train_adapter(_encoder(bert_folder), PAIRS, AdapterConfig(), config)
-    assert 6 <= result.steps < 5_000
-    assert result.seconds < 10
-    assert result.history[-1]["learning_rate"] < result.history[result.steps // 2]["learning_rate"]
-    json.dumps(result.history)
+class _Parabola:
+    """An objective of one number, whose steps and validations take exactly as long as its clock says."""
+
+    ready = True
+    extras: ClassVar[dict[str, Tensor]] = {}
+    rate_factors: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, *, seconds: Callable[[int], float]) -> None:
+        self.parameters = {"x": torch.ones(1, requires_grad=True)}
+        self.seconds = seconds
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def validate(self) -> dict[str, float]:
+        self.now += 2.0
+        return {"mrr": 0.5}
+
+    def prepare(self, step: int) -> None:
+        pass
+
+    def backward(self, step: int) -> tuple[float, str]:
+        self.now += self.seconds(step)
+        loss = (self.parameters["x"] ** 2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), "the only batch"
+
+    def rewind(self) -> None:
+        pass
+
+    def finish(self, step: int) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {}, {}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
+        pass
+
+
+def test_a_time_budget_cuts_the_schedule() -> None:
+    """A step takes one second, so five steps leave 15 of 20 seconds."""
+    parabola = _Parabola(seconds=lambda step: 1.0)
+    timed = loop.Loop(parabola, LoopConfig(max_seconds=20), total=1000, identity={}, clock=parabola.clock)
+    timed.run(None)
+    assert timed.progress.step == 20
+    assert timed.progress.seconds == 20.0
+    rates = [entry["learning_rate"] for entry in timed.progress.history]
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-3 / 18)  # the last of a linear fall over 18 steps, after two of warmup
+    json.dumps(timed.progress.history)
+
+
+def test_a_time_budget_includes_validations() -> None:
+    """One validation of two seconds has passed and one is kept: 7 of 30 seconds passed, 21 are left for steps."""
+    parabola = _Parabola(seconds=lambda step: 1.0)
+    config = LoopConfig(max_seconds=30, validate_steps=1000)
+    timed = loop.Loop(parabola, config, total=1000, identity={}, clock=parabola.clock)
+    timed.run(parabola.validate)
+    assert timed.progress.step == 26
+    assert parabola.now == 30.0
+
+
+def test_a_run_that_becomes_slower_stops_at_the_budget() -> None:
+    parabola = _Parabola(seconds=lambda step: 1.0 if step < 5 else 10.0)
+    timed = loop.Loop(parabola, LoopConfig(max_seconds=20), total=1000, identity={}, clock=parabola.clock)
+    timed.run(None)
+    assert (timed.progress.step, parabola.now) == (7, 25.0)

@@ -120,7 +120,7 @@ def test_errors_come_before_anything_is_embedded(started: Path, bert_folder: Pat
         (PAIRS, {"variant": "separate"}, {}, "the variant 'separate' cannot be trained by 'lora'"),
         (PAIRS, {"blend": 0.5}, {}, "blend 0.5 mixes"),
         (PAIRS, {"head": "mlp"}, {"start": started}, "has the head 'interaction', not 'mlp'"),
-        (PAIRS, {"rank": 2}, {"start": started}, "have another shape"),
+        (PAIRS, {"rank": 2}, {"start": started}, "rank is 4 there and 2 here"),
         (PAIRS, {}, {"validation_pairs": PAIRS[:9]}, "9 held-out queries and 64 codes are too few"),
         (same, {}, {"validation_pairs": PAIRS}, "all codes are equal or near-duplicates"),
         (one_query, {}, {"validation_pairs": PAIRS}, "every code answers every query"),
@@ -236,14 +236,14 @@ def test_train_reranker_goes_on_among_distractors(
     more += ["--set", "blend=0.5"]
     assert main([*command, "--variant", "adapters", *more, "--out", str(out), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["start"] == {"name": str(started), "fingerprint": CrossEncoder.load(started).fingerprint}
+    assert facts["start"] == {"name": started.name, "fingerprint": CrossEncoder.load(started).fingerprint}
     assert facts["distractors"] == {"from": ["shop"], "nodes": 3}
-    assert "; these weights are 0.5 of the way from it to what was learned" in (out / "README.md").read_text()
+    assert "; the weights are 0.5 of the way from there to the trained ones" in (out / "README.md").read_text()
     assert facts == facts | json.loads((out / "train_config.json").read_text())
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["--start", "nowhere"], "unknown reranker 'nowhere'"),
-        (["--start", str(started), "--set", "rank=2"], "have another shape"),
+        (["--start", str(started), "--set", "rank=2"], "rank is 4 there and 2 here"),
         (["--among", str(tmp_path / "empty")], "no code between functions in"),
         (["--among", str(tmp_path / "missing")], "is not a folder (missing)"),
     ):

@@ -1,1 +1,85 @@
-"""Training: makes the adapters, rerankers and query encoders that the runtime loads."""
+"""Training: pairs in, adapters, rerankers and query encoders out.
+
+Pairs of a query and the code that answers it are mined from source code or loaded, and each function trains on them and
+saves a folder that the runtime loads by its path:
+
+    from llamaindex_code_retrieval import CodeEmbedding
+    from llamaindex_code_retrieval.training import AdapterConfig, load_pairs, mine, train_adapter
+
+    pairs = mine(["path/to/repository"]).pairs  # or load_pairs("pairs.jsonl", "hf:org/name")
+    run = train_adapter(pairs, "my-adapter", adapter=AdapterConfig(rank=8))
+    print(run.before, run.after)
+    embedding = CodeEmbedding(adapter="my-adapter")
+
+The public names load on first use, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.training.adapt import adapt_to_repository, train_adapter
+    from llamaindex_code_retrieval.training.config import (
+        AdapterConfig,
+        DistilConfig,
+        MatchConfig,
+        StudentConfig,
+        TrainConfig,
+    )
+    from llamaindex_code_retrieval.training.distil import distil_query_encoder
+    from llamaindex_code_retrieval.training.mining import mine
+    from llamaindex_code_retrieval.training.pair_sources import load_pairs
+    from llamaindex_code_retrieval.training.pairs import Pair
+    from llamaindex_code_retrieval.training.recipes import (
+        load_query_recipe,
+        load_recipe,
+        load_reranker_recipe,
+    )
+    from llamaindex_code_retrieval.training.reranker import train_reranker
+    from llamaindex_code_retrieval.training.run_record import TrainingRun
+
+_HOMES = {
+    "AdapterConfig": "config",
+    "DistilConfig": "config",
+    "MatchConfig": "config",
+    "Pair": "pairs",
+    "StudentConfig": "config",
+    "TrainConfig": "config",
+    "TrainingRun": "run_record",
+    "adapt_to_repository": "adapt",
+    "distil_query_encoder": "distil",
+    "load_pairs": "pair_sources",
+    "load_query_recipe": "recipes",
+    "load_recipe": "recipes",
+    "load_reranker_recipe": "recipes",
+    "mine": "mining",
+    "train_adapter": "adapt",
+    "train_reranker": "reranker",
+}
+
+__all__ = [
+    "AdapterConfig",
+    "DistilConfig",
+    "MatchConfig",
+    "Pair",
+    "StudentConfig",
+    "TrainConfig",
+    "TrainingRun",
+    "adapt_to_repository",
+    "distil_query_encoder",
+    "load_pairs",
+    "load_query_recipe",
+    "load_recipe",
+    "load_reranker_recipe",
+    "mine",
+    "train_adapter",
+    "train_reranker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,140 +1,225 @@
-"""From pairs, or from a checkout, to an adapter that was measured: training and evaluation put together."""
+"""Train an adapter from pairs, or from a repository, measure it on held-out queries and save it."""
 
 from __future__ import annotations
 
-import os
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
 from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.training.contrastive import train_adapter
+from llamaindex_code_retrieval.models.locate import locate_adapter
+from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
+from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
+from llamaindex_code_retrieval.training.contrastive import fit_adapter
 from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
-from llamaindex_code_retrieval.training.pair_sources import load_pairs
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.processes import Processes, is_main_process
 from llamaindex_code_retrieval.training.recipes import Recipe
-from llamaindex_code_retrieval.training.run_record import (
-    TrainingRun,
-    free_folder,
-    is_main_process,
-    run_record,
-    save_run,
-)
-from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository
+from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
+from llamaindex_code_retrieval.training.sampling import check_trainable, select_languages, split_by_repository
 
-VALIDATION_QUERIES = 300
-VALIDATION_OTHERS = 500
+SELECTION_QUERIES = 300
+"""Held-out queries at most that choose the best step."""
+REPORT_QUERIES = 300
+"""Further held-out queries at most that measure the result."""
+FEWEST_REPORT_QUERIES = 20
+"""With fewer for each of both, all held-out queries choose the step and measure the result."""
+OTHER_CODES = 500
+"""Codes of the training at most that are ranked along with the held-out ones."""
 
 
-def train_from_pairs(
-    sources: Sequence[str],
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Held-out queries with the codes to rank; ``selection`` chooses the best step, ``report`` measures the result.
+
+    They are the same object if the held-out queries are too few for two parts.
+    """
+
+    selection: Benchmark
+    report: Benchmark
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the queries that measure the result also choose the step."""
+        return self.selection is self.report
+
+
+def train_adapter(
+    pairs: Sequence[Pair],
     folder: str | Path,
-    recipe: Recipe,
     *,
+    recipe: Recipe | None = None,
+    adapter: AdapterConfig | None = None,
+    config: TrainConfig | None = None,
+    base: str | None = None,
+    validation_pairs: Sequence[Pair] = (),
     start: str | Path | None = None,
-    validate_on: Sequence[str] = (),
     device: str | None = None,
     resume: bool = False,
-    on_progress: Progress | None = None,
+    sources: Sequence[str | Path] = (),
+    on_progress: Progress = no_progress,
 ) -> TrainingRun[Encoder]:
-    """Read pairs, hold some out by repository (or take those of ``validate_on``), train, score and save.
+    """Train an adapter on pairs, measure it on held-out queries and save it in ``folder`` for ``CodeEmbedding``.
+
+    Some pairs are held out by repository. Half of their queries choose the best step, the others measure it; if there
+    are fewer than 40, all of them do both, and the record says so. An interrupted run is continued with ``resume``.
+
+    Args:
+        pairs: queries with their codes.
+        folder: a new folder for the adapter and its records.
+        recipe: base, token limits, languages, share of the held-out pairs, adapter and training; by default LoRA on
+            the embedded base.
+        adapter: what is trained, in place of the recipe's.
+        config: settings of the training, in place of the recipe's.
+        base: name or folder of the base, in place of the recipe's.
+        validation_pairs: pairs to hold out in place of some of ``pairs``.
+        start: name or folder of an adapter that the training starts from; ``None`` and ``"none"`` are the base itself.
+        device: torch device; by default CUDA if there is one.
+        resume: continue the unfinished run in ``folder``.
+        sources: names of the pairs' sources, for the record and the model card.
+        on_progress: called with the stages "compare" and "train".
+
+    Returns:
+        The run, with the encoder in the weights of the best step, the scores before and after, and its record.
 
     Raises:
-        ValueError: what is wrong with sources, recipe or base; a language without pairs; a folder that is in use.
+        ImportError: a package of the extra ``train`` is missing.
+        ValueError: settings, pairs or ``start`` that do not fit, or a folder in use.
+        FloatingPointError: the loss or a gradient is not finite.
+
+    >>> import tempfile
+    >>> names = ["read", "write", "open", "close", "sort", "merge"]
+    >>> pairs = [Pair(query=f"{name} a file", code=f"def {name}(file): file.{name}()", path=name) for name in names]
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> run = train_adapter(pairs, folder.name, adapter=AdapterConfig(rank=4), config=TrainConfig(batch_size=2))
+    >>> run.model.encode_queries(["open a file"]).shape
+    (1, 384)
+    >>> folder.cleanup()
     """
-    progress = on_progress or no_progress
+    check_installed("accelerate", "datasketch", "matplotlib", extra="train", purpose="training an adapter")
     out = free_folder(folder, resume=resume)
-    pairs = select_languages(load_pairs(*sources), recipe.languages)
-    if validate_on:
-        train, held_out = pairs, load_pairs(*validate_on)
-    elif recipe.held_out > 0:
-        train, held_out = split_by_repository(pairs, held_out=recipe.held_out, seed=recipe.train.seed)
-    else:
-        train, held_out = pairs, []
-    encoder = _base(recipe, device)
-    return _train(encoder, train, held_out, out, recipe, sources, start, resume, progress)
+    recipe = (recipe or Recipe()).with_parts(base=base, adapter=adapter, train=config)
+    train, held_out = _split(pairs, validation_pairs, recipe)
+    model, untrained = _new_adapter(_load_base(recipe, device), recipe, len(train), start)
+    validation = split_held_out(held_out, train, seed=recipe.train.seed) if held_out else None
+    before = None if validation is None else score(untrained, validation.report)
+    return _fit_and_save(
+        model,
+        train,
+        recipe,
+        out,
+        untrained=untrained,
+        validation=validation,
+        before=before,
+        start=start,
+        resume=resume,
+        sources=sources,
+        on_progress=on_progress,
+    )
 
 
 def adapt_to_repository(
     roots: Sequence[str | Path],
     folder: str | Path,
-    recipe: Recipe,
     *,
-    minutes: float | None,
+    recipe: Recipe | None = None,
+    minutes: float | None = None,
     start: str | Path | None = None,
     device: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = no_progress,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> TrainingRun[Encoder]:
-    """Mine the checkouts, hold a fifth of their files out, train on the rest within ``minutes``, score and save.
+    """Mine source trees, hold a fifth of their files out, train an adapter on the rest, measure and save it.
 
-    The budget is for all of it: what mining and scoring take is not left for training. Training goes on from
-    ``start``, by default from the adapter that comes with the package for this base; ``"none"`` begins with the base.
+    Args:
+        roots: folders with source code.
+        folder: a new folder for the adapter and its records.
+        recipe: as for :func:`train_adapter`; batches are no larger than the number of pairs.
+        minutes: budget for mining, training and measuring together; ``None`` is no limit.
+        start: the adapter that the training starts from: by default the one that comes with the package for this base,
+            if the method is LoRA; ``"none"`` is the base itself.
+        device: torch device; by default CUDA if there is one.
+        on_progress: called with the stages "mine", "compare" and "train".
+        clock: returns seconds, for the budget.
+
+    Raises:
+        ImportError, ValueError, FloatingPointError: as :func:`train_adapter`.
     """
-    if minutes is not None and minutes <= 0:
+    check_installed("accelerate", "datasketch", "matplotlib", extra="train", purpose="training an adapter")
+    if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes must be over 0, got {minutes}")
-    progress = on_progress or no_progress
-    out = free_folder(folder, resume=False)
-    began = time.perf_counter()
-    pairs = select_languages(mine([Path(root) for root in roots], on_progress=progress).pairs, recipe.languages)
-    train, held_out = split_by_repository(_as_one_repository(pairs), held_out=0.2, seed=recipe.train.seed)
+    began = clock()
+    out, recipe = free_folder(folder, resume=False), recipe or Recipe()
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
-    batch_size = min(recipe.train.batch_size, len(train))
-    encoder = _base(recipe, device)
-    config = recipe.train.replace(batch_size=batch_size)
+    encoder = _load_base(recipe, device)
+    if (start_folder := _locate_start(start)) is not None:
+        check_start(encoder, start_folder, recipe.adapter)  # before minutes of mining
+    pairs = mine([Path(root) for root in roots], on_progress=on_progress).pairs
+    train, held_out = split_by_repository(
+        _as_one_repository(select_languages(pairs, recipe.languages)), held_out=0.2, seed=recipe.train.seed
+    )
+    recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
+    check_trainable(train, recipe.train.batch_size)
+    model, untrained = _new_adapter(encoder, recipe, len(train), start)
+    validation = split_held_out(held_out, train, seed=recipe.train.seed)
+    scoring_began = clock()
+    before = score(untrained, validation.report)
     if minutes is not None:
-        left = minutes * 60 - (time.perf_counter() - began)
-        config = config.replace(max_seconds=max(10.0, left))
-    recipe = recipe.replace(train=config)
-    return _train(encoder, train, held_out, out, recipe, [str(root) for root in roots], start, False, progress)
+        left = minutes * 60 - (clock() - began) - (clock() - scoring_began)  # the result is scored as well
+        recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=max(10.0, left)))
+    return _fit_and_save(
+        model,
+        train,
+        recipe,
+        out,
+        untrained=untrained,
+        validation=validation,
+        before=before,
+        start=start,
+        resume=False,
+        sources=roots,
+        on_progress=on_progress,
+    )
 
 
-def _train(
-    encoder: Encoder,
+def _fit_and_save(
+    model: Encoder,
     train: Sequence[Pair],
-    held_out: Sequence[Pair],
-    out: Path,
     recipe: Recipe,
-    sources: Sequence[str],
+    out: Path,
+    *,
+    untrained: Encoder,
+    validation: Validation | None,
+    before: dict[str, float] | None,
     start: str | Path | None,
     resume: bool,
-    progress: Progress,
+    sources: Sequence[str | Path],
+    on_progress: Progress,
 ) -> TrainingRun[Encoder]:
-    progress("compare", 0, len(train))
+    on_progress("compare", 0, len(train))
     clusters = near_duplicate_clusters([pair.code for pair in train])
-    progress("compare", len(train), len(train))
-    benchmark = _validation(held_out, train, seed=recipe.train.seed) if held_out else None
-
-    def validate(current: Encoder) -> dict[str, float]:
-        return {} if benchmark is None else score(current, benchmark)
-
-    def on_step(step: int, total: int, entry: Mapping[str, Any]) -> None:
-        progress("train", step, total)
-
-    if start == NO_ADAPTER:
-        start = None
-    run = train_adapter(
-        encoder,
+    on_progress("compare", len(train), len(train))
+    run = fit_adapter(
+        model,
         train,
         recipe.adapter,
         recipe.train,
-        validate=None if benchmark is None else validate,
+        untrained=None if untrained is model else untrained,
+        validate=None if validation is None else lambda encoder: score(encoder, validation.selection),
         clusters=clusters,
         folder=out,
-        start=start,
         resume=resume,
-        on_step=on_step,
+        on_step=lambda step, total, entry: on_progress("train", step, total),
     )
     record = run_record(
         run,
@@ -143,29 +228,35 @@ def _train(
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
-        start=None if start is None else str(start),
+        start=None if _locate_start(start) is None else public_name(str(start)),
+        **_scores(run.model, validation, before),
     )
     return save_run(run, out, record) if is_main_process() else replace(run, record=record)
 
 
-def score(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
-    """Return ``mrr``, ``r@1`` and ``r@10`` of the encoder alone, over the whole corpus of ``benchmark``."""
-    metrics = evaluate_run(rank_by_cosine(encoder, benchmark), benchmark.qrels)
-    return {name.lower(): value for name, value in metrics.items()}
+def _scores(model: Encoder, validation: Validation | None, before: dict[str, float] | None) -> dict[str, Any]:
+    """Return the entries of the record that say what the adapter scores, and on how many queries."""
+    if validation is None:
+        return {"validation_before": None, "validation_best": None}
+    return {
+        "validation_before": before,
+        "validation_best": score(model, validation.report),
+        "validation_queries": len(validation.selection.queries),
+        "report_queries": None if validation.is_shared else len(validation.report.queries),
+    }
 
 
-def _validation(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int) -> Benchmark:
-    """Held-out queries against the held-out codes and some that were trained on, so that the pool is no toy."""
-    rng = random.Random(seed)
-    asked = rng.sample(held_out, min(VALIDATION_QUERIES, len(held_out)))
-    seen = sorted({pair.code for pair in train})
-    others = rng.sample(seen, min(VALIDATION_OTHERS, len(seen)))
-    return benchmark_of("held out", [(pair.query, pair.code) for pair in asked], others=others)
+def _split(pairs: Sequence[Pair], validation_pairs: Sequence[Pair], recipe: Recipe) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs to train on and those held out, both checked."""
+    train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
+    if not held_out and recipe.held_out > 0:
+        train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    check_trainable(train, recipe.train.batch_size)
+    return train, held_out
 
 
-def _base(recipe: Recipe, device: str | None) -> Encoder:
-    if "LOCAL_RANK" in os.environ:  # makes "cuda" mean this process's own GPU
-        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+def _load_base(recipe: Recipe, device: str | None) -> Encoder:
+    Processes.join(cpu=device == "cpu")
     return Encoder.from_pretrained(
         recipe.base,
         device=device,
@@ -175,6 +266,50 @@ def _base(recipe: Recipe, device: str | None) -> Encoder:
     )
 
 
+def _new_adapter(encoder: Encoder, recipe: Recipe, pairs: int, start: str | Path | None) -> tuple[Encoder, Encoder]:
+    """Return an encoder with a new adapter, and the encoder that it is compared with."""
+    if recipe.train.max_seconds is not None and recipe.adapter.method == "adalora":
+        raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs, and leave out the time budget")
+    folder = _locate_start(start)
+    steps = recipe.train.total_steps(pairs)
+    model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
+    # untrained virtual tokens change vectors, so the comparison is with the base itself
+    return model, encoder if recipe.adapter.method == "prompt" and folder is None else model
+
+
+def _locate_start(start: str | Path | None) -> Path | None:
+    return None if start is None or start == NO_ADAPTER else locate_adapter(start)
+
+
+def split_held_out(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int) -> Validation:
+    """Divide held-out queries into those that choose the best step and those that measure the result.
+
+    Each part is ranked against its own codes and up to 500 codes of the training.
+    """
+    rng = random.Random(seed)
+    by_query: dict[str, list[str]] = {}
+    for pair in held_out:
+        by_query.setdefault(pair.query, []).append(pair.code)
+    queries = rng.sample(list(by_query), len(by_query))
+    codes = sorted({pair.code for pair in train})
+    others = rng.sample(codes, min(OTHER_CODES, len(codes)))
+    half = min(SELECTION_QUERIES, len(queries) // 2)
+    parts = [queries[:half], queries[half:][:REPORT_QUERIES]]
+    if half < FEWEST_REPORT_QUERIES:
+        parts = [queries[:SELECTION_QUERIES]]
+    benchmarks = [
+        benchmark_of("held out", [(query, code) for query in part for code in by_query[query]], others=others)
+        for part in parts
+    ]
+    return Validation(selection=benchmarks[0], report=benchmarks[-1])
+
+
+def score(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
+    """Return ``mrr``, ``r@1`` and ``r@10`` of the encoder alone, over the whole corpus of ``benchmark``."""
+    metrics = evaluate_run(rank_by_cosine(encoder, benchmark), benchmark.qrels)
+    return {name.lower(): value for name, value in metrics.items()}
+
+
 def _as_one_repository(pairs: Sequence[Pair]) -> list[Pair]:
-    """Give all the same repository, so that they are split by file: what is held out is of the code base adapted to."""
+    """Give all pairs the same repository, so that they are split by file: the test is on the repository itself."""
     return [replace(pair, repository="", path=f"{pair.repository}/{pair.path}") for pair in pairs]

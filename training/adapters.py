@@ -1,4 +1,4 @@
-"""Adapters: what is trained of an encoder, by PEFT, and how it is saved."""
+"""Attach adapters to encoders with PEFT, ready to be trained, and save them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.models.adapter import load_adapter_weights
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
+from llamaindex_code_retrieval.models.catalog import hub_name
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS, WEIGHTS
+from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, DAMAGED, WEIGHTS
 from llamaindex_code_retrieval.training.config import AdapterConfig
 from llamaindex_code_retrieval.training.targets import adapter_targets
+
+ADALORA_STEPS = 10
+"""AdaLoRA keeps all ranks for a tenth of the steps, so it needs at least this many."""
 
 
 def attach_adapter(
@@ -31,16 +35,22 @@ def attach_adapter(
     seed: int = 0,
     prepare: Callable[[nn.Module], nn.Module] = lambda base: base,
 ) -> Encoder:
-    """Return an encoder of the same base, ready to train what ``config`` says; ``encoder`` stays as it is.
+    """Return an encoder of the same base with a new adapter to be trained; ``encoder`` stays as it is.
 
-    Adapters share the base's frozen weights; ``full`` trains a copy of them. AdaLoRA needs ``total_steps``, over which
-    it shrinks its ranks: it keeps all for a tenth of them, prunes for a half, and trains what is left. ``start`` is the
-    folder of an adapter of the same shape whose weights to go on from; ``prepare`` changes the base
-    first, as :meth:`Encoder.with_backbone` says.
+    Adapters share the frozen weights of the base; ``full`` trains a copy of them.
+
+    Args:
+        encoder: an encoder without an adapter, in fp32.
+        config: what is trained.
+        total_steps: length of the training, which AdaLoRA needs: it keeps all ranks for a tenth of the steps, prunes
+            for a half, and trains what is left.
+        start: folder of an adapter of the same shape whose weights the training starts from.
+        seed: of new weights.
+        prepare: changes the base first, see :meth:`Encoder.with_backbone`.
 
     Raises:
         ValueError: targets that match no module, AdaLoRA over fewer than 10 steps, virtual tokens that do not fit the
-            model's positions, a ``start`` of another shape.
+            model's positions, a ``start`` of another method or shape.
     """
     if encoder.adapter is not None:
         raise ValueError(f"this encoder already has the adapter {encoder.adapter}; train from the bare base")
@@ -48,77 +58,81 @@ def attach_adapter(
         raise ValueError(
             "an adapter is trained on fp32 weights (the arithmetic may be bf16); load with precision='fp32'"
         )
+    if start is not None:
+        check_start(encoder, start, config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if config.method == "full":
-            if start is not None:
-                raise ValueError("full training starts from a base: name it as the base, not as start")
             return encoder.with_backbone(lambda base: _unfrozen_copy(prepare(base)))
         adapted = encoder.with_backbone(lambda base: _wrap(prepare(base), config, total_steps))
     if start is not None:
-        _load_start(adapted, start, config)
+        remedy = f"train with the settings of {start}, or start from the base (start 'none')"
+        load_adapter_weights(adapted.backbone, start, remedy=remedy)
     return adapted
 
 
-def _load_start(encoder: Encoder, folder: Path, config: AdapterConfig) -> None:
+def check_start(encoder: Encoder, start: Path, config: AdapterConfig) -> None:
+    """Check by the configuration of the adapter in ``start`` that a training with ``config`` can start from it.
+
+    Raises:
+        ValueError: the adapter is of another base, method, rank, scale or targets; the message names the way out.
+    """
+    if config.method == "full":
+        raise ValueError("full training starts from a base: name its folder as the base, and leave start out")
     if config.method == "adalora":
-        raise ValueError("AdaLoRA chooses its ranks anew, so it cannot go on from an adapter; leave start out")
-    encoder.check_adapter_base(folder)
-    remedy = f"it is another kind than this {config.method}: train with its settings, see its train_config.json"
-    load_adapter_weights(encoder.backbone, folder, remedy=remedy)
+        raise ValueError("AdaLoRA chooses its ranks anew, so it cannot start from an adapter; leave start out")
+    encoder.check_adapter_base(start)
+    trained = read_json(start / ADAPTER_CONFIG, remedy=DAMAGED)
+    differences = [
+        f"{name} is {trained.get(key)!r} there and {wanted!r} here"
+        for name, key, wanted in _peft_settings(config, encoder.base)
+        if trained.get(key) != wanted and not (name == "targets" and isinstance(trained.get(key), list))
+    ]
+    if differences:
+        raise ValueError(
+            f"the training cannot start from the adapter {start.name}: {', '.join(differences)}; train with the same "
+            "settings, or start from the base (no --start, and --start none for `adapt`)"
+        )
+
+
+def _peft_settings(config: AdapterConfig, base: Any) -> list[tuple[str, str, Any]]:
+    """Return the settings that decide the shape of an adapter: our name, PEFT's name, and PEFT's value."""
+    method = ("method", "peft_type", {"prompt": "PROMPT_TUNING"}.get(config.method, config.method.upper()))
+    if config.method == "prompt":
+        return [method, ("virtual_tokens", "num_virtual_tokens", config.virtual_tokens)]
+    if config.method == "ia3":
+        return [method]
+    return [
+        method,
+        ("rank", "r", config.rank),
+        ("alpha", "lora_alpha", _alpha(config)),
+        ("targets", "target_modules", _targets(config, base)),
+    ]
+
+
+def _alpha(config: AdapterConfig) -> float:
+    return 2 * config.rank if config.alpha is None else config.alpha
+
+
+def _targets(config: AdapterConfig, base: Any) -> str:
+    """Return the targets of LoRA and AdaLoRA as a regular expression over module names."""
+    if config.targets not in ("attention", "linear"):
+        return config.targets
+    known = adapter_targets(base.config.model_type)
+    return known.attention if config.targets == "attention" else known.linear
 
 
 def _unfrozen_copy(backbone: nn.Module) -> nn.Module:
     own: nn.Module = copy.deepcopy(backbone)
     for name, parameter in own.named_parameters():
-        parameter.requires_grad_("pooler." not in name)  # BERT's pooler is not on the way to a vector
+        parameter.requires_grad_("pooler." not in name)  # vectors do not depend on BERT's pooler
     return own
 
 
 def _wrap(backbone: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
-    from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType, get_peft_model
+    from peft import get_peft_model
 
-    if config.method == "prompt":
-        peft_config: Any = PromptTuningConfig(
-            task_type=TaskType.FEATURE_EXTRACTION,
-            num_virtual_tokens=config.virtual_tokens,
-            prompt_tuning_init="SAMPLE_VOCAB",  # of words: random numbers lie far from all of them
-        )
-    else:
-        where = config.targets
-        if where in ("attention", "linear") or config.method == "ia3":
-            known = adapter_targets(backbone.config.model_type)
-            where = {"attention": known.attention, "linear": known.linear}.get(where, where)
-        transposed = backbone.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
-        alpha = 2 * config.rank if config.alpha is None else config.alpha
-        if config.method == "ia3":
-            peft_config = IA3Config(
-                target_modules=known.ia3, feedforward_modules=known.ia3_feedforward, fan_in_fan_out=transposed
-            )
-        elif config.method == "lora":
-            peft_config = LoraConfig(
-                r=config.rank,
-                lora_alpha=alpha,
-                lora_dropout=config.dropout,
-                target_modules=where,
-                fan_in_fan_out=transposed,
-            )
-        else:
-            if total_steps < 10:
-                raise ValueError(f"AdaLoRA needs at least 10 steps to prune its ranks, got {total_steps}")
-            peft_config = AdaLoraConfig(
-                init_r=config.initial_rank,
-                target_r=config.rank,
-                lora_alpha=alpha,
-                lora_dropout=config.dropout,
-                target_modules=where,
-                tinit=total_steps // 10,
-                tfinal=total_steps - total_steps // 10 - total_steps // 2,
-                deltaT=max(1, total_steps // 100),
-                total_step=total_steps,
-                orth_reg_weight=config.orthogonality,
-                fan_in_fan_out=transposed,
-            )
+    peft_config = _peft_config(backbone, config, total_steps)
     try:
         with quiet_transformers():
             wrapped: nn.Module = get_peft_model(backbone, peft_config)
@@ -133,17 +147,52 @@ def _wrap(backbone: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
     return wrapped
 
 
+def _peft_config(backbone: Any, config: AdapterConfig, total_steps: int) -> Any:
+    from peft import AdaLoraConfig, IA3Config, LoraConfig, PromptTuningConfig, TaskType
+
+    if config.method == "prompt":
+        return PromptTuningConfig(
+            task_type=TaskType.FEATURE_EXTRACTION,
+            num_virtual_tokens=config.virtual_tokens,
+            prompt_tuning_init="SAMPLE_VOCAB",  # of words: random numbers lie far from all of them
+        )
+    transposed = backbone.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
+    if config.method == "ia3":
+        known = adapter_targets(backbone.config.model_type)
+        return IA3Config(target_modules=known.ia3, feedforward_modules=known.ia3_feedforward, fan_in_fan_out=transposed)
+    shared = {
+        "lora_alpha": _alpha(config),
+        "lora_dropout": config.dropout,
+        "target_modules": _targets(config, backbone),
+        "fan_in_fan_out": transposed,
+    }
+    if config.method == "lora":
+        return LoraConfig(r=config.rank, **shared)
+    if total_steps < ADALORA_STEPS:
+        raise ValueError(f"AdaLoRA needs at least {ADALORA_STEPS} steps to prune its ranks, got {total_steps}")
+    return AdaLoraConfig(
+        init_r=config.initial_rank,
+        target_r=config.rank,
+        tinit=total_steps // 10,
+        tfinal=total_steps - total_steps // 10 - total_steps // 2,
+        deltaT=max(1, total_steps // 100),
+        total_step=total_steps,
+        orth_reg_weight=config.orthogonality,
+        **shared,
+    )
+
+
 def trained_share(encoder: Encoder) -> tuple[int, int]:
-    """Return how many parameters are trained, and how many the base has (what an adapter adds not counted)."""
+    """Return the number of trained parameters, and of the base's own (what an adapter adds is not counted)."""
     trained = sum(p.numel() for p in encoder.backbone.parameters() if p.requires_grad)
     base = sum(p.numel() for p in encoder.base.parameters())
     return trained, base
 
 
 def mean_rank(encoder: Encoder) -> float:
-    """Return the mean number of singular values that AdaLoRA has left a matrix; 0.0 for other methods.
+    """Return the mean number of singular values per matrix that AdaLoRA has not pruned; 0.0 for other methods.
 
-    A singular value that was pruned is exactly zero (peft's ``RankAllocator.mask_to_budget``).
+    A pruned singular value is exactly zero (PEFT's ``RankAllocator.mask_to_budget``).
     """
     values = [p for name, p in encoder.backbone.named_parameters() if "lora_E" in name]
     return sum(int((p != 0).sum()) for p in values) / len(values) if values else 0.0
@@ -152,21 +201,23 @@ def mean_rank(encoder: Encoder) -> float:
 def save_adapter(encoder: Encoder, folder: str | Path) -> None:
     """Write a trained encoder into ``folder``: an adapter in PEFT's format, or a whole base after ``full``.
 
-    The configuration is moved in last, and without it the folder is neither: a kill leaves all of it or nothing.
+    The configuration is moved in last, and without it the folder is neither: a kill leaves all of it or nothing. It
+    names the base by its name on the Hugging Face hub, where it has one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".save-", dir=folder) as name:
         staged = Path(name)
         encoder.backbone.save_pretrained(staged, safe_serialization=True)
-        if not hasattr(encoder.backbone, "peft_config"):
-            _complete_base(encoder, staged)
-            order = [*(file.name for file in staged.iterdir() if file.name != "config.json"), "config.json"]
+        if hasattr(encoder.backbone, "peft_config"):
+            settings = read_json(staged / ADAPTER_CONFIG, remedy="report this")
+            base, _, revision = encoder.name.partition("@")
+            settings |= {"base_model_name_or_path": hub_name(base), "revision": revision or None}
+            (staged / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+            order = [ADAPTER_WEIGHTS, ADAPTER_CONFIG]
         else:
-            settings = json.loads((staged / "adapter_config.json").read_text(encoding="utf-8"))
-            settings["base_model_name_or_path"] = str(encoder.name)
-            (staged / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
-            order = [ADAPTER_WEIGHTS, "adapter_config.json"]
+            _complete_base(encoder, staged)
+            order = [*(file.name for file in staged.iterdir() if file.name != CONFIG), CONFIG]
         for file in order:
             if (staged / file).is_dir():
                 shutil.copytree(staged / file, folder / file, dirs_exist_ok=True)

@@ -123,6 +123,14 @@ class LoopConfig(TrainingSettings):
     repeated exactly."""
     seed: AtLeast0 = 0
 
+    def total_steps(self, examples: int) -> int:
+        """Return the number of steps of a run over so many examples.
+
+        >>> LoopConfig(epochs=1.5, batch_size=8).total_steps(64)
+        12
+        """
+        return max(1, round(self.epochs * examples / self.batch_size))
+
     def lasting(self) -> dict[str, Any]:
         """Return the settings that must be equal for a run to be resumed; the others say when to save or stop."""
         return self.model_dump(exclude={"save_steps", "patience"})

@@ -4,93 +4,111 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor
 
 from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.locate import locate_adapter
-from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, trained_share
+from llamaindex_code_retrieval.training.adapters import mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
 from llamaindex_code_retrieval.training.losses import contrastive_loss, orthogonality_penalty
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
+from llamaindex_code_retrieval.training.objective import Entry
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.processes import Processes
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 Validate = Callable[[Encoder], Mapping[str, float]]
-"""Scores the encoder as it is; ``mrr`` decides which step is the best one."""
+"""Returns the validation scores of the encoder in its current state; ``mrr`` decides which step is the best one."""
 
 
-def train_adapter(
-    encoder: Encoder,
+def fit_adapter(
+    model: Encoder,
     pairs: Sequence[Pair],
     adapter: AdapterConfig,
     config: TrainConfig,
     *,
+    untrained: Encoder | None = None,
     validate: Validate | None = None,
     clusters: Sequence[int] | None = None,
     folder: str | Path | None = None,
-    start: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> TrainingRun[Encoder]:
-    """Train ``adapter`` on ``encoder``'s base and return the best encoder; ``encoder`` stays as it is.
+    """Train the adapter of ``model`` and leave it with the weights of the best step.
 
-    ``clusters[i]`` numbers the near-duplicates of ``pairs[i].code`` (:func:`near_duplicate_clusters`). ``validate`` is
-    asked before the first step, then every ``validate_steps``, and decides which step is best; without it the last is.
-    ``start`` names an adapter to go on from. With ``folder`` the run's state is kept there, and ``resume`` goes on from
-    it: on a CPU the result is bit for bit that of a run without interruption. Under ``accelerate launch`` each process
-    embeds its part of every batch and all see all negatives; the gradient is that of one process.
+    Under ``accelerate launch`` each process embeds its part of every batch and all of them see all negatives; the
+    gradient is that of one process.
+
+    Args:
+        model: from :func:`attach_adapter`, with the same ``adapter`` settings.
+        pairs: what it learns from.
+        adapter: settings of the adapter.
+        config: settings of the training.
+        untrained: the encoder that the first validation scores, if it is not ``model`` itself.
+        validate: runs before the first step and every ``validate_steps``; without it the last step is the best.
+        clusters: number of the cluster of near-duplicates of each pair's code (:func:`near_duplicate_clusters`).
+        folder: where the state of the unfinished run is saved; ``None`` saves none.
+        resume: continue the unfinished run in ``folder``. On a CPU the result is bit for bit that of a run without
+            interruption.
+        on_step: called after each step and validation.
+        clock: returns seconds, for the time budget and the log.
 
     Raises:
-        ValueError: fewer pairs than a batch; ``resume`` without a state, or with one of other settings or pairs.
+        ValueError: fewer pairs than a batch; ``resume`` without a state, or with the state of a run with other settings
+            or pairs.
         FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
     """
-    if config.max_seconds is not None and adapter.method == "adalora":
-        raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs and leave max_seconds out")
-    processes = PartialState(cpu=encoder.device.type == "cpu")
+    processes = Processes.join(cpu=model.device.type == "cpu")
     batches = Batches(pairs, config, clusters)
-    total = max(1, round(config.epochs * len(pairs) / config.batch_size))
-    with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
-        begun = None if start is None else locate_adapter(start)
-        model = attach_adapter(encoder, adapter, total_steps=total, start=begun, seed=config.seed)
-        objective = Contrastive(model, batches, adapter, config, processes)
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         loop = Loop(
-            objective,
+            Contrastive(model, batches, adapter, config, processes),
             config,
-            total=total,
-            identity=_identity(model, batches, adapter, config),
+            total=config.total_steps(len(pairs)),
+            identity=_identity(model, pairs, adapter, config),
             folder=None if folder is None else Path(folder),
             on_step=on_step,
-            writes=processes.is_main_process,
+            writes=processes.is_main,
+            clock=clock,
         )
         if resume:
             loop.load()
-        before = None
-        if validate is not None and adapter.method == "prompt" and start is None:
-            # Untrained virtual tokens change vectors, so what is compared with is the base itself.
-            before = lambda: validate(model.without_adapter())  # noqa: E731
-        loop.go(None if validate is None else lambda: validate(model), before=before)
-    trained, base = trained_share(model)
+        loop.run(
+            None if validate is None else partial(validate, model),
+            validate_first=None if validate is None or untrained is None else partial(validate, untrained),
+        )
     loop.restore_best()
+    trained, base = trained_share(model)
     return TrainingRun.of_loop(loop, model, trained_parameters=trained, base_parameters=base, device=model.device)
 
 
+def _identity(model: Encoder, pairs: Sequence[Pair], adapter: AdapterConfig, config: TrainConfig) -> dict[str, str]:
+    """Return what must be equal for an unfinished run to be resumed."""
+    return {
+        "base": model.base_fingerprint,
+        "pairs": pairs_fingerprint(pairs),
+        "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
+        "settings": json.dumps(config.lasting(), sort_keys=True),
+    }
+
+
 class Contrastive:
-    """InfoNCE of the batches, as an objective of the loop."""
+    """InfoNCE of the batches, an :class:`~llamaindex_code_retrieval.training.objective.Objective`."""
 
     def __init__(
-        self, model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig, processes: PartialState
+        self, model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig, processes: Processes
     ) -> None:
         self.model = model
         self.batches = batches
@@ -108,11 +126,11 @@ class Contrastive:
 
     @property
     def ready(self) -> bool:
-        """AdaLoRA is within its budget of ranks."""
+        """Whether AdaLoRA has pruned to its budget of ranks; true for other methods."""
         return self.adapter.method != "adalora" or mean_rank(self.model) <= self.adapter.rank + 1e-6
 
     def prepare(self, step: int) -> None:
-        """Mine hard negatives where their time has come."""
+        """Mine hard negatives every ``refresh_steps``."""
         if self.config.hard_negatives and step % self.config.refresh_steps == 0:
             self._mine()
 
@@ -123,29 +141,29 @@ class Contrastive:
         positions = self.batches.next()
         batch = self.batches.texts(positions, step)
         loss = self.backward_batch(batch, self.batches.remembered(positions))
-        if self.processes.num_processes > 1:
-            for p in self.parameters.values():  # a process without a chunk has no gradient, but its share is awaited
-                p.grad = reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
+        if self.processes.count > 1:
+            for p in self.parameters.values():  # a process without a chunk has no gradient, but must take part
+                p.grad = self.processes.add(torch.zeros_like(p) if p.grad is None else p.grad)
         if self.adapter.method == "adalora":
             (self.adapter.orthogonality * orthogonality_penalty(self.parameters)).backward()  # type: ignore[no-untyped-call]
         return loss, f"the batch that begins with the query {batch.queries[0][:60]!r}"
 
     def rewind(self) -> None:
-        """Put the last batch back."""
+        """Make the last batch the next one again."""
         self.batches.epoch, self.batches.waiting = self._before
 
-    def finish(self, step: int) -> dict[str, Any]:
-        """Keep the temperature in bounds and prune AdaLoRA's ranks."""
-        facts: dict[str, Any] = {}
+    def finish(self, step: int) -> Entry:
+        """Keep the temperature in bounds and prune AdaLoRA's ranks; return both for the log."""
+        entry: Entry = {}
         if self.config.learn_temperature:
             with torch.no_grad():
                 self.log_temperature.clamp_(math.log(0.01), math.log(1.0))
-            facts["temperature"] = round(float(self.log_temperature.detach().exp()), 5)
+            entry["temperature"] = round(float(self.log_temperature.detach().exp()), 5)
         if self.adapter.method == "adalora":
             backbone: Any = self.model.backbone
             backbone.base_model.update_and_allocate(step)
-            facts["mean_rank"] = round(mean_rank(self.model), 3)
-        return facts
+            entry["mean_rank"] = round(mean_rank(self.model), 3)
+        return entry
 
     def backward_batch(self, batch: Batch, memory: Tensor) -> float:
         """Add this process's part of the batch's gradient to the parameters; return the loss of the whole batch.
@@ -156,8 +174,8 @@ class Contrastive:
         limit = max(self.model.max_query_tokens, self.model.max_code_tokens)
         lengths = [min(limit, -(-len(row) // self.length_step) * self.length_step) for row in ids]
         chunks = list(token_budget_batches(lengths, self.config.forward_tokens))
-        chunks = chunks[self.processes.process_index :: self.processes.num_processes]
-        self._adapter_dropout(True)
+        chunks = chunks[self.processes.index :: self.processes.count]
+        self._set_adapter_dropout(True)
         parts: list[Tensor] = []
         vectors = torch.zeros(len(ids), self.model.dim, device=self.model.device)
         for number, chunk in enumerate(chunks):
@@ -165,34 +183,32 @@ class Contrastive:
                 part = self._embed(ids, chunk, lengths, number)
             vectors[chunk] = part.detach()
             parts.append(part)
-        if self.processes.num_processes > 1:
-            vectors = reduce(vectors, "sum")
-        vectors.requires_grad_()
+        vectors = self.processes.add(vectors).requires_grad_()
         n = len(batch.queries)
         self.batches.remember(batch.codes, vectors[n:])
         target = torch.tensor(batch.target, device=vectors.device)
         temperature = self.log_temperature.exp().to(vectors.device)
         codes = torch.cat([vectors[n:], memory.to(vectors.device)]) if len(memory) else vectors[n:]
         loss = contrastive_loss(vectors[:n], codes, target, temperature=temperature, hardness=self.config.hardness)
-        gradient, *of_temperature = torch.autograd.grad(
+        gradient, *temperature_gradient = torch.autograd.grad(
             loss, [vectors, self.log_temperature] if self.config.learn_temperature else [vectors]
         )
-        if of_temperature:
-            self.log_temperature.grad = of_temperature[0]
+        if temperature_gradient:
+            self.log_temperature.grad = temperature_gradient[0]
         for number, chunk in enumerate(chunks):
             part = self._embed(ids, chunk, lengths, number) if self.config.grad_cache else parts[number]
             torch.autograd.backward(part, gradient[chunk])
-        self._adapter_dropout(False)
+        self._set_adapter_dropout(False)
         return float(loss.detach())
 
-    def _adapter_dropout(self, on: bool) -> None:
-        """Switch the adapter's own dropout; the base's stays off."""
+    def _set_adapter_dropout(self, on: bool) -> None:
+        """Switch the adapter's own dropout on or off; the base's stays off."""
         for name, module in self.model.backbone.named_modules():
             if "lora_dropout" in name:
                 module.train(on)
 
     def _embed(self, ids: list[list[int]], chunk: list[int], lengths: list[int], number: int) -> Tensor:
-        # Dropout of a chunk is the same in both passes of GradCache, and after a resume.
+        # the seed makes the dropout of a chunk equal in both passes of GradCache, and after a resume
         torch.manual_seed((self.config.seed * 1_000_003 + self._step) * 1_009 + number)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model.embed([ids[i] for i in chunk], length=lengths[chunk[0]]).float()
@@ -214,7 +230,7 @@ class Contrastive:
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the order of the batches, mined negatives, remembered vectors and AdaLoRA's statistics."""
+        """Return the order of the batches, the mined negatives, the vectors of codes and AdaLoRA's statistics."""
         tensors = pack_rows(self.batches.mined)
         if self.batches.vectors is not None:
             tensors["vectors"] = self.batches.vectors
@@ -231,25 +247,15 @@ class Contrastive:
             "waiting": list(self.batches.waiting),
         }
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take up what ``state`` returned."""
-        self.batches.epoch, self.batches.waiting = facts["epoch"], deque(facts["waiting"])
+    def restore(self, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.batches.epoch, self.batches.waiting = values["epoch"], deque(values["waiting"])
         self.batches.vectors = tensors.get("vectors")
         self.batches.mined = unpack_rows(tensors)
         if self.adapter.method == "adalora":
             backbone: Any = self.model.backbone
             for key in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
                 prefix = f"allocator.{key}/"
-                values = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                setattr(backbone.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in values.items()})
-            backbone.peft_config["default"].rank_pattern = facts["rank_pattern"]
-
-
-def _identity(model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig) -> dict[str, str]:
-    """Return what has to be equal for a run to be the same one."""
-    return {
-        "base": model.base_fingerprint,
-        "pairs": pairs_fingerprint(batches.pairs),
-        "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
-        "settings": json.dumps(config.lasting(), sort_keys=True),
-    }
+                saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                setattr(backbone.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in saved.items()})
+            backbone.peft_config["default"].rank_pattern = values["rank_pattern"]

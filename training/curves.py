@@ -61,8 +61,8 @@ def search_svg(search: AssistantSearch) -> bytes:
     return buffer.getvalue()
 
 
-def _tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write the history as TensorBoard events where TensorBoard is installed."""
+def write_tensorboard(history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write the history as TensorBoard events, if TensorBoard is installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -23,6 +23,7 @@ from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_r
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
     free_folder,
+    public_name,
     run_record,
     save_distillation,
     save_query_encoder,
@@ -144,7 +145,11 @@ def distil_student(
 
 
 def _teacher_record(teacher: CodeEmbedding) -> dict[str, str]:
-    return {"name": teacher.model_name, "adapter": teacher.adapter, "fingerprint": teacher.fingerprint}
+    return {
+        "name": public_name(teacher.model_name),
+        "adapter": public_name(teacher.adapter),
+        "fingerprint": teacher.fingerprint,
+    }
 
 
 def _record(

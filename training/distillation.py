@@ -72,7 +72,7 @@ def fit_student(
     )
     if resume:
         loop.load()
-    loop.go(None if validate is None else lambda: validate(student))
+    loop.run(None if validate is None else lambda: validate(student))
     loop.restore_best()
     parameters = list(student.parameters())
     return TrainingRun.of_loop(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,57 +23,23 @@ from torch import Tensor
 
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.training.config import LoopConfig
+from llamaindex_code_retrieval.training.objective import Entry, Objective
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.safetensors"
-"""The file of an unfinished run that ``resume`` reads."""
+"""The file of an unfinished run, which ``resume`` reads."""
 
 OnStep = Callable[[int, int, Mapping[str, Any]], object]
-"""Called with (step, all steps, what is logged)."""
+"""Called with (step, total steps, log entry) after each step and each validation."""
 
-
-class Objective(Protocol):
-    """What a training minimises, with all its state but the parameters that are trained."""
-
-    @property
-    def parameters(self) -> Mapping[str, Tensor]:
-        """What is trained, kept where it was best, and clipped together."""
-
-    @property
-    def extras(self) -> Mapping[str, Tensor]:
-        """What is trained beside it, neither clipped nor decayed, such as a temperature."""
-
-    @property
-    def rate_factors(self) -> Mapping[str, float]:
-        """Name -> by how much its learning rate differs from the setting; 1 where it is silent."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether the model as it is may be the best one."""
-
-    def prepare(self, step: int) -> None:
-        """Do what comes before a step, such as mining."""
-
-    def backward(self, step: int) -> tuple[float, str]:
-        """Add the gradients of the next batch to the parameters; return its loss, and what to call it in an error."""
-
-    def rewind(self) -> None:
-        """Make the batch of the last ``backward`` the next one again."""
-
-    def finish(self, step: int) -> dict[str, Any]:
-        """Do what comes after the update of a step; return what to log."""
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what a resumed run has to know."""
-
-    def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take up what ``state`` returned."""
+Scores = Callable[[], Mapping[str, float]]
+"""Returns the validation scores of the model in its current state; ``mrr`` decides which step is the best one."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """What a run knows beside its tensors; saved as the state's metadata."""
+    """The progress of a run; saved as the metadata of its state."""
 
     step: int = 0
     total: int = 0
@@ -81,7 +47,8 @@ class Progress:
     best_step: int = 0
     best_mrr: float = -math.inf
     worse: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    """Validations since the best one."""
+    history: list[Entry] = field(default_factory=list)
 
 
 class Loop:
@@ -97,69 +64,80 @@ class Loop:
         folder: Path | None = None,
         on_step: OnStep | None = None,
         writes: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``identity`` is what has to be equal for an unfinished run in ``folder`` to be this one."""
+        """Prepare a run of ``total`` steps.
+
+        Args:
+            objective: what is minimised.
+            config: settings.
+            total: number of steps.
+            identity: what must be equal for the unfinished run in ``folder`` to be resumed, by name.
+            folder: where the state is saved; ``None`` saves none.
+            on_step: called after each step and each validation.
+            writes: whether this process saves the state.
+            clock: returns seconds, for the time budget and the log.
+        """
         self.objective = objective
         self.config = config
         self.identity = dict(identity)
         self.folder = folder
         self.on_step = on_step
         self.writes = writes
-        self.at = Progress(total=total)
-        self._factors: list[float] = []
-        groups: list[dict[str, Any]] = []
-        for factor in sorted({objective.rate_factors.get(name, 1.0) for name in objective.parameters}):
-            same = [p for name, p in objective.parameters.items() if objective.rate_factors.get(name, 1.0) == factor]
-            groups.append({"params": same})
-            self._factors.append(factor)
-        if objective.extras:
-            groups.append({"params": list(objective.extras.values()), "weight_decay": 0.0})
-            self._factors.append(1.0)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.progress = Progress(total=total)
+        self.optimizer, self._factors = _optimizer(objective, config)
         self.best = {name: p.detach().clone() for name, p in objective.parameters.items()}
+        self._clock = clock
         self._started = 0.0
         self._validation_seconds = 0.0
 
-    def go(
-        self,
-        validate: Callable[[], Mapping[str, float]] | None,
-        *,
-        before: Callable[[], Mapping[str, float]] | None = None,
-    ) -> None:
-        """Train to the end; with ``before``, what it returns is the score to compare with instead of the first one."""
-        self._started = time.perf_counter() - self.at.seconds
-        if self.at.step == 0 and before is not None:
-            self._log({"step": 0, "validation": dict(before())}, [])
-        elif self.at.step == 0 and validate is not None:
-            self._validate(validate, [])
+    def run(self, validate: Scores | None, *, validate_first: Scores | None = None) -> None:
+        """Train to the end.
+
+        ``validate`` runs before the first step, every ``validate_steps`` and after the last step; without it the last
+        step is the best. ``validate_first`` replaces it before the first step, and its scores compete with no step.
+        """
+        self._started = self._clock() - self.progress.seconds
+        if self.progress.step == 0 and validate_first is not None:
+            self._log({"step": 0, "validation": dict(validate_first())}, _Interrupt())
+        elif self.progress.step == 0 and validate is not None:
+            self._validate(validate, _Interrupt())
         with _deferred_interrupt() as interrupt:
-            while self.at.step < self.at.total and not self._out_of_patience():
-                self.objective.prepare(self.at.step)
-                try:
-                    facts = self.step()
-                except FloatingPointError:
-                    self.objective.rewind()
-                    self.save()
-                    raise
-                self.at.step += 1
-                self.at.seconds = time.perf_counter() - self._started
-                self._log({"step": self.at.step, **facts, "seconds": round(self.at.seconds, 2)}, interrupt)
-                self._fit_into_time()
-                every = self.config.validate_steps or max(1, self.at.total // 5)
-                if validate is not None and (self.at.step % every == 0 or self.at.step == self.at.total):
+            while self.progress.step < self.progress.total and not self._is_out_of_patience():
+                self._train_step(interrupt)
+                every = self.config.validate_steps or max(1, self.progress.total // 5)
+                is_last = self.progress.step == self.progress.total
+                if validate is not None and (is_last or self.progress.step % every == 0):
                     self._validate(validate, interrupt)
-                if interrupt or self.at.step % self.config.save_steps == 0:
+                if interrupt.requested or self.progress.step % self.config.save_steps == 0:
                     self.save()
-                if interrupt:
+                if interrupt.requested:
                     raise KeyboardInterrupt
         if validate is None:
             self._keep_best(-math.inf)
         self.save()
 
-    def step(self) -> dict[str, Any]:
-        """Make one update; return what is logged of it."""
-        step, config, objective = self.at.step, self.config, self.objective
-        rate = config.learning_rate * _schedule(step, self.at.total, config.warmup)
+    def _train_step(self, interrupt: _Interrupt) -> None:
+        self.objective.prepare(self.progress.step)
+        try:
+            entry = self.step()
+        except FloatingPointError:
+            self.objective.rewind()
+            self.save()
+            raise
+        self.progress.step += 1
+        self.progress.seconds = self._clock() - self._started
+        self._log({"step": self.progress.step, **entry, "seconds": round(self.progress.seconds, 2)}, interrupt)
+        self._fit_into_time()
+
+    def step(self) -> Entry:
+        """Make one update; return its log entry.
+
+        Raises:
+            FloatingPointError: the loss or a gradient is not finite.
+        """
+        step, config, objective = self.progress.step, self.config, self.objective
+        rate = config.learning_rate * _schedule(step, self.progress.total, config.warmup)
         for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
         self.optimizer.zero_grad()
@@ -172,8 +150,8 @@ class Loop:
                 f"(now {config.learning_rate}) and start anew"
             )
         self.optimizer.step()
-        facts = {"loss": round(loss, 5), "learning_rate": rate, "gradient_norm": round(norm, 4)}
-        return facts | objective.finish(step)
+        entry = {"loss": round(loss, 5), "learning_rate": rate, "gradient_norm": round(norm, 4)}
+        return entry | objective.finish(step)
 
     def restore_best(self) -> None:
         """Give the model the weights of the best step."""
@@ -181,45 +159,46 @@ class Loop:
             for name, parameter in self.objective.parameters.items():
                 parameter.copy_(self.best[name])
 
-    def _log(self, entry: dict[str, Any], interrupt: list[bool]) -> None:
-        self.at.history.append(entry)
+    def _log(self, entry: Entry, interrupt: _Interrupt) -> None:
+        self.progress.history.append(entry)
         if self.on_step is not None:
             try:
-                self.on_step(self.at.step, self.at.total, entry)
+                self.on_step(self.progress.step, self.progress.total, entry)
             except KeyboardInterrupt:
-                interrupt.append(True)  # this step is finished first
+                interrupt.requested = True  # this step is finished first
 
-    def _validate(self, validate: Callable[[], Mapping[str, float]], interrupt: list[bool]) -> None:
-        started = time.perf_counter()
+    def _validate(self, validate: Scores, interrupt: _Interrupt) -> None:
+        started = self._clock()
         scores = dict(validate())
-        self._validation_seconds = time.perf_counter() - started
-        self._log({"step": self.at.step, "validation": scores}, interrupt)
+        self._validation_seconds = self._clock() - started
+        self._log({"step": self.progress.step, "validation": scores}, interrupt)
         if not self.objective.ready:
             return
-        if scores["mrr"] > self.at.best_mrr:
+        if scores["mrr"] > self.progress.best_mrr:
             self._keep_best(scores["mrr"])
         else:
-            self.at.worse += 1
+            self.progress.worse += 1
 
     def _keep_best(self, mrr: float) -> None:
-        self.at.best_mrr, self.at.best_step, self.at.worse = mrr, self.at.step, 0
+        self.progress.best_mrr, self.progress.best_step, self.progress.worse = mrr, self.progress.step, 0
         for name, parameter in self.objective.parameters.items():
             self.best[name].copy_(parameter.detach())
 
-    def _out_of_patience(self) -> bool:
-        return 0 < self.config.patience <= self.at.worse
+    def _is_out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.progress.worse
 
     def _fit_into_time(self) -> None:
+        """Cut the schedule to the time budget: after five steps by their speed, later when the time is over."""
         if self.config.max_seconds is None:
             return
         validations = 1 if self.config.validate_steps else 5
-        left = self.config.max_seconds - validations * self._validation_seconds - self.at.seconds
-        if self.at.step == 5:
-            times = [entry["seconds"] for entry in self.at.history if "loss" in entry]
-            a_step = max(1e-3, (times[4] - times[0]) / 4)
-            self.at.total = min(self.at.total, 5 + max(1, int(left / a_step)))
-        elif self.at.step > 5 and self.at.seconds > self.config.max_seconds:
-            self.at.total = self.at.step
+        left = self.config.max_seconds - validations * self._validation_seconds - self.progress.seconds
+        if self.progress.step == 5:
+            times = [entry["seconds"] for entry in self.progress.history if "loss" in entry]
+            seconds_per_step = max(1e-3, (times[4] - times[0]) / 4)
+            self.progress.total = min(self.progress.total, 5 + max(1, int(left / seconds_per_step)))
+        elif self.progress.step > 5 and self.progress.seconds > self.config.max_seconds:
+            self.progress.total = self.progress.step
 
     # --- saving and resuming -----------------------------------------------------------------------------------------
 
@@ -227,36 +206,40 @@ class Loop:
         """Write all that the run needs to go on into one file, atomically."""
         if self.folder is None or not self.writes:
             return
-        tensors, own = self.objective.state()
+        tensors, values = self.objective.state()
         for name, parameter in (*self.objective.parameters.items(), *self.objective.extras.items()):
             tensors[f"parameter/{name}"] = parameter.detach()
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}/{name}"] = value
         tensors.update((f"best/{name}", tensor) for name, tensor in self.best.items())
-        facts = {**asdict(self.at), "identity": self.identity, "objective": own}
+        metadata = {**asdict(self.progress), "identity": self.identity, "objective": values}
         data = safetensors.torch.save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            metadata={"run": json.dumps(facts)},
+            metadata={"run": json.dumps(metadata)},
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / STATE, data)
 
     def load(self) -> None:
-        """Take up the run where its state was saved."""
+        """Restore the run from its saved state.
+
+        Raises:
+            ValueError: there is no state, or it is that of a run with another ``identity``.
+        """
         path = None if self.folder is None else self.folder / STATE
         if path is None or not path.is_file():
             raise ValueError(f"there is no unfinished run in {self.folder}; start one without resume")
         with safe_open(str(path), framework="pt") as file:
-            facts = json.loads(file.metadata()["run"])
+            metadata = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        for key, value in facts.pop("identity").items():
+        for key, value in metadata.pop("identity").items():
             if self.identity.get(key) != value:
                 raise ValueError(
                     f"the unfinished run in {self.folder} has another {key} than this one ({value} and "
                     f"{self.identity.get(key)}); resume with the same, or start anew in another folder"
                 )
-        self.objective.restore(tensors, facts.pop("objective"))
-        self.at = Progress(**facts)
+        self.objective.restore(tensors, metadata.pop("objective"))
+        self.progress = Progress(**metadata)
         with torch.no_grad():
             for name, parameter in (*self.objective.parameters.items(), *self.objective.extras.items()):
                 parameter.copy_(tensors[f"parameter/{name}"])
@@ -269,23 +252,41 @@ class Loop:
         self.best = {name: tensors[f"best/{name}"].to(p.device) for name, p in self.objective.parameters.items()}
 
 
+def _optimizer(objective: Objective, config: LoopConfig) -> tuple[torch.optim.AdamW, list[float]]:
+    """Return the optimizer, with a group of parameters per factor of the learning rate, and the factors."""
+    by_factor: dict[float, list[Tensor]] = {}
+    for name, parameter in objective.parameters.items():
+        by_factor.setdefault(objective.rate_factors.get(name, 1.0), []).append(parameter)
+    factors = sorted(by_factor)
+    groups: list[dict[str, Any]] = [{"params": by_factor[factor]} for factor in factors]
+    if objective.extras:
+        groups.append({"params": list(objective.extras.values()), "weight_decay": 0.0})
+        factors.append(1.0)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay), factors
+
+
+@dataclass(slots=True)
+class _Interrupt:
+    requested: bool = False
+
+
 @contextmanager
-def _deferred_interrupt() -> Iterator[list[bool]]:
-    """Let the first Ctrl-C wait until a step is finished (the list is then not empty); the second one stops at once."""
-    asked: list[bool] = []
+def _deferred_interrupt() -> Iterator[_Interrupt]:
+    """Record the first Ctrl-C, so that the current step is finished first; the second one stops at once."""
+    interrupt = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield interrupt
         return
 
-    def note(signum: int, frame: object) -> None:
-        if asked:
+    def request(signum: int, frame: object) -> None:
+        if interrupt.requested:
             raise KeyboardInterrupt
-        asked.append(True)
-        logger.warning("stopping after this step; Ctrl-C again stops at once, and goes back to the last saved state")
+        interrupt.requested = True
+        logger.warning("stopping after this step; a second Ctrl-C stops at once and returns to the last saved state")
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, request)
     try:
-        yield asked
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
 

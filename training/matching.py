@@ -150,7 +150,7 @@ def fit_cross_encoder(
     if resume:
         loop.load()
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        loop.go(None if validate is None else lambda: validate(model))
+        loop.run(None if validate is None else lambda: validate(model))
     loop.restore_best()
     with torch.no_grad():
         for name, parameter in objective.parameters.items():

@@ -1,66 +1,65 @@
-"""Model cards of adapters, rerankers and query encoders."""
+"""Model cards of adapters, rerankers and query encoders: the README of a run's folder, as the hub reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamaindex_code_retrieval.models.catalog import NO_ADAPTER
+from llamaindex_code_retrieval.models.catalog import EMBEDDED_HUB_NAME, NO_ADAPTER, hub_name
+from llamaindex_code_retrieval.models.locate import is_hub_name
+
+_LICENSES = {EMBEDDED_HUB_NAME: "apache-2.0"}
+"""Licences of bases, which also hold for what is trained on them; other bases are left to the author of the card."""
+_TAGS = ("code-search", "code-retrieval", "llama-index")
+
+_FILES = """![loss and validation](curves.svg)
+
+`train_config.json` holds all settings, `log.jsonl` the numbers of each step.
+"""
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """Return the README of an adapter: what it is, how to use it, what it was made of and what it scored."""
-    base, method = facts["base"], facts["adapter"]["method"]
-    load = (
-        f'CodeEmbedding("{base["name"]}", adapter="path/to/this/folder")'
-        if method != "full"
-        else 'CodeEmbedding("path/to/this/folder")'
-    )
-    return f"""---
-library_name: {"peft" if method != "full" else "transformers"}
-base_model: {base["name"]}
-pipeline_tag: feature-extraction
-tags: [code-search, code-retrieval, llama-index, {method}]
----
+def model_card(record: Mapping[str, Any]) -> str:
+    """Return the README of an adapter: what it is, how to use it, what it was trained on and what it scores."""
+    base, method = record["base"], record["adapter"]["method"]
+    is_adapter = method != "full"
+    arguments = f'"{base["name"]}", adapter="path/to/this/folder"' if is_adapter else '"path/to/this/folder"'
+    return f"""{_metadata(record, library="peft" if is_adapter else "transformers", tags=[method])}
+# Code retrieval: {method} for {hub_name(base["name"])}
 
-# {method} for {base["name"]}: code retrieval
-
-Made by `code-retrieval train` of llamaindex-code-retrieval. Queries and codes are embedded by the same weights.
+Trained by `code-retrieval train` of llamaindex-code-retrieval. The same weights embed queries and codes.
 
 ```python
 from llamaindex_code_retrieval import CodeEmbedding
 
-embedding = {load}
+embedding = CodeEmbedding({arguments})
 ```
 
 | | |
 |---|---|
-| base | {base["name"]}, fingerprint `{base["fingerprint"]}`, pooling {base["pooling"]} |
-| fingerprint with this adapter | `{facts["fingerprint"]}`, at the token limits trained with |
-| tokens trained with | {facts["max_query_tokens"]} of a query, {facts["max_code_tokens"]} of a code |
-{_provenance(facts)}
-![loss and validation](curves.svg)
+| base | {_base(record)}, pooling {base["pooling"]} |
+| fingerprint of base and adapter | `{record["fingerprint"]}`, with the token limits of the training |
+| token limits of the training | {record["max_query_tokens"]} for a query, {record["max_code_tokens"]} for a code |
+{_provenance(record)}
 
-All settings are in `train_config.json`, each step in `log.jsonl`.
-"""
+{_validation(record)}
+
+{_FILES}"""
 
 
-def reranker_card(facts: Mapping[str, Any]) -> str:
+def reranker_card(record: Mapping[str, Any]) -> str:
     """Return the README of a reranker, as :func:`model_card` does."""
-    base, train = facts["base"], facts["train"]
-    whole = train["variant"] != "adapters"
-    calibration = facts["calibration"]
-    return f"""---
-library_name: {"transformers" if whole else "peft"}
-base_model: {base["name"]}
-pipeline_tag: text-ranking
-tags: [code-search, code-retrieval, llama-index, reranker, cross-encoder, {train["variant"]}]
----
+    train, retriever, calibration = record["train"], record["retriever"], record["calibration"]
+    library = "peft" if train["variant"] == "adapters" else "transformers"
+    tags = ["reranker", "cross-encoder", train["variant"]]
+    scores = "\n".join(
+        f"| {name} | {each['mrr']:.4f} | {each['r@1']:.4f} |" for name, each in record["calibration_scores"].items()
+    )
+    return f"""{_metadata(record, library=library, pipeline="text-ranking", tags=tags)}
+# Reranker ({train["variant"]}) for {hub_name(record["base"]["name"])}: code retrieval
 
-# Reranker ({train["variant"]}) for {base["name"]}: code retrieval
-
-Made by `code-retrieval train-reranker` of llamaindex-code-retrieval. It reads a query and a code together and says how
-probably the code answers the query.
+Trained by `code-retrieval train-reranker` of llamaindex-code-retrieval. It reads a query and a code together and
+returns the probability that the code answers the query.
 
 ```python
 from llamaindex_code_retrieval import CodeReranker
@@ -70,86 +69,125 @@ reranker = CodeReranker("path/to/this/folder", top_n=5)
 
 | | |
 |---|---|
-| base | {base["name"]}, fingerprint `{base["fingerprint"]}` |
-| fingerprint | `{facts["fingerprint"]}` |
-| begun with | {_begun(facts)} |
-| first stage in training | {facts["retriever"]["name"]}, fingerprint `{facts["retriever"]["fingerprint"]}` |
+| base | {_base(record)} |
+| fingerprint | `{record["fingerprint"]}` |
+| started from | {_start(record)} |
+| first stage in training | {retriever["name"]}, fingerprint `{retriever["fingerprint"]}` |
 | head, loss | {train["head"]}, {train["loss"]} |
 | tokens of a pair | {train["max_tokens"]} |
-| calibrated on | {facts["calibration_queries"]} held-out queries, the first {calibration["depth"]} hits of each |
+| calibrated on | {record["calibration_queries"]} held-out queries, the first {calibration["depth"]} hits of each |
 | expected calibration error | {calibration["error"]} |
-{_provenance(facts)}
-![loss and validation](curves.svg)
+{_provenance(record)}
 
-All settings are in `train_config.json`, each step in `log.jsonl`.
-"""
+| calibration queries | MRR | R@1 |
+|---|---|---|
+{scores}
 
+{_validation(record)}
 
-def _begun(facts: Mapping[str, Any]) -> str:
-    start, blend = facts.get("start"), facts["train"].get("blend", 1)
-    if start is None:
-        return "a head that knows nothing"
-    blended = f"; these weights are {blend:g} of the way from it to what was learned" if blend < 1 else ""
-    return f"{start['name']}, fingerprint `{start['fingerprint']}`{blended}"
+{_FILES}"""
 
 
-def query_card(facts: Mapping[str, Any]) -> str:
+def query_card(record: Mapping[str, Any]) -> str:
     """Return the README of a query encoder, as :func:`model_card` does."""
-    base, teacher, student = facts["base"], facts["teacher"], facts["student"]
+    teacher, student, train, kept = record["teacher"], record["student"], record["train"], record["kept"]
     adapter = "" if teacher["adapter"] == NO_ADAPTER else f', adapter="{teacher["adapter"]}"'
-    what = ", ".join(f"{name} {value}" for name, value in student.items() if name not in ("kind", "adapter"))
-    train = facts["train"]
-    kept = facts["kept"]
-    return f"""---
-library_name: llamaindex-code-retrieval
-base_model: {base["name"]}
-pipeline_tag: feature-extraction
-tags: [code-search, code-retrieval, llama-index, distillation, {student["kind"]}]
----
+    settings = ", ".join(f"{name} {value}" for name, value in student.items() if name not in ("kind", "adapter"))
+    tags = ["distillation", student["kind"]]
+    return f"""{_metadata(record, library="llamaindex-code-retrieval", tags=tags)}
+# Query encoder ({student["kind"]}) for {hub_name(record["base"]["name"])}, adapter {teacher["adapter"]}
 
-# Query encoder ({student["kind"]}) for {base["name"]}, {teacher["adapter"]}
-
-Made by `code-retrieval distil` of llamaindex-code-retrieval. It embeds queries in place of its teacher, whose vectors
-of code stay.
+Trained by `code-retrieval distil` of llamaindex-code-retrieval. It embeds queries in place of its teacher, which
+embeds the codes.
 
 ```python
 from llamaindex_code_retrieval import CodeEmbedding
 
-embedding = CodeEmbedding("{base["name"]}"{adapter}, query_encoder="path/to/this/folder")
+embedding = CodeEmbedding("{record["base"]["name"]}"{adapter}, query_encoder="path/to/this/folder")
 ```
 
 | | |
 |---|---|
-| teacher | {teacher["name"]}, {teacher["adapter"]}, fingerprint `{teacher["fingerprint"]}` |
-| student | {student["kind"]}, {what} |
-| loss | {train["single"]} single, {train["dual"]} dual, {train["contrastive"]} contrastive |
-| queries | {facts["data"]["queries"]:,} |
-| share of the teacher's MRR, validation | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f} |
-{_provenance(facts)}
-![loss and validation](curves.svg)
+| teacher | {teacher["name"]}, adapter {teacher["adapter"]}, fingerprint `{teacher["fingerprint"]}` |
+| student | {student["kind"]}, {settings} |
+| weights of the loss | {train["single"]} single, {train["dual"]} dual, {train["contrastive"]} contrastive |
+| queries | {record["data"]["queries"]:,} |
+| share of the teacher's MRR | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f} |
+{_provenance(record)}
 
-All settings are in `train_config.json`, each step in `log.jsonl`.
-"""
+{_validation(record)}
+
+{_FILES}"""
 
 
-def _provenance(facts: Mapping[str, Any]) -> str:
-    """Return the rows of a card that say what was trained on what, and what it scored."""
-    data = facts["data"]
-    share = facts["trained_parameters"] / facts["base_parameters"]
-    rows = "\n".join(
-        f"| {name} | {before:.4f} | {facts['validation_best'][name]:.4f} |"
-        for name, before in (facts["validation_before"] or {}).items()
-        if facts["validation_best"]
-    )
-    scores = f"\n| validation | before | after |\n|---|---|---|\n{rows}\n" if rows else "\nNot validated in training.\n"
+def _metadata(
+    record: Mapping[str, Any], *, library: str, tags: Sequence[str], pipeline: str = "feature-extraction"
+) -> str:
+    """Return the YAML header, which the hub reads. It names a base only if the hub knows it."""
+    base = hub_name(record["base"]["name"].partition("@")[0])
+    datasets = [source.removeprefix("hf:").partition(":")[0] for source in record["data"]["sources"]]
+    fields: dict[str, Any] = {
+        "library_name": library,
+        "base_model": base if is_hub_name(base) else None,
+        "license": _LICENSES.get(base),
+        "language": ["en", "code"],
+        "datasets": [name for name in dict.fromkeys(datasets) if not name.endswith((".jsonl", ".jsonl.gz"))],
+        "pipeline_tag": pipeline,
+        "tags": [*_TAGS, *tags],
+    }
+    lines = [f"{name}: {_yaml(value)}" for name, value in fields.items() if value]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _yaml(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else f"[{', '.join(json.dumps(each) for each in value)}]"
+
+
+def _base(record: Mapping[str, Any]) -> str:
+    base = record["base"]
+    own = "" if hub_name(base["name"]) == base["name"] else f" ({base['name']!r} in this package)"
+    return f"{hub_name(base['name'])}{own}, fingerprint `{base['fingerprint']}`"
+
+
+def _start(record: Mapping[str, Any]) -> str:
+    start, blend = record.get("start"), record["train"].get("blend", 1)
+    if start is None:
+        return "a randomly initialised head"
+    blended = f"; the weights are {blend:g} of the way from there to the trained ones" if blend < 1 else ""
+    return f"{start['name']}, fingerprint `{start['fingerprint']}`{blended}"
+
+
+def _provenance(record: Mapping[str, Any]) -> str:
+    """Return the rows of a card that say what was trained, on which pairs, and how long."""
+    data = record["data"]
+    share = record["trained_parameters"] / record["base_parameters"]
     languages = ", ".join(f"{name or 'unknown'} {count:,}" for name, count in data["languages"].items())
     licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
-    return f"""| trained | {facts["trained_parameters"]:,} of {facts["base_parameters"]:,} parameters ({share:.2%}) |
-| pairs | {data["pairs"]:,} (fingerprint `{data["fingerprint"]}`), from {", ".join(data["sources"]) or "memory"} |
-| languages | {languages} |
-| licences of the code | {licenses} |
-| steps | {facts["steps"]}, best {facts["best_step"]}, seed {facts["train"]["seed"]} |
-| time, peak memory | {facts["seconds"] / 60:.1f} min, {facts["peak_bytes"] / 2**20:,.0f} MiB |
-| machine, date | {facts["machine"]}, {facts["date"]} |
-{scores}
-"""
+    sources = ", ".join(data["sources"]) or "memory"
+    rows = [
+        ("trained", f"{record['trained_parameters']:,} of {record['base_parameters']:,} parameters ({share:.2%})"),
+        ("pairs", f"{data['pairs']:,} (fingerprint `{data['fingerprint']}`), from {sources}"),
+        ("languages", languages),
+        ("licences of the code", licenses),
+        ("steps", f"{record['steps']}, best {record['best_step']}, seed {record['train']['seed']}"),
+        ("time, peak memory", f"{record['seconds'] / 60:.1f} min, {record['peak_bytes'] / 2**20:,.0f} MiB"),
+        ("machine, date", f"{record['machine']}, {record['date']}"),
+    ]
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+def _validation(record: Mapping[str, Any]) -> str:
+    """Return the table of scores before and after the training, and on which queries they are."""
+    before, after = record["validation_before"], record["validation_best"]
+    if not before or not after:
+        return "Not validated in training."
+    rows = "\n".join(f"| {name} | {value:.4f} | {after[name]:.4f} |" for name, value in before.items())
+    return f"| validation | before | after |\n|---|---|---|\n{rows}\n\n{validation_note(record)}"
+
+
+def validation_note(record: Mapping[str, Any]) -> str:
+    """Return on which queries the validation scores of a record are, and whether these chose the best step."""
+    if queries := record.get("report_queries"):
+        return f"Measured on {queries} held-out queries that did not choose the best step."
+    queries = f"{count} queries" if (count := record.get("validation_queries")) else "queries"
+    return f'Measured on the {queries} that chose the best step, so "after" is the best of several validations.'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,7 @@ QUERY = "query-"
 _REPLACED = {f"{scope}-{method}": (scope, method) for scope in ("general", "python", "java") for method in METHODS}
 
 HeldOut = Annotated[float, Field(ge=0, lt=1)]
-TextTokens = Annotated[int, Field(ge=4)]
+TextTokens = Annotated[int, Field(ge=8)]
 
 
 class _Recipe(TrainingSettings):
@@ -49,6 +49,10 @@ class _Recipe(TrainingSettings):
     """Share of the pairs, by repository, that validates."""
     adapter: AdapterConfig = AdapterConfig()
     train: LoopConfig = LoopConfig()
+
+    def with_parts(self, **parts: Any) -> Self:
+        """Return the recipe with some fields replaced; those that are ``None`` are not."""
+        return self.replace(**{name: value for name, value in parts.items() if value is not None})
 
     @classmethod
     def setting_names(cls) -> dict[str, str]:

@@ -32,6 +32,7 @@ from llamaindex_code_retrieval.training.recipes import RerankerRecipe, load_rera
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
     free_folder,
+    public_name,
     run_record,
     save_cross_encoder,
     save_reranker,
@@ -154,7 +155,7 @@ def _prepare(
 
 def _name_and_fingerprint(reranker: str | Path, encoder: Encoder) -> dict[str, str]:
     loaded = CrossEncoder.load(reranker, encoder=encoder, precision="fp32")
-    return {"name": str(reranker), "fingerprint": loaded.fingerprint}
+    return {"name": public_name(reranker), "fingerprint": loaded.fingerprint}
 
 
 def _calibrate(
@@ -207,6 +208,9 @@ def _record(
         sources=sources,
         start=prepared.start,
         distractors={"from": [Path(path).resolve().name for path in distractor_folders], "nodes": len(distractors)},
-        retriever={"name": f"{retriever.model_name}, {retriever.adapter}", "fingerprint": retriever.fingerprint},
+        retriever={
+            "name": f"{public_name(retriever.model_name)}, {public_name(retriever.adapter)}",
+            "fingerprint": retriever.fingerprint,
+        },
         validation_queries=len(prepared.validation.queries),
     )

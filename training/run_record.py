@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
+import logging
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +17,20 @@ import safetensors.torch
 import torch
 
 from llamaindex_code_retrieval._io import read_json, write_atomically
+from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import CONFIG, QUERY_WEIGHTS, TOKENIZER, TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
 from llamaindex_code_retrieval.training.adapters import save_adapter
 from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig, StudentConfig
-from llamaindex_code_retrieval.training.curves import _tensorboard, curves_svg
+from llamaindex_code_retrieval.training.curves import curves_svg, write_tensorboard
 from llamaindex_code_retrieval.training.loop import STATE, Loop, peak_bytes
 from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.students import StaticStudent, Student
+
+logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
 """One JSON object per step and per validation of a run."""
@@ -64,12 +66,12 @@ class TrainingRun(Generic[M]):
         """Return the run of a loop that has ended."""
         return cls(
             model=model,
-            steps=loop.at.step,
-            best_step=loop.at.best_step,
-            history=loop.at.history,
+            steps=loop.progress.step,
+            best_step=loop.progress.best_step,
+            history=loop.progress.history,
             trained_parameters=trained_parameters,
             base_parameters=base_parameters,
-            seconds=loop.at.seconds,
+            seconds=loop.progress.seconds,
             peak_bytes=peak_bytes(device),
         )
 
@@ -108,13 +110,31 @@ class TrainingRun(Generic[M]):
 _RUN_KEYS = ("steps", "best_step", "trained_parameters", "base_parameters", "seconds", "peak_bytes")
 
 
-def is_main_process() -> bool:
-    """Return whether this process is the one, of those that ``accelerate launch`` started, that writes and prints."""
-    return os.environ.get("RANK", "0") == "0"
+def public_name(name_or_path: str | Path) -> str:
+    """Return a name that says nothing about this machine: the last part of a path, any other name as it is.
+
+    >>> public_name("/home/me/data/pairs.jsonl"), public_name("cosqa:dev"), public_name("org/model")
+    ('pairs.jsonl', 'cosqa:dev', 'org/model')
+    """
+    text = str(name_or_path)
+    folder, colon, split = text.rpartition(":")
+    if colon and _is_path(folder):
+        return f"{Path(folder).expanduser().resolve().name}:{split}"
+    is_path = isinstance(name_or_path, Path) or _is_path(text)
+    return Path(text).expanduser().resolve().name if is_path else text
+
+
+def _is_path(text: str) -> bool:
+    path = Path(text).expanduser()
+    return path.is_absolute() or text.startswith(("./", "../")) or path.exists()
 
 
 def free_folder(folder: str | Path, *, resume: bool) -> Path:
-    """Return the folder as a path if a training may write there."""
+    """Return the folder as a path if a training may write there.
+
+    Raises:
+        ValueError: it is a file, or not empty and ``resume`` is false.
+    """
     out = Path(folder).expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a new folder")
@@ -124,17 +144,15 @@ def free_folder(folder: str | Path, *, resume: bool) -> Path:
     return out
 
 
-_VERSIONS = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
-
-
 def save_run(run: TrainingRun[Encoder], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[Encoder]:
     """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the saved run.
 
     ``record`` comes from :func:`run_record`. The adapter's own configuration is written after its weights and settings,
-    so that a kill leaves no half adapter. The state of the unfinished run is removed last.
+    so that a kill leaves no half adapter.
     """
     folder = Path(folder)
-    _write_records(run.history, folder, record)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_record(folder, record)
     save_adapter(run.model, folder)
     return _finish(run, folder, {**record, "fingerprint": _load(run.model, folder).fingerprint}, model_card)
 
@@ -163,7 +181,6 @@ def save_reranker(
     model.save(folder, base=None if model.variant == "adapters" else _load(model.encoder, folder))
     base = model.encoder if model.variant == "adapters" else None  # else the base is in the folder
     fingerprint = CrossEncoder.load(folder, encoder=base, precision="fp32").fingerprint
-    _write_records(run.history, folder, record)
     return _finish(run, folder, {**record, "fingerprint": fingerprint}, reranker_card)
 
 
@@ -209,29 +226,40 @@ def save_query_encoder(
 def save_distillation(run: TrainingRun[M], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[M]:
     """Write the records of a student that :func:`save_query_encoder` has saved; return the saved run.
 
-    ``record`` comes from :func:`run_record`, with ``teacher``, ``student``, ``kept`` and ``fingerprint``. The state of
-    the unfinished run is removed last.
+    ``record`` comes from :func:`run_record`, with ``teacher``, ``student``, ``kept`` and ``fingerprint``.
     """
-    _write_records(run.history, Path(folder), record)
     return _finish(run, Path(folder), record, query_card)
 
 
 def _finish(
     run: TrainingRun[M], folder: Path, record: Mapping[str, Any], card: Callable[[Mapping[str, Any]], str]
 ) -> TrainingRun[M]:
-    """Write the record with its fingerprint and the model card, remove the unfinished run's state."""
-    write_atomically(folder / TRAIN_CONFIG, json.dumps(record, indent=2) + "\n")
-    write_atomically(folder / "README.md", card(record))
+    """Write the records of a run whose weights are saved, and remove its state last.
+
+    The record and the log must be written; until they are, the run can be resumed. Curves and card are only reported
+    if they fail.
+    """
+    _write_record(folder, record)
+    write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in run.history))
+    extras: dict[str, Callable[[], None]] = {
+        "README.md": lambda: write_atomically(folder / "README.md", card(record)),
+        "curves.svg": lambda: write_atomically(folder / "curves.svg", curves_svg(run.history)),
+        "tensorboard": lambda: write_tensorboard(run.history, folder),
+    }
+    for name, write in extras.items():
+        try:
+            write()
+        except Exception as error:  # whatever plotting raises: the weights are saved, and the run is complete
+            logger.warning("%s could not be written (%r); everything else is saved", folder / name, error)
     (folder / STATE).unlink(missing_ok=True)
     return replace(run, folder=folder, record=dict(record))
 
 
-def _write_records(history: Sequence[Mapping[str, Any]], folder: Path, record: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_atomically(folder / TRAIN_CONFIG, json.dumps(record, indent=2) + "\n")
-    write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in history))
-    write_atomically(folder / "curves.svg", curves_svg(history))
-    _tensorboard(history, folder)
+
+
+_PACKAGES = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 
 def run_record(
@@ -241,25 +269,28 @@ def run_record(
     pairs: Sequence[Pair],
     adapter: AdapterConfig,
     config: LoopConfig,
-    sources: Sequence[str] = (),
+    sources: Sequence[str | Path] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Return the record of a run on ``encoder``'s base: settings, data, sizes, scores, versions and ``more``."""
+    """Return the record of a run on ``encoder``'s base: settings, data, sizes, scores, versions and ``more``.
+
+    Paths in ``sources`` are recorded by their last part only. The validation scores are those of the history, so the
+    best of several validations, unless ``more`` holds others.
+    """
     scores = [entry for entry in run.history if "validation" in entry]
     return {
         "base": {
-            "name": encoder.name,
+            "name": public_name(encoder.name),
             "fingerprint": encoder.base_fingerprint,
             "pooling": encoder.pooling,
             "architecture": encoder.architecture,
         },
-        **more,
         "adapter": adapter.model_dump(),
         "train": config.model_dump(),
         "max_query_tokens": encoder.max_query_tokens,
         "max_code_tokens": encoder.max_code_tokens,
         "data": {
-            "sources": list(sources),
+            "sources": [public_name(source) for source in sources],
             "pairs": len(pairs),
             "fingerprint": pairs_fingerprint(pairs),
             "languages": dict(Counter(pair.language for pair in pairs).most_common()),
@@ -276,7 +307,8 @@ def run_record(
         "validation_best": next((e["validation"] for e in scores if e["step"] == run.best_step), None),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}, {encoder.device.type}",
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "versions": {name: installed_version(name) for name in _PACKAGES},
+        **more,
     }
 
 

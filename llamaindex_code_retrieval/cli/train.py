@@ -244,19 +244,20 @@ def _mine(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from llamaindex_code_retrieval.training.adapt import train_from_pairs
-    from llamaindex_code_retrieval.training.run_record import is_main_process
+    from llamaindex_code_retrieval.training import load_pairs, train_adapter
+    from llamaindex_code_retrieval.training.processes import is_main_process
 
     recipe = _recipe(options)
     with progress_bars() as progress:
-        run = train_from_pairs(
-            options.pairs,
+        run = train_adapter(
+            load_pairs(*options.pairs),
             options.out,
-            recipe,
+            recipe=recipe,
+            validation_pairs=load_pairs(*options.validate),
             start=options.start,
-            validate_on=options.validate,
             device=options.device,
             resume=options.resume,
+            sources=options.pairs,
             on_progress=progress,
         )
     if not is_main_process():
@@ -279,7 +280,7 @@ def _adapt(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.lock import update_lock
-    from llamaindex_code_retrieval.training.adapt import adapt_to_repository
+    from llamaindex_code_retrieval.training import adapt_to_repository
 
     for source in options.sources:
         if not Path(source).expanduser().is_dir():
@@ -289,7 +290,7 @@ def _adapt(options: argparse.Namespace) -> int:
         run = adapt_to_repository(
             options.sources,
             options.adapter_out,
-            recipe,
+            recipe=recipe,
             minutes=options.minutes,
             start=options.start,
             device=options.device,

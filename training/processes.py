@@ -1,0 +1,49 @@
+"""The processes of a training that ``accelerate launch`` started; without it there is one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llamaindex_code_retrieval._optional import require
+
+_PURPOSE = "training an adapter"
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes files and prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """All processes of a training, and which of them this one is."""
+
+    count: int
+    index: int
+
+    @classmethod
+    def join(cls, *, cpu: bool) -> Processes:
+        """Connect to the other processes and, unless ``cpu``, let ``"cuda"`` mean the GPU of this process.
+
+        Raises:
+            ImportError: the package ``accelerate`` is missing.
+        """
+        accelerate = require("accelerate", extra="train", purpose=_PURPOSE)
+        state = accelerate.PartialState(cpu=cpu or not torch.cuda.is_available())
+        return cls(count=state.num_processes, index=state.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.index == 0
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Return the sum of what all processes pass to this call."""
+        if self.count == 1:
+            return tensor
+        total: Tensor = require("accelerate.utils", extra="train", purpose=_PURPOSE).reduce(tensor, "sum")
+        return total
