@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -376,5 +378,33 @@ def assert_threads_score_at_once(reranker: CodeReranker) -> None:
     try:
         with ThreadPoolExecutor(len(pairs)) as pool:
             assert list(pool.map(lambda pair: reranker.log_odds(pair[0], [pair[1]]), pairs)) == expected
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def until_the_event_loop_runs(model: torch.nn.Module) -> Iterator[Callable[[Awaitable[Any]], Coroutine[Any, Any, Any]]]:
+    """Make each forward call of ``model`` wait until the event loop runs beside it; a call that blocks the loop fails.
+
+    Yields a function that awaits a call under these conditions.
+    """
+    started, loop_runs = threading.Event(), threading.Event()
+
+    def stop(_module: Any, _inputs: Any) -> None:
+        started.set()
+        assert loop_runs.wait(timeout=60), "the event loop is blocked"
+
+    async def wait(call: Awaitable[Any]) -> Any:
+        started.clear()
+        loop_runs.clear()
+        task = asyncio.ensure_future(call)
+        while not started.is_set() and not task.done():
+            await asyncio.sleep(0.001)
+        loop_runs.set()
+        return await task
+
+    hook = model.register_forward_pre_hook(stop)
+    try:
+        yield wait
     finally:
         hook.remove()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CODES, save_adapter
+from conftest import CODES, save_adapter, until_the_event_loop_runs
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionPipeline
@@ -61,16 +61,19 @@ def test_sync_async_and_encoder_agree(bert_folder: Path) -> None:
 
 def test_async_leaves_the_event_loop_free(bert_folder: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder))
+    with until_the_event_loop_runs(embedding.encoder.backbone) as wait:
 
-    async def ticks_while_embedding() -> int:
-        task = asyncio.create_task(embedding.aget_text_embedding_batch(["x y z " * 20] * 3_000))
-        ticks = 0
-        while not task.done():
-            await asyncio.sleep(0.001)
-            ticks += 1
-        return ticks
+        async def embed() -> None:
+            nodes = [TextNode(text="x")]
+            for call in (
+                embedding.aget_text_embedding("x"),
+                embedding.aget_text_embedding_batch(["x", "y"]),
+                embedding.aget_query_embedding("x"),
+                embedding.acall(nodes),
+            ):
+                await wait(call)
 
-    assert asyncio.run(ticks_while_embedding()) > 3
+        asyncio.run(embed())
 
 
 def test_threads_get_the_right_vectors(bert_folder: Path) -> None:
