@@ -57,10 +57,11 @@ def _lives(process: int) -> bool:
 
 
 def test_git_asks_for_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No prompt of git's own, nothing on stdin, and no terminal."""
-    script = 'echo "$GIT_TERMINAL_PROMPT"; cat; if (: < /dev/tty) 2> /dev/null; then echo terminal; fi'
-    fake_git(path, script, monkeypatch)
-    assert run_git("clone", "x").stdout == b"0\n"
+    """No prompt of git's own, nothing on stdin, and a session of its own, which has no terminal."""
+    fake_git(path, 'echo "$GIT_TERMINAL_PROMPT"; cat; echo $$; cut -d " " -f 6 /proc/$$/stat', monkeypatch)
+    prompt, process, session = run_git("clone", "x").stdout.split()
+    assert prompt == b"0"
+    assert process == session
 
 
 def test_no_hook_of_a_checkout_runs(repository: Path, tmp_path: Path) -> None:
