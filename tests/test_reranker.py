@@ -372,9 +372,11 @@ def test_too_few_tokens_and_unknown_devices_are_refused(checkpoints: dict[int, P
         CodeReranker(str(checkpoints[1]), device="abacus")
 
 
-def test_three_labels_are_refused(checkpoints: dict[int, Path]) -> None:
+def test_three_labels_are_refused_before_the_weights_are_read(checkpoints: dict[int, Path], tmp_path: Path) -> None:
+    shutil.copytree(checkpoints[3], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"has 3 labels; a reranker has one \(a score\) or two"):
-        CodeReranker(str(checkpoints[3]))
+        CodeReranker(tmp_path)
 
 
 def test_pickled_weights_are_refused(checkpoints: dict[int, Path], tmp_path: Path) -> None:

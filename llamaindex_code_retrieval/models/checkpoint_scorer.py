@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
 from llamaindex_code_retrieval.models.backbone import check_loading, quiet_transformers
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
+from llamaindex_code_retrieval.models.first_token_layer import FirstTokenLayer
 from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
-from llamaindex_code_retrieval.models.packed_attention import Runs, by_runs, enable_packed_attention, packing_for
+from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention, packing_for
 from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
@@ -46,7 +45,7 @@ class CheckpointScorer:
         self._positions = _positions(model, self._tokenizer)
         if enable_packed_attention(model):  # the classification heads of this kind read the first token only
             layers = model.base_model.encoder.layer
-            layers[-1] = _FirstTokenLayer(layers[-1])
+            layers[-1] = FirstTokenLayer(layers[-1])
         self._packing = packing_for(model)
         if precision == "int8":
             model = quantize(model)
@@ -101,79 +100,34 @@ class CheckpointScorer:
 
 
 def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any, Any]:
-    """Return the model, ready to score on ``device``, and its tokenizer."""
+    """Return the model on ``device``, in fp32, and its tokenizer."""
     if not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"{name} holds no safetensors, and this package never loads pickles (pytorch_model.bin); "
             "convert it with save_pretrained"
         )
+    options = {"local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():
+        config = AutoConfig.from_pretrained(folder, **options)
+        if config.num_labels not in (1, 2):
+            raise ValueError(
+                f"{name} has {config.num_labels} labels; a reranker has one (a score) or two (the second is relevant)"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        if tokenizer.pad_token_id is None:
+            raise ValueError(
+                f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it"
+            )
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
-            local_files_only=True,
             output_loading_info=True,
-            trust_remote_code=False,
             use_safetensors=True,
+            **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     check_loading(model, info, folder, remedy="a reranker needs a trained cross-encoder")
-    if model.config.num_labels not in (1, 2):
-        raise ValueError(
-            f"{name} has {model.config.num_labels} labels; a reranker has one (a score) or two (the second is relevant)"
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(f"the tokenizer of {name} has no padding token, so pairs cannot be batched; save one with it")
     return model.to(device).eval(), tokenizer
-
-
-class _FirstTokenLayer(nn.Module):
-    """BERT's last layer for the first token alone, exactly: what the others would become, nobody reads.
-
-    It attends to all tokens, so keys and values are of all; the other ten twelfths of the layer's products are saved.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(
-        self,
-        hidden: Tensor,
-        attention_mask: Tensor | None = None,
-        *unused: Any,
-        runs: Runs | None = None,
-        **options: Any,
-    ) -> Tensor:
-        """Return ``(pairs, 1, width)`` of ``hidden`` (pairs, tokens, width), or of one row of ``runs``."""
-        own = self.layer.attention.self
-        first = hidden[:, :1] if runs is None else hidden[0, _starts(runs)].unsqueeze(1)
-        query, key, value = (  # each (…, heads, tokens, width of a head)
-            projected.unflatten(-1, (own.num_attention_heads, -1)).transpose(1, 2)
-            for projected in (own.query(first), own.key(hidden), own.value(hidden))
-        )
-        if runs is None:
-            mask = None if attention_mask is None else attention_mask[:, :, :1]
-            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        else:
-            queries = query.split([count for count, _ in runs])
-            texts = zip(queries, by_runs(key, runs), by_runs(value, runs), strict=True)
-            seen = torch.cat([F.scaled_dot_product_attention(*text) for text in texts])
-        seen = seen.transpose(1, 2).reshape(first.shape)
-        attended = self.layer.attention.output(seen, first)
-        made: Tensor = self.layer.feed_forward_chunk(attended)
-        return made
-
-
-def _starts(runs: Runs) -> list[int]:
-    """Return where in the row each text begins.
-
-    >>> _starts([(2, 5), (1, 3)])
-    [0, 5, 10]
-    """
-    lengths = [length for count, length in runs for _ in range(count)]
-    return [0, *accumulate(lengths[:-1])]
 
 
 def _positions(model: Any, tokenizer: Any) -> int:
