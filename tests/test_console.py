@@ -93,8 +93,10 @@ def test_a_table_is_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "[red]" in printed
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
     monkeypatch.setenv("COLUMNS", "40")
-    print_table("t", [(place, "1")], headings=("place", "number"), numeric=("number",))
-    cells = [line.split("│")[1].strip() for line in STYLE.sub("", capsys.readouterr().out).splitlines() if "│" in line]
+    print_table("t", [(place, "1"), ("b", "2")], headings=("place", "number"), numeric=("number",))
+    assert STYLE.sub("", capsys.readouterr().out) == f"t\n{place}\n  number: 1\nb\n  number: 2\n"
+    print_table("t", [("key", place)])
+    cells = [line.split("│")[2].strip() for line in STYLE.sub("", capsys.readouterr().out).splitlines() if "│" in line]
     assert "".join(cells) == place
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -186,23 +187,32 @@ def print_table(
 ) -> None:
     """Print a table under its title, with the columns under the headings ``numeric`` aligned to the right.
 
-    A cell that is too wide for the terminal is folded, never cut.
+    No cell is cut: where a table with headings is wider than the terminal, its rows are printed as lists.
     """
     console = _Console(sys.stdout)
     console.write(console.text(title, "italic", multiline=False))
     table = Table(show_header=bool(headings))
-    for heading in headings or [""] * len(rows[0]):
-        table.add_column(
-            console.text(heading),
-            overflow="fold",
-            no_wrap=heading in numeric,
-            justify="right" if heading in numeric else "left",
-        )
+    for heading in headings:
+        table.add_column(console.text(heading), justify="right" if heading in numeric else "left")
+    if not headings:
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*map(console.text, row))
     if not console.is_terminal:
         console.width = _UNLIMITED
-    console.print(table)
+    if headings and _width(table, console) > console.width:
+        for row in rows:
+            console.write(console.text(row[0], "bold"))
+            for heading, cell in zip(headings[1:], row[1:], strict=True):
+                console.write(console.text(f"  {heading}: {cell}"))
+    else:
+        console.print(table)
+
+
+def _width(table: Table, console: Console) -> int:
+    """Return the width of a table whose cells are not folded."""
+    return Measurement.get(console, console.options.update(width=_UNLIMITED), table).maximum
 
 
 def print_code(code: str, *, language: str, first_line: int, marked: Collection[int] = ()) -> None:
