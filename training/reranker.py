@@ -95,7 +95,11 @@ def train_reranker(
     recipe, folder = recipe or load_reranker_recipe("adapters"), free_folder(folder, resume=resume)
     check_settings(recipe.adapter, recipe.train, start)
     distractors = read_distractors([Path(path) for path in distractor_folders])
-    prepared = _prepare(pairs, validation_pairs, distractors, recipe, start, device, cache_folder, on_progress)
+    train, held_out = _split(pairs, validation_pairs, distractors, recipe)
+    retriever = CodeEmbedding(
+        recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
+    )
+    prepared = _prepare(train, held_out, distractors, retriever, recipe, start, on_progress)
     run = fit_cross_encoder(
         prepared.model,
         prepared.candidates,
@@ -113,25 +117,26 @@ def train_reranker(
     return save_reranker(run, folder, _record(run, prepared, recipe, sources, distractor_folders) | calibration_record)
 
 
+def _split(
+    pairs: Sequence[Pair], validation_pairs: Sequence[Pair], distractors: Mapping[str, str], recipe: RerankerRecipe
+) -> tuple[list[Pair], HeldOutQueries]:
+    """Return the pairs to train on, and the held-out queries with the codes that they search."""
+    train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
+    if not held_out:
+        train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    return train, hold_out(held_out, train, distractors, seed=recipe.train.seed)
+
+
 def _prepare(
-    pairs: Sequence[Pair],
-    validation_pairs: Sequence[Pair],
+    train: Sequence[Pair],
+    held_out: HeldOutQueries,
     distractors: Mapping[str, str],
+    retriever: CodeEmbedding,
     recipe: RerankerRecipe,
     start: str | Path | None,
-    device: str | None,
-    cache_folder: str | Path | None,
     on_progress: Progress,
 ) -> PreparedTraining:
-    """Split the pairs, load the models and retrieve the candidates of the held-out queries; errors come first."""
-    train = select_languages(list(pairs), recipe.languages)
-    held_out_pairs = list(validation_pairs)
-    if not held_out_pairs:
-        train, held_out_pairs = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
-    held_out = hold_out(held_out_pairs, train, distractors, seed=recipe.train.seed)
-    retriever = CodeEmbedding(
-        recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
-    )
+    """Build the model, then retrieve the candidates; whatever can be wrong is refused before anything is embedded."""
     encoder = retriever.encoder.without_adapter()  # one copy of the base's weights
     model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     start_record = None if start is None else _name_and_fingerprint(start, encoder)
