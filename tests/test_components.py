@@ -39,8 +39,8 @@ from llamaindex_code_retrieval import (
     FaissStore,
 )
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
-from llamaindex_code_retrieval.training.run_record import save_query_encoder
 from llamaindex_code_retrieval.training.students import new_student
 
 QUERY = "read a file line by line"

@@ -232,7 +232,7 @@ def test_distil_query_encoder(name: str, base_folder: Path, tmp_path: Path) -> N
     student = QueryEncoder.load(out, teacher=embedding.encoder)
     assert student.fingerprint == record["fingerprint"]
     assert embedding.fingerprint in (out / "README.md").read_text()
-    assert record["teacher"] == {"name": str(base_folder), "adapter": "none", "fingerprint": embedding.fingerprint}
+    assert record["teacher"] == {"name": base_folder.name, "adapter": "none", "fingerprint": embedding.fingerprint}
     assert record["student"]["kind"] == STUDENTS[name][0].kind
     assert record["data"]["pairs"] == 48
     assert record["data"]["queries"] == 48 + len(LOG)

@@ -24,8 +24,8 @@ from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
 from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
-from llamaindex_code_retrieval.training.run_record import save_query_encoder
 from llamaindex_code_retrieval.training.students import StaticStudent, Student, new_student
 
 QUERIES = ["read a file", "x", "how to sum all numbers of a list", "def add(a, b)", "stack push item " * 8]

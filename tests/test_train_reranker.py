@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index
 from llamaindex_code_retrieval.models.backbone import load_backbone
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+from llamaindex_code_retrieval.training.checkpoints import save_cross_encoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, MatchConfig
 from llamaindex_code_retrieval.training.first_stage import RetrievedCandidates, hold_out, retrieve
 from llamaindex_code_retrieval.training.loop import STATE
@@ -24,7 +25,6 @@ from llamaindex_code_retrieval.training.matching import new_cross_encoder
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe
 from llamaindex_code_retrieval.training.reranker import train_reranker
-from llamaindex_code_retrieval.training.run_record import save_cross_encoder
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [

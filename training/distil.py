@@ -16,6 +16,7 @@ from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, recipro
 from llamaindex_code_retrieval.eval.significance import paired_difference
 from llamaindex_code_retrieval.models.files import TRAIN_CONFIG
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
 from llamaindex_code_retrieval.training.distillation import fit_student
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair
@@ -26,7 +27,6 @@ from llamaindex_code_retrieval.training.run_record import (
     public_name,
     run_record,
     save_distillation,
-    save_query_encoder,
 )
 from llamaindex_code_retrieval.training.students import Student, check_student, new_student, student_record
 from llamaindex_code_retrieval.training.teaching import (

@@ -112,7 +112,8 @@ embedding = CodeEmbedding("{record["base"]["name"]}"{adapter}, query_encoder="pa
 | student | {student["kind"]}, {settings} |
 | weights of the loss | {train["single"]} single, {train["dual"]} dual, {train["contrastive"]} contrastive |
 | queries | {record["data"]["queries"]:,} |
-| share of the teacher's MRR | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f} |
+| share of the teacher's MRR | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f}, \
+on {kept["queries"]} queries that did not choose the best step |
 {_provenance(record)}
 
 {_validation(record)}

@@ -18,6 +18,7 @@ from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.scoring import score_pairs
 from llamaindex_code_retrieval.training.calibration import calibrate, check_labels, cross_fitted
 from llamaindex_code_retrieval.training.candidates import CandidateSampler
+from llamaindex_code_retrieval.training.checkpoints import save_cross_encoder
 from llamaindex_code_retrieval.training.first_stage import HeldOutQueries, RetrievedCandidates, hold_out, retrieve
 from llamaindex_code_retrieval.training.matching import (
     check_settings,
@@ -34,7 +35,6 @@ from llamaindex_code_retrieval.training.run_record import (
     free_folder,
     public_name,
     run_record,
-    save_cross_encoder,
     save_reranker,
 )
 from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository

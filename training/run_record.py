@@ -12,23 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import safetensors.numpy
-import safetensors.torch
 import torch
 
 from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import CONFIG, QUERY_WEIGHTS, TOKENIZER, TRAIN_CONFIG
-from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
+from llamaindex_code_retrieval.models.files import TRAIN_CONFIG
 from llamaindex_code_retrieval.training.adapters import save_adapter
-from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig, StudentConfig
+from llamaindex_code_retrieval.training.checkpoints import load_trained
+from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig
 from llamaindex_code_retrieval.training.curves import curves_svg, write_tensorboard
 from llamaindex_code_retrieval.training.loop import STATE, Loop, peak_bytes
 from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
-from llamaindex_code_retrieval.training.students import StaticStudent, Student
 
 logger = logging.getLogger(__name__)
 
@@ -154,77 +151,22 @@ def save_run(run: TrainingRun[Encoder], folder: str | Path, record: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     _write_record(folder, record)
     save_adapter(run.model, folder)
-    return _finish(run, folder, {**record, "fingerprint": _load(run.model, folder).fingerprint}, model_card)
-
-
-def save_cross_encoder(model: CrossEncoder, folder: str | Path) -> None:
-    """Write the weights of a reranker, and its ``reranker.json`` with the calibration that it has.
-
-    An adapter is written last and a base first, because a folder with a base alone is no reranker, and one with an
-    adapter alone would be taken for an embedding's.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if model.variant == "adapters":
-        model.save(folder)
-        save_adapter(model.encoder, folder)
-    else:
-        save_adapter(model.encoder, folder)
-        model.save(folder, base=_load(model.encoder, folder))
+    return _finish(run, folder, {**record, "fingerprint": load_trained(run.model, folder).fingerprint}, model_card)
 
 
 def save_reranker(
     run: TrainingRun[CrossEncoder], folder: str | Path, record: Mapping[str, Any]
 ) -> TrainingRun[CrossEncoder]:
-    """Write the calibration and the records of a reranker that :func:`save_cross_encoder` has saved."""
+    """Write the calibration and the records of a reranker that :func:`.save_cross_encoder` has saved."""
     folder, model = Path(folder), run.model
-    model.save(folder, base=None if model.variant == "adapters" else _load(model.encoder, folder))
+    model.save(folder, base=None if model.variant == "adapters" else load_trained(model.encoder, folder))
     base = model.encoder if model.variant == "adapters" else None  # else the base is in the folder
     fingerprint = CrossEncoder.load(folder, encoder=base, precision="fp32").fingerprint
     return _finish(run, folder, {**record, "fingerprint": fingerprint}, reranker_card)
 
 
-def save_query_encoder(
-    student: Student, folder: str | Path, config: StudentConfig, *, teacher: Mapping[str, str], max_tokens: int
-) -> None:
-    """Write what ``QueryEncoder.load`` reads; ``teacher`` has its name, adapter and fingerprint.
-
-    ``query_encoder.json`` comes before any weights, because a folder with them alone would be taken for something else.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    made: Any = student
-    QueryEncoderConfig(
-        kind=config.kind,
-        teacher_name=teacher["name"],
-        teacher_adapter=teacher["adapter"],
-        teacher_fingerprint=teacher["fingerprint"],
-        layers=config.layers if config.kind == "layers" else (),
-        buckets=config.buckets if config.kind == "static" else 0,
-        int8=config.int8 and config.kind != "static",
-        max_tokens=max_tokens,
-    ).write(folder)
-    if isinstance(made, StaticStudent):
-        write_atomically(folder / TOKENIZER, made.tokenizer_json())
-        write_atomically(folder / QUERY_WEIGHTS, safetensors.numpy.save(made.tensors()))
-        return
-    if hasattr(made.backbone, "peft_config"):
-        trained = {
-            name: p for name, p in made.backbone.proj.named_parameters() if p.requires_grad
-        }  # none: the base's own
-    else:
-        trained = dict(made.backbone.named_parameters())
-    if trained:
-        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
-        write_atomically(folder / QUERY_WEIGHTS, safetensors.torch.save(tensors))
-    if config.kind == "transformer":
-        write_atomically(folder / CONFIG, made.backbone.config.to_json_string())
-    elif hasattr(made.backbone, "peft_config"):
-        save_adapter(made, folder)
-
-
 def save_distillation(run: TrainingRun[M], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[M]:
-    """Write the records of a student that :func:`save_query_encoder` has saved; return the saved run.
+    """Write the records of a student that :func:`.save_query_encoder` has saved; return the saved run.
 
     ``record`` comes from :func:`run_record`, with ``teacher``, ``student``, ``kept`` and ``fingerprint``.
     """
@@ -310,14 +252,3 @@ def run_record(
         "versions": {name: installed_version(name) for name in _PACKAGES},
         **more,
     }
-
-
-def _load(encoder: Encoder, folder: Path) -> Encoder:
-    if hasattr(encoder.backbone, "peft_config"):
-        return encoder.with_adapter(folder)
-    return Encoder.from_pretrained(
-        folder,
-        precision="fp32",
-        max_query_tokens=encoder.max_query_tokens,
-        max_code_tokens=encoder.max_code_tokens,
-    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,29 +18,6 @@ from llamaindex_code_retrieval.models.modify import add_projection, keep_layers
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_tensors, table_rows
 from llamaindex_code_retrieval.training.adapters import attach_adapter
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
-
-
-class Student(Protocol):
-    """A query encoder that is trained: a :class:`StaticStudent` or an :class:`Encoder`."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Iterate over all parameters."""
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Iterate over all parameters with their names."""
-
-    def tokenize(self, texts: Sequence[str], *, side: Side) -> list[list[int]]:
-        """Return the ids that :meth:`embed` takes for each text."""
-
-    def embed(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Return differentiable unit vectors, ``(texts, dim)``."""
-
-    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors without gradient, ``(queries, dim)``."""
 
 
 class StaticStudent(nn.Module):
@@ -113,6 +90,10 @@ class StaticStudent(nn.Module):
         """Return the tokenizer in the format of the package ``tokenizers``."""
         text: str = self._tokenizer.to_str()
         return text
+
+
+Student = StaticStudent | Encoder
+"""A query encoder that is trained."""
 
 
 def _token_vectors(teacher: Encoder) -> Tensor:
