@@ -324,6 +324,13 @@ def test_a_missing_package_is_named_at_once(
         assert not (tmp_path / "out").exists()
 
 
+def test_several_processes_are_refused(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for run, student in ((distil_query_encoder, "static"), (search_assistants, "lora")):
+        with pytest.raises(ValueError, match="takes one process, and this is one of 2"):
+            run(PAIRS, tmp_path / "out", recipe=_recipe(base_folder, student))
+
+
 def test_a_student_is_saved_before_it_is_measured(base_folder: Path, tmp_path: Path) -> None:
     recipe, out = _recipe(base_folder, "static"), tmp_path / "out"
 

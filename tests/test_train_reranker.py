@@ -225,7 +225,7 @@ def test_train_reranker_says_what_is_wrong(
         assert not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main([*command, "--out", str(tmp_path / "out")]) == 2
-    assert "a reranker is trained by one process" in capsys.readouterr().err
+    assert "training a reranker takes one process, and this is one of 2" in capsys.readouterr().err
 
 
 def test_train_reranker_goes_on_among_distractors(

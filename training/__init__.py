@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.adapt import adapt_to_repository, train_adapter
+    from llamaindex_code_retrieval.training.assistants import search_assistants
     from llamaindex_code_retrieval.training.config import (
         AdapterConfig,
         DistilConfig,
@@ -55,6 +56,7 @@ _HOMES = {
     "load_recipe": "recipes",
     "load_reranker_recipe": "recipes",
     "mine": "mining",
+    "search_assistants": "assistants",
     "train_adapter": "adapt",
     "train_reranker": "reranker",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "load_recipe",
     "load_reranker_recipe",
     "mine",
+    "search_assistants",
     "train_adapter",
     "train_reranker",
 ]

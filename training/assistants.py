@@ -20,7 +20,7 @@ from llamaindex_code_retrieval.training.assistant_search import (
     search_students,
 )
 from llamaindex_code_retrieval.training.curves import search_svg
-from llamaindex_code_retrieval.training.distil import check_packages, distil_student, load_teacher
+from llamaindex_code_retrieval.training.distil import check_environment, distil_student, load_teacher
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder
@@ -50,7 +50,7 @@ def search_assistants(
     device: str | None = None,
     cache_folder: str | Path | None = None,
     resume: bool = False,
-    sources: Sequence[str] = (),
+    sources: Sequence[str | Path] = (),
     on_progress: Progress = no_progress,
 ) -> tuple[AssistantSearch, TrainingRun[QueryEncoder] | None]:
     """Distil ever smaller students until one loses more than ``threshold`` MRR; save the smallest that does not.
@@ -67,7 +67,7 @@ def search_assistants(
     Raises:
         ImportError, ValueError, FloatingPointError: as :func:`distil_query_encoder`; a step or threshold out of range.
     """
-    check_packages()
+    check_environment()
     recipe, folder = recipe or load_query_recipe("layers"), free_folder(folder, resume=resume)
     if recipe.student.kind != "layers":
         raise ValueError(
@@ -99,7 +99,7 @@ class AssistantTrainer:
     data: DistillationData
     folder: Path
     recipe: QueryRecipe
-    sources: tuple[str, ...]
+    sources: tuple[str | Path, ...]
     resume: bool
     on_progress: Progress
 

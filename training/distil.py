@@ -20,6 +20,7 @@ from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
 from llamaindex_code_retrieval.training.distillation import fit_student
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.processes import check_one_process
 from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
@@ -50,7 +51,7 @@ def distil_query_encoder(
     device: str | None = None,
     cache_folder: str | Path | None = None,
     resume: bool = False,
-    sources: Sequence[str] = (),
+    sources: Sequence[str | Path] = (),
     on_progress: Progress = no_progress,
 ) -> TrainingRun[QueryEncoder]:
     """Train a student to embed queries as a teacher does, and save it in ``folder`` for ``CodeEmbedding``.
@@ -71,7 +72,7 @@ def distil_query_encoder(
         ValueError: settings, pairs or queries that do not fit, or a folder in use.
         FloatingPointError: the loss or a gradient is not finite.
     """
-    check_packages()
+    check_environment()
     recipe, folder = recipe or load_query_recipe("static"), free_folder(folder, resume=resume)
     selection = select_queries(pairs, queries, recipe, validation_pairs)
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
@@ -80,8 +81,14 @@ def distil_query_encoder(
     return distil_student(data, data.teaching, folder, recipe, sources=sources, resume=resume, on_progress=on_progress)
 
 
-def check_packages() -> None:
-    """Raise an ImportError now if a package is missing that a distillation needs at its end."""
+def check_environment() -> None:
+    """Refuse several processes, and a missing package that a distillation needs at its end.
+
+    Raises:
+        ImportError: a package of the extra ``train`` or ``eval`` is missing.
+        ValueError: this process is one of several.
+    """
+    check_one_process("distilling a query encoder")
     check_installed("matplotlib", extra="train", purpose="distilling a query encoder")
     check_installed("scipy", extra="eval", purpose="comparing a student with its teacher")
 
@@ -100,7 +107,7 @@ def distil_student(
     recipe: QueryRecipe,
     *,
     taught_by: Sequence[Sequence[int]] = (),
-    sources: Sequence[str] = (),
+    sources: Sequence[str | Path] = (),
     resume: bool = False,
     on_progress: Progress = no_progress,
 ) -> TrainingRun[QueryEncoder]:
@@ -157,7 +164,7 @@ def _record(
     data: DistillationData,
     teaching: TeachingSet,
     recipe: QueryRecipe,
-    sources: Sequence[str],
+    sources: Sequence[str | Path],
 ) -> dict[str, Any]:
     record = run_record(
         run,

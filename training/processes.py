@@ -18,6 +18,16 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def check_one_process(purpose: str) -> None:
+    """Refuse ``accelerate launch`` with several processes, which would all write the same files.
+
+    Raises:
+        ValueError: this process is one of several.
+    """
+    if (count := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ValueError(f"{purpose} takes one process, and this is one of {count}; start it without accelerate launch")
+
+
 @dataclass(frozen=True, slots=True)
 class Processes:
     """All processes of a training, and which of them this one is."""

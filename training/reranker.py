@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from llamaindex_code_retrieval.training.matching import (
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.negatives import read_distractors
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.processes import check_one_process
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe, load_reranker_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
@@ -67,7 +67,7 @@ def train_reranker(
     device: str | None = None,
     cache_folder: str | Path | None = None,
     resume: bool = False,
-    sources: Sequence[str] = (),
+    sources: Sequence[str | Path] = (),
     on_progress: Progress = no_progress,
 ) -> TrainingRun[CrossEncoder]:
     """Train a reranker on pairs, calibrate it on held-out queries and save it in ``folder`` for ``CodeReranker``.
@@ -90,8 +90,7 @@ def train_reranker(
         FloatingPointError: the loss or a gradient is not finite.
     """
     check_installed("datasketch", "matplotlib", extra="train", purpose="training a reranker")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a reranker is trained by one process; start it without `accelerate launch`")
+    check_one_process("training a reranker")
     recipe, folder = recipe or load_reranker_recipe("adapters"), free_folder(folder, resume=resume)
     check_settings(recipe.adapter, recipe.train, start)
     distractors = read_distractors([Path(path) for path in distractor_folders])
@@ -200,7 +199,7 @@ def _record(
     run: TrainingRun[CrossEncoder],
     prepared: PreparedTraining,
     recipe: RerankerRecipe,
-    sources: Sequence[str],
+    sources: Sequence[str | Path],
     distractor_folders: Sequence[str | Path],
 ) -> dict[str, Any]:
     retriever, distractors = prepared.retriever, prepared.candidates.distractors
