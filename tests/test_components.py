@@ -174,7 +174,7 @@ COMPONENTS = {
         base=NodeParser,
         results=_parse,
         async_results=_aparse,
-        from_dict=lambda made, data: type(made).from_dict(data, id_func=made.id_func),
+        from_dict=lambda instance, data: type(instance).from_dict(data, id_func=instance.id_func),
     ),
     "CodeEmbedding": Component(
         make=lambda folders, path: CodeEmbedding(path(folders.base)),
@@ -263,57 +263,58 @@ def component(request: pytest.FixtureRequest) -> Component:
 
 
 @pytest.fixture
-def made(component: Component, folders: Folders) -> Any:
+def instance(component: Component, folders: Folders) -> Any:
     return component.make(folders, str)
 
 
-def test_it_is_what_llamaindex_expects(component: Component, made: Any) -> None:
-    assert isinstance(made, component.base)
+def test_it_is_what_llamaindex_expects(component: Component, instance: Any) -> None:
+    assert isinstance(instance, component.base)
 
 
-def test_the_async_twins_give_the_same(component: Component, made: Any) -> None:
+def test_the_async_twins_give_the_same(component: Component, instance: Any) -> None:
     if component.async_results is None:
         pytest.skip("it has no async methods")
 
     async def twice() -> list[object]:
         assert component.async_results is not None
-        return list(await asyncio.gather(component.async_results(made), component.async_results(made)))
+        return list(await asyncio.gather(component.async_results(instance), component.async_results(instance)))
 
-    expected = component.results(made)
+    expected = component.results(instance)
     assert asyncio.run(twice()) == [expected, expected]
 
 
-def test_a_path_may_stand_where_a_string_goes(component: Component, made: Any, folders: Folders) -> None:
+def test_a_path_may_stand_where_a_string_goes(component: Component, instance: Any, folders: Folders) -> None:
     other = component.make(folders, Path)
-    if isinstance(made, BaseComponent):
-        assert other.to_dict() == made.to_dict()
-    assert component.results(other) == component.results(made)
+    if isinstance(instance, BaseComponent):
+        assert other.to_dict() == instance.to_dict()
+    assert component.results(other) == component.results(instance)
 
 
 @pytest.mark.parametrize("form", ["dict", "json"])
-def test_it_comes_back_from_its_dictionary_and_json(form: str, component: Component, made: Any) -> None:
-    if not isinstance(made, BaseComponent):
+def test_it_comes_back_from_its_dictionary_and_json(form: str, component: Component, instance: Any) -> None:
+    if not isinstance(instance, BaseComponent):
         pytest.skip("LlamaIndex serialises its BaseComponents only")
     if component.from_dict is not None:
-        again = component.from_dict(made, made.to_dict())
+        again = component.from_dict(instance, instance.to_dict())
     elif form == "dict":
-        again = type(made).from_dict(made.to_dict())
+        again = type(instance).from_dict(instance.to_dict())
     else:
-        again = type(made).from_json(made.to_json())
-    assert type(again) is type(made)
-    assert again.to_dict() == made.to_dict()
-    assert component.results(again) == component.results(made)
+        again = type(instance).from_json(instance.to_json())
+    assert type(again) is type(instance)
+    assert again.to_dict() == instance.to_dict()
+    assert again.to_dict()["class_name"] == type(instance).class_name() == type(instance).__name__
+    assert component.results(again) == component.results(instance)
 
 
 @pytest.mark.parametrize("form", ["another process", "copy", "deepcopy"])
-def test_a_copy_has_all_settings_and_gives_the_same(form: str, component: Component, made: Any) -> None:
+def test_a_copy_has_all_settings_and_gives_the_same(form: str, component: Component, instance: Any) -> None:
     """What goes to another process is what ``multiprocessing`` sends: IngestionPipeline's workers get it so."""
     if form == "another process":
-        again = ForkingPickler.loads(ForkingPickler.dumps(made))
+        again = ForkingPickler.loads(ForkingPickler.dumps(instance))
     else:
-        again = copy.copy(made) if form == "copy" else copy.deepcopy(made)
-    assert type(again) is type(made)
-    for name in getattr(type(made), "model_fields", {}):
+        again = copy.copy(instance) if form == "copy" else copy.deepcopy(instance)
+    assert type(again) is type(instance)
+    for name in getattr(type(instance), "model_fields", {}):
         if name != "callback_manager":
-            assert getattr(again, name) == getattr(made, name), name
-    assert component.results(again) == component.results(made)
+            assert getattr(again, name) == getattr(instance, name), name
+    assert component.results(again) == component.results(instance)

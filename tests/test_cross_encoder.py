@@ -1,4 +1,4 @@
-"""Cross-encoders of ours: a pair's layout, heads against references, one base in memory, fusion, early exit."""
+"""Cross-encoders of this package: layout of a pair, heads, one base in memory, calibration, early exit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _encoder(folder: Path) -> Encoder:
 
 
 def _made(base: Encoder, *, method: Method = "lora", head: Head = "interaction", max_tokens: int = 48) -> CrossEncoder:
-    """A cross-encoder with random weights far enough from where training begins to be told apart."""
+    """A cross-encoder with random weights, far from the initial ones, so that scores differ."""
     adapted = attach_adapter(base, AdapterConfig(method=method, rank=2))
     variant: Variant = "separate" if method == "full" else "adapters"
     model = CrossEncoder.on(adapted, head=head, max_tokens=max_tokens, variant=variant)
@@ -153,7 +153,7 @@ def test_an_mlp_head_is_bert_for_sequence_classification(bert_folder: Path) -> N
         torch.testing.assert_close(model([QUERY] * len(CODES), CODES), reference(**tokens).logits[:, 0])
 
 
-def test_heads_have_names() -> None:
+def test_unknown_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="head must be one of interaction, mlp, got 'magic'"):
         MatchingHead("magic", 8)  # type: ignore[arg-type]
 
@@ -163,7 +163,7 @@ def test_heads_have_names() -> None:
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "full"])
 @pytest.mark.parametrize("head", ["interaction", "mlp"])
-def test_comes_back_as_it_was(method: Method, head: Head, bert_folder: Path, tmp_path: Path) -> None:
+def test_a_saved_cross_encoder_loads_as_it_was(method: Method, head: Head, bert_folder: Path, tmp_path: Path) -> None:
     model = _made(_encoder(bert_folder), method=method, head=head)
     model.calibration = Calibration(temperature=2.0, ceilings={"0.9": [1.0]})
     again = CrossEncoder.load(_save(model, tmp_path / "out"), precision="fp32")
@@ -176,7 +176,7 @@ def test_comes_back_as_it_was(method: Method, head: Head, bert_folder: Path, tmp
     assert float(torch.corrcoef(torch.stack([eight, expected]))[0, 1]) > 0.9
 
 
-def test_a_reranker_lies_on_the_embeddings_base(saved: Path, bert_folder: Path) -> None:
+def test_a_reranker_uses_the_embeddings_base(saved: Path, bert_folder: Path) -> None:
     """One copy in memory: of what the reranker needs, only adapter and head are not the embedding's."""
     embedding = CodeEmbedding(str(bert_folder), precision="fp32")
     on_it = CodeReranker(str(saved), embedding=embedding)
@@ -202,7 +202,7 @@ def test_a_merged_reranker_scores_the_same_and_leaves_the_base(saved: Path, bert
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_int8_lies_on_a_base_of_any_precision(precision: str, saved: Path, bert_folder: Path) -> None:
+def test_int8_uses_a_base_of_any_precision(precision: str, saved: Path, bert_folder: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), precision=precision)  # type: ignore[arg-type]
     vectors = embedding.get_text_embedding_batch(CODES[:2])
     eight = CodeReranker(str(saved), embedding=embedding, precision="int8")
@@ -363,7 +363,7 @@ def test_early_exit_needs_its_calibration(saved: Path, bert_folder: Path, tmp_pa
         CodeReranker(str(plain), early_exit=0.9)
 
 
-def test_odd_hits(saved: Path) -> None:
+def test_empty_duplicate_and_long_inputs(saved: Path) -> None:
     reranker = CodeReranker(str(saved), top_n=3)
     assert reranker.rerank(QUERY, []) == CodeReranker(str(saved), early_exit=0.9).rerank(QUERY, [])
     (one,) = reranker.postprocess_nodes(_hits([""]), query_str=QUERY)

@@ -147,21 +147,6 @@ def test_adapter_changed_in_place_changes_the_ingestion_hash(bert_folder: Path, 
     assert len(hashes) == 2
 
 
-def test_round_trips(bert_folder: Path, tmp_path: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder), pooling="cls", max_code_tokens=32, cache_folder=tmp_path)
-    vector = embedding.get_text_embedding("x y z")
-    rebuild, (options,) = embedding.__reduce__()
-    for other in (
-        CodeEmbedding.from_dict(embedding.to_dict()),
-        CodeEmbedding.from_json(embedding.to_json()),
-        rebuild(json.loads(json.dumps(options))),  # what travels to IngestionPipeline's worker processes is plain
-        copy.deepcopy(embedding),
-    ):
-        assert isinstance(other, CodeEmbedding)
-        assert other.to_dict() == embedding.to_dict()
-        assert other.get_text_embedding("x y z") == vector
-
-
 def test_cache_is_used_and_keeps_queries_and_codes_apart(bert_folder: Path, tmp_path: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), cache_folder=tmp_path)
     plain = CodeEmbedding(str(bert_folder))
@@ -319,7 +304,7 @@ def test_a_mixed_batch_equals_each_adapter_alone(
     assert embedding.embed_codes([], []).shape == (0, 32)
 
 
-def test_one_switch_a_batch(options: dict[str, Any], events: list[Any]) -> None:
+def test_each_adapter_embeds_its_nodes_in_one_batch(options: dict[str, Any], events: list[Any]) -> None:
     embedding = CodeEmbedding(**options)
     embedding(_nodes())
     ended = [event for event in events if isinstance(event, EmbeddingEndEvent)]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -195,11 +194,11 @@ def test_a_query_that_leaves_no_room_is_cut_to_half(checkpoints: dict[int, Path]
     assert reranker.score(" ".join(words[:15]), [CODES[0]]) == pytest.approx([whole], abs=1e-5)
 
 
-def test_text_that_is_no_unicode_is_scored(reranker: CodeReranker) -> None:
+def test_lone_surrogates_are_scored(reranker: CodeReranker) -> None:
     assert reranker.score("read \ud800", ["\udfff file", ""]) == reranker.score("read ?", ["? file", ""])
 
 
-def test_hits_come_back_new_best_first_and_at_most_top_n(reranker: CodeReranker) -> None:
+def test_hits_are_new_objects_best_first(reranker: CodeReranker) -> None:
     hits = _hits(CODES)
     before = [hit.to_dict() for hit in hits]
     nodes = [hit.node for hit in hits]
@@ -226,7 +225,7 @@ def test_top_n_and_threshold_cut(checkpoints: dict[int, Path], reranker: CodeRer
     ]
 
 
-def test_ties_go_by_node_id_and_duplicates_come_once(reranker: CodeReranker) -> None:
+def test_ties_are_broken_by_node_id_and_duplicates_removed(reranker: CodeReranker) -> None:
     hits = [NodeWithScore(node=TextNode(id_=id_, text="write file"), score=None) for id_ in ("c", "a", "b", "a")]
     hits[3].node.metadata["which"] = "the second a"
     best = reranker.postprocess_nodes(hits, query_str=QUERY)
@@ -268,7 +267,7 @@ def _instrumentation_events() -> Iterator[list[BaseEvent]]:
 
 @pytest.mark.parametrize("codes", [CODES, []])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_every_call_is_announced_exactly_once(checkpoints: dict[int, Path], codes: list[str], is_async: bool) -> None:
+def test_each_call_sends_its_events_once(checkpoints: dict[int, Path], codes: list[str], is_async: bool) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
     name = str(checkpoints[1])
     reranker = CodeReranker(name, top_n=2, device="cpu", callback_manager=CallbackManager([debug]))
@@ -354,14 +353,6 @@ def test_settings_are_checked_when_changed_and_the_model_stays(checkpoints: dict
         reranker.top_n = 0
     with pytest.raises(ValidationError, match="model"):
         reranker.model = str(checkpoints[2])
-
-
-def test_comes_back_from_its_dictionary(checkpoints: dict[int, Path]) -> None:
-    reranker = CodeReranker(str(checkpoints[2]), top_n=3, max_tokens=32, threshold=0.1, device="cpu")
-    again = CodeReranker.from_dict(json.loads(reranker.to_json()))
-    assert again.to_dict() == reranker.to_dict()
-    assert again.score(QUERY, CODES) == reranker.score(QUERY, CODES)
-    assert CodeReranker.class_name() == reranker.to_dict()["class_name"] == "CodeReranker"
 
 
 def test_too_few_tokens_and_unknown_devices_are_refused(checkpoints: dict[int, Path]) -> None:
