@@ -85,6 +85,15 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             benchmark, by another protocol or depth, or without one of the metrics; or they have nothing in common.
     """
     rules = rules or GateRules()
+    sides = (report, baseline)
+    systems = {result.system for side in sides for result in side.retrieval}
+    systems |= {result.system for side in sides for result in side.generation if result.system}
+    for name in rules.systems:
+        if name not in systems:
+            raise IncomparableError(
+                f"the gate names the system {name!r}, which neither report nor baseline has; "
+                f"they have {', '.join(sorted(systems))}"
+            )
     pairs: list[tuple[_Result, _Result, str]] = [
         *_pairs(report.retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, report.skipped),
         *_pairs(

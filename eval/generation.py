@@ -18,7 +18,7 @@ from llamaindex_code_retrieval._io import clean_text, write_atomically
 from llamaindex_code_retrieval._optional import require
 from llamaindex_code_retrieval.eval.questions import GenerationTask, Question
 from llamaindex_code_retrieval.eval.results import Answer, GenerationResult
-from llamaindex_code_retrieval.eval.rouge_tokenizer import WordTokenizer
+from llamaindex_code_retrieval.eval.rouge import rouge_scores
 from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, Writer
 
 Condition = Literal["gold", "retrieved", "none"]
@@ -186,22 +186,16 @@ def _call_within(seconds: float, call: Callable[[], str]) -> str:
 def score_answers(answers: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
     """Return metric -> id -> value from 0 to 1; ``answers`` maps ids to (answer, reference).
 
-    The metrics are those of :class:`~llamaindex_code_retrieval.eval.rouge.Rouge` over the words of all scripts,
-    sacrebleu's sentence ``bleu`` (effective order) and ``chrf``, and ``exact``: 1.0 if the texts differ at most in
-    white space.
+    The metrics are those of :func:`~llamaindex_code_retrieval.eval.rouge.rouge_scores`, sacrebleu's sentence ``bleu``
+    (effective order) and ``chrf``, and ``exact``: 1.0 if the texts differ at most in white space.
 
     Raises:
         ImportError: a package of the extra ``eval`` is not installed.
     """
     sacrebleu = require("sacrebleu", extra="eval", purpose="scoring answers")
-    from llamaindex_code_retrieval.eval.rouge import Rouge
-
-    tokenize = WordTokenizer().tokenize
-    # Arrow refuses lone surrogates, which source code and the output of LLMs may contain.
+    # Source code and the output of LLMs may contain lone surrogates, which sacrebleu refuses.
     written, references = ([clean_text(pair[i]) for pair in answers.values()] for i in (0, 1))
-    values: dict[str, list[float]] = Rouge().compute(
-        predictions=written, references=references, use_aggregator=False, tokenizer=tokenize
-    )
+    values = rouge_scores(written, references)
     pairs = list(zip(written, references, strict=True))
     for name, metric in (("bleu", sacrebleu.BLEU(effective_order=True)), ("chrf", sacrebleu.CHRF())):
         values[name] = [min(1.0, metric.sentence_score(answer, [text]).score / 100) for answer, text in pairs]

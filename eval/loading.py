@@ -111,7 +111,7 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
     """
     check_installed("ir_measures", extra="eval", purpose="computing metrics")
     if suite.generation:
-        check_installed("evaluate", "rouge_score", "sacrebleu", extra="eval", purpose="scoring answers")
+        check_installed("rouge_score", "sacrebleu", extra="eval", purpose="scoring answers")
     loaded = LoadedSuite(suite)
     systems = [spec for spec in suite.system if _models_exist(spec, loaded.skipped)]
     for task in suite.task:
@@ -157,7 +157,10 @@ def load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
 
 def _package(name: str) -> Path:
     """Return the folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):  # of a parent package, or not a module's name
+        spec = None
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     if not folders:
         raise _NotAvailableError(f"the package {name} is not installed")

@@ -15,7 +15,7 @@ import numpy as np
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval._optional import require
 from llamaindex_code_retrieval.eval.datasets import Benchmark
-from llamaindex_code_retrieval.eval.rouge_tokenizer import WordTokenizer
+from llamaindex_code_retrieval.eval.rouge import Tokenizer, words
 
 if TYPE_CHECKING:
     from llama_index.core.schema import TextNode
@@ -127,26 +127,25 @@ def _nearest(texts: Mapping[str, str]) -> dict[str, str]:
     >>> _nearest({"a": "read a file", "b": "read the file", "c": "file", "d": "sum"})
     {'a': 'b', 'b': 'a', 'c': 'a'}
     """
-    tokenizer = WordTokenizer()
     rouge = require("rouge_score.rouge_scorer", extra="eval", purpose="finding similar descriptions")
-    scorer = rouge.RougeScorer(["rougeL"], tokenizer=tokenizer)
+    scorer = rouge.RougeScorer(["rougeL"], tokenizer=Tokenizer(words))
     ids = sorted(texts)
     # Each word is numbered among equal ones of its text, so that two texts share as many as ROUGE-1's overlap counts.
-    words: list[list[tuple[str, int]]] = []
+    numbered_words: list[list[tuple[str, int]]] = []
     texts_with: dict[tuple[str, int], list[int]] = {}
     for i, id_ in enumerate(ids):
         seen: Counter[str] = Counter()
-        words.append([])
-        for word in tokenizer.tokenize(texts[id_]):
-            words[i].append((word, seen[word]))
+        numbered_words.append([])
+        for word in words(texts[id_]):
+            numbered_words[i].append((word, seen[word]))
             texts_with.setdefault((word, seen[word]), []).append(i)
             seen[word] += 1
-    lengths = np.array([len(each) for each in words])
+    lengths = np.array([len(each) for each in numbered_words])
     nearest: dict[str, str] = {}
     for i, id_ in enumerate(ids):
-        if not words[i]:
+        if not numbered_words[i]:
             continue
-        shared = np.bincount(np.concatenate([texts_with[word] for word in words[i]]), minlength=len(ids))
+        shared = np.bincount(np.concatenate([texts_with[word] for word in numbered_words[i]]), minlength=len(ids))
         shared[i] = 0
         rouge1 = 2 * shared / (lengths + lengths[i])
         best, best_score = -1, 0.0

@@ -112,8 +112,14 @@ def rank_queries(
     id -> vector) saves a ``CodeRetriever`` the embedding, for instance to compare its modes.
 
     Raises:
-        ValueError: a score is NaN, or an id is not in the corpus.
+        ValueError: a score is NaN, an id is not in the corpus, or ``query_vectors`` lack a query or are given with
+            another system than a ``CodeRetriever``.
     """
+    if query_vectors is not None:
+        if not isinstance(system, CodeRetriever):
+            raise ValueError("query_vectors have an effect with a CodeRetriever only; leave them out")
+        if missing := sorted(benchmark.queries.keys() - query_vectors.keys()):
+            raise ValueError(f"query_vectors lack the query {missing[0]!r}; give a vector for every query")
     ranked = RankedQueries()
     for done, (query_id, query) in enumerate(benchmark.queries.items(), start=1):
         clock = _Clock(ranked.seconds)

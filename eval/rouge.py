@@ -1,71 +1,66 @@
-"""ROUGE as a metric of the ``evaluate`` library that needs no network; the arithmetic is that of ``rouge_score``."""
+"""ROUGE F-measures by ``rouge_score``, over the words of any script."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from statistics import fmean
-from tempfile import TemporaryDirectory
 
-from llamaindex_code_retrieval._optional import check_installed
-
-check_installed("evaluate", "rouge_score", extra="eval", purpose="ROUGE")
-
-import evaluate  # noqa: E402
-from datasets import Features, Value  # noqa: E402
-from rouge_score.rouge_scorer import RougeScorer  # noqa: E402
+from llamaindex_code_retrieval._optional import require
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
+Tokenize = Callable[[str], list[str]]
+"""A function that returns the words of a text."""
 
-class Rouge(evaluate.Metric):  # type: ignore[misc]  # evaluate is untyped
-    """F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum: ``evaluate.load("rouge")`` without its download.
+# Scripts that are written without spaces between words: Hiragana, Katakana, and Han with its extensions.
+_CHARACTER = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_CHARACTER}]|(?:(?![{_CHARACTER}])[^\W_])+")
 
-    ``compute`` takes ``predictions`` and ``references``, one reference each. It returns the mean of each measure, or
-    one value per item with ``use_aggregator=False``. ``use_stemmer=True`` compares Porter stems. Words are runs of a-z
-    and 0-9, so that other scripts count as nothing, unless a ``tokenizer`` is given: a function that returns the words
-    of a text, such as ``WordTokenizer().tokenize``. For ROUGE-Lsum a line is a sentence. No file outlives the call.
 
-    >>> Rouge().compute(predictions=["read the file"], references=["read a file"], use_aggregator=False)["rouge2"]
+def words(text: str) -> list[str]:
+    """Return the words of a text as ``rouge_score`` does, and also those of other scripts, which that one drops.
+
+    A word is a run of letters and digits in lower case; each Chinese or Japanese character is a word by itself.
+
+    >>> words("Read_file größte 文件")
+    ['read', 'file', 'größte', '文', '件']
+    """
+    return _WORD.findall(text.lower())
+
+
+def rouge_scores(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    tokenize: Tokenize | None = words,
+    use_stemmer: bool = False,
+) -> dict[str, list[float]]:
+    """Return the F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, one value per prediction.
+
+    For ROUGE-Lsum a line is a sentence. Without ``tokenize`` the words are those of ``rouge_score``, runs of a-z and
+    0-9, which ``use_stemmer`` compares by their Porter stems.
+
+    Raises:
+        ValueError: ``use_stemmer`` with a tokenizer.
+        ImportError: ``rouge_score`` is not installed.
+
+    >>> rouge_scores(["read the file"], ["read a file"])["rouge2"]
     [0.0]
     """
-
-    def __init__(self) -> None:
-        with TemporaryDirectory() as folder:  # the base class creates a folder even if it then writes no file
-            super().__init__(keep_in_memory=True, cache_dir=folder, seed=0)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="ROUGE F-measures, by rouge_score",
-            citation="Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries",
-            inputs_description="predictions and references: lists of strings of the same length",
-            features=Features({"predictions": Value("string"), "references": Value("string")}),
-        )
-
-    def _compute(
-        self,
-        *,
-        predictions: Sequence[str],
-        references: Sequence[str],
-        use_aggregator: bool = True,
-        use_stemmer: bool = False,
-        tokenizer: Callable[[str], list[str]] | None = None,
-    ) -> dict[str, float] | dict[str, list[float]]:
-        if use_stemmer and tokenizer is not None:
-            raise ValueError("use_stemmer has no effect with a tokenizer of your own; let the tokenizer stem the words")
-        scorer = RougeScorer(ROUGE, use_stemmer=use_stemmer, tokenizer=tokenizer and _Tokenizer(tokenizer))
-        scores = [
-            scorer.score(reference, prediction) for prediction, reference in zip(predictions, references, strict=True)
-        ]
-        values = {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}
-        if not use_aggregator:
-            return values
-        if not scores:
-            raise ValueError("there are no predictions, so there is no mean; pass some, or use_aggregator=False")
-        return {name: fmean(each) for name, each in values.items()}
+    if use_stemmer and tokenize is not None:
+        raise ValueError("use_stemmer has no effect with a tokenizer; let the tokenizer stem the words")
+    scorer = require("rouge_score.rouge_scorer", extra="eval", purpose="scoring answers").RougeScorer(
+        ROUGE, use_stemmer=use_stemmer, tokenizer=None if tokenize is None else Tokenizer(tokenize)
+    )
+    scores = [
+        scorer.score(target=reference, prediction=prediction)
+        for prediction, reference in zip(predictions, references, strict=True)
+    ]
+    return {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}
 
 
-class _Tokenizer:
+class Tokenizer:
     """A function with the interface of ``rouge_score``'s tokenizers."""
 
-    def __init__(self, tokenize: Callable[[str], list[str]]) -> None:
+    def __init__(self, tokenize: Tokenize) -> None:
         self.tokenize = tokenize

@@ -151,6 +151,14 @@ def test_what_means_nothing_is_refused() -> None:
         rank_queries(lambda query: ["a"], BENCHMARK, postprocessors=[SimilarityPostprocessor(similarity_cutoff=0.1)])
 
 
+def test_query_vectors_without_effect_are_refused(bert_folder: Path) -> None:
+    with pytest.raises(ValueError, match="query_vectors have an effect with a CodeRetriever only"):
+        rank_queries(lambda query: ["a"], BENCHMARK, query_vectors={})
+    retriever = CodeRetriever(benchmark_index(BENCHMARK, CodeEmbedding(str(bert_folder))), top_k=4)
+    with pytest.raises(ValueError, match="query_vectors lack the query 'q1'"):
+        rank_queries(retriever, BENCHMARK, query_vectors={"q2": [], "q3": []})
+
+
 @pytest.mark.parametrize("mode", ["dense", "bm25", "fused"])
 def test_a_retriever_is_ranked_as_it_retrieves(mode: Any, bert_folder: Path) -> None:
     """Without building nodes, with given vectors and through LlamaIndex's door: one ranking."""
@@ -217,6 +225,9 @@ def test_a_suite_measures_all_systems_on_all_tasks(sources: Path, bert_folder: P
 [[task]]
 name = "absent"
 set = "no-such-set"
+[[task]]
+name = "missing"
+package = ["no.such.package"]
 [[system]]
 name = "gone"
 model = "./no-such-folder"
@@ -243,7 +254,8 @@ source = "a paper"
     outcome = run_suite(suite, out=tmp_path / "out", cache_folder=tmp_path / "cache")
     report = outcome.report
     assert [(each.system, each.task) for each in report.retrieval] == [("dense", "own"), ("words", "own")]
-    assert set(report.skipped) == {"absent", "gone"}
+    assert set(report.skipped) == {"absent", "missing", "gone"}
+    assert report.skipped["missing"] == "the package no.such.package is not installed"
     words = report.retrieval[1]
     assert words.means["R@5"] > 0.9
     assert (words.codes, len(words.queries), words.depth, words.languages["shop/count.py:1"]) == (24, 24, 24, "python")

@@ -168,6 +168,8 @@ def test_only_the_systems_named_are_gated_and_new_ones_are_let_in() -> None:
     now = report(retrieval(GOOD), retrieval([None] * 50, system="other"), retrieval([None] * 50, system="new"))
     assert {each.system for each in compare(now, base)} == {"dense", "other"}
     assert not any(each.regression for each in compare(now, base, GateRules(systems=("dense",))))
+    with pytest.raises(IncomparableError, match=r"names the system 'dens', which neither .* they have dense, new, oth"):
+        compare(now, base, GateRules(systems=("dense", "dens")))
 
 
 @pytest.mark.parametrize(
