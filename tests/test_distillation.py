@@ -154,7 +154,7 @@ def _weights(result: TrainingRun[Student]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_resume_is_bit_for_bit(name: str, teacher: Encoder, teaching: TeachingSet, tmp_path: Path) -> None:
-    def stop(step: int, total: int, facts: object) -> None:
+    def stop(step: int, total: int, entry: object) -> None:
         if step == 4:
             raise KeyboardInterrupt
 

@@ -63,7 +63,7 @@ def test_distillation_from_answers_by_hand() -> None:
     to_query = (cross_entropy(0.96, 0.8) + cross_entropy(0, 0.8)) / 2  # code 0: 0.96, 0.8; code 1: 0.8, 0
     found = _distillation(student, [0, 1], contrastive=3.0, temperature=1.0)
     assert found == pytest.approx(3 * (to_code + to_query) / 2, abs=1e-6)
-    for answers in ([], [1]):  # a single answer has nothing to be told from
+    for answers in ([], [1]):  # a single answer has no negative
         assert _distillation(student, answers, contrastive=1.0, single=1.0) == _distillation(student, single=1.0)
 
 

@@ -105,8 +105,8 @@ def test_candidates_are_near_and_no_answers(bert_folder: Path) -> None:
             assert len(set(codes)) == len(codes) == 4 + len(pair.negatives)
             assert sum(code in near[pair.query] for code in codes[1:]) >= 2
             assert all(code in near[pair.query] | in_batch | set(pair.negatives) for code in codes[1:])
-        asked = [(batch.queries[row], batch.codes[row]) for row in batch.rejected]
-        assert asked == [("what is this", PAIRS[i].code) for i in positions if PAIRS[i].negative_queries]
+        rejected = [(batch.queries[row], batch.codes[row]) for row in batch.rejected]
+        assert rejected == [("what is this", PAIRS[i].code) for i in positions if PAIRS[i].negative_queries]
     seen = [i for step in range(8) for i in matching.epochs.batch(step)]
     assert sorted(seen) == list(range(len(PAIRS)))  # an epoch
     assert [i for step in range(8, 16) for i in matching.epochs.batch(step)] != seen
@@ -175,7 +175,7 @@ def test_learns_what_answers(variant: Any, method: Any, bert_folder: Path) -> No
 
 
 def test_resume_is_bit_for_bit(bert_folder: Path, tmp_path: Path) -> None:
-    def stop(step: int, total: int, facts: object) -> None:
+    def stop(step: int, total: int, entry: object) -> None:
         if step == 5:
             raise KeyboardInterrupt
 
@@ -210,7 +210,7 @@ def _odds(model: CrossEncoder) -> Tensor:
 
 @pytest.fixture(scope="module")
 def started(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reranker to go on from."""
+    """A reranker to start from."""
     folder = tmp_path_factory.mktemp("started")
     model = _train(bert_folder, QUICK.replace(seed=7)).model
     model.save(folder)
@@ -218,7 +218,7 @@ def started(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_goes_on_from_another_reranker(started: Path, bert_folder: Path, tmp_path: Path) -> None:
+def test_starts_from_another_reranker(started: Path, bert_folder: Path, tmp_path: Path) -> None:
     def begin(**more: Any) -> Tensor:
         seen: list[Tensor] = []
 
@@ -235,7 +235,7 @@ def test_goes_on_from_another_reranker(started: Path, bert_folder: Path, tmp_pat
 
 
 def test_a_start_is_part_of_a_run(started: Path, bert_folder: Path, tmp_path: Path) -> None:
-    def stop(step: int, total: int, facts: object) -> None:
+    def stop(step: int, total: int, entry: object) -> None:
         if step == 5:
             raise KeyboardInterrupt
 

@@ -176,21 +176,21 @@ def test_train_reranker(
 ) -> None:
     out = tmp_path / "out"
     assert main([*command, "--variant", variant, "--out", str(out), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["train"]["variant"] == variant
-    assert facts["calibration"]["depth"] == 6
-    assert (facts["validation_queries"], facts["calibration_queries"]) == (4, 12)
-    assert facts["calibration_scores"].keys() == {"first stage", "reranked", "fused"}
+    record = json.loads(capsys.readouterr().out)
+    assert record["train"]["variant"] == variant
+    assert record["calibration"]["depth"] == 6
+    assert (record["validation_queries"], record["calibration_queries"]) == (4, 12)
+    assert record["calibration_scores"].keys() == {"first stage", "reranked", "fused"}
     assert not (out / STATE).exists()
     base = {"adapters": str(bert_folder), "shared": str(out)}.get(variant)
     embedding = None if base is None else CodeEmbedding(base, precision="fp32")
     reranker = CodeReranker(str(out), embedding=embedding, early_exit=0.9)
-    assert reranker.fingerprint == facts["fingerprint"]
+    assert reranker.fingerprint == record["fingerprint"]
     assert (reranker.max_tokens, len(reranker.calibration.ceilings["0.9"])) == (48, 6)
     assert len(reranker.score("sort the node", [pair.code for pair in PAIRS])) == len(PAIRS)
     card = (out / "README.md").read_text()
     assert f"# Reranker ({variant})" in card
-    assert facts["fingerprint"] in card
+    assert record["fingerprint"] in card
 
 
 def test_training_an_adapter_reranker_loads_its_base_once(
@@ -228,18 +228,18 @@ def test_train_reranker_says_what_is_wrong(
     assert "training a reranker takes one process, and this is one of 2" in capsys.readouterr().err
 
 
-def test_train_reranker_goes_on_among_distractors(
+def test_train_reranker_from_another_one_among_distractors(
     command: list[str], started: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     more = ["--start", str(started), "--among", str(repository), "--set", "rank=4", "--set", "head_rate=1.0"]
     more += ["--set", "blend=0.5"]
     assert main([*command, "--variant", "adapters", *more, "--out", str(out), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["start"] == {"name": started.name, "fingerprint": CrossEncoder.load(started).fingerprint}
-    assert facts["distractors"] == {"from": ["shop"], "nodes": 3}
+    record = json.loads(capsys.readouterr().out)
+    assert record["start"] == {"name": started.name, "fingerprint": CrossEncoder.load(started).fingerprint}
+    assert record["distractors"] == {"from": ["shop"], "nodes": 3}
     assert "; the weights are 0.5 of the way from there to the trained ones" in (out / "README.md").read_text()
-    assert facts == facts | json.loads((out / "train_config.json").read_text())
+    assert record == record | json.loads((out / "train_config.json").read_text())
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["--start", "nowhere"], "unknown reranker 'nowhere'"),

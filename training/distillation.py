@@ -137,5 +137,5 @@ class Distillation:
         """Return nothing: everything follows from the step."""
         return {}, {}
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: dict[str, Any]) -> None:
         """Do nothing."""

@@ -21,7 +21,7 @@ from llamaindex_code_retrieval.training.sampling import sample_pool, select_lang
 VALIDATION_QUERIES = 500
 """Held-out queries at most that choose the best step, and no more than half of all."""
 TEST_QUERIES = 500
-"""Held-out queries at most that choose nothing; the reported figures are theirs."""
+"""Held-out queries at most that have no part in any choice; the reported figures are theirs."""
 POOL = 10_000
 """Codes at most that the held-out queries search."""
 _CHUNK = 1024
@@ -102,7 +102,7 @@ class DistillationData:
     validation: HeldOutVectors
     """Choose the best step, and the student where several are tried."""
     test: HeldOutVectors
-    """Choose nothing, so that the share of MRR that a student retains is measured on them."""
+    """Have no part in any choice: the share of MRR that a student retains is measured on them."""
 
 
 def select_queries(
@@ -149,7 +149,7 @@ def check_sizes(queries: int, answers: int, config: DistilConfig) -> None:
     """Refuse too few queries for a batch, and too few distinct codes that answer one for the contrastive loss.
 
     Raises:
-        ValueError: as the first line says.
+        ValueError: there are too few of either.
     """
     if queries < config.batch_size:
         raise ValueError(
