@@ -263,6 +263,42 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A folder with twenty-four documented functions."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for verb in "read write open close sort count".split():
+        functions = [
+            f'def {verb}_{noun}({noun}):\n    """{verb.title()} all of the {noun}."""\n'
+            f'    return {verb}_{noun}({noun}, "{verb.title()} all of")\n\n\n'
+            for noun in "line word tree node".split()
+        ]
+        (folder / f"{verb}.py").write_text("".join(functions))
+    return folder
+
+
+@pytest.fixture
+def write_suite(shop: Path, bert_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write suite.toml: a dense system and one of words on the functions of ``shop``, and more tables."""
+
+    def write(more: str = "") -> Path:
+        path = tmp_path / "suite.toml"
+        path.write_text(
+            'depth = 24\n[[task]]\nname = "own"\nrepository = ["shop"]\n'
+            f'[[system]]\nname = "dense"\nmodel = "{bert_folder}"\nmode = "dense"\n'
+            f'[[system]]\nname = "words"\nmodel = "{bert_folder}"\nmode = "bm25"\n{more}\n'
+        )
+        return path
+
+    return write
+
+
+def worsen(suite: Path, to: Path) -> None:
+    """Give the system of words the vectors of a random model that reads eight tokens."""
+    to.write_text(suite.read_text().replace('mode = "bm25"', 'mode = "dense"\nmax_code_tokens = 8'))
+
+
+@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository of three source files, one of them in Java, and one ignored."""
     root = tmp_path / "shop"

@@ -26,13 +26,6 @@ from llamaindex_code_retrieval.index.sources import read_sources
 from llamaindex_code_retrieval.models.calibration import Calibration, calibration_error, scored_until_settled
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 
-CODE = '''\
-def {verb}_{noun}({noun}):
-    """{text} the {noun}."""
-    return {verb}({noun}, "{text}")
-
-
-'''
 CALIBRATION = Calibration(
     fused_temperature=2.0,
     rank_weight=0.3,
@@ -45,21 +38,8 @@ KS = (1, 2, 5, 24)
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    """Twenty-four documented functions."""
-    folder = tmp_path / "shop"
-    folder.mkdir()
-    for verb in "read write open close sort count".split():
-        functions = [
-            CODE.format(verb=verb, noun=noun, text=f"{verb.title()} all of") for noun in "line word tree node".split()
-        ]
-        (folder / f"{verb}.py").write_text("".join(functions))
-    return folder
-
-
-@pytest.fixture
-def benchmark(sources: Path) -> Benchmark:
-    return documented_functions(read_sources([sources]), name="own")
+def benchmark(shop: Path) -> Benchmark:
+    return documented_functions(read_sources([shop]), name="own")
 
 
 @pytest.fixture(scope="session")
@@ -269,7 +249,7 @@ def test_a_curve_refuses_what_it_cannot_measure(benchmark: Benchmark, checkpoint
 
 
 @pytest.fixture
-def suite_file(sources: Path, bert_folder: Path, checkpoint: Path, ours: Path, tmp_path: Path) -> Path:
+def suite_file(shop: Path, bert_folder: Path, checkpoint: Path, ours: Path, tmp_path: Path) -> Path:
     systems = {
         "no reranker": "",
         "of another kind": f'rerank = "{checkpoint}"\nmode = "dense"\nrerank_top_n = 1',
@@ -293,12 +273,12 @@ def _without_time(curve: Curve) -> Curve:
 def test_an_interrupted_curve_goes_on_from_what_is_scored(suite_file: Path, tmp_path: Path) -> None:
     suite, out = load_suite(suite_file), tmp_path / "out"
     whole = run_curves(suite, [1, 5], latency_queries=2, device="cpu")
-    asked: list[int] = []
+    calls: list[int] = []
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "rerank":
-            asked.append(done)
-            if len(asked) == 30:
+            calls.append(done)
+            if len(calls) == 30:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -309,17 +289,17 @@ def test_an_interrupted_curve_goes_on_from_what_is_scored(suite_file: Path, tmp_
     assert list(map(_without_time, again.curves)) == list(map(_without_time, whole.curves))
     assert list(out.iterdir()) == []
 
-    asked.clear()
+    calls.clear()
     with pytest.raises(KeyboardInterrupt):
         run_curves(suite, [1, 5], latency_queries=2, out=out, device="cpu", on_progress=stop)
-    kept = json.loads(first.read_text())
-    right = {query: {id_: 100.0 * (id_ == query) for id_ in values} for query, values in kept.items()}
+    log_odds = json.loads(first.read_text())
+    right = {query: {id_: 100.0 * (id_ == query) for id_ in values} for query, values in log_odds.items()}
     first.write_text(json.dumps(right))  # a sign that it is read: all that the first stage finds is first now
     second.write_text("{")
-    told = run_curves(suite, [1, 5], latency_queries=2, out=out, device="cpu").curves
-    assert told[0].points[-1].metrics["R@1"] == told[0].points[-1].metrics["R@5"]
-    assert told[0].points[-1].metrics["R@1"] > whole.curves[0].points[-1].metrics["R@1"]
-    assert list(map(_without_time, told[1:])) == list(map(_without_time, whole.curves[1:]))
+    resumed = run_curves(suite, [1, 5], latency_queries=2, out=out, device="cpu").curves
+    assert resumed[0].points[-1].metrics["R@1"] == resumed[0].points[-1].metrics["R@5"]
+    assert resumed[0].points[-1].metrics["R@1"] > whole.curves[0].points[-1].metrics["R@1"]
+    assert list(map(_without_time, resumed[1:])) == list(map(_without_time, whole.curves[1:]))
 
 
 def test_a_suite_reranks_as_many_hits_as_a_system_says(suite_file: Path) -> None:
@@ -410,8 +390,8 @@ def test_the_command_writes_curves(evaluate: Callable[..., str], tmp_path: Path)
 
 def test_the_command_refuses_what_no_curve_has(evaluate: Callable[..., str], tmp_path: Path) -> None:
     for arguments in (["--baseline", "x"], ["--gate"], ["--update-baseline"]):
-        said = evaluate("--rerank-k", "1", *arguments, code=2)
-        assert f"{arguments[0]} has no effect with --rerank-k; leave out one or the other" in said
+        error = evaluate("--rerank-k", "1", *arguments, code=2)
+        assert f"{arguments[0]} has no effect with --rerank-k; leave out one or the other" in error
     assert "got 'ten'" in evaluate("--rerank-k", "ten", code=2)
     assert "got ''" in evaluate("--rerank-k", "", code=2)
     assert "got -1" in evaluate("--rerank-k=-1", code=2)

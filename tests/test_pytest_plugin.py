@@ -1,0 +1,69 @@
+"""The pytest plugin: each metric of a baseline is a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import worsen
+
+from llamaindex_code_retrieval.eval.runner import run_suite
+from llamaindex_code_retrieval.eval.suite import load_suite
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run pytest in a folder without tests, in this process, so that torch is not imported again."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        # The plugin unraisableexception collects garbage five times at the end of a session.
+        plugins = ["-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+        code = pytest.main([*plugins, "-q", "--rootdir", str(folder), *arguments, str(folder)])
+        printed = capsys.readouterr()
+        return int(code), printed.out + printed.err
+
+    return run
+
+
+def test_each_metric_of_a_baseline_is_a_test(
+    write_suite: Callable[..., Path], run_pytest: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    baseline, suite = tmp_path / "baseline.json", write_suite()
+    run_suite(load_suite(suite)).report.slim().save(baseline)
+    options = ["--code-retrieval-baseline", str(baseline), "--code-retrieval-suite", str(suite)]
+    code, text = run_pytest(*options)
+    assert code == 0, text
+    assert "4 passed" in text
+    assert "inconclusive" not in text
+
+    suite.write_text(suite.read_text() + "[gate]\nalpha = 1e-9\n")  # so small that no drop of 24 queries is significant
+    worsen(suite, suite)
+    code, text = run_pytest(*options)
+    assert code == 0, text
+    assert "code-retrieval: inconclusive drops" in text
+    assert "MRR of 'words' on 'own' fell from" in text
+    assert "24 queries are too few to tell a drop of" in text
+
+    suite.write_text(suite.read_text().replace("alpha = 1e-9", "alpha = 0.05"))
+    code, text = run_pytest(*options, "-m", "code_retrieval")
+    assert code == 1
+    assert "words / own / MRR" in text
+    assert "MRR of 'words' on 'own' fell from" in text
+    assert "Traceback" not in text
+
+    code, text = run_pytest("--code-retrieval-suite", str(suite))
+    assert code == 4
+    assert "need each other; give both" in text
+
+
+def test_the_plugin_is_registered_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, pytest; pytest.main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--code-retrieval-suite" in done.stdout
