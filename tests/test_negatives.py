@@ -34,8 +34,10 @@ def test_near_duplicates_and_other_answers_are_no_negatives() -> None:
 
 
 def test_refuses_none() -> None:
-    with pytest.raises(ValueError, match="per_query must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="per_query and depth must be at least 1, got 0 and 100"):
         hard_negatives(QUERY, CODES, [0], per_query=0)
+    with pytest.raises(ValueError, match="per_query and depth must be at least 1, got 1 and 0"):
+        hard_negatives(QUERY, CODES, [0], per_query=1, depth=0)
 
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.floats(0, 0.5))

@@ -45,8 +45,8 @@ def hard_negatives(
     >>> hard_negatives(np.array([[0.8, 0.6, 0.0]], dtype=np.float32), codes, [0], per_query=1)
     [[1]]
     """
-    if per_query < 1:
-        raise ValueError(f"per_query must be at least 1, got {per_query}")
+    if per_query < 1 or depth < 1:
+        raise ValueError(f"per_query and depth must be at least 1, got {per_query} and {depth}")
     groups = list(range(len(codes))) if clusters is None else clusters
     negatives: list[list[int]] = []
     for start in range(0, len(queries), 1024):
