@@ -300,6 +300,8 @@ def test_errors_come_before_anything_is_embedded(base_folder: Path, tmp_path: Pa
     for run, recipe, arguments, message in (
         (distil, static.with_settings({"batch_size": 49}), {}, "48 queries are fewer than a batch of 49"),
         (distil, static, {"validation_pairs": PAIRS[:1]}, "too few to compare student and teacher"),
+        (distil, static, {"resume": True}, "there is no unfinished run in .*; start one without resume"),
+        (search, layers, {"resume": True}, "there is no unfinished run in .*; start one without resume"),
         (distil, layers.with_settings({"layers": (0, 7)}), {}, "layers must be numbers in rising order from 0 to 2"),
         (search, static, {}, "assistants are students with fewer layers, and one of kind 'static' keeps none"),
         (search, layers, {"step": 3}, "step must be from 1 to 2"),

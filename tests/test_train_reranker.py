@@ -119,6 +119,7 @@ def test_errors_come_before_anything_is_embedded(started: Path, bert_folder: Pat
         (PAIRS, {"batch_size": 49}, {}, "48 pairs are fewer than a batch of 49"),
         (PAIRS, {"variant": "separate"}, {}, "the variant 'separate' cannot be trained by 'lora'"),
         (PAIRS, {"blend": 0.5}, {}, "blend 0.5 mixes"),
+        (PAIRS, {}, {"resume": True}, "there is no unfinished run in .*; start one without resume"),
         (PAIRS, {"head": "mlp"}, {"start": started}, "has the head 'interaction', not 'mlp'"),
         (PAIRS, {"rank": 2}, {"start": started}, "rank is 4 there and 2 here"),
         (PAIRS, {}, {"validation_pairs": PAIRS[:9]}, "9 held-out queries and 64 codes are too few"),

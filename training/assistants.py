@@ -68,7 +68,8 @@ def search_assistants(
         ImportError, ValueError, FloatingPointError: as :func:`distil_query_encoder`; a step or threshold out of range.
     """
     check_environment()
-    recipe, folder = recipe or load_query_recipe("layers"), free_folder(folder, resume=resume)
+    recipe = recipe or load_query_recipe("layers")
+    folder = free_folder(folder, resume=resume, resumable=(STUDENTS,))
     if recipe.student.kind != "layers":
         raise ValueError(
             f"assistants are students with fewer layers, and one of kind {recipe.student.kind!r} keeps none; use the "

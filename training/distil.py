@@ -73,7 +73,8 @@ def distil_query_encoder(
         FloatingPointError: the loss or a gradient is not finite.
     """
     check_environment()
-    recipe, folder = recipe or load_query_recipe("static"), free_folder(folder, resume=resume)
+    recipe = recipe or load_query_recipe("static")
+    folder = free_folder(folder, resume=resume, resumable=(STATE, TRAIN_CONFIG))  # a finished one is returned as it is
     selection = select_queries(pairs, queries, recipe, validation_pairs)
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
     check_student(teacher.encoder, recipe.student)

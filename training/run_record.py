@@ -126,15 +126,19 @@ def _is_path(text: str) -> bool:
     return path.is_absolute() or text.startswith(("./", "../")) or path.exists()
 
 
-def free_folder(folder: str | Path, *, resume: bool) -> Path:
+def free_folder(folder: str | Path, *, resume: bool, resumable: Sequence[str] = (STATE,)) -> Path:
     """Return the folder as a path if a training may write there.
 
+    ``resumable`` are the names of the files of which at least one is there if there is a run to resume.
+
     Raises:
-        ValueError: it is a file, or not empty and ``resume`` is false.
+        ValueError: it is a file; it is not empty and ``resume`` is false; ``resume`` is true and there is no run.
     """
     out = Path(folder).expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a new folder")
+    if resume and not any((out / name).exists() for name in resumable):
+        raise ValueError(f"there is no unfinished run in {out}; start one without resume")
     if not resume and out.is_dir() and any(out.iterdir()):
         way = "resume that run (--resume)" if (out / STATE).is_file() else "remove it"
         raise ValueError(f"{out} is not empty; choose another folder, or {way}")
