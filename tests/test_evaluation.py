@@ -60,6 +60,9 @@ def test_eval_refuses_what_it_cannot_do(evaluate: Callable[..., str], tmp_path: 
     assert "--gate has no effect without --baseline FILE" in evaluate("--gate", code=2)
     assert "give one of them" in evaluate("--gate", "--update-baseline", "--baseline", "x", code=2)
     assert "x.json cannot be read" in evaluate("--gate", "--baseline", str(tmp_path / "x.json"), code=2)
+    update = ["--update-baseline", "--baseline"]
+    assert "is a folder; name a file to write" in evaluate(*update, str(tmp_path), code=2)
+    assert "cannot write to the folder" in evaluate(*update, str(tmp_path / "suite.toml" / "b.json"), code=2)
     assert not (tmp_path / "out").exists()
 
 

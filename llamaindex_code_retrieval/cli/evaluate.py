@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import make_folder, write_atomically
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.cli.console import print_json, print_message, print_text, progress_bars
 from llamaindex_code_retrieval.cli.options import cache_folder, common_options, refuse_without_effect
@@ -53,7 +53,7 @@ def run_eval(options: argparse.Namespace) -> int:
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
-    check_installed("matplotlib", extra="eval", purpose="the HTML report")
+    check_installed("matplotlib", "scipy", extra="eval", purpose="the HTML report")
     if options.rerank_k is not None:
         return _run_curves(options, out)
     from llamaindex_code_retrieval.eval.gate import compare
@@ -65,6 +65,10 @@ def run_eval(options: argparse.Namespace) -> int:
         refuse_without_effect(options, ("gate", "update_baseline"), "without --baseline FILE")
     if options.gate and options.update_baseline:
         raise ValueError("--gate compares with the baseline and --update-baseline replaces it; give one of them")
+    if options.update_baseline:
+        if Path(options.baseline).is_dir():
+            raise ValueError(f"--baseline {options.baseline} is a folder; name a file to write the baseline to")
+        make_folder(Path(options.baseline).parent)
     suite = load_suite(options.suite)
     baseline = Report.load(options.baseline) if options.baseline and not options.update_baseline else None
     with progress_bars() as progress:
