@@ -218,7 +218,7 @@ def test_train_reranker_says_what_is_wrong(
         (["--set", "rank"], "--set takes NAME=VALUE"),
         (["--set", "colour=red"], "there is no setting 'colour'"),
         (["--set", "loss=mse"], "loss must be 'bce'"),
-        (["--validate", str(tmp_path / "few.jsonl")], "are too few to choose the best step and to calibrate"),
+        (["--validate", str(tmp_path / "few.jsonl")], "--set held_out=... has no effect with --validate"),
         (["--language", "java"], "there is no pair of language 'java'"),
     ):
         assert main([*command, "--out", str(tmp_path / "out"), *arguments]) == 2

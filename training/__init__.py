@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from llamaindex_code_retrieval.training.distil import distil_query_encoder
+    from llamaindex_code_retrieval.training.hub import push_run
     from llamaindex_code_retrieval.training.mining import mine
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.pairs import Pair
@@ -56,6 +57,7 @@ _HOMES = {
     "load_recipe": "recipes",
     "load_reranker_recipe": "recipes",
     "mine": "mining",
+    "push_run": "hub",
     "search_assistants": "assistants",
     "train_adapter": "adapt",
     "train_reranker": "reranker",
@@ -76,6 +78,7 @@ __all__ = [
     "load_recipe",
     "load_reranker_recipe",
     "mine",
+    "push_run",
     "search_assistants",
     "train_adapter",
     "train_reranker",

@@ -54,11 +54,12 @@ def push_run(folder: str | Path, repository: str, *, public: bool = False) -> st
             return str(commit.commit_url)
     except (HfHubHTTPError, OSError) as error:
         raise OSError(
-            f"{folder} is saved, but could not be pushed to {repository} ({type(error).__name__}: {error}); "
-            "log in with `hf auth login`, check the name and the network, and push again"
+            f"{folder} is saved, but could not be pushed to {repository} ({type(error).__name__}: {error}); log in "
+            "with `hf auth login`, check the name and the network, and call training.push_run(folder, name)"
         ) from error
     raise ValueError(
-        f"{folder} is saved, but was not pushed: {repository} is public; name a private repository, or pass --public"
+        f"{folder} is saved, but was not pushed: {repository} is public; name a private repository, or push with "
+        "public=True (--public)"
     )
 
 

@@ -181,6 +181,17 @@ def query_recipe_names() -> list[str]:
     return [name for name in names_in(FOLDER) if name.startswith(QUERY)]
 
 
+def all_recipes(method: Method | None = None) -> dict[str, Recipe | RerankerRecipe | QueryRecipe]:
+    """Return all recipes that come with the package by name; those of adapters for ``method`` if they leave it open."""
+    recipes: dict[str, Recipe | RerankerRecipe | QueryRecipe] = {}
+    for name in recipe_names():
+        is_open = "method" not in read_toml(name, folder=FOLDER, what="recipe")[1].get("adapter", {})
+        recipes[name] = load_recipe(name, method=method if is_open else None)
+    recipes |= {name: load_reranker_recipe(name) for name in reranker_recipe_names()}
+    recipes |= {name: load_query_recipe(name) for name in query_recipe_names()}
+    return recipes
+
+
 def load_recipe(name_or_path: str | Path | None = None, *, method: Method | None = None) -> Recipe:
     """Read a recipe by the name of one that comes with the package or from a TOML file; none is the defaults.
 

@@ -17,14 +17,18 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from llamaindex_code_retrieval._settings import describe_errors
-from llamaindex_code_retrieval.cli import train
+from llamaindex_code_retrieval.cli.adapt import add_adapt
 from llamaindex_code_retrieval.cli.benchmark import add_benchmark
 from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
 from llamaindex_code_retrieval.cli.demo import add_demo
+from llamaindex_code_retrieval.cli.distil import add_distil
 from llamaindex_code_retrieval.cli.evaluate import add_eval
 from llamaindex_code_retrieval.cli.index import add_index, add_info, add_update
+from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
 from llamaindex_code_retrieval.cli.search import add_search
+from llamaindex_code_retrieval.cli.train import add_recipes, add_train
+from llamaindex_code_retrieval.cli.train_reranker import add_train_reranker
 
 _DISTRIBUTION = "llamaindex-code-retrieval"
 _EXIT_CODES = """exit codes:
@@ -136,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_index, add_update, add_search, add_info, add_models, add_demo):
         add(commands)
-    train.add_commands(commands)
+    for add in (add_mine, add_train, add_train_reranker, add_distil, add_adapt, add_recipes):
+        add(commands)
     for add in (add_eval, add_benchmark):
         add(commands)
     return parser
