@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.training import TrainConfig, TrainingRun, adapt_to_repository, run_record, train_adapter
+from llamaindex_code_retrieval.training.adapt import score, split_held_out
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
+from llamaindex_code_retrieval.training.recipes import Recipe
 
 VERBS = "read write open close sort add list count".split()
 NOUNS = "file line word tree node path key".split()
@@ -58,8 +66,10 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def train_command(pairs: Path, out: Path, base: Path, *more: str) -> list[str]:
-    small = ["--batch-size", "8", "--epochs", "2", "--set", "held_out=0.2"]
-    small += ["--set", "max_code_tokens=32", "--set", "max_query_tokens=32"]
+    small = ["--set", "max_code_tokens=32", "--set", "max_query_tokens=32"]
+    small += [] if "--batch-size" in more else ["--batch-size", "8"]
+    small += [] if "--epochs" in more else ["--epochs", "2"]
+    small += [] if "--validate" in more else ["--set", "held_out=0.2"]
     return ["train", "--pairs", str(pairs), "--out", str(out), "--base", str(base), *small, *more]
 
 
@@ -87,6 +97,9 @@ def test_train(method: str, pairs: Path, bert_folder: Path, tmp_path: Path, caps
     model = {"model_name": str(out)} if method == "full" else {"model_name": str(bert_folder), "adapter": str(out)}
     embedding = CodeEmbedding(**model, max_query_tokens=32, max_code_tokens=32)  # the limits trained with
     assert embedding.fingerprint == record["fingerprint"]
+    for name in ("train_config.json", "README.md", "log.jsonl"):
+        assert str(tmp_path) not in (out / name).read_text()  # no path of this machine
+    assert record["data"]["sources"] == ["pairs.jsonl"]
     bare = CodeEmbedding(str(bert_folder)).get_text_embedding("def f(): pass")
     assert (embedding.get_text_embedding("def f(): pass") == bare) == (record["best_step"] == 0)
 
@@ -102,6 +115,7 @@ def test_train_by_recipe_and_validation_set(
     assert record["adapter"]["rank"] == 1
     assert (record["train"]["seed"], record["train"]["temperature"], record["train"]["hard_negatives"]) == (5, 0.1, 1)
     assert record["data"]["languages"] == {"java": 28}
+    assert (record["validation_queries"], record["report_queries"]) == (28, 28)
 
 
 def test_train_goes_on_after_an_interruption(
@@ -145,6 +159,224 @@ def test_adapt(checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(index)
 
 
+def test_adapt_takes_the_epochs_of_a_recipe(
+    checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(f'base = "{bert_folder}"\nmax_code_tokens = 32\n[train]\nepochs = 0.1\nbatch_size = 8\n')
+    command = ["adapt", str(checkout), "--recipe", str(recipe), "--out", str(tmp_path / "index"), "--method", "adalora"]
+    assert main([*command, "--adapter-out", str(tmp_path / "a"), "--minutes", "5"]) == 2
+    assert "AdaLoRA prunes by a schedule of known length" in capsys.readouterr().err
+    command[-1] = "ia3"
+    assert main([*command, "--adapter-out", str(tmp_path / "b"), "--json"]) == 0
+    record = _json(capsys)
+    assert (record["train"]["epochs"], record["adapter"]["method"]) == (0.1, "ia3")
+    assert record["train"]["max_seconds"] <= 900
+
+
+def test_the_budget_of_adapt_is_what_mining_and_measuring_leave(
+    checkout: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        """Each look at the clock takes ten seconds."""
+        nonlocal now
+        now += 10.0
+        return now
+
+    recipe = Recipe(base=str(bert_folder), max_code_tokens=32, train=TrainConfig(batch_size=8))
+    run = adapt_to_repository([checkout], tmp_path / "out", recipe=recipe, minutes=2, clock=clock)
+    assert run.record["train"]["max_seconds"] == 120 - 30 - 10  # since the start, and to measure the result
+    assert run.record["data"]["sources"] == ["tools"]
+
+
+def test_adapt_says_before_mining_that_the_start_does_not_fit(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The embedded base's own adapter has rank 2."""
+    command = ["adapt", str(checkout), "--out", str(tmp_path / "index"), "--adapter-out", str(tmp_path / "adapter")]
+    assert main([*command, "--set", "rank=8"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "cannot start from the adapter embedded-general: rank is 2 there and 8 here, alpha is 4 there and 16" in error
+    )
+    assert "--start none" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "held_out=0.1"], "--set held_out=... has no effect here: `adapt` holds out a fifth of the files"),
+        (["--set", "max_seconds=9"], "--set max_seconds=... has no effect here: --minutes is the budget"),
+        (["--minutes", "0"], "minutes must be over 0, got 0.0"),
+        (["--method", "ia3", "--set", "method=lora"], "--method ia3 and --set method=lora differ"),
+        (["--set", "epochs=1", "--epochs", "2"], "--set epochs=... and --epochs give the same setting; leave one out"),
+        (["--recipe", "python-lora"], "the recipe python-lora has been replaced: --recipe embedded-python"),
+    ],
+)
+def test_adapt_refuses(
+    more: list[str], message: str, checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["adapt", str(checkout), "--out", str(tmp_path / "index"), "--adapter-out", str(tmp_path / "adapter")]
+    assert main([*command, *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "adapter").exists()
+
+
+# --- what the scores before and after are measured on ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("queries", "selection", "report"), [(30, 30, 30), (39, 39, 39), (40, 20, 20), (56, 28, 28), (1000, 300, 300)]
+)
+def test_queries_that_choose_the_step_do_not_measure_it(queries: int, selection: int, report: int) -> None:
+    held_out = [Pair(query=f"query {i}", code=f"code {i}") for i in range(queries)]
+    validation = split_held_out([*held_out, *held_out[:5]], pair_list(), seed=3)
+    chosen, measured = (set(part.queries.values()) for part in (validation.selection, validation.report))
+    assert (len(chosen), len(measured)) == (selection, report)
+    assert validation.is_shared == (queries < 40)
+    assert validation.is_shared or not chosen & measured
+    assert all(len(part.corpus) == len(part.queries) + 56 for part in (validation.selection, validation.report))
+
+
+def test_before_and_after_are_those_of_the_report_queries(bert_folder: Path, tmp_path: Path) -> None:
+    pairs, recipe = pair_list(), Recipe(base=str(bert_folder), max_code_tokens=32, max_query_tokens=32)
+    config = TrainConfig(batch_size=8, epochs=0.5, learning_rate=0.02)
+    run = train_adapter(pairs, tmp_path / "out", recipe=recipe, config=config, validation_pairs=pairs)
+    report = split_held_out(pairs, pairs, seed=0).report
+    base = Encoder.from_pretrained(bert_folder, precision="fp32", max_code_tokens=32, max_query_tokens=32)
+    assert run.before == score(base, report)
+    assert run.after == score(run.model, report)
+    assert run.record["validation_best"] == run.after
+    assert {entry["step"] for entry in run.history if "validation" in entry} == {0, *range(1, run.steps + 1)}
+    assert "Measured on 28 held-out queries that did not choose the best step." in (run_card := _card(run))
+    assert f"{run.after['mrr']:.4f}" in run_card
+
+
+def test_few_held_out_queries_are_said_to_choose_and_measure(
+    pairs: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_command(pairs, tmp_path / "out", bert_folder, "--epochs", "0.2")) == 0
+    printed = capsys.readouterr().out
+    note = 'Measured on the 8 queries that chose the best step, so "after" is the best of several validations.'
+    assert note in " ".join(printed.split())
+    assert note in (tmp_path / "out" / "README.md").read_text()
+    record = json.loads((tmp_path / "out" / "train_config.json").read_text())
+    assert (record["validation_queries"], record["report_queries"]) == (8, None)
+
+
+def _card(run: TrainingRun[Encoder]) -> str:
+    assert run.folder is not None
+    return (run.folder / "README.md").read_text()
+
+
+# --- nothing is lost at the end --------------------------------------------------------------------------------------
+
+
+def _quick(pairs: Path, out: Path, base: Path) -> list[str]:
+    return train_command(pairs, out, base, "--epochs", "0.2")
+
+
+@pytest.mark.parametrize("name", ["curves_svg", "model_card", "write_tensorboard"])
+def test_a_failing_curve_or_card_loses_nothing(
+    name: str,
+    pairs: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(run_record, name, fail)
+    assert main(_quick(pairs, tmp_path / "out", bert_folder)) == 0
+    assert "could not be written (RuntimeError('no font')); everything else is saved" in caplog.text
+    record = json.loads((tmp_path / "out" / "train_config.json").read_text())
+    embedding = CodeEmbedding(str(bert_folder), adapter=str(tmp_path / "out"), max_query_tokens=32, max_code_tokens=32)
+    assert embedding.fingerprint == record["fingerprint"]
+    assert not (tmp_path / "out" / STATE).exists()
+
+
+@pytest.mark.parametrize("file", ["train_config.json", "log.jsonl"])
+def test_a_disk_that_is_full_at_the_end_loses_nothing(
+    file: str,
+    pairs: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert main(_quick(pairs, tmp_path / "whole", bert_folder)) == 0
+    out, write = tmp_path / "out", run_record.write_atomically
+
+    def full(path: Path, content: str | bytes) -> None:
+        if path.name == file:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_record, "write_atomically", full)
+        assert main(_quick(pairs, out, bert_folder)) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert (out / STATE).is_file()
+    assert main([*_quick(pairs, out, bert_folder), "--resume"]) == 0
+    whole, resumed = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "whole", out))
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+    assert not (out / STATE).exists()
+
+
+def test_a_checkout_without_metadata_trains(
+    pairs: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def missing(name: str) -> str:
+        if name == "llamaindex-code-retrieval":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert main(_quick(pairs, tmp_path / "out", bert_folder)) == 0
+    versions = json.loads((tmp_path / "out" / "train_config.json").read_text())["versions"]
+    assert versions["llamaindex-code-retrieval"] == "unknown"
+    assert versions["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("package", ["accelerate", "datasketch", "matplotlib"])
+def test_a_missing_package_is_named_before_the_work(
+    package: str,
+    pairs: Path,
+    checkout: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # what an import finds that is not installed
+    adapt = ["adapt", str(checkout), "--out", str(tmp_path / "index"), "--adapter-out", str(tmp_path / "adapter")]
+    for command in (train_command(pairs, tmp_path / "out", bert_folder), adapt):
+        assert main(command) == 2
+        message = f"training an adapter needs {package}: pip install 'llamaindex-code-retrieval[train]'"
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_is_imported_without_its_packages() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['accelerate', 'datasketch', 'matplotlib', 'datasets']))\n"
+        "import llamaindex_code_retrieval.training as training\n"
+        "training.AdapterConfig(), training.Pair, training.load_recipe('general')\n"
+        "assert 'torch' not in sys.modules\n"
+        "for name in training.__all__:\n    getattr(training, name)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     assert "embedded-python" in capsys.readouterr().out
@@ -165,6 +397,14 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["--recipe", "none"], "there is no recipe 'none'"),
         (["--resume"], "there is no unfinished run"),
         (["--start", "nowhere"], "unknown adapter 'nowhere'"),
+        (["--public"], "--public has no effect without --push"),
+        (["--push", "name"], "'name' is not the name of a repository on the hub; give it as org/name"),
+        (["--set", "rank=2", "--set", "rank=4"], "--set gives rank twice; leave one out"),
+        (["--method", "ia3", "--set", "rank=4"], "rank has no effect on the method 'ia3'"),
+        (["--method", "adalora", "--epochs", "0.5"], "AdaLoRA needs at least 10 steps to prune its ranks, got 3"),
+        (["--method", "adalora", "--set", "max_seconds=60"], "AdaLoRA prunes by a schedule of known length"),
+        (["--set", "targets=nothing"], "no module of this base matches targets='nothing'"),
+        (["--set", "precision=fp8"], "precision must be 'auto', 'fp32' or 'bf16', got 'fp8'"),
         (["--set", "learning_rate=1e30", "--set", "max_gradient_norm=1e30"], "lower the learning rate"),
     ],
 )
@@ -180,6 +420,14 @@ def test_wrong_input(
     assert main(train_command(pairs, out, bert_folder, *more)) == 2
     assert message in capsys.readouterr().err
     assert not (out / "adapter_config.json").exists()
+
+
+def test_pairs_of_one_query_are_refused(bert_folder: Path, tmp_path: Path) -> None:
+    same = [replace(pair, query="the same") for pair in pair_list()]
+    recipe = Recipe(base=str(bert_folder), held_out=0.0, train=TrainConfig(batch_size=8))
+    with pytest.raises(ValueError, match="all 56 pairs have the same query, 'the same', so none of them is a negative"):
+        train_adapter(same, tmp_path / "out", recipe=recipe)
+    assert not (tmp_path / "out").exists()
 
 
 def test_broken_pairs_name_the_line(

@@ -33,6 +33,8 @@ REPORT_QUERIES = 300
 """Further held-out queries at most that measure the result."""
 FEWEST_REPORT_QUERIES = 20
 """With fewer for each of both, all held-out queries choose the step and measure the result."""
+FEWEST_SECONDS = 10.0
+"""Of training, if mining and measuring used up the budget."""
 OTHER_CODES = 500
 """Codes of the training at most that are ranked along with the held-out ones."""
 
@@ -51,6 +53,20 @@ class Validation:
     def is_shared(self) -> bool:
         """Whether the queries that measure the result also choose the step."""
         return self.selection is self.report
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTraining:
+    """What a training begins with; whatever can be wrong with it was refused before."""
+
+    pairs: list[Pair]
+    model: Encoder
+    """The base with a new adapter."""
+    untrained: Encoder
+    """The encoder that the result is compared with."""
+    validation: Validation | None
+    before: dict[str, float] | None
+    """What ``untrained`` scores."""
 
 
 def train_adapter(
@@ -108,23 +124,10 @@ def train_adapter(
     check_installed("accelerate", "datasketch", "matplotlib", extra="train", purpose="training an adapter")
     out = free_folder(folder, resume=resume)
     recipe = (recipe or Recipe()).with_parts(base=base, adapter=adapter, train=config)
+    _check_budget(recipe, recipe.train.max_seconds)
     train, held_out = _split(pairs, validation_pairs, recipe)
-    model, untrained = _new_adapter(_load_base(recipe, device), recipe, len(train), start)
-    validation = split_held_out(held_out, train, seed=recipe.train.seed) if held_out else None
-    before = None if validation is None else score(untrained, validation.report)
-    return _fit_and_save(
-        model,
-        train,
-        recipe,
-        out,
-        untrained=untrained,
-        validation=validation,
-        before=before,
-        start=start,
-        resume=resume,
-        sources=sources,
-        on_progress=on_progress,
-    )
+    prepared = _prepare(_load_base(recipe, device), train, held_out, recipe, start)
+    return _fit_and_save(prepared, recipe, out, start=start, resume=resume, sources=sources, on_progress=on_progress)
 
 
 def adapt_to_repository(
@@ -159,6 +162,7 @@ def adapt_to_repository(
         raise ValueError(f"minutes must be over 0, got {minutes}")
     began = clock()
     out, recipe = free_folder(folder, resume=False), recipe or Recipe()
+    _check_budget(recipe, minutes)
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
     encoder = _load_base(recipe, device)
@@ -170,66 +174,53 @@ def adapt_to_repository(
     )
     recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
     check_trainable(train, recipe.train.batch_size)
-    model, untrained = _new_adapter(encoder, recipe, len(train), start)
-    validation = split_held_out(held_out, train, seed=recipe.train.seed)
-    scoring_began = clock()
-    before = score(untrained, validation.report)
+    measuring = clock()
+    prepared = _prepare(encoder, train, held_out, recipe, start)
     if minutes is not None:
-        left = minutes * 60 - (clock() - began) - (clock() - scoring_began)  # the result is scored as well
-        recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=max(10.0, left)))
-    return _fit_and_save(
-        model,
-        train,
-        recipe,
-        out,
-        untrained=untrained,
-        validation=validation,
-        before=before,
-        start=start,
-        resume=False,
-        sources=roots,
-        on_progress=on_progress,
-    )
+        measuring = clock() - measuring  # measuring the result takes about as long
+        left = minutes * 60 - (clock() - began) - measuring
+        recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=max(FEWEST_SECONDS, left)))
+    return _fit_and_save(prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock)
 
 
 def _fit_and_save(
-    model: Encoder,
-    train: Sequence[Pair],
+    prepared: PreparedTraining,
     recipe: Recipe,
     out: Path,
     *,
-    untrained: Encoder,
-    validation: Validation | None,
-    before: dict[str, float] | None,
     start: str | Path | None,
-    resume: bool,
+    resume: bool = False,
     sources: Sequence[str | Path],
     on_progress: Progress,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> TrainingRun[Encoder]:
-    on_progress("compare", 0, len(train))
-    clusters = near_duplicate_clusters([pair.code for pair in train])
-    on_progress("compare", len(train), len(train))
+    """Train, measure the result and save it; in a process that writes nothing, return the run without a folder."""
+    model, pairs, validation = prepared.model, prepared.pairs, prepared.validation
+    on_progress("compare", 0, len(pairs))
+    clusters = near_duplicate_clusters([pair.code for pair in pairs])
+    on_progress("compare", len(pairs), len(pairs))
     run = fit_adapter(
         model,
-        train,
+        pairs,
         recipe.adapter,
         recipe.train,
-        untrained=None if untrained is model else untrained,
+        untrained=None if prepared.untrained is model else prepared.untrained,
         validate=None if validation is None else lambda encoder: score(encoder, validation.selection),
         clusters=clusters,
         folder=out,
         resume=resume,
         on_step=lambda step, total, entry: on_progress("train", step, total),
+        clock=clock,
     )
     record = run_record(
         run,
-        run.model,
-        pairs=train,
+        model,
+        pairs=pairs,
         adapter=recipe.adapter,
         config=recipe.train,
         sources=sources,
         start=None if _locate_start(start) is None else public_name(str(start)),
-        **_scores(run.model, validation, before),
+        **_scores(model, validation, prepared.before),
     )
     return save_run(run, out, record) if is_main_process() else replace(run, record=record)
 
@@ -266,15 +257,27 @@ def _load_base(recipe: Recipe, device: str | None) -> Encoder:
     )
 
 
-def _new_adapter(encoder: Encoder, recipe: Recipe, pairs: int, start: str | Path | None) -> tuple[Encoder, Encoder]:
-    """Return an encoder with a new adapter, and the encoder that it is compared with."""
-    if recipe.train.max_seconds is not None and recipe.adapter.method == "adalora":
-        raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs, and leave out the time budget")
+def _prepare(
+    encoder: Encoder,
+    pairs: Sequence[Pair],
+    held_out: Sequence[Pair],
+    recipe: Recipe,
+    start: str | Path | None,
+) -> PreparedTraining:
+    """Attach the adapter to the base and measure it untrained."""
     folder = _locate_start(start)
-    steps = recipe.train.total_steps(pairs)
+    steps = recipe.train.total_steps(len(pairs))
     model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
     # untrained virtual tokens change vectors, so the comparison is with the base itself
-    return model, encoder if recipe.adapter.method == "prompt" and folder is None else model
+    untrained = encoder if recipe.adapter.method == "prompt" and folder is None else model
+    validation = split_held_out(held_out, pairs, seed=recipe.train.seed) if held_out else None
+    before = None if validation is None else score(untrained, validation.report)
+    return PreparedTraining(list(pairs), model, untrained, validation, before)
+
+
+def _check_budget(recipe: Recipe, budget: float | None) -> None:
+    if budget is not None and recipe.adapter.method == "adalora":
+        raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs, and leave out the time budget")
 
 
 def _locate_start(start: str | Path | None) -> Path | None:
