@@ -116,7 +116,7 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
     systems = [spec for spec in suite.system if _models_exist(spec, loaded.skipped)]
     for task in suite.task:
         try:
-            loaded.tasks.append(LoadedTask(task, load_benchmark(task, seed=suite.seed)))
+            loaded.tasks.append(LoadedTask(task, _load_benchmark(task, seed=suite.seed)))
         except _NotAvailableError as reason:
             loaded.skipped[task.name] = str(reason)
     for spec in suite.generation:
@@ -136,7 +136,7 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
 # --- benchmarks and questions ----------------------------------------------------------------------------------------
 
 
-def load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
+def _load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
     """Read or make the benchmark of a task, and check that its queries and pools can be drawn."""
     if task.set is not None:
         folder = data_folder(task.set)
