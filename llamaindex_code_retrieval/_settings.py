@@ -16,7 +16,7 @@ EXTENDS = "extends"
 class Settings(BaseModel):
     """Base class of all settings. A wrong value or an unknown name is a ``ValueError`` that names it and the rule."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
     if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
 

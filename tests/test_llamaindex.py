@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from pathlib import Path
 
-import pytest
 from llama_index.core import Document, SimpleDirectoryReader, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import MockLLM
 from llama_index.core.response_synthesizers import ResponseMode
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
-from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.models.files import ARTIFACTS
 
 
 def test_query_engine_with_all_parts(repository: Path) -> None:
@@ -51,20 +46,3 @@ def test_ingestion_cache_notices_a_changed_embedding(bert_folder: Path) -> None:
     second = pipeline.run(documents=documents)[0].embedding
     assert second == changed.get_text_embedding("def f():\n    return 1")
     assert second != first
-
-
-def test_the_readme_examples_run(
-    repository: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    shutil.copytree(ARTIFACTS / "embedded-general", repository / "my-java-adapter")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(blocks) == 6
-    monkeypatch.chdir(repository)
-    assert main(["benchmark", ".", "--out", "my-set"]) == 0
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert capsys.readouterr().out.count("send_receipt") >= 2

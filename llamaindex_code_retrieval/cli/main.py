@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
@@ -128,7 +128,8 @@ class _Version(argparse.Action):
         raise SystemExit(0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``code-retrieval`` with all its commands."""
     parser: argparse.ArgumentParser = _Parser(
         prog="code-retrieval",
         description="Search source code by questions in natural language.",

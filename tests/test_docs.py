@@ -1,0 +1,175 @@
+"""README and docs: every Python block and every command is run, every path and setting named there exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llamaindex_code_retrieval.cli.main import build_parser, main
+from llamaindex_code_retrieval.models.locate import ARTIFACTS
+from llamaindex_code_retrieval.training import Pair
+from llamaindex_code_retrieval.training.pairs import write_pairs
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+SMALL = ["--set", "batch_size=8", "--set", "epochs=0.2"]
+SHORT = ["--set", "max_code_tokens=48", "--set", "max_query_tokens=48"]
+HOLD_OUT = ["--set", "held_out=0.5"]
+"""What the test adds to a training, beside a tiny base: the same work on a smaller budget."""
+BUDGETS = {
+    "adapt": [*SMALL, *SHORT],
+    "train": [*SMALL, *SHORT, *HOLD_OUT],
+    "train-reranker": [*SMALL, *HOLD_OUT, "--set", "max_tokens=48", "--set", "calibration_depth=5"],
+    "distil": [*SMALL, *HOLD_OUT],
+}
+PARSED_ONLY = (
+    "--push",  # needs a hub; test_hub.py uploads to a local one
+    "eval leaderboard",  # minutes on real data sets
+    "eval cascade",
+)
+
+
+_HEAD = "import json\nimport os\n\nLIMIT = 100\nNAMES = ['first', 'second', 'third']"
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the (language, content) of each fenced block."""
+    return _BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """Yield the command lines of a shell block as words, comments removed and continued lines joined."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield words
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with what the docs name: sources, pairs, searches, an adapter, a suite."""
+    root = tmp_path_factory.mktemp("docs") / "shop"
+    pairs = []
+    for part in ("src", "lib"):
+        (root / part).mkdir(parents=True)
+        (root / part / "LICENSE").write_text((ROOT / "LICENSE").read_text())
+        for number in range(3):
+            functions = []
+            for verb in ("add", "count", "find", "merge", "print", "remove", "sort", "split"):
+                name = f"{verb}_{part}_{number}"
+                code = f"def {name}(items, key):\n    result = {verb}_all(items)\n    return [key(result), {number}]"
+                query = f"{verb.title()} the {part} items of level {number} by their key."
+                functions.append(code.replace(":\n", f':\n    """{query}"""\n', 1))
+                pairs.append(Pair(query=query, code=code, language="python", repository=f"{part}{number}"))
+            (root / part / f"m{number}.py").write_text("\n\n\n".join([_HEAD, *functions]) + "\n")
+    (root / "mail.py").write_text(
+        "import smtplib\n\n\ndef send_receipt(address, text):\n    smtplib.send(address, text)\n"
+    )
+    (root / "Tax.java").write_text("class Tax {\n  double withTax(double price) { return price * 1.19; }\n}\n")
+    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    extra = [Pair(query=f"Question {i} about numbers", code=f"def f{i}(x):\n    return x + {i}") for i in range(60)]
+    write_pairs(root / "pairs.jsonl", [*pairs, *extra])
+    (root / "searches.txt").write_text("".join(f"{pair.query}\n" for pair in pairs))
+    shutil.copytree(ARTIFACTS / "embedded-java", root / "my-java-adapter")
+    suites = [content for page in PAGES for language, content in blocks(page) if language == "toml"]
+    (root / "my-suite.toml").write_text(suites[0])
+    assert main(["benchmark", str(root / "src"), "--out", str(root / "our-set")]) == 0
+    return root
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_blocks_and_commands_run(
+    page: Path, home: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("CODE_RETRIEVAL_DATA", raising=False)
+    names: dict[str, object] = {}
+    for language, content in blocks(page):
+        if language == "python":
+            shutil.rmtree(home / "my-adapter", ignore_errors=True)
+            exec(compile(content, str(page), "exec"), names)
+        elif language == "sh":
+            for words in commands(content):
+                _run(words, home, bert_folder)
+
+
+def _run(words: list[str], home: Path, tiny_base: Path) -> None:
+    program, *arguments = words
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    elif program == "pip":
+        _check_requirements(arguments)
+    elif program == "pytest":
+        done = subprocess.run([sys.executable, "-m", *words, "-q", "-p", "no:cacheprovider"], cwd=home)
+        assert done.returncode == 0, words
+    elif program == "python":
+        assert (ROOT / arguments[0]).is_file(), words
+    else:
+        assert program == "code-retrieval", words
+        line = " ".join(arguments)
+        if line == "eval" or any(part in line for part in PARSED_ONLY):
+            build_parser().parse_args(arguments)
+        else:
+            out = home / arguments[arguments.index("--out") + 1] if "--out" in arguments else None
+            if out is not None and out.is_dir() and arguments[0] not in ("index", "eval"):
+                shutil.rmtree(out)  # another page made it
+            budget = BUDGETS.get(arguments[0], [])
+            shutil.rmtree(home / ".code-retrieval-adapter", ignore_errors=True)
+            needs_embedded = "--start" in arguments or "--layers" in arguments
+            base = ["--base", str(tiny_base)] if budget and not needs_embedded else []
+            assert main([*arguments, *budget, *base]) == 0, words
+
+
+def _check_requirements(arguments: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    for requirement in arguments:
+        if requirement.startswith(project["name"]):
+            extras = re.findall(r"[a-z]+", requirement.removeprefix(project["name"]))
+            assert set(extras) <= set(project["optional-dependencies"]), requirement
+        elif "==" in requirement:
+            assert requirement in pins, requirement
+
+
+def test_links_and_named_files_exist() -> None:
+    for page in [*PAGES, ROOT / "benchmarks" / "README.md", ROOT / "CONTRIBUTING.md"]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for named in re.findall(r"(?:benchmarks|docs|tests)/\w+\.(?:py|md|json)", text):
+            assert (ROOT / named).exists(), f"{page.name} names {named}"
+
+
+def test_the_readme_is_short_and_the_docs_list_is_complete() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
+    listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert all(f"({page.name})" in listed for page in PAGES if page.parent.name == "docs" and page.name != "README.md")
+
+
+def test_the_settings_page_is_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate_settings.py"), "--print"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert made.stdout == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8"), "run docs/generate_settings.py"
+
+
+def test_each_benchmark_writes_its_figures_beside_it() -> None:
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        assert f"benchmarks/{script.name}" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+        figures = json.loads(script.with_suffix(".json").read_text(encoding="utf-8"))
+        assert figures, script
