@@ -430,6 +430,15 @@ def test_pairs_of_one_query_are_refused(bert_folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused(pairs: Path, bert_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    recipe = Recipe(base=str(bert_folder))
+    with pytest.raises(
+        ValueError, match="cannot be written: .*file is not a writable folder; name a folder in another"
+    ):
+        train_adapter(pair_list(), tmp_path / "file" / "out", recipe=recipe)
+
+
 def test_broken_pairs_name_the_line(
     pairs: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

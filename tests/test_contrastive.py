@@ -196,7 +196,7 @@ def test_hard_positives_and_rewritten_queries() -> None:
 def test_refuses_pairs_without_negatives() -> None:
     with pytest.raises(ValueError, match="64 pairs are fewer than a batch of 65; lower batch_size"):
         Batches(PAIRS, TrainConfig(batch_size=65))
-    with pytest.raises(ValueError, match="all codes are one and the same"):
+    with pytest.raises(ValueError, match="all codes are equal or near-duplicates"):
         Batches([Pair(query=f"q{i}", code="c") for i in range(4)], TrainConfig(batch_size=2))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,10 @@ from llamaindex_code_retrieval.training.pairs import Pair
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``target[i]`` is the row in ``codes`` that answers ``queries[i]``; the rest on either side are negatives."""
+    """The texts of a batch. ``codes[target[i]]`` answers ``queries[i]``; all other texts are negatives.
+
+    There may be more queries than targets, and codes that are the target of none.
+    """
 
     queries: list[str]
     codes: list[str]
@@ -25,12 +28,18 @@ class Batch:
 
 
 class Batches:
-    """An endless stream of batches: no two codes of a batch are equal or near-duplicates, no two queries are equal.
+    """An endless stream of batches without false negatives.
 
-    A code goes with all its queries at once, so that it is embedded once for all of them.
+    No two codes of a batch are equal or near-duplicates, and no two queries are equal. A code comes with its queries,
+    so that it is embedded once for all of them.
     """
 
     def __init__(self, pairs: Sequence[Pair], config: TrainConfig, clusters: Sequence[int] | None = None) -> None:
+        """Group the pairs; ``clusters`` numbers the cluster of near-duplicates of each pair's code.
+
+        Raises:
+            ValueError: there are fewer pairs than a batch, or all codes are near-duplicates.
+        """
         if len(pairs) < config.batch_size:
             raise ValueError(
                 f"{len(pairs)} pairs are fewer than a batch of {config.batch_size}; lower batch_size or give more pairs"
@@ -39,38 +48,46 @@ class Batches:
         self.config = config
         self.codes = list(dict.fromkeys(pair.code for pair in pairs))
         self.row = {code: row for row, code in enumerate(self.codes)}
-        by_code: dict[str, list[int]] = {}
-        cluster = {pair.code: i if clusters is None else clusters[i] for i, pair in enumerate(pairs)}
-        for i, pair in enumerate(pairs):
-            by_code.setdefault(pair.code, []).append(i)
-        self.clusters = [cluster[code] for code in self.codes]
+        """Code -> its place in ``codes``."""
+        cluster_of_code = {pair.code: i if clusters is None else clusters[i] for i, pair in enumerate(pairs)}
+        self.clusters = [cluster_of_code[code] for code in self.codes]
+        if len(set(self.clusters)) < 2:
+            raise ValueError("all codes are equal or near-duplicates, so there are no in-batch negatives")
+        self._groups = self._group_by_code(limit=max(1, config.batch_size // 4))
         self._answers: dict[str, set[int]] = {}  # query -> rows of all codes that answer it
+        self._rejected: dict[str, list[str]] = {}  # code -> queries that were judged not to match
         for pair in pairs:
             self._answers.setdefault(pair.query, set()).add(self.row[pair.code])
-        if len(set(self.clusters)) < 2:
-            raise ValueError("all codes are one and the same (or near-duplicates): there are no in-batch negatives")
-        most = max(1, config.batch_size // 4)  # of one code in a batch
-        self._groups = [rows[i : i + most] for rows in by_code.values() for i in range(0, len(rows), most)]
-        self._cluster_of_pair = [cluster[pair.code] for pair in pairs]
-        self._rejected: dict[str, list[str]] = {}
-        for pair in pairs:
             self._rejected.setdefault(pair.code, []).extend(pair.negative_queries)
-        self.mined: list[list[int]] = []  # pair -> rows of hard negative codes
-        self.vectors: Tensor | None = None  # of all codes, when last embedded
+        self.mined: list[list[int]] = []
+        """Rows of the hard negatives of each pair."""
+        self.vectors: Tensor | None = None
+        """Vectors of ``codes`` when they were last embedded, ``(codes, dim)``; zero before."""
         self.epoch = 0
-        self.waiting: deque[list[int]] = deque()  # groups of pairs of one code, in the order of this epoch
+        self.waiting: deque[list[int]] = deque()
+        """Groups of pairs of one code that are still to come in this epoch."""
+
+    def _group_by_code(self, *, limit: int) -> list[list[int]]:
+        """Return the positions of the pairs of each code, in groups of at most ``limit``."""
+        by_code: dict[str, list[int]] = {}
+        for position, pair in enumerate(self.pairs):
+            by_code.setdefault(pair.code, []).append(position)
+        return [group[i : i + limit] for group in by_code.values() for i in range(0, len(group), limit)]
 
     def next(self) -> list[int]:
-        """Return the pairs of the next batch, by their positions."""
-        batch = self._take()
-        if len(batch) < self.config.batch_size // 2:  # what is left of an epoch is little, or clashes
+        """Return the positions of the pairs of the next batch.
+
+        A batch holds at least half of ``batch_size``: with less left of an epoch the next one begins.
+        """
+        batch = self._take_batch()
+        if len(batch) < self.config.batch_size // 2:
             self.waiting = deque(self._order())
             self.epoch += 1
-            batch = self._take()
+            batch = self._take_batch()
         return batch
 
     def _order(self) -> list[list[int]]:
-        """Return the groups of an epoch: in chance order, or by blocks of neighbours in chance order."""
+        """Return the groups of an epoch in random order, each followed by its nearest neighbours if they are wanted."""
         rng = random.Random(f"{self.config.seed}-{self.epoch}")
         groups = list(self._groups)
         rng.shuffle(groups)
@@ -89,7 +106,7 @@ class Batches:
         return ordered
 
     def remember(self, codes: Sequence[str], vectors: Tensor) -> None:
-        """Keep the vectors, (codes, dim), of those codes that are codes of pairs as they stand."""
+        """Store the vectors, ``(codes, dim)``, of those ``codes`` that are the unchanged codes of pairs."""
         if self.config.neighbours == 1 and not self.config.memory:
             return
         if self.vectors is None:
@@ -98,9 +115,9 @@ class Batches:
         self.vectors[[row for row, _ in known]] = vectors[[i for _, i in known]].detach().float().cpu()
 
     def remembered(self, positions: Sequence[int]) -> Tensor:
-        """Return the kept vectors, (codes, dim), of what is a negative for all queries of a batch.
+        """Return the stored vectors, ``(codes, dim)``, of the codes that are negatives of all queries of a batch.
 
-        Left out are codes not embedded yet, all that answer one of its queries, and their near-duplicates.
+        These are the codes that have been embedded, except the answers of its queries and their near-duplicates.
         """
         if not self.config.memory or self.vectors is None:
             return torch.zeros(0, 0)
@@ -108,34 +125,35 @@ class Batches:
         free = torch.tensor([cluster not in answers for cluster in self.clusters])
         return self.vectors[free & self.vectors.any(dim=1)]
 
-    def _take(self) -> list[int]:
+    def _take_batch(self) -> list[int]:
+        """Take groups from ``waiting`` that do not clash; those that clash stay first in line."""
         batch: list[int] = []
         clusters: set[int] = set()
         queries: set[str] = set()
-        kept_back: list[list[int]] = []
+        postponed: list[list[int]] = []
         while self.waiting and len(batch) < self.config.batch_size:
             group = self.waiting.popleft()
-            cluster = self._cluster_of_pair[group[0]]
+            cluster = self.clusters[self.row[self.pairs[group[0]].code]]
             own = [self.pairs[i].query for i in group]
-            if cluster in clusters or queries.intersection(own) or len(set(own)) < len(own):
-                if len(set(own)) < len(own):
-                    kept_back.extend([i] for i in group)  # one query twice for one code: apart from now on
-                else:
-                    kept_back.append(group)
+            if len(set(own)) < len(own):  # the same query twice for one code: from now on in different batches
+                postponed.extend([i] for i in group)
+                continue
+            if cluster in clusters or queries.intersection(own):
+                postponed.append(group)
                 continue
             room = self.config.batch_size - len(batch)
             batch.extend(group[:room])
             if group[room:]:
-                kept_back.append(group[room:])
+                postponed.append(group[room:])
             clusters.add(cluster)
             queries.update(own)
-        self.waiting.extendleft(reversed(kept_back))
+        self.waiting.extendleft(reversed(postponed))
         return batch
 
     def texts(self, positions: Sequence[int], step: int) -> Batch:
-        """Return the texts of a batch; all chance in it is drawn from (seed, step)."""
+        """Return the texts of a batch; everything random in it is drawn from the seed and the step."""
         config, rng = self.config, random.Random(f"{self.config.seed}-texts-{step}")
-        rows: dict[int, int] = {}  # row of all codes -> row of this batch
+        rows: dict[int, int] = {}  # row in self.codes -> row in the batch
         target = [rows.setdefault(self.row[self.pairs[i].code], len(rows)) for i in positions]
         languages = {self.row[self.pairs[i].code]: self.pairs[i].language for i in positions}
         codes = [
@@ -144,35 +162,44 @@ class Batches:
         ]
         queries = [self.pairs[i].query for i in positions]
         queries = [rewrite_query(query, rng) if rng.random() < config.rewritten_queries else query for query in queries]
-        taken = {self.clusters[row] for row in rows}
-        more: dict[str, None] = {}
+        codes += self._negative_codes(positions, rows, rng)
+        queries += self._rejected_queries(rows, queries, rng)
+        return Batch(queries, codes, target)
+
+    def _negative_codes(self, positions: Sequence[int], rows: Collection[int], rng: random.Random) -> list[str]:
+        """Return judged and mined negatives of the pairs of a batch whose codes have the given ``rows``."""
+        in_batch = {self.clusters[row] for row in rows}
+        negatives: dict[str, None] = {}
         for i in positions:
             judged = list(self.pairs[i].negatives)
-            more.update(dict.fromkeys(rng.sample(judged, min(config.judged_negatives, len(judged)))))
-            mined = [row for row in (self.mined[i] if self.mined else []) if self.clusters[row] not in taken]
-            more.update(dict.fromkeys(self.codes[row] for row in mined[: config.hard_negatives]))
-        codes.extend(code for code in more if code not in self.row or self.row[code] not in rows)
-        asked = set(queries)
+            negatives.update(dict.fromkeys(rng.sample(judged, min(self.config.judged_negatives, len(judged)))))
+            mined = [row for row in (self.mined[i] if self.mined else []) if self.clusters[row] not in in_batch]
+            negatives.update(dict.fromkeys(self.codes[row] for row in mined[: self.config.hard_negatives]))
+        return [code for code in negatives if code not in self.row or self.row[code] not in rows]
+
+    def _rejected_queries(self, rows: Collection[int], queries: Sequence[str], rng: random.Random) -> list[str]:
+        """Return queries that were judged not to match the codes with the given ``rows``."""
+        in_batch, drawn = set(queries), list[str]()
         for row in rows:
-            rejected = [query for query in self._rejected[self.codes[row]] if query not in asked]
-            queries.extend(rng.sample(rejected, min(config.judged_negatives, len(rejected))))
-        return Batch(queries, codes, target)
+            rejected = [query for query in self._rejected[self.codes[row]] if query not in in_batch]
+            drawn += rng.sample(rejected, min(self.config.judged_negatives, len(rejected)))
+        return drawn
 
 
 class Epochs:
-    """Positions of ``n`` things in batches: each once an epoch, in an order drawn from (seed, epoch)."""
+    """Batches of positions from 0 to ``count - 1``: each position once per epoch, in an order drawn from the seed."""
 
-    def __init__(self, n: int, size: int, seed: int) -> None:
-        self._n, self._size, self._seed = n, size, seed
+    def __init__(self, count: int, size: int, seed: int) -> None:
+        self._count, self._size, self._seed = count, size, seed
         self._epoch, self._order = -1, list[int]()
 
     def batch(self, step: int) -> list[int]:
-        """Return the positions of a step, whichever was asked for before; a batch may reach into the next epoch."""
+        """Return the positions of a step, in any order of steps; a batch may reach into the next epoch."""
         places = range(step * self._size, (step + 1) * self._size)
-        return [self._at(*divmod(place, self._n)) for place in places]
+        return [self._position(*divmod(place, self._count)) for place in places]
 
-    def _at(self, epoch: int, place: int) -> int:
+    def _position(self, epoch: int, place: int) -> int:
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, list(range(self._n))
+            self._epoch, self._order = epoch, list(range(self._count))
             random.Random(f"{self._seed}-{epoch}").shuffle(self._order)
         return self._order[place]

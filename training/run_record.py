@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -95,12 +96,12 @@ class TrainingRun(Generic[M]):
 
     @property
     def before(self) -> dict[str, float] | None:
-        """Validation scores before the first step; ``None`` without validation."""
+        """Validation scores before the training; ``None`` without validation."""
         return self.record.get("validation_before")
 
     @property
     def after(self) -> dict[str, float] | None:
-        """Validation scores of ``best_step``; ``None`` without validation."""
+        """Validation scores in the weights of ``best_step``; ``None`` without validation."""
         return self.record.get("validation_best")
 
 
@@ -137,6 +138,9 @@ def free_folder(folder: str | Path, *, resume: bool, resumable: Sequence[str] = 
     out = Path(folder).expanduser()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a new folder")
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"{out} cannot be written: {existing} is not a writable folder; name a folder in another one")
     if resume and not any((out / name).exists() for name in resumable):
         raise ValueError(f"there is no unfinished run in {out}; start one without resume")
     if not resume and out.is_dir() and any(out.iterdir()):
