@@ -141,6 +141,15 @@ def test_train_goes_on_after_an_interruption(
     capsys.readouterr()
     assert main(cut) == 2
     assert "is not empty; choose another folder, or resume that run (--resume)" in capsys.readouterr().err
+    other = train_command(pairs, tmp_path / "cut", bert_folder, "--validate", str(pairs), "--resume")
+    for command, name in (
+        ([*cut, "--resume", "--start", str(tmp_path / "whole")], "start"),
+        ([part.replace("max_code_tokens=32", "max_code_tokens=40") for part in [*cut, "--resume"]], "token limits"),
+        ([*cut, "--resume", "--seed", "1"], "pairs"),  # of which others are held out
+        (other, "pairs"),
+    ):
+        assert main(command) == 2
+        assert f"has another {name} than this one" in capsys.readouterr().err
     assert main([*cut, "--resume"]) == 0
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])

@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval._io import Progress, no_progress, sha256
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
 from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
 from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
-from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import Processes, is_main_process
 from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
@@ -67,6 +68,8 @@ class PreparedTraining:
     validation: Validation | None
     before: dict[str, float] | None
     """What ``untrained`` scores."""
+    identity: dict[str, str]
+    """What must be equal for the run to be resumed, besides settings and pairs."""
 
 
 def train_adapter(
@@ -207,6 +210,7 @@ def _fit_and_save(
         untrained=None if prepared.untrained is model else prepared.untrained,
         validate=None if validation is None else lambda encoder: score(encoder, validation.selection),
         clusters=clusters,
+        identity=prepared.identity,
         folder=out,
         resume=resume,
         on_step=lambda step, total, entry: on_progress("train", step, total),
@@ -272,7 +276,11 @@ def _prepare(
     untrained = encoder if recipe.adapter.method == "prompt" and folder is None else model
     validation = split_held_out(held_out, pairs, seed=recipe.train.seed) if held_out else None
     before = None if validation is None else score(untrained, validation.report)
-    return PreparedTraining(list(pairs), model, untrained, validation, before)
+    identity = {
+        "start": "" if folder is None else sha256(folder / ADAPTER_WEIGHTS),
+        "validation": pairs_fingerprint(held_out),
+    }
+    return PreparedTraining(list(pairs), model, untrained, validation, before, identity)
 
 
 def _check_budget(recipe: Recipe, budget: float | None) -> None:

@@ -41,6 +41,7 @@ def fit_adapter(
     untrained: Encoder | None = None,
     validate: Validate | None = None,
     clusters: Sequence[int] | None = None,
+    identity: Mapping[str, str] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
@@ -59,15 +60,14 @@ def fit_adapter(
         untrained: the encoder that the first validation scores, if it is not ``model`` itself.
         validate: runs before the first step and every ``validate_steps``; without it the last step is the best.
         clusters: number of the cluster of near-duplicates of each pair's code (:func:`near_duplicate_clusters`).
+        identity: what else must be equal for an unfinished run to be resumed, by name.
         folder: where the state of the unfinished run is saved; ``None`` saves none.
-        resume: continue the unfinished run in ``folder``. On a CPU the result is bit for bit that of a run without
-            interruption.
+        resume: continue the unfinished run in ``folder``; on a CPU the result is bit for bit that of an unbroken run.
         on_step: called after each step and validation.
         clock: returns seconds, for the time budget and the log.
 
     Raises:
-        ValueError: fewer pairs than a batch; ``resume`` without a state, or with the state of a run with other settings
-            or pairs.
+        ValueError: fewer pairs than a batch; ``resume`` without a state, or with that of another run.
         FloatingPointError: the loss or a gradient is not finite; the state before that step is kept.
     """
     processes = Processes.join(cpu=model.device.type == "cpu")
@@ -77,7 +77,7 @@ def fit_adapter(
             Contrastive(model, batches, adapter, config, processes),
             config,
             total=config.total_steps(len(pairs)),
-            identity=_identity(model, pairs, adapter, config),
+            identity={**_identity(model, pairs, adapter, config), **(identity or {})},
             folder=None if folder is None else Path(folder),
             on_step=on_step,
             writes=processes.is_main,
@@ -98,6 +98,7 @@ def _identity(model: Encoder, pairs: Sequence[Pair], adapter: AdapterConfig, con
     """Return what must be equal for an unfinished run to be resumed."""
     return {
         "base": model.base_fingerprint,
+        "token limits": f"{model.max_query_tokens}, {model.max_code_tokens}",
         "pairs": pairs_fingerprint(pairs),
         "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
         "settings": json.dumps(config.lasting(), sort_keys=True),
