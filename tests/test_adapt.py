@@ -20,7 +20,14 @@ from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder, training
 from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.training import TrainConfig, TrainingRun, adapt_to_repository, run_record, train_adapter
+from llamaindex_code_retrieval.training import (
+    TrainConfig,
+    TrainingRun,
+    adapt_to_repository,
+    loop,
+    run_record,
+    train_adapter,
+)
 from llamaindex_code_retrieval.training.adapt import score, split_held_out
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
@@ -337,6 +344,22 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(
     whole, resumed = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "whole", out))
     assert all((whole[name] == resumed[name]).all() for name in whole)
     assert not (out / STATE).exists()
+
+
+def test_a_disk_without_room_for_the_state_takes_the_adapter(
+    pairs: Path,
+    bert_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(path: Path, content: str | bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(loop, "write_atomically", full)
+    assert main(_quick(pairs, tmp_path / "out", bert_folder)) == 0
+    assert "the state of the finished run could not be saved" in caplog.text
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
 def test_a_checkout_without_metadata_trains(

@@ -115,7 +115,10 @@ class Loop:
                     raise KeyboardInterrupt
         if validate is None:
             self._keep_best(-math.inf)
-        self.save()
+        try:
+            self.save()
+        except OSError as error:  # the model is saved next, and takes less room than the state
+            logger.warning("the state of the finished run could not be saved: %s", error)
 
     def _train_step(self, interrupt: _Interrupt) -> None:
         self.objective.prepare(self.progress.step)
