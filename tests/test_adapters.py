@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch.nn import Parameter
 from transformers import T5Config, T5EncoderModel
 
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.adapters import attach_adapter, mean_rank, save_adapter, trained_share
 from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, Method
@@ -242,3 +243,16 @@ def test_adapters_of_another_base_or_pooling_are_refused(
         Encoder.from_pretrained(bert_folder, pooling="cls").with_adapter(tmp_path)
     with pytest.raises(ValueError, match="was trained on 'mine' with base fingerprint"):
         _encoder(roberta_folder).with_adapter(tmp_path)
+
+
+def test_a_saved_adapter_names_its_base_as_the_hub_does(bert_folder: Path, tmp_path: Path) -> None:
+    encoder = Encoder.from_pretrained(EMBEDDED, precision="fp32")
+    save_adapter(attach_adapter(encoder, AdapterConfig(rank=1)), tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert encoder.with_adapter(tmp_path / "a").adapter == tmp_path / "a"
+    encoder = _encoder(bert_folder)
+    encoder.name = "org/model@1a2b"
+    save_adapter(attach_adapter(encoder, AdapterConfig(rank=1)), tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/model", "1a2b")

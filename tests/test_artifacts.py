@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from huggingface_hub import ModelCardData
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
@@ -103,3 +105,17 @@ def test_a_shipped_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.M
     assert locate_adapter("embedded-general").parent == ARTIFACTS
     with pytest.raises(ValueError, match="known names: embedded-general"):
         locate_adapter("embedded-cobol")
+
+
+@pytest.mark.parametrize("name", [*shipped_adapters(), *shipped_rerankers(), *shipped_query_encoders()])
+def test_shipped_artifacts_name_their_base_as_the_hub_does(name: str) -> None:
+    folder = ARTIFACTS / name
+    if (folder / "adapter_config.json").is_file():
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+    _, header, card = (folder / "README.md").read_text().split("---\n", 2)
+    metadata = ModelCardData(**yaml.safe_load(header))
+    assert metadata.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (metadata.license, metadata.language) == ("apache-2.0", ["en", "code"])
+    assert metadata.library_name == ("peft" if name not in shipped_query_encoders() else "llamaindex-code-retrieval")
+    assert f'"{name}"' in card

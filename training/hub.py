@@ -38,7 +38,6 @@ def push_run(folder: str | Path, repository: str, *, public: bool = False) -> st
         OSError: the hub cannot be reached or refuses (no login, no right to write).
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     folder = Path(folder)
     check_repository_name(repository)
@@ -52,7 +51,7 @@ def push_run(folder: str | Path, repository: str, *, public: bool = False) -> st
         if not is_public or public:
             commit = api.create_commit(repository, operations, commit_message="Upload a training run")
             return str(commit.commit_url)
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # also of the HTTP client, which depends on the version of huggingface_hub
         raise OSError(
             f"{folder} is saved, but could not be pushed to {repository} ({type(error).__name__}: {error}); log in "
             "with `hf auth login`, check the name and the network, and call training.push_run(folder, name)"

@@ -94,6 +94,7 @@ def query_card(record: Mapping[str, Any]) -> str:
     adapter = "" if teacher["adapter"] == NO_ADAPTER else f', adapter="{teacher["adapter"]}"'
     settings = ", ".join(f"{name} {value}" for name, value in student.items() if name not in ("kind", "adapter"))
     tags = ["distillation", student["kind"]]
+    chose = "did not choose" if "validation_queries" in record else "also chose"
     return f"""{_metadata(record, library="llamaindex-code-retrieval", tags=tags)}
 # Query encoder ({student["kind"]}) for {hub_name(record["base"]["name"])}, adapter {teacher["adapter"]}
 
@@ -113,7 +114,7 @@ embedding = CodeEmbedding("{record["base"]["name"]}"{adapter}, query_encoder="pa
 | weights of the loss | {train["single"]} single, {train["dual"]} dual, {train["contrastive"]} contrastive |
 | queries | {record["data"]["queries"]:,} |
 | share of the teacher's MRR | {kept["share"]:.4f}, 95 % interval {kept["low"]:.4f} to {kept["high"]:.4f}, \
-on {kept["queries"]} queries that did not choose the best step |
+on {kept["queries"]} queries that {chose} the best step |
 {_provenance(record)}
 
 {_validation(record)}
@@ -164,7 +165,7 @@ def _provenance(record: Mapping[str, Any]) -> str:
     share = record["trained_parameters"] / record["base_parameters"]
     languages = ", ".join(f"{name or 'unknown'} {count:,}" for name, count in data["languages"].items())
     licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
-    sources = ", ".join(data["sources"]) or "memory"
+    sources = ", ".join(dict.fromkeys(data["sources"])) or "memory"
     rows = [
         ("trained", f"{record['trained_parameters']:,} of {record['base_parameters']:,} parameters ({share:.2%})"),
         ("pairs", f"{data['pairs']:,} (fingerprint `{data['fingerprint']}`), from {sources}"),
