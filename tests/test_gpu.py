@@ -33,8 +33,9 @@ def test_vectors_agree_with_those_of_a_cpu(fixture: str, request: pytest.Fixture
 
 @pytest.mark.parametrize("kind", ["lora", "adalora", "ia3", "prompt"])
 def test_adapters_agree_with_those_of_a_cpu(kind: str, bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
+    limits = {"max_query_tokens": 32, "max_code_tokens": 32}
     on_cpu, on_gpu = (
-        Encoder.from_pretrained(bert_folder, adapter=adapter_folders[kind], device=device, precision="fp32")
+        Encoder.from_pretrained(bert_folder, adapter=adapter_folders[kind], device=device, precision="fp32", **limits)
         for device in ("cpu", "cuda")
     )
     np.testing.assert_allclose(on_gpu.encode_codes(CODES), on_cpu.encode_codes(CODES), atol=1e-4)
@@ -61,14 +62,14 @@ def test_scores_agree_with_those_of_a_cpu(bert_folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_learns(method: Method, bert_folder: Path) -> None:
-    rates = {"lora": 0.02, "adalora": 0.05, "ia3": 0.05, "prompt": 0.05, "full": 1e-3}
-    config = TrainConfig(epochs=2, batch_size=8, learning_rate=rates[method])
+    rates = {"lora": 0.02, "adalora": 0.05, "ia3": 0.05, "prompt": 0.2, "full": 1e-3}
+    config = TrainConfig(epochs=6, batch_size=8, learning_rate=rates[method])
     encoder = Encoder.from_pretrained(
         bert_folder, device="cuda", precision="fp32", max_query_tokens=16, max_code_tokens=32
     )
     run = fit(encoder, config, AdapterConfig.preset(method))
     losses = [entry["loss"] for entry in run.history if "loss" in entry]
-    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
     assert run.peak_bytes == torch.cuda.max_memory_allocated()
     assert run.model.encode_queries(["x"]).shape == (1, encoder.dim)
 
