@@ -5,8 +5,9 @@ The public names are imported on first use, so that the parts that do not need t
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamaindex_code_retrieval._optional import lazy_attributes
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.curve_runner import run_curves
@@ -27,29 +28,29 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.runner import run_suite
     from llamaindex_code_retrieval.eval.suite import load_suite
 
-_HOMES = {
-    "Benchmark": "eval.datasets",
-    "GateRules": "eval.gate",
-    "IncomparableError": "eval.gate",
-    "Qrels": "eval.metrics",
-    "Report": "eval.results",
-    "Run": "eval.metrics",
-    "benchmark_index": "eval.retrieval",
-    "benchmark_of": "eval.datasets",
-    "compare": "eval.gate",
-    "data_folder": "eval.datasets",
-    "documented_functions": "eval.datasets",
-    "evaluate_retrieval": "eval.retrieval",
-    "evaluate_run": "eval.metrics",
-    "generate": "eval.generation",
-    "load_beir": "eval.datasets",
-    "load_suite": "eval.suite",
-    "per_query_metrics": "eval.metrics",
-    "rank_queries": "eval.retrieval",
-    "rerank_curve": "eval.rerank_curve",
-    "run_curves": "eval.curve_runner",
-    "run_suite": "eval.runner",
-    "save_beir": "eval.datasets",
+_MODULES = {
+    "Benchmark": "datasets",
+    "GateRules": "gate",
+    "IncomparableError": "gate",
+    "Qrels": "metrics",
+    "Report": "results",
+    "Run": "metrics",
+    "benchmark_index": "retrieval",
+    "benchmark_of": "datasets",
+    "compare": "gate",
+    "data_folder": "datasets",
+    "documented_functions": "datasets",
+    "evaluate_retrieval": "retrieval",
+    "evaluate_run": "metrics",
+    "generate": "generation",
+    "load_beir": "datasets",
+    "load_suite": "suite",
+    "per_query_metrics": "metrics",
+    "rank_queries": "retrieval",
+    "rerank_curve": "rerank_curve",
+    "run_curves": "curve_runner",
+    "run_suite": "runner",
+    "save_beir": "datasets",
 }
 
 __all__ = [
@@ -77,8 +78,4 @@ __all__ = [
     "save_beir",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"llamaindex_code_retrieval.{_HOMES[name]}"), name)
+__getattr__ = lazy_attributes(__name__, _MODULES)

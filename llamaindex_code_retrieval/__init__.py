@@ -5,9 +5,10 @@ The public names load on first use, so that importing the package, or its light 
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
+
+from llamaindex_code_retrieval._optional import lazy_attributes
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.cache import EmbeddingCache
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = {
+_MODULES = {
     "CodeEmbedding": "embedding",
     "CodeIndex": "index.code_index",
     "CodeNodeParser": "chunking",
@@ -43,13 +44,13 @@ __all__ = [
     "FaissStore",
 ]
 
+_load = lazy_attributes(__name__, _MODULES)
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return _load(name)
 
 
 def _version() -> str:

@@ -1,10 +1,11 @@
-"""Other packages: import those of an extra with a message that names it; the version of any."""
+"""Imports that may fail or wait: packages of an extra, versions, and names that a package loads on first use."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 Extra = Literal["train", "eval"]
@@ -51,3 +52,20 @@ def installed_version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module ``__getattr__`` (PEP 562) that imports the public names of ``package`` on first use.
+
+    ``modules`` maps each name to the module that defines it, relative to the package.
+
+    >>> lazy_attributes("json", {"JSONDecoder": "decoder"})("JSONDecoder")
+    <class 'json.decoder.JSONDecoder'>
+    """
+
+    def getattr_(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    return getattr_

@@ -1,11 +1,12 @@
-"""Settings: frozen models that refuse unknown names and wrong values, read from TOML files that may extend others."""
+"""Checked values: settings that refuse unknown names, TOML files that may extend others, and plain error messages."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,18 +14,41 @@ EXTENDS = "extends"
 """The key of a TOML file that names the file whose settings it starts from."""
 
 
-class Settings(BaseModel):
-    """Base class of all settings. A wrong value or an unknown name is a ``ValueError`` that names it and the rule."""
+class PlainErrors:
+    """Mixin for pydantic models, first among the bases: a wrong value is a ``ValueError`` of one line.
+
+    The message names the value and the rule that it breaks; see :func:`describe_errors`.
+    """
+
+    if TYPE_CHECKING:  # of the pydantic model that it is mixed into
+        model_fields: ClassVar[dict[str, Any]]
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values and set the fields.
+
+        Raises:
+            ValueError: a value breaks its rule, or has an unknown name.
+        """
+        with self._plain_errors():
+            super().__init__(**values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        with self._plain_errors():
+            super().__setattr__(name, value)
+
+    @classmethod
+    @contextmanager
+    def _plain_errors(cls) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            raise ValueError(describe_errors(error, known=cls.model_fields)) from None
+
+
+class Settings(PlainErrors, BaseModel):
+    """Base class of all settings, which cannot be changed; see :meth:`replace`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-    if not TYPE_CHECKING:  # type checkers see the signature that pydantic derives from the fields
-
-        def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                raise ValueError(describe_errors(error, known=type(self).model_fields)) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return the settings with some values changed; all are checked again.
@@ -53,6 +77,8 @@ def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> s
         place = ".".join(map(str, each["loc"]))
         if each["type"] == "value_error":
             problems.append(f"{place}: {each['ctx']['error']}" if place else str(each["ctx"]["error"]))
+        elif each["type"] in ("frozen_field", "frozen_instance"):
+            problems.append(f"{place} cannot be changed afterwards; pass it when you make a new object")
         elif each["type"] == "extra_forbidden":
             names = f"; there are {', '.join(sorted(known))}" if known else ""
             problems.append(f"there is no setting {place!r}{names}")
@@ -60,6 +86,17 @@ def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> s
             rule = each["msg"].replace("Input should", f"{place} must", 1).replace("a valid tuple", "a list")
             problems.append(f"{rule if rule != each['msg'] else f'{place}: {rule}'}, got {each['input']!r:.80}")
     return "; ".join(problems)
+
+
+def check_is_list(values: object, name: str) -> None:
+    """Refuse a single string or path where several values are expected: Python would take its characters.
+
+    >>> check_is_list("src", "roots")
+    Traceback (most recent call last):
+    TypeError: roots must be a list, got the string 'src'; write ['src']
+    """
+    if isinstance(values, str | Path):
+        raise TypeError(f"{name} must be a list, got the string {str(values)!r}; write [{str(values)!r}]")
 
 
 def names_in(folder: Path) -> list[str]:

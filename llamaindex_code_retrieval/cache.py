@@ -48,7 +48,10 @@ class EmbeddingCache:
 
         Raises:
             OSError: the file cannot be opened or created.
+            ValueError: ``max_bytes`` is not positive.
         """
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
         self.path = Path(folder).expanduser() / "embeddings.sqlite"
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -165,6 +168,9 @@ class EmbeddingCache:
         """Close the file; the cache cannot be used afterwards. Closing it again does nothing."""
         with self._lock:
             self._close()
+
+    def __reduce__(self) -> tuple[Callable[..., EmbeddingCache], tuple[Path]]:
+        return partial(type(self), max_bytes=self.max_bytes), (self.path.parent,)  # a copy opens the file itself
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
 
-from llama_index.core.bridge.pydantic import Field, ValidationError, field_validator, model_validator
+from llama_index.core.bridge.pydantic import Field, field_validator, model_validator
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.node_parser.interface import NodeParser
 from llama_index.core.node_parser.node_utils import default_id_func
@@ -24,7 +24,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.utils import get_tqdm_iterable
 
-from llamaindex_code_retrieval._settings import describe_errors
+from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.languages.spans import Span, line_windows, spans_of, split_span
 from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import LANGUAGES, known_language, language_of
@@ -34,7 +34,7 @@ _MAX_DOCSTRING = 2000  # characters kept in the metadata
 _LLM_KEYS = frozenset({"path", "scope", "start_line", "end_line"})
 
 
-class CodeNodeParser(NodeParser):
+class CodeNodeParser(PlainErrors, NodeParser):
     """Split source files into one node per function or method, and nodes for class headers and the code between.
 
     Every line that is not blank is in at least one node, and a node is whole lines: ``start_line`` to ``end_line``
@@ -95,16 +95,7 @@ class CodeNodeParser(NodeParser):
             "id_func": id_func or default_id_func,
             "callback_manager": callback_manager or CallbackManager(),
         }
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise ValueError(describe_errors(error)) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as error:
-            raise ValueError(f"{describe_errors(error)}; make a new CodeNodeParser instead") from None
+        super().__init__(**fields)
 
     @classmethod
     def class_name(cls) -> str:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.languages.table import known_language
 from llamaindex_code_retrieval.models.adapter_set import (
@@ -34,7 +35,7 @@ if TYPE_CHECKING:  # a query encoder that is a table works without torch, which 
     from llamaindex_code_retrieval.models.encoder import Encoder
 
 
-class CodeEmbedding(BaseEmbedding):
+class CodeEmbedding(PlainErrors, BaseEmbedding):
     """Embed queries and code with a base encoder and, optionally, PEFT adapters.
 
     >>> from llamaindex_code_retrieval import CodeEmbedding
@@ -43,7 +44,8 @@ class CodeEmbedding(BaseEmbedding):
     384
 
     Everything that changes a vector is a field and so part of LlamaIndex's ingestion hash: the base and the adapters
-    (``fingerprint`` covers their weights), pooling, precision and token limits, each with the value in force. Several
+    (``fingerprint`` covers their weights), pooling, precision and token limits, each with the value in force. These
+    fields cannot be assigned; :meth:`use_adapter` replaces an adapter. Several
     threads may use one embedding at the same time; the async methods leave the event loop free.
 
     **Adapters by language.** ``adapters={"python": "python-lora", "java": "java-lora"}`` embeds each *node* with the
@@ -61,17 +63,38 @@ class CodeEmbedding(BaseEmbedding):
     pass those to ``from_dict`` again. A copy that is sent to another process keeps them.
     """
 
-    adapter: str = Field(description="Default adapter: a folder, hub name or shipped name in PEFT's format, or 'none'.")
-    adapters: dict[str, str] = Field(default_factory=dict, description="Adapters by the language of a node.")
-    pooling: Pooling = Field(description="'cls' or 'mean'.")
-    precision: Precision = Field(description="'fp32' or 'bf16', the one in force; 'auto' until the base is loaded.")
-    max_query_tokens: int = Field(description="Maximum tokens of a query, special tokens included; the rest is cut.")
-    max_code_tokens: int = Field(description="Maximum tokens of a code, special tokens included; the rest is cut.")
-    fingerprint: str = Field(description="Hash over weights, adapters, tokenizer, pooling and limits.")
-    device: str | None = Field(default=None, exclude=True, description="Torch device; None: a GPU if there is one.")
-    query_encoder: str | None = Field(default=None, description="A student that embeds the queries.")
-    cache_folder: str | None = Field(default=None, exclude=True, description="Folder of an EmbeddingCache.")
-    merge_adapter: bool = Field(default=True, description="Merge adapters into copies of the weights they change.")
+    model_config = ConfigDict(validate_assignment=True)
+
+    model_name: str = Field(
+        frozen=True, description="The base: a known name, hub name (org/name[@revision]) or folder."
+    )
+    adapter: str = Field(
+        frozen=True, description="Default adapter: a folder, hub name or shipped name in PEFT's format, or 'none'."
+    )
+    adapters: dict[str, str] = Field(
+        default_factory=dict, frozen=True, description="Adapters by the language of a node."
+    )
+    pooling: Pooling = Field(frozen=True, description="'cls' or 'mean'.")
+    precision: Precision = Field(
+        frozen=True, description="'fp32' or 'bf16', the one in force; 'auto' until the base is loaded."
+    )
+    max_query_tokens: int = Field(
+        frozen=True, description="Maximum tokens of a query, special tokens included; the rest is cut."
+    )
+    max_code_tokens: int = Field(
+        frozen=True, description="Maximum tokens of a code, special tokens included; the rest is cut."
+    )
+    fingerprint: str = Field(frozen=True, description="Hash over weights, adapters, tokenizer, pooling and limits.")
+    device: str | None = Field(
+        default=None, frozen=True, exclude=True, description="Torch device; None: a GPU if there is one."
+    )
+    query_encoder: str | None = Field(default=None, frozen=True, description="A student that embeds the queries.")
+    cache_folder: str | None = Field(
+        default=None, frozen=True, exclude=True, description="Folder of an EmbeddingCache."
+    )
+    merge_adapter: bool = Field(
+        default=True, frozen=True, description="Merge adapters into copies of the weights they change."
+    )
 
     _lazy_adapters: LazyAdapterSet = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
@@ -188,13 +211,15 @@ class CodeEmbedding(BaseEmbedding):
         if view._lazy_adapters.is_loaded:  # else there is one adapter
             view._use(view._adapter_set.only(language))
             if view._student is not None and view._student.teacher != view.fingerprint:
-                view._student = view.query_encoder = None  # the student of another adapter
+                view._student = None  # the student of another adapter
+                view._set_fields(query_encoder=None)
         return view
 
     def uncached(self) -> CodeEmbedding:
         """Return an embedding that shares the encoders and has no cache, to measure time."""
         view = copy.deepcopy(self)
-        view.cache_folder = view._cache = None
+        view._cache = None
+        view._set_fields(cache_folder=None)
         return view
 
     def use_adapter(self, language: str, adapter: str | Path | None) -> None:
@@ -228,11 +253,25 @@ class CodeEmbedding(BaseEmbedding):
     def _use(self, adapter_set: AdapterSet) -> None:
         settings = adapter_set.settings
         self._lazy_adapters = LazyAdapterSet.of(adapter_set)
-        self.adapter, self.adapters = settings.adapter, settings.adapters
-        self.fingerprint = combined_fingerprint(adapter_set.encoders)
+        self._set_fields(
+            adapter=settings.adapter,
+            adapters=settings.adapters,
+            fingerprint=combined_fingerprint(adapter_set.encoders),
+        )
+
+    def _set_fields(self, **values: Any) -> None:
+        self.__dict__.update(values)  # frozen for callers, who would change the name of a model and not the model
 
     def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(codes, dim)``, of codes and the language of each, in the order given."""
+        """Return the vectors, shape ``(codes, dim)``, of codes and the language of each, in the order given.
+
+        Raises:
+            ValueError: not as many languages as codes.
+        """
+        check_is_list(codes, "codes")
+        check_is_list(languages, "languages")
+        if len(codes) != len(languages):
+            raise ValueError(f"there must be one language for each code, got {len(languages)} for {len(codes)} codes")
         vectors = np.empty((len(codes), self.dim), dtype=np.float32)
         for embedding, rows in self._by_adapter(languages):
             vectors[rows] = embedding.get_text_embedding_batch([codes[row] for row in rows])
@@ -243,6 +282,7 @@ class CodeEmbedding(BaseEmbedding):
 
         A query encoder's vectors are not cached, because the cache would be slower.
         """
+        check_is_list(queries, "queries")
         return self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
 
     def truncated_codes(self, codes: Sequence[str]) -> int:

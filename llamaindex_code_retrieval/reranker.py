@@ -14,6 +14,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
+from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.calibration import EXIT_CHUNK, Calibration, probability, settled
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
@@ -31,7 +32,7 @@ class Reranked:
     scored: int
 
 
-class CodeReranker(BaseNodePostprocessor):
+class CodeReranker(PlainErrors, BaseNodePostprocessor):
     """Score each hit with a cross-encoder and keep the ``top_n`` best.
 
     ``model`` is a reranker that comes with the package, a folder that ``code-retrieval train-reranker`` wrote, or a
@@ -102,7 +103,7 @@ class CodeReranker(BaseNodePostprocessor):
                 such model, or one that cannot be read; an adapter of another base than the embedding's; ``early_exit``
                 with a model or at a confidence that was not calibrated; a device or precision that this machine lacks.
         """
-        super().__init__(  # type: ignore[call-arg]  # mypy sees the base's fields only
+        super().__init__(
             model=str(model),
             top_n=top_n,
             max_tokens=512 if max_tokens is None else max_tokens,
@@ -127,11 +128,12 @@ class CodeReranker(BaseNodePostprocessor):
         )
         if max_tokens is None:
             self.max_tokens = self._scorer.max_tokens
-        if self._scorer.room(self.max_tokens) < 2:
-            raise ValueError(
-                f"max_tokens leaves no room for a query and a code beside the special tokens of {self.model}: "
-                f"got {self.max_tokens}; 512 is usual"
-            )
+        self._check_room(self.max_tokens)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "max_tokens" and isinstance(value, int):
+            self._check_room(value)
+        super().__setattr__(name, value)
 
     @classmethod
     def class_name(cls) -> str:
@@ -166,6 +168,7 @@ class CodeReranker(BaseNodePostprocessor):
 
     def log_odds(self, query: str, codes: Sequence[str]) -> list[float]:
         """Return the model's log-odds of each code, before calibration."""
+        check_is_list(codes, "codes")
         try:
             return score_pairs(self._scorer, query, codes, max_tokens=self.max_tokens, token_budget=self.token_budget)
         except FloatingPointError as error:
@@ -213,6 +216,13 @@ class CodeReranker(BaseNodePostprocessor):
             event.on_end(payload={EventPayload.NODES: best})
         dispatcher.event(ReRankEndEvent(nodes=best))
         return best
+
+    def _check_room(self, max_tokens: int) -> None:
+        if self._scorer.room(max_tokens) < 2:
+            raise ValueError(
+                f"max_tokens leaves no room for a query and a code beside the special tokens of {self.model}: "
+                f"got {max_tokens}; 512 is usual"
+            )
 
     def _ceiling(self, calibration: Calibration) -> list[float] | None:
         """Return the log-odds that hits behind each rank seldom exceed, or ``None`` to score all hits.

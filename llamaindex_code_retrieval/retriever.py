@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -10,6 +11,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
+from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
 from llamaindex_code_retrieval.languages.table import LANGUAGES
@@ -93,9 +95,10 @@ class CodeRetriever(BaseRetriever):
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         if candidates < 1:
             raise ValueError(f"candidates must be at least 1, got {candidates}")
-        if min(dense_weight, bm25_weight) < 0 or dense_weight + bm25_weight <= 0:
+        weights = (dense_weight, bm25_weight)
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise ValueError(f"weights must be >= 0 and not both 0, got {dense_weight} and {bm25_weight}")
-        if rank_constant < 0:
+        if not rank_constant >= 0:  # nor NaN
             raise ValueError(f"rank_constant must be >= 0, got {rank_constant}")
         super().__init__(callback_manager=callback_manager)
         self.index = index
@@ -188,8 +191,7 @@ def _query_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) ->
 
 
 def _known_languages(languages: Collection[str], index: CodeIndex[Any]) -> frozenset[str]:
-    if isinstance(languages, str):
-        raise ValueError(f"languages must be several names, got the string {languages!r}; use [{languages!r}]")
+    check_is_list(languages, "languages")
     unknown = sorted(set(languages) - {"", *LANGUAGES, *index.languages})
     if unknown:
         indexed = ", ".join(filter(None, index.languages)) or "none"

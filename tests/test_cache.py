@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import signal
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,15 @@ def test_model_side_and_text_make_the_key(tmp_path: Path) -> None:
     assert found[_key("a")].tolist() == [1.0, -2.5]
     cache.put({_key("a"): np.array([9.0, 9.0], dtype=np.float32)})  # the first one stays
     assert cache.get([_key("a")])[_key("a")].tolist() == [1.0, -2.5]
+
+
+def test_a_copy_opens_the_same_file(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, max_bytes=10**7)
+    cache.put({b"key": np.ones(3, dtype=np.float32)})
+    for again in (copy.deepcopy(cache), ForkingPickler.loads(ForkingPickler.dumps(cache))):
+        assert (again.path, again.max_bytes, list(again.get([b"key"]))) == (cache.path, 10**7, [b"key"])
+    with pytest.raises(ValueError, match="max_bytes must be at least 1, got 0"):
+        EmbeddingCache(tmp_path, max_bytes=0)
 
 
 def test_more_keys_than_one_select_takes(tmp_path: Path) -> None:

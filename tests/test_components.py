@@ -318,3 +318,53 @@ def test_a_copy_has_all_settings_and_gives_the_same(form: str, component: Compon
         if name != "callback_manager":
             assert getattr(again, name) == getattr(instance, name), name
     assert component.results(again) == component.results(instance)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folders: CodeEmbedding(folders.base, embed_batch_size=0), "embed_batch_size must be greater than 0"),
+        (lambda folders: CodeEmbedding(folders.base, num_workers="two"), "num_workers must be a valid integer"),
+        (lambda folders: CodeEmbedding(folders.base, max_code_tokens=0), "max_code_tokens must be at least 8"),
+        (lambda folders: CodeReranker(folders.checkpoint, top_n=0), "top_n must be greater than or equal to 1"),
+        (lambda folders: CodeReranker(folders.checkpoint, precision="fp8"), "precision must be 'auto', 'fp32', 'bf16'"),
+        (lambda folders: CodeNodeParser(max_lines=1), "max_lines must be at least 2, got 1"),
+        (lambda folders: FaissStore(dim=0), "dim must be greater than or equal to 1, got 0"),
+        (lambda folders: FaissStore(2, exact_limit=0), "exact_limit must be greater than or equal to 1, got 0"),
+        (lambda folders: FaissStore.from_dict({}), "dim must be a valid integer, got None"),
+    ],
+)
+def test_a_wrong_value_is_a_plain_value_error(make: Callable[[Folders], Any], message: str, folders: Folders) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        make(folders)
+    assert type(caught.value) is ValueError
+    assert "pydantic" not in str(caught.value)
+
+
+def test_fields_that_describe_a_loaded_model_cannot_be_assigned(folders: Folders) -> None:
+    embedding = CodeEmbedding(folders.base)
+    before = embedding.to_dict()
+    changes = {"model_name": "x", "adapter": "x", "adapters": {}, "fingerprint": "x", "pooling": "cls", "device": "cpu"}
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=f"{name} cannot be changed afterwards"):
+            setattr(embedding, name, value)
+    with pytest.raises(ValueError, match="embed_batch_size must be greater than 0"):
+        embedding.embed_batch_size = 0
+    assert embedding.to_dict() == before
+    embedding.use_adapter("java", folders.lora)
+    assert embedding.adapters == {"java": str(folders.lora)}
+    with pytest.raises(ValueError, match="dim cannot be changed afterwards"):
+        FaissStore(2).dim = 3
+
+
+def test_a_string_is_no_list_of_texts(folders: Folders) -> None:
+    embedding = CodeEmbedding(folders.base)
+    with pytest.raises(TypeError, match=r"queries must be a list, got the string 'sum'; write \['sum'\]"):
+        embedding.embed_queries("sum")
+    with pytest.raises(TypeError, match="texts must be a list"):
+        embedding.encoder.encode_codes("sum")
+    with pytest.raises(TypeError, match="codes must be a list"):
+        CodeReranker(folders.checkpoint).score(QUERY, "sum")
+    for languages in (["python"], ["python"] * 3):
+        with pytest.raises(ValueError, match=f"one language for each code, got {len(languages)} for 2 codes"):
+            embedding.embed_codes(["a", "b"], languages)

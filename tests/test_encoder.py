@@ -619,3 +619,11 @@ def test_bad_settings(bert_folder: Path) -> None:
         Encoder.from_pretrained(bert_folder, device="gpu9")
     with pytest.raises(ValueError, match="pooling must be"):
         Encoder.from_pretrained(bert_folder, pooling="max")  # type: ignore[arg-type]
+
+
+def test_an_unknown_side_or_token_budget_is_refused(bert_folder: Path) -> None:
+    encoder = Encoder.from_pretrained(bert_folder)
+    with pytest.raises(ValueError, match="side must be 'query' or 'code', got 'codes'"):
+        encoder.encode(CODES, side="codes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="token_budget must be at least 1, got 0"):
+        encoder.encode(CODES, side="code", token_budget=0)

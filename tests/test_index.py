@@ -226,7 +226,7 @@ def test_a_folder_that_lost_all_its_sources_empties_the_index(repository: Path, 
 
 @pytest.mark.parametrize("root", ["src", Path("src")])
 def test_one_path_is_not_a_list_of_roots(root: str | Path, embedding: CodeEmbedding) -> None:
-    with pytest.raises(TypeError, match=r"roots must be a list of folders, got 'src'; use \['src'\]"):
+    with pytest.raises(TypeError, match=r"roots must be a list, got the string 'src'; write \['src'\]"):
         CodeIndex(embedding).update(root)  # type: ignore[arg-type]
 
 
@@ -482,18 +482,18 @@ def test_search_among_languages(store: BasePydanticVectorStore, embedding: CodeE
     nodes = [_node(f"{i}", f"return {i} + {i % 7}", languages[min(i % 20, 2)]) for i in range(60)]
     index.update_nodes(nodes)
     query = embedding.get_query_embedding("return 4 + 4")
-    everything = index.search_vectors(query, top_k=60)
+    everything = index.snapshot.search_vectors(query, top_k=60)
     for wanted in (["python"], ["java"], ["python", "java"], ["cobol"], languages):
         among = [hit for hit in everything if index.node(hit[0]).metadata["language"] in wanted]
         for top_k in (1, 2, 5, 60):
-            got = index.search_vectors(query, top_k=top_k, languages=wanted)
+            got = index.snapshot.search_vectors(query, top_k=top_k, languages=wanted)
             assert len(got) == min(top_k, len(among)) or not getattr(store, "is_exact", True)
             if getattr(store, "is_exact", True):
                 assert [node_id for node_id, _ in got] == [node_id for node_id, _ in among[:top_k]]
             assert all(index.node(node_id).metadata["language"] in wanted for node_id, _ in got)
-    everything = index.search_words("return 4", top_k=60)
+    everything = index.snapshot.search_words("return 4", top_k=60)
     among = [hit for hit in everything if index.node(hit[0]).metadata["language"] == "java"]
-    assert index.search_words("return 4", top_k=2, languages=["java"]) == among[:2]
+    assert index.snapshot.search_words("return 4", top_k=2, languages=["java"]) == among[:2]
 
 
 def test_adapters_with_another_vector_store(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:

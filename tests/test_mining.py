@@ -227,7 +227,7 @@ def test_wrong_arguments_are_refused_before_mining(tmp_path: Path, monkeypatch: 
         mine([root / "a.py"])
     with pytest.raises(ValueError, match="no repository is named 'shup', so it cannot be excluded; there are shop"):
         mine([root], exclude=["shup"])
-    with pytest.raises(TypeError, match=r"languages must be a list of strings, got the string 'go'"):
+    with pytest.raises(TypeError, match=r"languages must be a list, got the string 'go'"):
         mine([root], languages="go")
     monkeypatch.setattr("sys.meta_path", [])  # nothing more can be imported
     monkeypatch.delitem(sys.modules, "datasketch", raising=False)

@@ -60,7 +60,7 @@ def test_public_names_of_evaluation() -> None:
     from llamaindex_code_retrieval import eval as package
 
     assert all(getattr(package, name) is not None for name in package.__all__)
-    assert list(package.__all__) == sorted(package._HOMES)
+    assert list(package.__all__) == sorted(package._MODULES)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing
 

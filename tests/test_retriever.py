@@ -166,7 +166,9 @@ def test_rankings_of_several_adapters_are_fused_by_rank(mixed: CodeIndex) -> Non
     assert [hit.score for hit in hits] == pytest.approx([6 / (5 + rank[hit.node_id]) for hit in hits])
     assert {hit.node.metadata["language"] for hit in hits[:3]} >= {"python", "go"}
 
-    words = {node_id: place for place, (node_id, _) in enumerate(mixed.search_words(query, top_k=100), start=1)}
+    words = {
+        node_id: place for place, (node_id, _) in enumerate(mixed.snapshot.search_words(query, top_k=100), start=1)
+    }
     for hit in CodeRetriever(mixed, top_k=20).retrieve(query):
         bm25 = 0.25 / (5 + words[hit.node_id]) if hit.node_id in words else 0.0
         assert hit.score == pytest.approx(6 * (0.75 / (5 + rank[hit.node_id]) + bm25))
@@ -183,7 +185,7 @@ def test_the_adapter_of_the_vectors_embeds_the_query(bert_folder: Path, adapter_
         hit = CodeRetriever(index, mode="dense", top_k=1).retrieve(text)[0]
         assert (hit.node_id, hit.score) == (text, pytest.approx(1.0, abs=1e-5))
         by_default = embedding.get_query_embedding(text)
-        wrong += index.search_vectors(by_default, top_k=1)[0][0] != text
+        wrong += index.snapshot.search_vectors(by_default, top_k=1)[0][0] != text
     assert wrong > 0
 
 
@@ -203,5 +205,13 @@ def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
     assert len(CodeRetriever(index, languages=[""]).retrieve("add")) == 5
     with pytest.raises(ValueError, match="unknown language 'cobol'; the index has go, java, python, rust; known are"):
         CodeRetriever(mixed, languages=["rust", "cobol"])
-    with pytest.raises(ValueError, match="languages must be several names"):
+    with pytest.raises(TypeError, match="languages must be a list, got the string"):
         CodeRetriever(mixed, languages="python")
+
+
+@pytest.mark.parametrize(
+    "options", [{"dense_weight": float("nan")}, {"bm25_weight": float("inf")}, {"rank_constant": float("nan")}]
+)
+def test_numbers_that_would_spoil_the_order_are_refused(options: dict[str, Any], index: CodeIndex) -> None:
+    with pytest.raises(ValueError, match="must be >= 0"):
+        CodeRetriever(index, **options)

@@ -319,9 +319,9 @@ def test_wrong_calls() -> None:
         store.query(VectorStoreQuery(query_embedding=[math.nan] * 8, similarity_top_k=1))
     with pytest.raises(ValueError, match="one document, and one metadata if any, for each of the 1 ids"):
         store.add_vectors(["a"], _unit(1), ["d"], metadata=[{}, {}])
-    with pytest.raises(TypeError, match=r"use \['n1'\]"):
+    with pytest.raises(TypeError, match=r"write \['n1'\]"):
         store.delete_nodes("n1")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="dim must be greater than or equal to 1"):
         FaissStore(0)
     assert len(store) == 0
 

@@ -16,8 +16,9 @@ The public names load on first use, so that importing the package does not impor
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamaindex_code_retrieval._optional import lazy_attributes
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.adapt import adapt_to_repository, train_adapter
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.reranker import train_reranker
     from llamaindex_code_retrieval.training.run_record import TrainingRun
 
-_HOMES = {
+_MODULES = {
     "AdapterConfig": "config",
     "DistilConfig": "config",
     "MatchConfig": "config",
@@ -84,8 +85,4 @@ __all__ = [
     "train_reranker",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_attributes(__name__, _MODULES)

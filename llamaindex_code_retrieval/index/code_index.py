@@ -16,6 +16,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from typing_extensions import TypeVar
 
 from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index import storage
@@ -145,8 +146,7 @@ class CodeIndex(Generic[EmbeddingT]):
             TypeError: ``roots`` is a single path.
             ValueError: no roots, a root that is not a folder, or no source file in them although the index is empty.
         """
-        if isinstance(roots, str | Path):
-            raise TypeError(f"roots must be a list of folders, got {str(roots)!r}; use [{str(roots)!r}]")
+        check_is_list(roots, "roots")
         with self._updating:
             folders = [Path(root).expanduser().resolve() for root in (self.roots if roots is None else roots)]
             if not folders:
@@ -262,18 +262,6 @@ class CodeIndex(Generic[EmbeddingT]):
         ``snapshot`` selects another state of the index than the current one.
         """
         return (snapshot or self._snapshot).adapter_groups(self._embedder, languages)
-
-    def search_vectors(
-        self, query: list[float], *, top_k: int, languages: Collection[str] | None = None
-    ) -> list[tuple[str, float]]:
-        """Return (node id, cosine) of the ``top_k`` nearest nodes; see :meth:`Snapshot.search_vectors`."""
-        return self._snapshot.search_vectors(query, top_k=top_k, languages=languages)
-
-    def search_words(
-        self, query: str, *, top_k: int, languages: Collection[str] | None = None
-    ) -> list[tuple[str, float]]:
-        """Return (node id, BM25 score) of the ``top_k`` best nodes; see :meth:`Snapshot.search_words`."""
-        return self._snapshot.search_words(query, top_k=top_k, languages=languages)
 
     # --- saving, loading and copying ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import fsspec
 import numpy as np
 from fsspec.implementations.local import LocalFileSystem
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPACE_SEP
 from llama_index.core.vector_stores.types import (
@@ -29,10 +29,11 @@ from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import open_atomically
+from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
 from llamaindex_code_retrieval.index.vectors import EXACT_LIMIT, VectorTable
 
 
-class FaissStore(BasePydanticVectorStore):
+class FaissStore(PlainErrors, BasePydanticVectorStore):
     """Unit vectors by node id; the score of a hit is the cosine. Vectors are scaled to length 1.
 
     The search is exact up to ``exact_limit`` vectors and approximate above: see :class:`VectorTable`.
@@ -48,8 +49,8 @@ class FaissStore(BasePydanticVectorStore):
 
     stores_text: bool = False
     is_embedding_query: bool = True
-    dim: int
-    exact_limit: int = EXACT_LIMIT
+    dim: int = Field(ge=1, frozen=True, description="Length of a vector.")
+    exact_limit: int = Field(ge=1, frozen=True, description="Number of vectors up to which the search is exact.")
 
     _table: VectorTable = PrivateAttr()
     _searches: int = PrivateAttr(default=0)  # under way in the table
@@ -63,10 +64,8 @@ class FaissStore(BasePydanticVectorStore):
             ImportError: FAISS is not installed; the message names both packages that provide it.
             ValueError: ``dim`` or ``exact_limit`` is not positive.
         """
-        if dim < 1 or exact_limit < 1:
-            raise ValueError(f"dim and exact_limit must be at least 1, got {dim} and {exact_limit}")
-        super().__init__(dim=dim, exact_limit=exact_limit)  # type: ignore[call-arg]  # mypy sees the base's fields only
-        self._table = VectorTable(dim, exact_limit=exact_limit)
+        super().__init__(dim=dim, exact_limit=exact_limit)
+        self._table = VectorTable(self.dim, exact_limit=self.exact_limit)
 
     @classmethod
     def _of(cls, table: VectorTable) -> FaissStore:
@@ -169,8 +168,7 @@ class FaissStore(BasePydanticVectorStore):
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
         """Delete the nodes of these ids, or that match the filters, or both; ids that are not present are ignored."""
-        if isinstance(node_ids, str):
-            raise TypeError(f"node_ids must be a list of ids, got the string {node_ids!r}; use [{node_ids!r}]")
+        check_is_list(node_ids, "node_ids")
         if node_ids is None and filters is None:
             return
         with self._writing() as table:
@@ -223,7 +221,8 @@ class FaissStore(BasePydanticVectorStore):
         data = data | kwargs
         if "content" in data:
             return _from_bytes(base64.b64decode(data["content"]))
-        return cls(data["dim"], exact_limit=data.get("exact_limit", EXACT_LIMIT))
+        dim: Any = data.get("dim")  # checked in __init__
+        return cls(dim, exact_limit=data.get("exact_limit", EXACT_LIMIT))
 
     def _to_bytes(self) -> bytes:
         file = io.BytesIO()

@@ -18,6 +18,7 @@ Padding and virtual tokens are not part of the text.
 """
 
 Side = Literal["query", "code"]
+SIDES: tuple[Side, ...] = get_args(Side)
 Precision = Literal["auto", "fp32", "bf16"]
 """``auto``: bf16 where the device computes it natively and fp32 elsewhere."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

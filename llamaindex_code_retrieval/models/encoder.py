@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from llamaindex_code_retrieval._io import json_hash
+from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.models import adapter as peft_adapter
 from llamaindex_code_retrieval.models import states
 from llamaindex_code_retrieval.models.backbone import load_backbone
 from llamaindex_code_retrieval.models.batching import inference_batches
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, Precision, Side
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, SIDES, Pooling, Precision, Side
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.fingerprint import adapter_metadata, base_metadata, without_token_limits
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
@@ -245,6 +246,9 @@ class Encoder(nn.Module):
         return sum(map(len, self.tokenize(texts, side=side)))
 
     def _tokenize(self, texts: Sequence[str], side: Side) -> tuple[list[list[int]], NDArray[np.bool_]]:
+        check_is_list(texts, "texts")
+        if side not in SIDES:
+            raise ValueError(f"side must be 'query' or 'code', got {side!r}")
         prompt = self.spec.query_prompt if side == "query" else self.spec.code_prompt
         return self.tokenization.rows(texts, max_tokens=self._max_tokens(side), prompt=prompt)
 
@@ -273,6 +277,8 @@ class Encoder(nn.Module):
         is where throughput stops growing: larger batches do not fit a CPU's cache. ``on_progress`` is called after each
         batch with its number of texts.
         """
+        if token_budget is not None and token_budget < 1:
+            raise ValueError(f"token_budget must be at least 1, got {token_budget}")
         rows, truncated = self._tokenize(texts, side)
         self._warn_once(truncated, side)
         lengths = [len(row) for row in rows]

@@ -47,8 +47,8 @@ def read_spec(
     positions = _positions(config, architecture)
     st_limit, st_pooling, prompts = _sentence_transformers_settings(folder)
     default = min(st_limit or 512, positions or 512)
-    queries = max_query_tokens or (known.max_query_tokens if known else default)
-    codes = max_code_tokens or (known.max_code_tokens if known else default)
+    queries = (known.max_query_tokens if known else default) if max_query_tokens is None else max_query_tokens
+    codes = (known.max_code_tokens if known else default) if max_code_tokens is None else max_code_tokens
     for field, value in (("max_query_tokens", queries), ("max_code_tokens", codes)):
         if value < 8 or (positions is not None and value > positions):
             limit = "" if positions is None else f" and at most the model's {positions} positions"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval._optional import check_installed
+from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.index.sources import Skips, SourceFile, walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
 from llamaindex_code_retrieval.languages.table import known_language, language_of
@@ -74,8 +75,7 @@ def mine(
     if max_per_repository is not None and max_per_repository < 1:
         raise ValueError(f"max_per_repository must be at least 1, got {max_per_repository}")
     for name, values in (("roots", roots), ("languages", languages), ("exclude", exclude)):
-        if isinstance(values, str):
-            raise TypeError(f"{name} must be a list of strings, got the string {values!r}; write [{values!r}]")
+        check_is_list(values, name)
     for language in languages:
         known_language(language)
     folders = check_folders(roots)
