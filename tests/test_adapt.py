@@ -230,7 +230,10 @@ def test_adapt_says_before_mining_that_the_start_does_not_fit(
         (["--set", "max_seconds=9"], "--set max_seconds=... has no effect here: --minutes is the budget"),
         (["--minutes", "0"], "minutes must be over 0, got 0.0"),
         (["--method", "ia3", "--set", "method=lora"], "--method ia3 and --set method=lora differ"),
-        (["--set", "epochs=1", "--epochs", "2"], "--set epochs=... and --epochs give the same setting; leave one out"),
+        (
+            ["--set", "epochs=1", "--epochs", "2"],
+            "--set epochs=... and --epochs change the same setting; leave one out",
+        ),
         (["--recipe", "python-lora"], "the recipe python-lora has been replaced: --recipe embedded-python"),
     ],
 )
@@ -444,7 +447,7 @@ def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         (["--start", "nowhere"], "unknown adapter 'nowhere'"),
         (["--public"], "--public has no effect without --push"),
         (["--push", "name"], "'name' is not the name of a repository on the hub; give it as org/name"),
-        (["--set", "rank=2", "--set", "rank=4"], "--set gives rank twice; leave one out"),
+        (["--set", "rank=2", "--set", "rank=4"], "--set sets rank twice; leave one out"),
         (["--method", "ia3", "--set", "rank=4"], "rank has no effect on the method 'ia3'"),
         (["--method", "adalora", "--epochs", "0.5"], "AdaLoRA needs at least 10 steps to prune its ranks, got 3"),
         (["--method", "adalora", "--set", "max_seconds=60"], "AdaLoRA prunes by a schedule of known length"),

@@ -35,7 +35,7 @@ def test_version(shell: Shell) -> None:
     assert shell("--version") == f"code-retrieval {importlib.metadata.version('llamaindex-code-retrieval')}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["search"], ["models", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["index"], ["models", "x"]])
 def test_arguments_that_do_not_parse_exit_with_2(shell: Shell, arguments: list[str]) -> None:
     shell.fails(*arguments, says="error: ")
     assert shell.err.startswith("usage: code-retrieval")

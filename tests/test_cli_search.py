@@ -92,7 +92,7 @@ def test_no_faiss_installed(shell: Shell, indexed: Path, monkeypatch: pytest.Mon
     ("arguments", "says"),
     [
         (["--top-n", "0"], "argument --top-n: must be at least 1, got 0"),
-        (["--lines", "x"], "argument --lines: invalid positive value: 'x'"),
+        (["--lines", "x"], "argument --lines: must be a whole number of at least 1, got 'x'"),
         (["--mode", "sparse"], "invalid choice: 'sparse'"),
         (["--candidates", "20"], "--candidates has no effect without --rerank"),
         (["--early-exit", "0.9"], "--early-exit has no effect without --rerank"),
@@ -108,6 +108,14 @@ def test_wrong_arguments_are_refused_before_the_index_is_looked_for(
     shell: Shell, arguments: list[str], says: str
 ) -> None:
     shell.fails("search", "x", *arguments, says=says)
+
+
+@pytest.mark.parametrize("option", ["--rerank", "--fast-query"])
+def test_a_question_taken_for_the_value_of_an_option(shell: Shell, option: str) -> None:
+    shell.fails(
+        "search", option, "where is a file read?", says=f"'where is a file read?' was read as the value of {option}"
+    )
+    shell.fails("search", option, says="the question is missing; say in words")
 
 
 def test_wrong_names_are_refused_before_a_model_is_loaded(shell: Shell, indexed: Path, tmp_path: Path) -> None:

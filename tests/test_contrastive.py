@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llamaindex_code_retrieval.models.encoder import Encoder
@@ -379,6 +380,56 @@ def test_refuses_to_resume_something_else(bert_folder: Path, tmp_path: Path) -> 
         fit(encoder, QUICK, pairs=PAIRS[1:], folder=tmp_path, resume=True)
     with pytest.raises(ValueError, match="has another settings than this one"):
         fit(encoder, QUICK.replace(seed=1), folder=tmp_path, resume=True)
+
+
+def _broadcast(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Give one tensor a shape that ``copy_`` would broadcast."""
+    name = next(name for name in tensors if name.startswith("best/"))
+    tensors[name] = tensors[name][:1].clone()
+
+
+def _no_moment(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    del tensors[next(name for name in tensors if name.startswith("exp_avg_sq/"))]
+
+
+def _no_waiting(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    run = json.loads(metadata["run"])
+    del run["objective"]["waiting"]
+    metadata["run"] = json.dumps(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, metadata: metadata.clear(), "is damaged, or is not the state of a training"),
+        (lambda tensors, metadata: metadata.update(run="[]"), "is damaged, or is not the state of a training"),
+        (_broadcast, "1 tensors have another shape"),
+        (_no_moment, "1 of .* tensors are missing: exp_avg_sq/"),
+        (_no_waiting, "lacks a part of its run .*waiting"),
+    ],
+)
+def test_refuses_to_resume_a_foreign_state(
+    bert_folder: Path,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor], dict[str, str]], object],
+    message: str,
+) -> None:
+    encoder = load_encoder(bert_folder)
+    fit(encoder, QUICK.replace(epochs=0.2), folder=tmp_path)
+    with safe_open(str(tmp_path / STATE), framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
+    change(tensors, metadata)
+    save_file(tensors, tmp_path / STATE, metadata=metadata)
+    with pytest.raises(ValueError, match=f"{message}.*start anew in another folder"):
+        fit(encoder, QUICK.replace(epochs=0.2), folder=tmp_path, resume=True)
+
+
+def test_refuses_to_resume_a_damaged_state(bert_folder: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(bert_folder)
+    fit(encoder, QUICK.replace(epochs=0.2), folder=tmp_path)
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is damaged, or is not the state of a training"):
+        fit(encoder, QUICK.replace(epochs=0.2), folder=tmp_path, resume=True)
 
 
 def test_a_full_disk_leaves_the_last_state(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def test_demo_searches_and_measures(demo: Demo) -> None:
     assert list(demo.reranked) == ["fused", "fused, reranked"]
     for metrics in (*demo.metrics.values(), *demo.reranked.values()):
         assert 0.3 < metrics["MRR"] <= 1
-    assert demo.asked_again == demo.documented
+    assert demo.sampled_queries == demo.documented
 
 
 @pytest.mark.parametrize("columns", ["20", "80"])

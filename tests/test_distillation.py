@@ -32,7 +32,7 @@ from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.recipes import QueryRecipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 from llamaindex_code_retrieval.training.students import Student, check_student, new_student
-from llamaindex_code_retrieval.training.teaching import TeachingSet, embed_selection, select_queries
+from llamaindex_code_retrieval.training.teaching import HeldOutVectors, TeachingSet, embed_selection, select_queries
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
 PAIRS = [
@@ -506,3 +506,12 @@ def test_the_command_says_what_is_wrong(
         assert message in printed.err
         assert printed.out == ""
         assert not (out / "query_encoder.json").exists()
+
+
+def test_codes_whose_cosines_differ_by_rounding_are_tied() -> None:
+    """Duplicate codes are not ranked by the last bit of their vectors: the answer is placed last of them."""
+    code = np.array([1.0, 0.0], dtype=np.float32)
+    rounded = np.array([1.0 - 2**-23, 0.0], dtype=np.float32)
+    queries = code[None]
+    held_out = HeldOutVectors(queries=["q"], targets=queries, codes=np.stack([code, rounded]), answers=[[0]])
+    assert held_out.ranks(queries) == [2]

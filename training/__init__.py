@@ -12,6 +12,19 @@ saves a folder that the runtime loads by its path:
     embedding = CodeEmbedding(adapter="my-adapter")
 
 The public names load on first use, so that importing the package does not import torch.
+
+To read how pairs become an adapter, go down from the command to the files, one module at a time:
+
+1. ``cli.train`` reads the options, the recipe (:mod:`.recipes`) and the pairs (:mod:`.pair_sources`).
+2. :func:`.adapt.train_adapter` checks all of it, holds pairs out (:mod:`.sampling`), attaches a new adapter to the base
+   (:mod:`.adapters`) and measures it.
+3. :func:`.contrastive.fit_adapter` builds the objective: batches without false negatives (:mod:`.batches`,
+   :mod:`.negatives`) and their loss (:mod:`.losses`).
+4. :class:`.loop.Loop` minimises it: steps, validations, the best weights, a state to resume from.
+5. :mod:`.run_record` saves the adapter with its settings, log, curves and model card (:mod:`.model_card`).
+
+:func:`.reranker.train_reranker` (:mod:`.matching`) and :func:`.distil.distil_query_encoder` (:mod:`.distillation`) go
+the same way with objectives of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train an adapter from pairs, or from a repository, measure it on held-out queries and save it."""
+"""Train an adapter on pairs, or on a repository, measure it on held-out queries and save it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from llamaindex_code_retrieval.training.run_record import TrainingRun, free_fold
 from llamaindex_code_retrieval.training.sampling import check_trainable, select_languages, split_by_repository
 
 SELECTION_QUERIES = 300
-"""Held-out queries at most that choose the best step."""
+"""Largest number of held-out queries that choose the best step."""
 REPORT_QUERIES = 300
-"""Further held-out queries at most that measure the result."""
+"""Largest number of other held-out queries that measure the result."""
 FEWEST_REPORT_QUERIES = 20
-"""With fewer for each of both, all held-out queries choose the step and measure the result."""
+"""If either half would have fewer queries, all held-out queries both choose the step and measure the result."""
 FEWEST_SECONDS = 10.0
-"""Of training, if mining and measuring used up the budget."""
+"""Seconds of training where mining and measuring have used up the budget."""
 OTHER_CODES = 500
-"""Codes of the training at most that are ranked along with the held-out ones."""
+"""Largest number of training codes that are ranked along with the held-out ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTraining:
-    """What a training begins with; whatever can be wrong with it was refused before."""
+    """All that a training needs; preparing it refuses whatever can be wrong with it."""
 
     pairs: list[Pair]
     model: Encoder
@@ -67,7 +67,7 @@ class PreparedTraining:
     """The encoder that the result is compared with."""
     validation: Validation | None
     before: dict[str, float] | None
-    """What ``untrained`` scores."""
+    """The scores of ``untrained``."""
     identity: dict[str, str]
     """What must be equal for the run to be resumed, besides settings and pairs."""
 
@@ -144,7 +144,7 @@ def adapt_to_repository(
     on_progress: Progress = no_progress,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainingRun[Encoder]:
-    """Mine source trees, hold a fifth of their files out, train an adapter on the rest, measure and save it.
+    """Mine source trees, hold out a fifth of their files, train an adapter on the rest, measure it and save it.
 
     Args:
         roots: folders with source code.
@@ -230,7 +230,7 @@ def _fit_and_save(
 
 
 def _scores(model: Encoder, validation: Validation | None, before: dict[str, float] | None) -> dict[str, Any]:
-    """Return the entries of the record that say what the adapter scores, and on how many queries."""
+    """Return the entries of the record for the scores of the adapter and the number of queries."""
     if validation is None:
         return {"validation_before": None, "validation_best": None}
     return {

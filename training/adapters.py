@@ -123,10 +123,10 @@ def _targets(config: AdapterConfig, base: Any) -> str:
 
 
 def _unfrozen_copy(backbone: nn.Module) -> nn.Module:
-    own: nn.Module = copy.deepcopy(backbone)
-    for name, parameter in own.named_parameters():
+    unfrozen: nn.Module = copy.deepcopy(backbone)
+    for name, parameter in unfrozen.named_parameters():
         parameter.requires_grad_("pooler." not in name)  # vectors do not depend on BERT's pooler
-    return own
+    return unfrozen
 
 
 def _wrap(backbone: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
@@ -139,8 +139,8 @@ def _wrap(backbone: Any, config: AdapterConfig, total_steps: int) -> nn.Module:
     except ValueError as error:
         raise ValueError(f"no module of this base matches targets={config.targets!r}: {error}") from error
     if config.method == "adalora":
-        # PEFT draws singular vectors of length 0.4 and less, so that a step of a singular value moves a weight by a
-        # sixth of what it should; the penalty would make them orthonormal in time (Zhang et al. 2023, equation 4).
+        # PEFT draws singular vectors of length 0.4 and less, so that the step of a singular value would change a weight
+        # by a sixth of what it should. The penalty makes them orthonormal only later (Zhang et al. 2023, equation 4).
         for name, parameter in wrapped.named_parameters():
             if "lora_A" in name or "lora_B" in name:
                 nn.init.orthogonal_(parameter)
@@ -154,7 +154,7 @@ def _peft_config(backbone: Any, config: AdapterConfig, total_steps: int) -> Any:
         return PromptTuningConfig(
             task_type=TaskType.FEATURE_EXTRACTION,
             num_virtual_tokens=config.virtual_tokens,
-            prompt_tuning_init="SAMPLE_VOCAB",  # of words: random numbers lie far from all of them
+            prompt_tuning_init="SAMPLE_VOCAB",  # random vectors lie far from those of all tokens
         )
     transposed = backbone.config.model_type == "gpt2"  # CodeSage: its weights are (in, out)
     if config.method == "ia3":

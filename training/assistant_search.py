@@ -83,8 +83,8 @@ def search_students(
         chosen = newest
         if len(newest.layers) <= step:
             break
-        kept = remove_layers(newest.layers, step)
-        by_larger, by_smaller = _try(distil, kept, larger), _try(distil, kept, smaller)
+        layers_left = remove_layers(newest.layers, step)
+        by_larger, by_smaller = _try(distil, layers_left, larger), _try(distil, layers_left, smaller)
         tried += [by_larger, by_smaller]
         if by_larger.mrr > by_smaller.mrr:
             newest = by_larger

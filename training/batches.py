@@ -134,11 +134,11 @@ class Batches:
         while self.waiting and len(batch) < self.config.batch_size:
             group = self.waiting.popleft()
             cluster = self.clusters[self.row[self.pairs[group[0]].code]]
-            own = [self.pairs[i].query for i in group]
-            if len(set(own)) < len(own):  # the same query twice for one code: from now on in different batches
+            group_queries = [self.pairs[i].query for i in group]
+            if len(set(group_queries)) < len(group_queries):  # the same query twice for one code: from now on in different batches
                 postponed.extend([i] for i in group)
                 continue
-            if cluster in clusters or queries.intersection(own):
+            if cluster in clusters or queries.intersection(group_queries):
                 postponed.append(group)
                 continue
             room = self.config.batch_size - len(batch)
@@ -146,7 +146,7 @@ class Batches:
             if group[room:]:
                 postponed.append(group[room:])
             clusters.add(cluster)
-            queries.update(own)
+            queries.update(group_queries)
         self.waiting.extendleft(reversed(postponed))
         return batch
 

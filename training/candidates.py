@@ -88,7 +88,7 @@ class CandidateSampler:
                 retriever.embed_codes(self.codes, [self.languages[code] for code in self.codes]),
                 [self.row[pair.code] for pair in self.pairs],
                 per_query=self.config.depth,
-                margin=-2.0,  # any cosine: codes that the retriever ranks above the answer are what there is to learn
+                margin=-2.0,  # no limit: a reranker has to learn what the retriever ranks above the answer
                 depth=self.config.depth,
                 clusters=self.clusters,
                 answers=self.answers,

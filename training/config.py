@@ -23,7 +23,7 @@ AtLeast1 = Annotated[int, Field(ge=1)]
 
 
 class TrainingSettings(Settings):
-    """Settings of exact types: no number is read from a text, no switch from a number. A list becomes a tuple."""
+    """Settings with strict types: ``"8"`` is no number and ``1`` is no bool. A list becomes a tuple."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -36,8 +36,7 @@ class TrainingSettings(Settings):
 class AdapterConfig(TrainingSettings):
     """What is trained. The presets train at most 0.4 % of CodeT5+ 110M, except ``full``, which trains all of it.
 
-    ``targets`` is ``"attention"`` (query and value projections), ``"linear"`` (all linear layers of the blocks) or a
-    regular expression over full module names. A setting that has no effect on the method is refused.
+    A setting that has no effect on the method is refused.
 
     >>> AdapterConfig(method="ia3", rank=8)
     Traceback (most recent call last):
@@ -45,16 +44,20 @@ class AdapterConfig(TrainingSettings):
     """
 
     method: Method = "lora"
+    """``lora``, ``adalora``, ``ia3``, ``prompt`` (prompt tuning), or ``full``, which trains all weights of the base."""
     rank: AtLeast1 = 2
-    """Rank of LoRA; mean rank of AdaLoRA at the end."""
+    """Rank of LoRA; mean rank of AdaLoRA at the end of the training."""
     initial_rank: AtLeast1 = 4
     """Rank of AdaLoRA before it prunes."""
     alpha: Positive | None = None
     """Scale: the update is multiplied by ``alpha / rank``; ``None`` takes ``2 * rank``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropout on the adapter's input; 0 is none."""
     targets: Annotated[str, Field(min_length=1)] = "linear"
+    """Modules that LoRA and AdaLoRA change: ``attention`` (query and value projections), ``linear`` (all linear layers
+    of the blocks), or a regular expression over full module names."""
     virtual_tokens: AtLeast1 = 8
-    """Length of the prompt that prompt tuning learns."""
+    """Virtual tokens that prompt tuning prepends to each text."""
     orthogonality: Weight = 0.5
     """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
 
@@ -68,11 +71,11 @@ class AdapterConfig(TrainingSettings):
     """The settings that have an effect on each method."""
 
     @model_validator(mode="after")
-    def _fit_method(self) -> AdapterConfig:
-        own = self.SETTINGS_OF[self.method]
+    def _check_method(self) -> AdapterConfig:
+        effective = self.SETTINGS_OF[self.method]
         for name, field in type(self).model_fields.items():
-            if name != "method" and name not in own and getattr(self, name) != field.default:
-                known = f"has {', '.join(own)}" if own else "has no settings"
+            if name != "method" and name not in effective and getattr(self, name) != field.default:
+                known = f"has {', '.join(effective)}" if effective else "has no settings"
                 raise ValueError(f"{name} has no effect on the method {self.method!r}, which {known}")
         if self.method == "adalora" and self.initial_rank <= self.rank:
             raise ValueError(
@@ -88,40 +91,41 @@ class AdapterConfig(TrainingSettings):
             return cls(method="adalora", rank=4, initial_rank=8, targets="attention")
         return cls(method=method)
 
-    @classmethod
-    def of_record(cls, record: dict[str, Any]) -> AdapterConfig:
-        """Return the settings under ``adapter`` in a ``train_config.json``, without those that have no effect."""
-        own = ("method", *cls.SETTINGS_OF[record["method"]])
-        return cls(**{name: value for name, value in record.items() if name in own})
-
 
 class LoopConfig(TrainingSettings):
     """Settings that every training has."""
 
     epochs: Positive = 1.0
+    """Passes over the training data; may be a fraction."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Pairs per step, over all processes together; at least 2, to have in-batch negatives."""
     learning_rate: Positive = 1e-3
+    """Largest learning rate, reached at the end of ``warmup``."""
     warmup: Share = 0.1
     """Share of the steps over which the learning rate rises; it then falls to zero linearly."""
     weight_decay: Weight = 0.01
+    """Weight decay of AdamW; 0 is none."""
     max_gradient_norm: Positive = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     forward_tokens: AtLeast1 = 2048
-    """Padded tokens of one forward pass; 2,048 is fastest on a CPU, a GPU wants many times that."""
+    """Tokens of one forward pass, padding included; 2,048 is fastest on a CPU, and a GPU needs many times that."""
     length_step: AtLeast0 = 0
-    """Texts are padded to a multiple of this many tokens, so that few shapes occur. 0 stands for 16 in bf16 and for 1
-    in fp32, where padding costs more than new shapes do."""
+    """Texts are padded to a multiple of this many tokens, so that few shapes occur. 0 is 16 in bf16 and 1 in fp32,
+    where padding costs more than new shapes do."""
     precision: Precision = "auto"
-    """Precision of the arithmetic; weights are fp32 in any case."""
+    """Precision of the arithmetic: ``fp32``, ``bf16``, or ``auto``, which is bf16 where the device supports it natively
+    and fp32 elsewhere. Weights are always fp32."""
     validate_steps: AtLeast0 = 0
     """Steps between two validations; 0 is a fifth of the run."""
     patience: AtLeast0 = 0
     """Validations without a better MRR after which the run stops; 0 is never."""
     save_steps: AtLeast1 = 50
+    """Steps between two saves of the state from which an interrupted run is resumed."""
     max_seconds: Positive | None = None
-    """Time budget, validations included: after five steps the schedule is cut to what fits. Such a run cannot be
-    repeated exactly."""
+    """Time budget in seconds, validations included; ``None`` is no limit. After five steps the schedule is cut to what
+    fits, so such a run cannot be repeated exactly."""
     seed: AtLeast0 = 0
+    """Seed of everything random: new weights, held-out pairs, batches, dropout."""
 
     def total_steps(self, examples: int) -> int:
         """Return the number of steps of a run over so many examples.
@@ -131,7 +135,7 @@ class LoopConfig(TrainingSettings):
         """
         return max(1, round(self.epochs * examples / self.batch_size))
 
-    def lasting(self) -> dict[str, Any]:
+    def resume_settings(self) -> dict[str, Any]:
         """Return the settings that must be equal for a run to be resumed; the others say when to save or stop."""
         return self.model_dump(exclude={"save_steps", "patience"})
 
@@ -140,13 +144,15 @@ class TrainConfig(LoopConfig):
     """Settings of one contrastive training, saved in ``train_config.json`` beside the adapter."""
 
     temperature: Positive = 0.05
+    """Temperature of InfoNCE: cosines are divided by it."""
     learn_temperature: bool = False
+    """Train the temperature as well, from ``temperature`` on."""
     grad_cache: bool = False
     """Embed twice, so that memory holds one forward pass and not the whole batch (Gao et al. 2021)."""
     hard_negatives: AtLeast0 = 0
-    """Mined codes per query, embedded with the batch."""
+    """Mined hard negatives per query, embedded with the batch; 0 is none."""
     refresh_steps: AtLeast1 = 200
-    """Steps between two minings with the current model."""
+    """Steps after which hard negatives are mined anew with the current model."""
     neighbours: AtLeast1 = 1
     """Codes enter a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
     in-batch negatives are hard at no cost. 1 draws them at random, as the first epoch always does."""
@@ -154,14 +160,15 @@ class TrainConfig(LoopConfig):
     """Use all codes as negatives of each query, by their vectors when last embedded: as many negatives as codes at no
     cost (cross-batch memory: Wang et al. 2020, section 3.2)."""
     margin: Weight = 0.05
-    """A code whose cosine exceeds the positive's less this margin is taken for an answer and not used as a negative."""
+    """A mined code is a hard negative only if its cosine is lower than the answer's by at least this margin: a nearer
+    code may be another answer."""
     judged_negatives: AtLeast0 = 1
-    """Codes per query, and queries per code, of those that were judged not to match."""
+    """Negatives per query, and rejected queries per code, that come with the pairs; 0 is none."""
     hard_positives: Share = 0.0
-    """Share of codes shown without signature and return statements (Zhang et al. 2024, section 3.2)."""
+    """Share of codes that are embedded without signature and return statements (Zhang et al. 2024, section 3.2)."""
     hardness: Weight = 0.0
-    """Negatives are weighted by exp(hardness * cosine), with mean one (Robinson et al. 2021; CodeSage:
-    1/temperature)."""
+    """Negatives are weighted by exp(hardness * cosine), with mean one (Robinson et al. 2021; CodeSage takes
+    1 / temperature); 0 weights all alike."""
     rewritten_queries: Share = 0.0
     """Share of queries with one word deleted, copied or switched (CoCLR: Huang et al. 2021, section 4.2)."""
 
@@ -172,31 +179,36 @@ class MatchConfig(LoopConfig):
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Queries per step, each with its answer and its negatives."""
     learning_rate: Positive = 5e-5
+    """Largest learning rate, reached at the end of ``warmup``."""
     variant: Variant = "adapters"
-    """``adapters``: an adapter and a head on a frozen base, which the embedding goes on using; ``separate``: a base of
+    """``adapters``: an adapter and a head on the frozen base, which the embedding model shares; ``separate``: a base of
     its own; ``shared``: one base trained to embed and to match at once (CasCode, section 3)."""
     head: Head = "interaction"
+    """What scores a pair: ``interaction`` compares the mean hidden states of query and code; ``mlp`` classifies the
+    first token (CasCode)."""
     head_rate: Positive = 10.0
-    """Factor of the head's learning rate; the head is randomly initialised and learns faster."""
+    """The head's learning rate is this times ``learning_rate``, because the head is randomly initialised."""
     max_tokens: Annotated[int, Field(ge=16)] = 160
-    """Tokens of a pair, while training and by default in use; at least 16, to hold a query and some code."""
+    """Tokens of a pair, in training and by default in use; at least 16, to hold a query and some code."""
     loss: Loss = "both"
-    """``bce``: each pair by itself (CasCode, equation 2); ``listwise``: the answer against its negatives."""
+    """``bce``: each pair by itself (CasCode, equation 2); ``listwise``: the answer against its negatives; ``both``:
+    their sum."""
     hard_negatives: AtLeast0 = 3
-    """Codes per query, drawn anew each time from the ``depth`` nearest by the retriever."""
+    """Negatives per query, drawn for each batch from the ``depth`` nearest codes by the retriever; 0 is none."""
     depth: AtLeast1 = 30
+    """Nearest codes from which ``hard_negatives`` are drawn."""
     in_batch_negatives: AtLeast0 = 0
-    """Codes per query, of other queries of the batch."""
+    """Negatives per query from the other pairs of the batch; 0 is none."""
     judged_negatives: AtLeast0 = 0
-    """Queries per code and codes per query, of those that were judged not to match."""
+    """Negatives per query, and rejected queries per code, that come with the pairs; 0 is none."""
     temperature: Positive = 0.05
     """Temperature of InfoNCE, for the variant ``shared``."""
     blend: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the trained weights in the result; the rest are those of the reranker that the run started from, so that
-    new pairs add to what the old ones taught (WiSE-FT: Wortsman et al. 2022, equation 1)."""
+    """Weight of the trained weights in their mean with those of the reranker that the run started from, so that less is
+    forgotten (WiSE-FT: Wortsman et al. 2022, equation 1); 1 takes the trained weights alone."""
 
     @model_validator(mode="after")
-    def _fit_negatives_and_variant(self) -> MatchConfig:
+    def _check_negatives_and_variant(self) -> MatchConfig:
         if not self.hard_negatives and not self.in_batch_negatives:
             raise ValueError("hard_negatives and in_batch_negatives are both 0, so no query has a negative; set one")
         if not self.hard_negatives and self.depth != type(self).model_fields["depth"].default:
@@ -217,20 +229,22 @@ class StudentConfig(TrainingSettings):
     """
 
     kind: Kind = "static"
+    """``static``: a table of token vectors; ``layers``: some of the teacher's layers; ``transformer``: a small one."""
     layers: tuple[AtLeast0, ...] = ()
     """``layers``: the teacher's layers, counted from 0, that are kept."""
     table_rank: AtLeast1 = 128
-    """``static``: numbers per token."""
+    """``static``: length of a token's vector in the table."""
     buckets: AtLeast0 = 16384
     """``static``: rows for pairs of neighbouring tokens, by their hash; 0 is none."""
     hidden: AtLeast0 = 1024
-    """``static``: width of the layer between the sum and the vector; 0 is none, and the map a linear one."""
+    """``static``: width of the hidden layer between the sum of token vectors and the query's vector; 0 is none, which
+    makes the map linear."""
     width: Annotated[int, Field(ge=32, multiple_of=32)] = 192
     """``transformer``: width of a hidden state, a multiple of 32."""
     depth: AtLeast1 = 2
     """``transformer``: number of layers."""
     int8: bool = False
-    """``layers`` and ``transformer``: quantize linear layers in use on a CPU."""
+    """``layers`` and ``transformer``: quantize the linear layers to int8 in use, on a CPU."""
 
     SETTINGS_OF: ClassVar[dict[Kind, tuple[str, ...]]] = {
         "static": ("table_rank", "buckets", "hidden"),
@@ -240,34 +254,36 @@ class StudentConfig(TrainingSettings):
     """The settings that have an effect on each kind."""
 
     @model_validator(mode="after")
-    def _fit_kind(self) -> StudentConfig:
-        own = self.SETTINGS_OF[self.kind]
+    def _check_kind(self) -> StudentConfig:
+        effective = self.SETTINGS_OF[self.kind]
         for name, field in type(self).model_fields.items():
-            if name != "kind" and name not in own and getattr(self, name) != field.default:
-                raise ValueError(f"{name} has no effect on a student of kind {self.kind!r}, which has {', '.join(own)}")
+            if name != "kind" and name not in effective and getattr(self, name) != field.default:
+                raise ValueError(
+                    f"{name} has no effect on a student of kind {self.kind!r}, which has {', '.join(effective)}"
+                )
         if self.kind == "layers" and not self.layers:
             raise ValueError("a student of kind 'layers' needs layers, the teacher's that it keeps, such as [0, 5]")
         return self
 
 
 class DistilConfig(LoopConfig):
-    """Settings of one query encoder's training to the vectors of its teacher."""
+    """Settings of one query encoder's training towards the vectors of its teacher."""
 
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Queries per step."""
     learning_rate: Positive = 1e-3
     single: Weight = 1.0
-    """Weight of 1 - cos(student, teacher) (SPENCER, equation 6)."""
+    """Weight of 1 - cos(student, teacher) (SPENCER, equation 6); 0 leaves it out."""
     dual: Weight = 1.0
-    """Weight of |cos(code, teacher) - cos(code, student)| (SPENCER, equation 7)."""
+    """Weight of |cos(code, teacher) - cos(code, student)| (SPENCER, equation 7); 0 leaves it out."""
     contrastive: Weight = 0.0
-    """Weight of InfoNCE with the code that answers, of the queries that have one: the labels, which SPENCER leaves out.
-    Alone, with the other two at 0, it is training without a teacher."""
+    """Weight of InfoNCE between the queries that have an answer and these answers, which SPENCER does not use; 0 leaves
+    it out. With the other two weights at 0 the student learns without its teacher."""
     temperature: Positive = 0.05
-    """Temperature of InfoNCE."""
+    """Temperature of InfoNCE, where ``contrastive`` is over 0."""
 
     @model_validator(mode="after")
-    def _need_loss(self) -> DistilConfig:
+    def _check_weights(self) -> DistilConfig:
         if not self.single + self.dual + self.contrastive:
             raise ValueError("single, dual and contrastive are all 0, so there is nothing to learn from")
         if not self.contrastive and self.temperature != type(self).model_fields["temperature"].default:

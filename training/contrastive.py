@@ -101,7 +101,7 @@ def _identity(model: Encoder, pairs: Sequence[Pair], adapter: AdapterConfig, con
         "token limits": f"{model.max_query_tokens}, {model.max_code_tokens}",
         "pairs": pairs_fingerprint(pairs),
         "adapter": json.dumps(adapter.model_dump(), sort_keys=True),
-        "settings": json.dumps(config.lasting(), sort_keys=True),
+        "settings": json.dumps(config.resume_settings(), sort_keys=True),
     }
 
 

@@ -39,6 +39,7 @@ from llamaindex_code_retrieval.training.teaching import (
 )
 
 TIMED_QUERIES = 50
+"""Largest number of test queries whose latency is measured."""
 
 
 def distil_query_encoder(
@@ -220,7 +221,7 @@ def _median_milliseconds(encode: Callable[[list[str]], object], queries: Sequenc
 def _check_finished(folder: Path, recipe: QueryRecipe, data: DistillationData, teaching: TeachingSet) -> None:
     """Refuse a finished student that differs from the one that this run would train."""
     record = read_json(folder / TRAIN_CONFIG, remedy="train anew in another folder")
-    settings = recipe.train.lasting()
+    settings = recipe.train.resume_settings()
     expected = {
         "student": student_record(recipe.student, recipe.adapter),
         "teacher": data.teacher.fingerprint,

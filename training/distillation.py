@@ -65,7 +65,7 @@ def fit_student(
         identity={
             "student": json.dumps(dict(identity), sort_keys=True),
             "queries": teaching.fingerprint,
-            "settings": json.dumps(config.lasting(), sort_keys=True),
+            "settings": json.dumps(config.resume_settings(), sort_keys=True),
         },
         folder=None if folder is None else Path(folder),
         on_step=on_step,

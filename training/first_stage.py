@@ -24,12 +24,13 @@ from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.sampling import sample_pool
 
 VALIDATION_QUERIES = 100
-"""Held-out queries at most that choose the best step, and no more than a quarter of all."""
+"""Largest number of held-out queries that choose the best step; they are a quarter of all where these are few."""
 VALIDATION_DEPTH = 10
 """Candidates of each of them that are scored."""
 CALIBRATION_QUERIES = 300
+"""Largest number of other held-out queries, which calibrate."""
 POOL = 10_000
-"""Codes at most that the held-out queries search."""
+"""Largest number of codes that the held-out queries search."""
 
 
 @dataclass(frozen=True, slots=True)

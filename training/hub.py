@@ -13,7 +13,7 @@ from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.run_record import public_name
 
 _NAMES_IN = (ADAPTER_CONFIG, CONFIG, QUERY_CONFIG, RERANKER_CONFIG, TRAIN_CONFIG, "tokenizer_config.json")
-"""Files that name models, perhaps by a path of this machine."""
+"""Files that name models, possibly by a path of this machine."""
 _NAME_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path", "name", "adapter", "start")
 
 

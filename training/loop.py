@@ -18,10 +18,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval.models.weights import check_weights
 from llamaindex_code_retrieval.training.config import LoopConfig
 from llamaindex_code_retrieval.training.objective import Entry, Objective
 
@@ -38,7 +39,7 @@ Scores = Callable[[], Mapping[str, float]]
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """The progress of a run; saved as the metadata of its state."""
 
     step: int = 0
@@ -84,7 +85,7 @@ class Loop:
         self.folder = folder
         self.on_step = on_step
         self.writes = writes
-        self.progress = Progress(total=total)
+        self.progress = RunProgress(total=total)
         self.optimizer, self._factors = _optimizer(objective, config)
         self.best = {name: p.detach().clone() for name, p in objective.parameters.items()}
         self._clock = clock
@@ -105,9 +106,9 @@ class Loop:
         with _deferred_interrupt() as interrupt:
             while self.progress.step < self.progress.total and not self._is_out_of_patience():
                 self._train_step(interrupt)
-                every = self.config.validate_steps or max(1, self.progress.total // 5)
+                interval = self.config.validate_steps or max(1, self.progress.total // 5)
                 is_last = self.progress.step == self.progress.total
-                if validate is not None and (is_last or self.progress.step % every == 0):
+                if validate is not None and (is_last or self.progress.step % interval == 0):
                     self._validate(validate, interrupt)
                 if interrupt.requested or self.progress.step % self.config.save_steps == 0:
                     self.save()
@@ -147,9 +148,9 @@ class Loop:
         loss, batch = objective.backward(step)
         norm = float(torch.nn.utils.clip_grad_norm_(objective.parameters.values(), config.max_gradient_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            kept = "" if self.folder is None else f"; the state before it is kept in {self.folder / STATE}"
+            saved = "" if self.folder is None else f"; the state before it is kept in {self.folder / STATE}"
             raise FloatingPointError(
-                f"loss {loss} and gradient norm {norm} at step {step + 1}, in {batch}{kept}; lower the learning rate "
+                f"loss {loss} and gradient norm {norm} at step {step + 1}, in {batch}{saved}; lower the learning rate "
                 f"(now {config.learning_rate}) and start anew"
             )
         self.optimizer.step()
@@ -227,24 +228,28 @@ class Loop:
         """Restore the run from its saved state.
 
         Raises:
-            ValueError: there is no state, or it is that of a run with another ``identity``.
+            ValueError: there is no state, it is damaged or foreign, or it is that of a run with another ``identity``.
         """
         path = None if self.folder is None else self.folder / STATE
         if path is None or not path.is_file():
             raise ValueError(f"there is no unfinished run in {self.folder}; start one without resume")
-        with safe_open(str(path), framework="pt") as file:
-            metadata = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        for key, value in metadata.pop("identity").items():
-            if self.identity.get(key) != value:
+        metadata, tensors = _read_state(path)
+        identity, objective_values = metadata.pop("identity"), metadata.pop("objective")
+        for key in {**self.identity, **identity}:
+            if self.identity.get(key) != identity.get(key):
                 raise ValueError(
-                    f"the unfinished run in {self.folder} has another {key} than this one ({value} and "
+                    f"the unfinished run in {self.folder} has another {key} than this one ({identity.get(key)} and "
                     f"{self.identity.get(key)}); resume with the same, or start anew in another folder"
                 )
-        self.objective.restore(tensors, metadata.pop("objective"))
-        self.progress = Progress(**metadata)
+        trained = {**self.objective.parameters, **self.objective.extras}
+        _check_tensors(path, tensors, trained, self.best)
+        try:
+            self.objective.restore(tensors, objective_values)
+            self.progress = RunProgress(**metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} lacks a part of its run ({error!r}); {_ANEW}") from error
         with torch.no_grad():
-            for name, parameter in (*self.objective.parameters.items(), *self.objective.extras.items()):
+            for name, parameter in trained.items():
                 parameter.copy_(tensors[f"parameter/{name}"])
                 if f"step/{name}" in tensors:
                     self.optimizer.state[parameter] = {
@@ -253,6 +258,40 @@ class Loop:
                         "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
                     }
         self.best = {name: tensors[f"best/{name}"].to(p.device) for name, p in self.objective.parameters.items()}
+
+
+_ANEW = "start anew in another folder"
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the metadata and the tensors that :meth:`Loop.save` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or is not the state of a run.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        if not isinstance(metadata["identity"], dict) or not isinstance(metadata["objective"], dict):
+            raise TypeError("identity and objective must be objects")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or is not the state of a training ({error!r}); {_ANEW}") from error
+    return metadata, tensors
+
+
+def _check_tensors(
+    path: Path, tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor], best: Mapping[str, Tensor]
+) -> None:
+    """Check that the state has each trained tensor, its best values and its moments, in its shape and finite."""
+    expected = {f"parameter/{name}": tensor.shape for name, tensor in trained.items()}
+    expected |= {f"best/{name}": tensor.shape for name, tensor in best.items()}
+    for name, tensor in trained.items():
+        if f"step/{name}" in tensors:
+            expected |= {f"{moment}/{name}": tensor.shape for moment in ("exp_avg", "exp_avg_sq")}
+    kinds = tuple(f"{kind}/" for kind in ("parameter", "best", "exp_avg", "exp_avg_sq"))
+    saved = {name: tensor for name, tensor in tensors.items() if name.startswith(kinds)}
+    check_weights(saved, expected, source=path, remedy=_ANEW)
 
 
 def _optimizer(objective: Objective, config: LoopConfig) -> tuple[torch.optim.AdamW, list[float]]:
@@ -275,7 +314,7 @@ class _Interrupt:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[_Interrupt]:
-    """Record the first Ctrl-C, so that the current step is finished first; the second one stops at once."""
+    """Record the first Ctrl-C instead of raising it, so that the current step ends; a second one stops at once."""
     interrupt = _Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt

@@ -141,7 +141,7 @@ def fit_cross_encoder(
             "retriever": retriever.fingerprint,
             "pairs": pairs_fingerprint(candidates.pairs),
             "distractors": json_hash(sorted(candidates.distractors)) if candidates.distractors else "",
-            "settings": json.dumps(config.lasting(), sort_keys=True),
+            "settings": json.dumps(config.resume_settings(), sort_keys=True),
             **(identity or {}),
         },
         folder=None if folder is None else Path(folder),

@@ -147,8 +147,8 @@ def _yaml(value: str | list[str]) -> str:
 
 def _base(record: Mapping[str, Any]) -> str:
     base = record["base"]
-    own = "" if hub_name(base["name"]) == base["name"] else f" ({base['name']!r} in this package)"
-    return f"{hub_name(base['name'])}{own}, fingerprint `{base['fingerprint']}`"
+    known_as = "" if hub_name(base["name"]) == base["name"] else f" ({base['name']!r} in this package)"
+    return f"{hub_name(base['name'])}{known_as}, fingerprint `{base['fingerprint']}`"
 
 
 def _start(record: Mapping[str, Any]) -> str:

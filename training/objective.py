@@ -1,4 +1,4 @@
-"""What the training loop minimises: the interface between a loop and a loss with its batches."""
+"""The interface between the training loop and what it minimises: a loss with its batches."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ def _pair_from_any_row(row: dict[str, Any], where: str) -> Pair | None:
     description, code = _text(row, description_name, where), _text(row, code_name, where)
     language = str(row.get("language") or "").lower()
     query = summary(description) or " ".join(description.split("\n\n")[0].split())
-    if language == "python" and (found := definitions(code, "python")):
-        code = textwrap.dedent(found[0].code_without_docstring)
+    if language == "python" and (functions := definitions(code, "python")):
+        code = textwrap.dedent(functions[0].code_without_docstring)
     if not query.strip() or not code.strip():
         return None
     return Pair(
@@ -159,8 +159,8 @@ def _load_from_hub(source: str) -> list[Pair]:
             f"hf:{source} cannot be read ({type(error).__name__}: {error}); check the name, the split {split!r} and "
             "the connection to the hub, or name a .jsonl file of the same rows"
         ) from error
-    found = [_pair_from_any_row(dict(row), f"hf:{source}, row {number}") for number, row in enumerate(rows, start=1)]
-    pairs = [pair for pair in found if pair is not None]
+    numbered = enumerate(rows, start=1)
+    pairs = [pair for number, row in numbered if (pair := _pair_from_any_row(dict(row), f"hf:{source}, row {number}"))]
     if not pairs:
         raise ValueError(f"hf:{source} has no row with both a description and a code; name another data set or split")
     return pairs

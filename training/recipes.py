@@ -38,17 +38,22 @@ TextTokens = Annotated[int, Field(ge=8)]
 
 
 class _Recipe(TrainingSettings):
-    """What all recipes have in common. ``PARTS`` are the tables below it, whose settings have bare names."""
+    """Settings that all recipes have."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("adapter", "train")
+    """The fields that are tables of settings; ``with_settings`` takes the names in them without the table's name."""
 
     base: Annotated[str, Field(min_length=1)] = EMBEDDED
+    """Base model: a known name, hub name or folder."""
     languages: tuple[str, ...] = ()
-    """Only pairs of these languages; empty is all."""
+    """Only pairs of these languages are used; empty is all."""
     held_out: HeldOut = 0.05
-    """Share of the pairs, by repository, that validates."""
+    """Share of the pairs, by repository, that is held out for validation; without effect where pairs for validation are
+    given. 0 is no validation, for adapters only."""
     adapter: AdapterConfig = AdapterConfig()
+    """The settings of the adapter."""
     train: LoopConfig = LoopConfig()
+    """The settings of the training."""
 
     def with_parts(self, **parts: Any) -> Self:
         """Return the recipe with some fields replaced; those that are ``None`` are not."""
@@ -70,12 +75,14 @@ R = TypeVar("R", bound=_Recipe)
 
 
 class Recipe(_Recipe):
-    """One training of an adapter: which base, what is trained of it, how, and on which languages' pairs."""
+    """Settings of an adapter's training: base model, data, adapter and loop."""
 
     max_query_tokens: TextTokens = 64
+    """Tokens of a query in training; in use the limit may be larger."""
     max_code_tokens: TextTokens = 160
-    """Token limits while training; in use they may be larger."""
+    """Tokens of a code in training; in use the limit may be larger."""
     train: TrainConfig = TrainConfig()
+    """The settings of the training."""
 
     @classmethod
     def of_method(cls, method: Method) -> Recipe:
@@ -101,14 +108,17 @@ class Recipe(_Recipe):
 
 
 class RerankerRecipe(_Recipe):
-    """One training of a reranker: on which base, behind which first stage, how, and on which languages' pairs."""
+    """Settings of a reranker's training: base model, first stage, data, adapter and loop."""
 
     retriever: str = ""
-    """The first stage's adapter: a folder, a hub name, a shipped one or ``none``; empty is the base's default."""
+    """Adapter of the first stage: a known name, hub name or folder, or ``none`` for the bare base; empty is the base's
+    default adapter."""
     calibration_depth: Annotated[int, Field(ge=2)] = 50
-    """First-stage candidates of each held-out query that calibrate; at least 2, to have an order."""
+    """First-stage hits of each held-out query that are scored for the calibration; at least 2."""
     adapter: AdapterConfig = AdapterConfig(rank=16)
+    """The settings of the adapter."""
     train: MatchConfig = MatchConfig()
+    """The settings of the training."""
 
     def with_settings(self, settings: Mapping[str, Any]) -> RerankerRecipe:
         """Return the recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
@@ -116,23 +126,26 @@ class RerankerRecipe(_Recipe):
 
 
 class QueryRecipe(_Recipe):
-    """One distillation: which teacher, what its student is, how it learns, and from which languages' pairs."""
+    """Settings of a query encoder's distillation: base model, teacher, data, student and loop."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("student", "adapter", "train")
 
     teacher: str = ""
-    """The teacher's adapter: a folder, a hub name, a shipped one or ``none``; empty is the base's default."""
+    """Adapter of the teacher: a known name, hub name or folder, or ``none`` for the bare base; empty is the base's
+    default adapter."""
     max_query_tokens: TextTokens = 64
     """Tokens of a query, in training and in use."""
     most_queries: AtLeast0 = 0
-    """Queries to learn from at most, drawn by the seed; 0 is all."""
+    """Largest number of queries to learn from, drawn by the seed; 0 is all."""
     student: StudentConfig = StudentConfig()
+    """The settings of the student."""
     adapter: AdapterConfig = AdapterConfig(rank=16)
-    """How the layers that a student of kind ``layers`` keeps are trained; the other kinds are trained in full."""
+    """The settings of the adapter of a student of kind ``layers``; students of the other kinds have none."""
     train: DistilConfig = DistilConfig()
+    """The settings of the training."""
 
     @model_validator(mode="after")
-    def _fit_kind(self) -> QueryRecipe:
+    def _check_kind(self) -> QueryRecipe:
         if self.student.kind != "layers" and self.adapter != type(self).model_fields["adapter"].default:
             raise ValueError(
                 f"the settings of an adapter have no effect on a student of kind {self.student.kind!r}, which is "
@@ -182,11 +195,11 @@ def query_recipe_names() -> list[str]:
 
 
 def all_recipes(method: Method | None = None) -> dict[str, Recipe | RerankerRecipe | QueryRecipe]:
-    """Return all recipes that come with the package by name; those of adapters for ``method`` if they leave it open."""
+    """Return all recipes that come with the package by name; ``method`` is for those that state none."""
     recipes: dict[str, Recipe | RerankerRecipe | QueryRecipe] = {}
     for name in recipe_names():
-        is_open = "method" not in read_toml(name, folder=FOLDER, what="recipe")[1].get("adapter", {})
-        recipes[name] = load_recipe(name, method=method if is_open else None)
+        states_method = "method" in read_toml(name, folder=FOLDER, what="recipe")[1].get("adapter", {})
+        recipes[name] = load_recipe(name, method=None if states_method else method)
     recipes |= {name: load_reranker_recipe(name) for name in reranker_recipe_names()}
     recipes |= {name: load_query_recipe(name) for name in query_recipe_names()}
     return recipes
@@ -211,10 +224,12 @@ def load_recipe(name_or_path: str | Path | None = None, *, method: Method | None
         return Recipe.of_method(method or "lora")
     path, tables = _read(str(name_or_path), recipe_names())
     adapter = tables.get("adapter", {})
-    own = adapter.get("method") if isinstance(adapter, dict) else None
-    if method is not None and own is not None and own != method:
-        raise ValueError(f"the recipe {name_or_path} is for the method {own!r}, not {method!r}; leave out the method")
-    return _of_file(path, Recipe.of_method(own if own in METHODS else method or "lora"), tables)
+    stated = adapter.get("method") if isinstance(adapter, dict) else None
+    if method is not None and stated is not None and stated != method:
+        raise ValueError(
+            f"the recipe {name_or_path} is for the method {stated!r}, not {method!r}; leave out the method"
+        )
+    return _of_file(path, Recipe.of_method(stated if stated in METHODS else method or "lora"), tables)
 
 
 def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
@@ -239,16 +254,16 @@ def load_query_recipe(name_or_path: str | Path) -> QueryRecipe:
     return _of_file(path, QueryRecipe(), tables)
 
 
-def _read(name: str, own: list[str]) -> tuple[Path, dict[str, Any]]:
-    """Return the path and the content of a recipe; ``own`` are those of this kind that come with the package."""
+def _read(name: str, known: list[str]) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the content of a recipe; ``known`` are those of this kind that come with the package."""
     if name in _REPLACED and not Path(name).exists():
         scope, method = _REPLACED[name]
         new = f"embedded-{scope}" if method == "lora" and scope != "general" else f"{scope} --method {method}"
         raise ValueError(f"the recipe {name} has been replaced: --recipe {new}")
     if name in METHODS and not Path(name).exists():
         raise ValueError(f"{name!r} is a method and not a recipe: --method {name}")
-    if name not in own and name in names_in(FOLDER):
-        raise ValueError(f"the recipe {name} is for another kind of training; here there are {', '.join(own)}")
+    if name not in known and name in names_in(FOLDER):
+        raise ValueError(f"the recipe {name} is for another kind of training; here there are {', '.join(known)}")
     return read_toml(name, folder=FOLDER, what="recipe")
 
 

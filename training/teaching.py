@@ -1,4 +1,4 @@
-"""Prepare what students of one teacher learn from and are measured by: queries, codes and the teacher's vectors."""
+"""Prepare the data of a distillation: queries, codes, and the teacher's vectors of both, for training and testing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import Progress, short_hash
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
+from llamaindex_code_retrieval.eval.metrics import COSINE_TOLERANCE, mean_reciprocal_rank, pessimistic_rank
 from llamaindex_code_retrieval.training.config import DistilConfig
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.queries import sample_queries
@@ -19,13 +19,13 @@ from llamaindex_code_retrieval.training.recipes import QueryRecipe
 from llamaindex_code_retrieval.training.sampling import sample_pool, select_languages, split_by_repository
 
 VALIDATION_QUERIES = 500
-"""Held-out queries at most that choose the best step, and no more than half of all."""
+"""Largest number of held-out queries that choose the best step; they are half of all where these are few."""
 TEST_QUERIES = 500
-"""Held-out queries at most that have no part in any choice; the reported figures are theirs."""
+"""Largest number of held-out queries that have no part in any choice; the figures in the record are theirs."""
 POOL = 10_000
-"""Codes at most that the held-out queries search."""
+"""Largest number of codes that the held-out queries search."""
 _CHUNK = 1024
-"""Texts that are embedded between two reports of progress; what is cached survives an interruption."""
+"""Texts that are embedded between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class QuerySelection:
 
     queries: list[str]
     pairs: list[Pair]
-    """Those that are not held out: answers of some of ``queries``."""
+    """The pairs that are not held out; their codes answer some of ``queries``."""
     answers: dict[str, set[str]]
     """The held-out queries with the codes that answer them."""
     pool: list[str]
@@ -74,7 +74,7 @@ class HeldOutVectors:
     def ranks(self, vectors: NDArray[np.float32]) -> list[int | None]:
         """Return the rank of the first answer of each query, by the cosines of ``vectors`` (queries, dim)."""
         return [
-            pessimistic_rank(self.codes @ vector, answers)
+            pessimistic_rank(self.codes @ vector, answers, tolerance=COSINE_TOLERANCE)
             for vector, answers in zip(vectors, self.answers, strict=True)
         ]
 
@@ -94,21 +94,21 @@ class HeldOutVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationData:
-    """A teacher with all that its students learn from and are measured by."""
+    """A teacher, and the data that its students learn from and are measured on."""
 
     teacher: CodeEmbedding
     pairs: list[Pair]
     teaching: TeachingSet
     validation: HeldOutVectors
-    """Choose the best step, and the student where several are tried."""
+    """Chooses the best step, and the student where several are tried."""
     test: HeldOutVectors
-    """Have no part in any choice: the share of MRR that a student retains is measured on them."""
+    """Has no part in any choice: the share of MRR that a student retains is measured on it."""
 
 
 def select_queries(
     pairs: Sequence[Pair], queries: Sequence[str], recipe: QueryRecipe, validation_pairs: Sequence[Pair]
 ) -> QuerySelection:
-    """Hold out some pairs, or take ``validation_pairs`` for that; the other queries and ``queries`` are learned from.
+    """Hold out some of ``pairs``, or ``validation_pairs``; a student learns from the other queries and ``queries``.
 
     Raises:
         ValueError: no pair to hold out; no query left to learn from, or fewer than a batch; fewer than two held-out
@@ -125,17 +125,18 @@ def select_queries(
             "--set dual=0"
         )
     excluded = {pair.query for pair in held_out}
-    learned = [query for query in (*(pair.query for pair in train), *queries) if query not in excluded]
-    if not learned:
+    candidates = [query for query in (*(pair.query for pair in train), *queries) if query not in excluded]
+    if not candidates:
         raise ValueError(
             "there is no query to learn from that is not held out; give --queries (a search log, one a line) or pairs"
         )
-    learned = sample_queries(learned, recipe.most_queries or len(learned), seed=recipe.train.seed)
+    learned = sample_queries(candidates, recipe.most_queries or len(candidates), seed=recipe.train.seed)
     answer_of = {pair.query: pair.code for pair in reversed(train)}
     check_sizes(len(learned), len({answer_of[query] for query in learned if query in answer_of}), recipe.train)
     codes = [pair.code for pair in train] or [held_out[0].code]
-    number = VALIDATION_QUERIES + TEST_QUERIES
-    answers, pool = sample_pool(held_out, codes, queries=number, codes=POOL, seed=recipe.train.seed)
+    answers, pool = sample_pool(
+        held_out, codes, queries=VALIDATION_QUERIES + TEST_QUERIES, codes=POOL, seed=recipe.train.seed
+    )
     if len(pool) < 2 or len(answers) < 2:
         raise ValueError(
             f"{len(answers)} held-out queries and {len(pool)} codes are too few to compare student and teacher on; "
@@ -146,7 +147,7 @@ def select_queries(
 
 
 def check_sizes(queries: int, answers: int, config: DistilConfig) -> None:
-    """Refuse too few queries for a batch, and too few distinct codes that answer one for the contrastive loss.
+    """Refuse fewer queries than a batch, and for the contrastive loss fewer than two distinct codes that answer one.
 
     Raises:
         ValueError: there are too few of either.

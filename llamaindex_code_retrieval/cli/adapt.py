@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.recipes import Recipe
 
 MINUTES = 15.0
+"""The time budget by default."""
 EPOCHS = 10.0
-"""Without a recipe; the budget usually ends the training before."""
+"""Epochs where no recipe says how many; the time budget usually ends the training earlier."""
 
 
 def add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,21 +52,24 @@ def add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"time for mining, training and measuring (default: {MINUTES:g}; no limit for the method adalora)",
+        metavar="N",
+        help=f"time budget in minutes for mining, training and measuring together, without indexing (default: "
+        f"{MINUTES:g}; adalora takes none)",
     )
     add_method_option(parser)
     parser.add_argument(
         "--start",
         metavar="ADAPTER",
-        help="adapter that the training starts from, or none (default: the base's own, if the method is lora)",
+        help="adapter whose weights the training starts from, or none for a new one (default: with lora the package's "
+        "adapter for the base, else none)",
     )
-    add_training_options(parser)
+    add_training_options(parser, recipe_default=f"none, the defaults of --method and {EPOCHS:g} epochs")
     parser.add_argument(
         "--wait",
         type=seconds,
         default=60.0,
-        metavar="SECONDS",
-        help="how long to wait for another process that updates the index (default: 60)",
+        metavar="N",
+        help="seconds to wait for another process that updates the index (default: 60)",
     )
     cache_option(parser)
     parser.set_defaults(run=run_adapt)
@@ -81,7 +85,7 @@ def run_adapt(options: argparse.Namespace) -> int:
     cache_folder(options)  # refuses a file
     recipe = _recipe(options)
     minutes = options.minutes
-    if minutes is None and recipe.adapter.method != "adalora":  # whose schedule cannot be cut
+    if minutes is None and recipe.adapter.method != "adalora":  # its schedule cannot be cut
         minutes = MINUTES
     with progress_bars() as progress:
         run = adapt_to_repository(

@@ -60,20 +60,22 @@ class Demo:
     """By retrieval mode."""
     reranked: dict[str, dict[str, float]]
     """With and without the reranker, on a sample of the queries."""
-    asked_again: int
+    sampled_queries: int
     """Size of that sample."""
     folder: str
-    """The index."""
+    """Folder of the index."""
 
 
 def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``demo``."""
-    demo = commands.add_parser("demo", help="index part of Python's standard library, search it and measure retrieval")
-    common_options(demo)
-    demo.set_defaults(run=run)
+    parser = commands.add_parser(
+        "demo", help="index part of Python's standard library, search it and measure retrieval"
+    )
+    common_options(parser)
+    parser.set_defaults(run=run_demo_command)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_demo_command(options: argparse.Namespace) -> int:
     """Run the demo and print its results."""
     with progress_bars() as progress:
         demo = run_demo(cache_folder=cache_folder(options), device=options.device, on_progress=progress)
@@ -122,7 +124,7 @@ def run_demo(
         documented=len(benchmark.corpus),
         metrics=metrics,
         reranked=reranked,
-        asked_again=len(sample.queries),
+        sampled_queries=len(sample.queries),
         folder=str(cache_folder / "demo"),
     )
 
@@ -188,10 +190,12 @@ def print_demo(demo: Demo) -> None:
     """Print the hits of each question with their ranks, and the metrics."""
     for question, by_system in demo.answers.items():
         _print_ranks(question, by_system)
-    print_text(f"{demo.documented:,} documented functions; query: summary of the docstring; code: without docstring")
+    print_text(
+        f"{demo.documented:,} documented functions: the summary of its docstring is the query, the rest of it the code"
+    )
     _print_metrics("Retrieval", demo.metrics)
     _print_metrics(
-        f"Retrieval and reranking of {RERANKED_HITS} hits, on {demo.asked_again} of these queries", demo.reranked
+        f"Retrieval and reranking of {RERANKED_HITS} hits, on {demo.sampled_queries} of these queries", demo.reranked
     )
     print_text(
         f"{demo.nodes:,} nodes of Python {demo.python} indexed in {demo.seconds['index']:.1f} s (vectors in the "

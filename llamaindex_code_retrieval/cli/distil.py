@@ -23,37 +23,53 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.recipes import QueryRecipe
 
 WIDE_INTERVAL = 0.05
-"""Width of the interval of the retained share from which on the test queries are called too few."""
+"""The test queries are reported as too few if the interval of the retained share is wider than this."""
 
 
 def add_distil(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``distil``."""
-    parser = commands.add_parser("distil", help="train a small, fast query encoder that imitates a model's vectors")
+    parser = commands.add_parser(
+        "distil", help="train a small, fast query encoder to imitate the query vectors of a model"
+    )
     add_data_options(parser, model="query encoder", pairs_required=False)
     parser.add_argument(
         "--queries",
         nargs="+",
         default=[],
         metavar="SOURCE",
-        help="queries without answers: a .txt file with one a line, JSON lines, or as --pairs",
+        help="more queries to learn from, without answers: a .txt file with one a line, JSON lines, or as --pairs "
+        "(default: none)",
     )
     parser.add_argument(
         "--kind",
         choices=("static", "layers", "transformer"),
-        help="a table of token vectors, some layers of the model, or a small transformer (default: static)",
+        help="static: a table of token vectors; layers: some layers of the teacher; transformer: a small one (default: "
+        "the recipe's kind, else static)",
     )
-    parser.add_argument("--layers", metavar="0,5", help="layers of the model that a student of kind layers keeps")
     parser.add_argument(
-        "--teacher", metavar="ADAPTER", help="adapter of the model (default: the base's own; none: the bare base)"
+        "--layers",
+        metavar="N,N,...",
+        help="layers of the teacher, counted from 0, that a student of kind layers keeps, such as 0,5 (default: the "
+        "recipe's)",
+    )
+    parser.add_argument(
+        "--teacher",
+        metavar="ADAPTER",
+        help="adapter of the teacher, on --base: a name, hub name or folder, or none for the bare base (default: the "
+        "package's adapter for the base)",
     )
     parser.add_argument(
         "--assistants",
         action="store_true",
-        help="search for the fewest layers that lose no more than --threshold, with teaching assistants",
+        help="search for the smallest student of kind layers that loses at most --threshold, with teaching assistants",
     )
-    parser.add_argument("--step", type=int, metavar="N", help="layers that each round of --assistants removes (1)")
-    parser.add_argument("--threshold", type=float, metavar="MRR", help="MRR that --assistants may lose (0.01)")
-    add_training_options(parser)
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="layers that each round of --assistants removes (default: 1)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="MRR", help="largest loss of MRR that --assistants accepts (default: 0.01)"
+    )
+    add_training_options(parser, recipe_default="the one of --kind")
     cache_option(parser)
     parser.set_defaults(run=run_distil)
 

@@ -119,16 +119,16 @@ def run_index(options: argparse.Namespace) -> int:
 def _parser(options: argparse.Namespace) -> CodeNodeParser:
     from llamaindex_code_retrieval.chunking import CodeNodeParser
 
-    given = {name: getattr(options, name) for name in ("max_lines", "overlap_lines")}
-    return CodeNodeParser(**{name: value for name, value in given.items() if value is not None})
+    settings = {name: getattr(options, name) for name in ("max_lines", "overlap_lines")}
+    return CodeNodeParser(**{name: value for name, value in settings.items() if value is not None})
 
 
-def _language_adapters(given: Sequence[str]) -> dict[str, str]:
+def _language_adapters(assignments: Sequence[str]) -> dict[str, str]:
     adapters: dict[str, str] = {}
-    for each in given:
-        language, equals, adapter = each.partition("=")
+    for assignment in assignments:
+        language, equals, adapter = assignment.partition("=")
         if not (language and equals and adapter):
-            raise ValueError(f"--language-adapter takes LANGUAGE=ADAPTER, got {each!r}")
+            raise ValueError(f"--language-adapter takes LANGUAGE=ADAPTER, got {assignment!r}")
         if language in adapters:
             raise ValueError(f"--language-adapter names {language} twice; name one adapter for each language")
         adapters[known_language(language)] = absolute(adapter)
@@ -137,12 +137,12 @@ def _language_adapters(given: Sequence[str]) -> dict[str, str]:
 
 def _remove_if_unused(out: Path) -> None:
     """Remove the folder of an index that was not built."""
-    own = {".gitignore", ".lock"}
+    created = {".gitignore", ".lock"}
     clones = out / "sources"
     if clones.is_dir() and not any(clones.iterdir()):
         clones.rmdir()
-    if out.is_dir() and {path.name for path in out.iterdir()} <= own:
-        for name in own:
+    if out.is_dir() and {path.name for path in out.iterdir()} <= created:
+        for name in created:
             (out / name).unlink(missing_ok=True)
         out.rmdir()
 

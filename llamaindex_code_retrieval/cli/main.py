@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval._settings import describe_errors
 from llamaindex_code_retrieval.cli.adapt import add_adapt
 from llamaindex_code_retrieval.cli.benchmark import add_benchmark
@@ -120,11 +121,7 @@ class _Version(argparse.Action):
     """Print the version; looked up only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> NoReturn:
-        try:
-            version = importlib.metadata.version(_DISTRIBUTION)
-        except importlib.metadata.PackageNotFoundError:
-            version = "(version unknown: the package is not installed)"
-        print_text(f"code-retrieval {version}")
+        print_text(f"code-retrieval {installed_version(_DISTRIBUTION)}")
         raise SystemExit(0)
 
 

@@ -22,31 +22,38 @@ SHOWN = 20
 
 def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``mine``."""
-    parser = commands.add_parser("mine", help="make training pairs from the documented functions of source code")
+    parser = commands.add_parser("mine", help="write training pairs of the documented functions in source code")
     parser.add_argument(
         "sources", nargs="+", metavar="PATH|GIT-URL", help="folder with source code, or repository to clone"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="file to write: *.jsonl or *.jsonl.gz")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="file for the pairs, *.jsonl or *.jsonl.gz; it is replaced"
+    )
     parser.add_argument(
         "--language",
         action="append",
         default=[],
         choices=LANGUAGES,
         metavar="L",
-        help="only functions in this language; may be repeated",
+        help="mine only functions in this language; may be repeated (default: all)",
     )
     parser.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="REPOSITORY",
-        help="repository to leave out, such as one that a benchmark uses; may be repeated",
+        help="name of a repository to leave out, such as one that a benchmark uses; may be repeated (default: none)",
     )
     parser.add_argument(
-        "--max-per-repository", type=positive, metavar="N", help="pairs of a repository at most (default: all)"
+        "--max-per-repository",
+        type=positive,
+        metavar="N",
+        help="largest number of pairs of one repository (default: all)",
     )
     parser.add_argument(
-        "--permissive-only", action="store_true", help="leave out files that are not under a permissive licence"
+        "--permissive-only",
+        action="store_true",
+        help="leave out files that are not known to be under a permissive licence",
     )
     json_option(parser)
     parser.set_defaults(run=run_mine)

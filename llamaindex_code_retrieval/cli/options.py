@@ -1,4 +1,4 @@
-"""Options that several commands share, the types of their values, and checks of what was given."""
+"""Options that several commands share, the types of their values, and checks of their combinations."""
 
 from __future__ import annotations
 
@@ -52,15 +52,19 @@ def index_option(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Return a whole number of at least 1, for ``type=``."""
-    return _at_least(int(text), 1)
+    return _whole_number(text, least=1)
 
 
 def natural(text: str) -> int:
     """Return a whole number of at least 0, for ``type=``."""
-    return _at_least(int(text), 0)
+    return _whole_number(text, least=0)
 
 
-def _at_least(value: int, least: int) -> int:
+def _whole_number(text: str, *, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
     return value
@@ -68,24 +72,27 @@ def _at_least(value: int, least: int) -> int:
 
 def seconds(text: str) -> float:
     """Return a number of seconds, for ``type=``."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds of at least 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds of at least 0, got {text!r}")
     return value
 
 
 def refuse_without_effect(options: argparse.Namespace, names: Sequence[str], condition: str) -> None:
-    """Refuse options that were given although they have no effect under ``condition``, such as "without --rerank".
+    """Refuse options that have no effect under ``condition``, such as "without --rerank".
 
-    ``names`` are attributes of ``options``; one that was not given is None or False.
+    ``names`` are attributes of ``options``, which are None or False where the option is absent.
 
     Raises:
-        ValueError: at least one of them was given.
+        ValueError: at least one of the options is present.
     """
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
-    if given:
-        verb = "has" if len(given) == 1 else "have"
-        raise ValueError(f"{' and '.join(given)} {verb} no effect {condition}; leave out one or the other")
+    present = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False)]
+    if present:
+        verb = "has" if len(present) == 1 else "have"
+        raise ValueError(f"{' and '.join(present)} {verb} no effect {condition}; leave out one or the other")
 
 
 def cache_folder(options: argparse.Namespace) -> Path:

@@ -27,7 +27,7 @@ _LONGEST_LINE = 200
 def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``search``."""
     parser = commands.add_parser("search", help="search an index")
-    parser.add_argument("question", help="what the code should do, in natural language")
+    parser.add_argument("question", nargs="?", help="what the code should do, in natural language (required)")
     index_option(parser)
     parser.add_argument("--top-n", type=positive, default=10, metavar="N", help="hits to print (default: %(default)s)")
     parser.add_argument(
@@ -96,6 +96,8 @@ def _check(options: argparse.Namespace) -> None:
     """Raise what is wrong with the arguments before a model is loaded."""
     from llamaindex_code_retrieval.index.manifest import read_manifest
 
+    if options.question is None:
+        raise ValueError(_missing_question(options))
     if not options.question.strip():
         raise ValueError("the question is empty; say in words what the code should do")
     if options.rerank is None:
@@ -116,6 +118,17 @@ def _check(options: argparse.Namespace) -> None:
         calibration = calibration_of(options.rerank)
         if options.early_exit is not None:
             calibration.ceiling(options.early_exit)
+
+
+def _missing_question(options: argparse.Namespace) -> str:
+    """Return what to do without a question, which an option with an optional value may have taken as its value."""
+    for name, value, default in (
+        ("--rerank", options.rerank, DEFAULT_RERANKER),
+        ("--fast-query", options.fast_query, AUTO),
+    ):
+        if value not in (None, default):
+            return f"the question is missing: {value!r} was read as the value of {name}; put the question before {name}"
+    return 'the question is missing; say in words what the code should do, as in: code-retrieval search "parse a date"'
 
 
 def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Namespace) -> list[NodeWithScore]:

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``train``."""
-    parser = commands.add_parser("train", help="train an adapter (or all weights) of a base model on pairs")
+    parser = commands.add_parser("train", help="train an adapter, or all weights, of a base model on pairs")
     add_data_options(parser, model="adapter")
     add_method_option(parser)
     parser.add_argument(
-        "--start", metavar="ADAPTER", help="adapter that the training starts from (default: none, the base itself)"
+        "--start",
+        metavar="ADAPTER",
+        help="adapter whose weights the training starts from: a name from `code-retrieval models`, hub name or folder "
+        "(default: none, a new adapter)",
     )
-    add_training_options(parser)
+    add_training_options(parser, recipe_default="none, the defaults of --method")
     parser.set_defaults(run=run_train)
 
 

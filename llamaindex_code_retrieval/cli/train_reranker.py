@@ -22,30 +22,33 @@ if TYPE_CHECKING:
 
 def add_train_reranker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``train-reranker``."""
-    parser = commands.add_parser("train-reranker", help="train and calibrate a reranker (a cross-encoder)")
+    parser = commands.add_parser("train-reranker", help="train a reranker (a cross-encoder) on pairs and calibrate it")
     add_data_options(parser, model="reranker")
     parser.add_argument(
         "--variant",
         choices=("adapters", "separate", "shared"),
-        help="adapters on the base of the embedding, a base of its own, or one base trained for both (default: "
-        "adapters)",
+        help="adapters: an adapter and a head on the frozen base of the embedding model; separate: a base of its own; "
+        "shared: one base trained to embed and to rerank (default: the recipe's variant, else adapters)",
     )
     parser.add_argument(
         "--retriever",
         metavar="ADAPTER",
-        help="adapter of the first stage, whose hits are the negatives (default: the base's own; none: the bare base)",
+        help="adapter of the first stage, whose hits are the negatives: a name, hub name or folder, or none for the "
+        "bare base (default: the package's adapter for the base)",
     )
     parser.add_argument(
-        "--start", metavar="RERANKER", help="reranker that the training starts from, such as embedded-reranker"
+        "--start",
+        metavar="RERANKER",
+        help="reranker whose weights the training starts from, such as embedded-reranker (default: none, a new one)",
     )
     parser.add_argument(
         "--among",
         nargs="+",
         default=[],
         metavar="PATH",
-        help="source trees whose imports, constants and class headers are retrieved but never relevant",
+        help="folders with source code whose imports, constants and class headers become negatives (default: none)",
     )
-    add_training_options(parser)
+    add_training_options(parser, recipe_default="the one of --variant")
     cache_option(parser)
     parser.set_defaults(run=run_train_reranker)
 

@@ -1,4 +1,4 @@
-"""What the commands ``train``, ``train-reranker``, ``distil`` and ``adapt`` share: options, settings, publishing."""
+"""Options, settings and publishing that ``train``, ``train-reranker``, ``distil`` and ``adapt`` share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def add_method_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("lora", "adalora", "ia3", "prompt", "full"),
-        help="what is trained, with its preset and learning rate (default: the recipe's, else lora)",
+        help="what is trained: lora, adalora, ia3 or prompt train an adapter, full trains all weights; each has its "
+        "own default settings and learning rate (default: the recipe's method, else lora)",
     )
 
 
@@ -34,52 +35,71 @@ def add_data_options(parser: argparse.ArgumentParser, *, model: str, pairs_requi
         required=pairs_required,
         default=[],
         metavar="SOURCE",
-        help="pairs to learn from: JSON lines of `mine` or CodeSearchNet, a folder in BEIR's layout, the name of one "
-        "in $CODE_RETRIEVAL_DATA, or hf:org/name",
+        help="pairs to train on: a .jsonl or .jsonl.gz file of `mine` or CodeSearchNet, a folder in BEIR's layout, the "
+        "name of one in $CODE_RETRIEVAL_DATA, or hf:org/name",
     )
     parser.add_argument(
         "--validate",
         nargs="+",
         default=[],
         metavar="SOURCE",
-        help="pairs to hold out for validation (default: some of --pairs, by repository)",
+        help="pairs for validation, as --pairs (default: hold out the share `held_out` of --pairs, by repository)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help=f"new folder for the {model}")
-    parser.add_argument("--resume", action="store_true", help="continue the unfinished run in --out")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload the result to the Hugging Face hub, privately")
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run in --out")
+    parser.add_argument(
+        "--push", metavar="ORG/NAME", help="upload the result to a private repository on the Hugging Face hub"
+    )
     parser.add_argument("--public", action="store_true", help="make the repository of --push public")
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe, and options for its settings."""
-    parser.add_argument("--recipe", metavar="NAME|TOML", help="settings to start from, see `code-retrieval recipes`")
+def add_training_options(parser: argparse.ArgumentParser, *, recipe_default: str) -> None:
+    """Add the recipe, and options for its settings; ``recipe_default`` says which recipe is used by default."""
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|TOML",
+        help="settings to start from: a name from `code-retrieval recipes`, or a TOML file (default: "
+        f"{recipe_default})",
+    )
     parser.add_argument(
         "--base", metavar="MODEL", help=f"base model: a known name, hub name or folder (default: {EMBEDDED})"
     )
     parser.add_argument(
         "--language", nargs="+", dest="languages", metavar="L", help="use only pairs of these languages (default: all)"
     )
-    parser.add_argument("--epochs", type=float, metavar="N", help="passes over the pairs")
-    parser.add_argument("--batch-size", type=int, metavar="PAIRS", help="pairs per step")
-    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="largest learning rate")
-    parser.add_argument("--seed", type=int, help="seed of everything random")
+    parser.add_argument(
+        "--epochs",
+        type=float,
+        metavar="N",
+        help="passes over the training data, 0.5 is half a pass (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="pairs or queries per step, at least 2 (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="largest learning rate (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="seed of everything random (default: the recipe's, else 0)"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other setting of the recipe, see `code-retrieval recipes --json`; may be repeated",
+        help="change any other setting of the recipe; `code-retrieval recipes --json` lists them with their values; "
+        "may be repeated",
     )
     common_options(parser, embeds=False)
 
 
-def read_settings(options: argparse.Namespace, **own: Any) -> dict[str, Any]:
-    """Return the settings that are given by ``--set`` and by other options.
+def read_settings(options: argparse.Namespace, **values: Any) -> dict[str, Any]:
+    """Return the settings that ``--set`` and other options change.
 
-    ``own`` are the values of options that only this command has; ``None`` is not given.
+    ``values`` are the settings that only this command has an option for; ``None`` where the option is absent.
 
     Raises:
-        ValueError: a value of ``--set`` without a name, or a setting that is given twice.
+        ValueError: a value of ``--set`` without a name, a setting that is set twice or has no effect.
     """
     settings: dict[str, Any] = {}
     for assignment in options.set:
@@ -88,15 +108,15 @@ def read_settings(options: argparse.Namespace, **own: Any) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"--set takes NAME=VALUE, got {assignment!r}")
         if name in settings:
-            raise ValueError(f"--set gives {name} twice; leave one out")
+            raise ValueError(f"--set sets {name} twice; leave one out")
         try:
             settings[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             settings[name] = value  # a bare word
-    for name, value in {**{name: getattr(options, name) for name in _SETTINGS}, **own}.items():
+    for name, value in {**{name: getattr(options, name) for name in _SETTINGS}, **values}.items():
         if value is not None and name in settings:
             option = "language" if name == "languages" else name.replace("_", "-")
-            raise ValueError(f"--set {name}=... and --{option} give the same setting; leave one out")
+            raise ValueError(f"--set {name}=... and --{option} change the same setting; leave one out")
         if value is not None:
             settings[name] = value
     if getattr(options, "validate", None) and "held_out" in settings:
@@ -134,7 +154,7 @@ def check_push(options: argparse.Namespace) -> None:
 
 
 def push_and_describe(run: TrainingRun[Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Push the run if ``--push`` is given; return its record with the folder and the address of the push."""
+    """Return the record of a run with its folder; with ``--push``, upload it first and add the address."""
     record = {**run.record, "folder": str(run.folder)}
     if options.push is not None and run.folder is not None:
         from llamaindex_code_retrieval.training import push_run
@@ -144,7 +164,7 @@ def push_and_describe(run: TrainingRun[Any], options: argparse.Namespace) -> dic
 
 
 def training_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the rows of a table that every adapter and reranker has."""
+    """Return the rows of the printed table that adapters and rerankers share."""
     share = record["trained_parameters"] / record["base_parameters"]
     return [
         ("base", f"{record['base']['name']}, fingerprint {record['base']['fingerprint']}"),

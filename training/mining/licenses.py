@@ -65,10 +65,10 @@ def license_of_text(text: str) -> str:
     'LGPL-3.0'
     """
     flat = " ".join(re.sub(r"[*#/\"'`]+", " ", text).split()).lower()
-    found = [(match.start(), name, match) for name, phrase in _PHRASES if (match := re.search(phrase, flat))]
-    if not found:
+    matches = [(match.start(), name, match) for name, phrase in _PHRASES if (match := re.search(phrase, flat))]
+    if not matches:
         return ""
-    start, name, match = min(found, key=lambda each: each[0])
+    start, name, match = min(matches, key=lambda each: each[0])
     license_text = flat[start : start + 2_000]
     if name == "GNU":
         number = match[2] if "." in match[2] else f"{match[2]}.0"
@@ -108,7 +108,7 @@ def license_of_name(name: str) -> str:
 
 
 def is_permissive(expression: str) -> bool:
-    """Say whether an SPDX expression is permissive: one side of each OR, all of each AND.
+    """Return whether an SPDX expression is permissive: one side of each OR must be, and all sides of each AND.
 
     >>> is_permissive("MIT OR GPL-3.0"), is_permissive("MIT AND GPL-3.0"), is_permissive("")
     (True, False, False)

@@ -226,18 +226,18 @@ def _deduplicate(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Prog
 
     on_progress("compare", 0, len(specific))
     clusters = near_duplicate_clusters([pair.code for pair in specific])
-    kept = [pair for place, pair in enumerate(specific) if clusters[place] == place]
-    dropped["near-duplicate of another"] += len(specific) - len(kept)
+    first_of_cluster = [pair for place, pair in enumerate(specific) if clusters[place] == place]
+    dropped["near-duplicate of another"] += len(specific) - len(first_of_cluster)
     on_progress("compare", len(specific), len(specific))
-    return kept
+    return first_of_cluster
 
 
 def _limit_per_repository(pairs: Sequence[Pair], limit: int, dropped: Counter[str]) -> list[Pair]:
-    kept: set[str] = set()
-    taken: Counter[str] = Counter()
-    for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.code.encode()).digest()):
-        taken[pair.repository] += 1
-        if taken[pair.repository] <= limit:
-            kept.add(pair.code)
-    dropped[f"beyond {limit} per repository"] += len(pairs) - len(kept)
-    return [pair for pair in pairs if pair.code in kept]
+    selected: set[str] = set()
+    counts: Counter[str] = Counter()
+    for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.code.encode(errors="replace")).digest()):
+        counts[pair.repository] += 1
+        if counts[pair.repository] <= limit:
+            selected.add(pair.code)
+    dropped[f"beyond {limit} per repository"] += len(pairs) - len(selected)
+    return [pair for pair in pairs if pair.code in selected]
