@@ -135,7 +135,9 @@ class Batches:
             group = self.waiting.popleft()
             cluster = self.clusters[self.row[self.pairs[group[0]].code]]
             group_queries = [self.pairs[i].query for i in group]
-            if len(set(group_queries)) < len(group_queries):  # the same query twice for one code: from now on in different batches
+            if len(set(group_queries)) < len(
+                group_queries
+            ):  # the same query twice for one code: from now on in different batches
                 postponed.extend([i] for i in group)
                 continue
             if cluster in clusters or queries.intersection(group_queries):
