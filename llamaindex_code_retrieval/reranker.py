@@ -194,8 +194,8 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         # Sorted by log-odds, because probabilities near 1 round to 1.
         order = sorted(range(len(log_odds)), key=lambda i: (-log_odds[i], candidates[i].node_id))
         scored = [NodeWithScore(node=candidates[i].node, score=probability(log_odds[i])) for i in order]
-        kept = [hit for hit in scored if self.threshold is None or hit.get_score() >= self.threshold]
-        return Reranked(kept[: self.top_n], len(log_odds))
+        above = [hit for hit in scored if self.threshold is None or hit.get_score() >= self.threshold]
+        return Reranked(above[: self.top_n], len(log_odds))
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

@@ -81,10 +81,10 @@ def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
 def test_all_layers_equal_the_teacher_and_one_does_not(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
     before = teacher.encode_queries(QUERIES)
-    whole = teacher.with_backbone(partial(keep_layers, kept=[0, 1]))
+    whole = teacher.with_backbone(partial(keep_layers, numbers=[0, 1]))
     np.testing.assert_allclose(whole.encode_queries(QUERIES), before, atol=1e-6)
     for layer in (0, 1):
-        part = teacher.with_backbone(partial(keep_layers, kept=[layer]))
+        part = teacher.with_backbone(partial(keep_layers, numbers=[layer]))
         assert layer_count(part.backbone) == 1
         assert np.abs(part.encode_queries(QUERIES) - before).max() > 1e-3
     assert layer_count(teacher.base) == 2
@@ -94,7 +94,7 @@ def test_all_layers_equal_the_teacher_and_one_does_not(family: str, folders: dic
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_layers_share_the_teachers_weights(family: str, folders: dict[str, Path]) -> None:
     teacher = _encoder(folders[family])
-    part: Any = teacher.with_backbone(partial(keep_layers, kept=[1]))
+    part: Any = teacher.with_backbone(partial(keep_layers, numbers=[1]))
     places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
     assert all(tensor.data_ptr() in places for tensor in part.backbone.parameters())
     base: Any = teacher.base
@@ -109,7 +109,7 @@ def test_bert_without_its_first_layer_equals_the_second_one(bert_folder: Path) -
     with torch.inference_mode():
         hidden = base.encoder.layer[1](base.embeddings(torch.tensor(ids)))
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        ours, _ = teacher.with_backbone(partial(keep_layers, kept=[1])).hidden_states(ids)
+        ours, _ = teacher.with_backbone(partial(keep_layers, numbers=[1])).hidden_states(ids)
     torch.testing.assert_close(ours, hidden, atol=1e-5, rtol=0)
 
 
@@ -129,7 +129,7 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
     ids = teacher.tokenize(QUERIES[:1], side="query")
     with torch.inference_mode():
         expected = small(input_ids=torch.tensor(ids)).last_hidden_state
-        found, _ = teacher.with_backbone(partial(keep_layers, kept=[1])).hidden_states(ids)
+        found, _ = teacher.with_backbone(partial(keep_layers, numbers=[1])).hidden_states(ids)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 

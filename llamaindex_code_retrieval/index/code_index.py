@@ -313,8 +313,8 @@ class CodeIndex(Generic[EmbeddingT]):
         cls, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
     ) -> CodeIndex[EmbeddingT]:
         index = cls.__new__(cls)
-        vectors, made_by = stable_copy(vector_store), copy.deepcopy(snapshot.embedder)
-        index._set(embedder, parser, vector_store, replace(snapshot, vectors=vectors, embedder=made_by))
+        vectors, saved_embedder = stable_copy(vector_store), copy.deepcopy(snapshot.embedder)
+        index._set(embedder, parser, vector_store, replace(snapshot, vectors=vectors, embedder=saved_embedder))
         return index
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CodeIndex[EmbeddingT]:
@@ -322,8 +322,8 @@ class CodeIndex(Generic[EmbeddingT]):
         return self._restore(embedder, self.parser, store, self._snapshot)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        made_by = self._snapshot.embedder
-        if made_by.fingerprint == self._embedder.fingerprint:
-            made_by = self._embedder  # an object that occurs twice is pickled once, and loads its model once
-        snapshot = replace(self._snapshot, vectors=self.vector_store, embedder=made_by)
+        embedder = self._snapshot.embedder
+        if embedder.fingerprint == self._embedder.fingerprint:
+            embedder = self._embedder  # an object that occurs twice is pickled once, and loads its model once
+        snapshot = replace(self._snapshot, vectors=self.vector_store, embedder=embedder)
         return self._restore, (self._embedder, self.parser, self.vector_store, snapshot)

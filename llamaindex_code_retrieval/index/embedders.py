@@ -111,10 +111,10 @@ class AnyEmbedding:
 
     def is_like(self, probe: Sequence[float]) -> bool:
         """Return whether this model may have computed ``probe``, up to rounding."""
-        then, now = np.asarray(probe), np.asarray(self.probe)
-        if then.shape != now.shape:
+        saved, computed = np.asarray(probe), np.asarray(self.probe)
+        if saved.shape != computed.shape:
             return False
-        return bool(then @ now >= _SAME_MODEL * np.linalg.norm(then) * np.linalg.norm(now))
+        return bool(saved @ computed >= _SAME_MODEL * np.linalg.norm(saved) * np.linalg.norm(computed))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AnyEmbedding:
         return self  # it is immutable, and a model may not be copyable

@@ -67,13 +67,13 @@ def _read_both(stdout: IO[bytes], stderr: IO[bytes], quiet_seconds: float) -> tu
 
     for number, stream in enumerate((stdout, stderr)):
         threading.Thread(target=read, args=(number, stream), daemon=True).start()
-    found = (bytearray(), bytearray())
+    outputs = (bytearray(), bytearray())
     still_open = 2
     while still_open:
         number, chunk = chunks.get(timeout=quiet_seconds)
-        found[number].extend(chunk)
+        outputs[number].extend(chunk)
         still_open -= not chunk
-    return bytes(found[0]), bytes(found[1])
+    return bytes(outputs[0]), bytes(outputs[1])
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

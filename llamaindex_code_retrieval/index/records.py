@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 from llama_index.core.schema import ImageNode, IndexNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 
 _NODE_CLASSES: dict[str, type[TextNode]] = {each.class_name(): each for each in (TextNode, IndexNode, ImageNode)}
-_KEPT_APART = {"id_", "text", "metadata", "embedding", "obj"}
+_SEPARATE_FIELDS = {"id_", "text", "metadata", "embedding", "obj"}
 
 
 class NodeRecord(TypedDict):
@@ -51,7 +51,7 @@ def to_record(node: TextNode) -> NodeRecord:
             f"the object of IndexNode {node.node_id!r} cannot be saved with the index; "
             f"leave obj out and look the object up by its index_id {node.index_id!r}"
         )
-    fields = node.model_dump(exclude_defaults=True, exclude=_KEPT_APART)
+    fields = node.model_dump(exclude_defaults=True, exclude=_SEPARATE_FIELDS)
     fields.pop("obj", None)  # IndexNode adds it whatever is excluded
     record: NodeRecord = {"text": node.text, "metadata": dict(node.metadata), "fields": fields}
     try:

@@ -82,7 +82,7 @@ def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[st
         "format": FORMAT,
         "generation": data.name,
         "fingerprint": embedder.fingerprint,
-        "adapters": {language: made_by for language, made_by in embedder.fingerprints.items() if language},
+        "adapters": {language: fingerprint for language, fingerprint in embedder.fingerprints.items() if language},
         "dim": embedder.dim,
         "embedding": embedder.to_dict(),
         "parser": parser.to_dict(),
@@ -120,11 +120,11 @@ def load(
     """Read what :func:`save` wrote; see :meth:`CodeIndex.load` for the options and the errors."""
     target = Path(folder)
     options = {"query_encoder": query_encoder, "cache_folder": cache_folder, "device": device}
-    given = [name for name, value in options.items() if value is not None]
-    if embedding is not None and given:
-        raise ValueError(f"give {', '.join(given)} to the embedding, or leave the embedding out")
-    if words_only and (embedding is not None or given):
-        raise ValueError(f"words_only loads no model; leave out {', '.join(given) or 'embedding'}")
+    model_options = [name for name, value in options.items() if value is not None]
+    if embedding is not None and model_options:
+        raise ValueError(f"give {', '.join(model_options)} to the embedding, or leave the embedding out")
+    if words_only and (embedding is not None or model_options):
+        raise ValueError(f"words_only loads no model; leave out {', '.join(model_options) or 'embedding'}")
     manifest = read_manifest(target)
     embedder = None if embedding is None else embedder_of(embedding)
     if embedder is not None:
@@ -224,9 +224,9 @@ def _check_model(
         is_same = embedder.is_like(probe)
     if is_same:
         return
-    then, now = manifest["adapters"], embedder.fingerprints
+    old, new = manifest["adapters"], embedder.fingerprints
     others = sorted(
-        language for language in {*then, *now} - {""} if then.get(language, "none") != now.get(language, "none")
+        language for language in {*old, *new} - {""} if old.get(language, "none") != new.get(language, "none")
     )
     reason = f" (another adapter for {', '.join(others)})" if others else ""
     if embedder.fingerprint == manifest["fingerprint"]:
@@ -267,19 +267,19 @@ def _without_vector(target: Path, manifest: dict[str, Any], data: _Data) -> froz
     """
     store, records = data.vectors, data.records
     if isinstance(store, FaissStore):
-        lost = frozenset(node_id for node_id in records if node_id not in store)
+        missing = frozenset(node_id for node_id in records if node_id not in store)
     else:
-        anywhere = np.full(manifest["dim"], manifest["dim"] ** -0.5).tolist()
-        hits = search_among(store, anywhere, top_k=len(records), wanted=records.keys()) if records else []
-        lost = frozenset(records.keys() - {node_id for node_id, _ in hits})
-    if records and len(lost) == len(records):
+        any_query = np.full(manifest["dim"], manifest["dim"] ** -0.5).tolist()
+        hits = search_among(store, any_query, top_k=len(records), wanted=records.keys()) if records else []
+        missing = frozenset(records.keys() - {node_id for node_id, _ in hits})
+    if records and len(missing) == len(records):
         raise ValueError(
             f"the {store.class_name()} holds none of the {len(records)} nodes of the index in {target}; pass the store "
             f"that was in use when the index was saved, or rebuild it with: {rebuild_command(target, manifest)}"
         )
-    if lost:
+    if missing:
         logger.warning(
             "the %s lacks %d of the %d nodes of the index in %s; the next update embeds them again",
-            *(store.class_name(), len(lost), len(records), target),
+            *(store.class_name(), len(missing), len(records), target),
         )
-    return lost
+    return missing

@@ -157,16 +157,16 @@ def _with_outdated_vector(
     store: BasePydanticVectorStore,
 ) -> list[str]:
     """Return the kept nodes whose vector is missing, or whose language has another adapter now."""
-    then, now = old.embedder.fingerprints, embedder.fingerprints
-    has_one_adapter = then == now and len(now) == 1
+    old_fingerprints, new_fingerprints = old.embedder.fingerprints, embedder.fingerprints
+    has_one_adapter = old_fingerprints == new_fingerprints and len(new_fingerprints) == 1
     added = set(added)
     outdated = []
     for node_id in sorted(records.keys() - added):
         is_lost = node_id in old.without_vector or (isinstance(store, FaissStore) and node_id not in store)
         if is_lost or (
             not has_one_adapter
-            and fingerprint_of(then, old.records[node_id]["metadata"])
-            != fingerprint_of(now, records[node_id]["metadata"])
+            and fingerprint_of(old_fingerprints, old.records[node_id]["metadata"])
+            != fingerprint_of(new_fingerprints, records[node_id]["metadata"])
         ):
             outdated.append(node_id)
     return outdated
@@ -184,9 +184,9 @@ def _vectors(
     fingerprints = embedder.fingerprints
     known: dict[tuple[str, str], str] = {}  # (fingerprint, text) -> node id
     if node_ids and isinstance(old.vectors, FaissStore):
-        made_by = old.embedder.fingerprints
+        old_fingerprints = old.embedder.fingerprints
         known = {
-            (fingerprint_of(made_by, record["metadata"]), embedded_text(record)): node_id
+            (fingerprint_of(old_fingerprints, record["metadata"]), embedded_text(record)): node_id
             for node_id, record in old.records.items()
             if node_id not in old.without_vector
         }

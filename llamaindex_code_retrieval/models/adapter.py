@@ -69,7 +69,7 @@ def load_adapter(backbone: nn.Module, folder: Path) -> nn.Module:
     if getattr(config, "bias", "none") != "none":  # PEFT loads these biases into those that the encoders share
         for module in backbone.modules():
             copy_parameters(module, [name for name, _ in module.named_parameters(recurse=False) if name == "bias"])
-    made_for, config.base_model_name_or_path = config.base_model_name_or_path, None
+    base_name, config.base_model_name_or_path = config.base_model_name_or_path, None
     config.inference_mode = True
     try:
         with quiet_transformers():
@@ -77,9 +77,9 @@ def load_adapter(backbone: nn.Module, folder: Path) -> nn.Module:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"the adapter in {folder} does not fit this base: {reason}; it was made for {made_for!r}"
+            f"the adapter in {folder} does not fit this base: {reason}; it was made for {base_name!r}"
         ) from error
-    load_adapter_weights(adapted, folder, remedy=f"the adapter was made for {made_for!r}")
+    load_adapter_weights(adapted, folder, remedy=f"the adapter was made for {base_name!r}")
     return adapted.eval()
 
 
@@ -93,18 +93,18 @@ def load_adapter_weights(adapted: Any, folder: Path, *, remedy: str) -> None:
 
     path = folder / ADAPTER_WEIGHTS
     weights = read_weights(path, remedy="the adapter is damaged, fetch or train it again")
-    own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    if len(weights) > len(own):
+    parameters = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if len(weights) > len(parameters):
         # PEFT also saves the base's embeddings where an adapter changes them, and would load them into the weights
         # that all encoders share. They are left out if they are equal to this base's, else they are unexpected below.
-        base = {name: tensor for name, tensor in adapted.state_dict().items() if name not in own}
+        base = {name: tensor for name, tensor in adapted.state_dict().items() if name not in parameters}
         weights = {name: w for name, w in weights.items() if name not in base or not _is_equal(w, base[name])}
-    check_weights(weights, {name: tensor.shape for name, tensor in own.items()}, source=path, remedy=remedy)
+    check_weights(weights, {name: tensor.shape for name, tensor in parameters.items()}, source=path, remedy=remedy)
     set_peft_model_state_dict(adapted, weights)
 
 
-def _is_equal(weight: Tensor, of_base: Tensor) -> bool:
-    return torch.equal(weight.to(device=of_base.device, dtype=of_base.dtype), of_base)
+def _is_equal(weight: Tensor, base_weight: Tensor) -> bool:
+    return torch.equal(weight.to(device=base_weight.device, dtype=base_weight.dtype), base_weight)
 
 
 def merge_adapter(backbone: Any) -> nn.Module:

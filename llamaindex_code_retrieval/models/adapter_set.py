@@ -66,7 +66,7 @@ class AdapterSet:
 
         adapters = {"": settings.adapter, **settings.adapters}
         for language, adapter in adapters.items():  # fails before the base is loaded
-            with _naming(language):
+            with _language_in_errors(language):
                 if adapter != NO_ADAPTER:
                     locate_adapter(adapter)
         base = SharedBase.load(
@@ -79,7 +79,7 @@ class AdapterSet:
         )
         encoders: dict[str, Encoder] = {}
         for language, adapter in adapters.items():
-            with _naming(language):
+            with _language_in_errors(language):
                 encoders[language] = base.with_adapter(adapter, merge=settings.merge_adapter)
         default = encoders[""]
         fingerprint = combined_fingerprint(encoders)
@@ -119,7 +119,7 @@ class AdapterSet:
         Raises:
             ValueError: the adapter does not fit, see :meth:`Encoder.with_adapter`.
         """
-        with _naming(language):
+        with _language_in_errors(language):
             return self.base.with_adapter(adapter, merge=self.settings.merge_adapter)
 
     def with_encoder(self, language: str, encoder: Encoder, adapter: str) -> AdapterSet:
@@ -206,7 +206,7 @@ def combined_fingerprint(encoders: Mapping[str, Encoder]) -> str:
 
 
 @contextmanager
-def _naming(language: str) -> Iterator[None]:
+def _language_in_errors(language: str) -> Iterator[None]:
     """Name the language in the message of an error about its adapter."""
     try:
         yield

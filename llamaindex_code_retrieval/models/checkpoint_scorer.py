@@ -8,9 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from llamaindex_code_retrieval._io import clean_text, sha256, short_hash
+from llamaindex_code_retrieval._io import sha256, short_hash
 from llamaindex_code_retrieval.models.backbone import check_loading, quiet_transformers
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
@@ -19,6 +25,7 @@ from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
 from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention, packing_for
 from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
+from llamaindex_code_retrieval.models.tokenization import token_ids
 
 USUAL_MAX_TOKENS = 512
 
@@ -66,23 +73,11 @@ class CheckpointScorer:
         return min(max_tokens, self._positions) - self._layout.special_tokens
 
     def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> PreparedPairs:
-        """Tokenize the query with each code.
-
-        Several threads may call at once: the tokenizer's truncation, which is shared state, is never set.
-        """
-        query_ids, *code_ids = self._token_ids([query, *codes])
+        """Tokenize the query with each code."""
+        query_ids, *code_ids = token_ids(self._tokenizer, [query, *codes])
         room = self.room(max_tokens)
         rows = [self._layout.row(query_ids, ids, room=room) for ids in code_ids]
         return PreparedPairs([len(ids) for ids, _ in rows], lambda batch: self._log_odds([rows[i] for i in batch]))
-
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
-        clean = [clean_text(text) for text in texts]
-        encoded = self._tokenizer(
-            clean, add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
 
     def _log_odds(self, rows: Sequence[tuple[list[int], int]]) -> Tensor:
         """Return the log-odds ``(rows,)`` of token ids, each with the position of the code's first token."""
@@ -99,7 +94,7 @@ class CheckpointScorer:
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
 
-def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any, Any]:
+def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Return the model on ``device``, in fp32, and its tokenizer."""
     if not any(folder.glob("*.safetensors")):
         raise ValueError(
@@ -130,7 +125,7 @@ def _load_checkpoint(name: str, folder: Path, device: torch.device) -> tuple[Any
     return model.to(device).eval(), tokenizer
 
 
-def _positions(model: Any, tokenizer: Any) -> int:
+def _positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """Return how many tokens the checkpoint can read at most."""
     positions: int = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
     for name, module in model.named_modules():

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from llamaindex_code_retrieval._io import clean_text, short_hash, write_atomically
+from llamaindex_code_retrieval._io import short_hash, write_atomically
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
@@ -168,13 +168,7 @@ class CrossEncoder(nn.Module):
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, each by itself and without special tokens."""
-        # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
-        clean = [clean_text(text) for text in texts]
-        if not clean:
-            return []
-        encoded = self.encoder.tokenizer(clean, add_special_tokens=False, truncation=False, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return self.encoder.tokenization.ids(texts)
 
     def rows(
         self, queries: Sequence[Sequence[int]], codes: Sequence[Sequence[int]], max_tokens: int

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval._settings import check_is_list
@@ -218,7 +219,7 @@ class Encoder(nn.Module):
         return self.spec.positions
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerFast:
         """The fast tokenizer of transformers."""
         return self.tokenization.tokenizer
 

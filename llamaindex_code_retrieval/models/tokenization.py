@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
@@ -18,7 +17,7 @@ from llamaindex_code_retrieval.models.catalog import Architecture
 class Tokenization:
     """A tokenizer of transformers with the special tokens that the architecture puts around a text."""
 
-    def __init__(self, tokenizer: Any, architecture: Architecture) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> None:
         self.tokenizer = tokenizer
         self.prefix, self.suffix = _special_tokens(tokenizer, architecture)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -30,7 +29,10 @@ class Tokenization:
         from transformers import GPT2TokenizerFast, RobertaTokenizerFast
 
         # The configs of these two name classes of remote code, which AutoTokenizer would need.
-        known: dict[Architecture, Any] = {"codesage": GPT2TokenizerFast, "codet5p-embedding": RobertaTokenizerFast}
+        known: dict[Architecture, type[PreTrainedTokenizerFast]] = {
+            "codesage": GPT2TokenizerFast,
+            "codet5p-embedding": RobertaTokenizerFast,
+        }
         with quiet_transformers():
             if architecture in known:
                 tokenizer = known[architecture].from_pretrained(folder, local_files_only=True)
@@ -40,18 +42,7 @@ class Tokenization:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens and of any length."""
-        if not texts:
-            return []
-        # A lone surrogate (a byte that was not UTF-8) cannot be passed to the tokenizer.
-        encoded = self.tokenizer(
-            [clean_text(text) for text in texts],
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return token_ids(self.tokenizer, texts)
 
     def rows(
         self, texts: Sequence[str], *, max_tokens: int, prompt: str = ""
@@ -75,7 +66,25 @@ class Tokenization:
         return self.prefix, list(pair[first + len(text) : second]), list(pair[second + len(text) :])
 
 
-def _special_tokens(tokenizer: Any, architecture: Architecture) -> tuple[list[int], list[int]]:
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text, without special tokens and of any length.
+
+    Several threads may call at once: the tokenizer's truncation, which is shared state, is never set.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(
+        [clean_text(text) for text in texts],  # tokenizers refuse lone surrogates
+        add_special_tokens=False,
+        truncation=False,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> tuple[list[int], list[int]]:
     """Return the ids before and after a text."""
     if architecture == "codesage":
         return [], [tokenizer.eos_token_id]
