@@ -63,6 +63,24 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
+def check_writable(folder: str | Path) -> None:
+    """Check that files can be written in ``folder``, or that it can be created, without creating it.
+
+    Called before long work whose result goes there.
+
+    Raises:
+        ValueError: it is a file, or is below one; it, or the nearest folder above it, is not writable.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a new folder")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(
+            f"{folder} cannot be written: {existing} is not a writable folder; name a folder in another one"
+        )
+
+
 def read_json(
     path: str | Path, *, remedy: str, keys: Collection[str] = (), kind: type[dict[str, Any]] | type[list[Any]] = dict
 ) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,8 @@ def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> s
             names = f"; there are {', '.join(sorted(known))}" if known else ""
             problems.append(f"there is no setting {place!r}{names}")
         else:
-            rule = each["msg"].replace("Input should", f"{place} must", 1).replace("a valid tuple", "a list")
+            rule = re.sub(r"^(?:Input|String|Tuple|List) should", f"{place} must", each["msg"])
+            rule = rule.replace("a valid tuple", "a list")
             problems.append(f"{rule if rule != each['msg'] else f'{place}: {rule}'}, got {each['input']!r:.80}")
     return "; ".join(problems)
 

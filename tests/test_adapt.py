@@ -478,6 +478,43 @@ def test_pairs_of_one_query_are_refused(bert_folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_a_training_that_makes_the_vectors_nan_names_the_learning_rate(bert_folder: Path, tmp_path: Path) -> None:
+    """The validation fails before a loss does."""
+    train = TrainConfig(batch_size=8, learning_rate=1e30, warmup=0.0, validate_steps=1)
+    recipe = Recipe(base=str(bert_folder), train=train, max_query_tokens=16, max_code_tokens=32)
+    with pytest.raises(
+        FloatingPointError, match=r"cannot be validated after step 1 \(.*lower the learning rate \(now 1e\+30"
+    ):
+        train_adapter(pair_list(), tmp_path / "out", recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("out", "adapter_out", "message"),
+    [
+        ("file", "adapter", "file is a file; name a folder for the index"),
+        ("file/index", "adapter", "file/index cannot be written"),
+        ("checkout", "adapter", "holds other things than an index"),
+        ("same", "same", "name two folders"),
+    ],
+)
+def test_adapt_refuses_a_folder_for_its_index_before_the_training(
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str,
+    adapter_out: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("checkout").mkdir()
+    Path("checkout", "main.py").write_text("")
+    command = ["adapt", str(checkout), "--out", out, "--adapter-out", adapter_out, "--base", "no such model"]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_is_refused(pairs: Path, bert_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     recipe = Recipe(base=str(bert_folder))

@@ -365,12 +365,12 @@ def test_mine_on_the_command_line(repository: Path, tmp_path: Path, capsys: pyte
         (["missing", "--out", "p.jsonl"], "missing does not exist"),
         (["file:///nowhere", "missing", "--out", "p.jsonl"], "missing does not exist"),
         (["shop", "--out", "p.jsonl", "--exclude", "org/name"], "no repository is named 'org/name'"),
-        (["shop", "--out", "p.jsonl", "--max-per-repository", "0"], "must be at least 1, got 0"),
         (["empty", "--out", "p.jsonl"], "no pair in empty: 0 files read"),
         (["shop", "--out", "p.jsonl", "--language", "php"], "no pair in shop"),
         (["shop", "--out", "p.jsonl", "--permissive-only"], "licence not permissive"),
         (["shop", "--out", "p.csv"], "must end in .jsonl"),
         (["shop", "--out", "no/p.jsonl"], "there is no folder no"),
+        (["shop", "--out", "folder.jsonl"], "--out is folder.jsonl, which is a folder; name a file"),
     ],
 )
 @pytest.mark.usefixtures("repository")
@@ -383,6 +383,7 @@ def test_mine_writes_no_file_after_an_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.jsonl").mkdir()
     before = sorted(tmp_path.iterdir())
     assert main(["mine", *arguments]) == 2
     assert says in capsys.readouterr().err

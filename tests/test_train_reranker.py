@@ -260,3 +260,9 @@ def test_train_reranker_prints_the_scores(
     printed = capsys.readouterr().out
     for word in ("first stage", "reranked", "fused", "calibration error", "fingerprint"):
         assert word in printed
+
+
+def test_too_few_pairs_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path / "no model", batch_size=49)
+    with pytest.raises(ValueError, match="48 pairs are fewer than a batch of 49"):
+        train_reranker(PAIRS, tmp_path / "out", recipe=recipe)

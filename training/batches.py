@@ -13,6 +13,7 @@ from torch import Tensor
 from llamaindex_code_retrieval.training.augmentation import hard_positive, rewrite_query
 from llamaindex_code_retrieval.training.config import TrainConfig
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.sampling import check_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,7 @@ class Batches:
         Raises:
             ValueError: there are fewer pairs than a batch, or all codes are near-duplicates.
         """
-        if len(pairs) < config.batch_size:
-            raise ValueError(
-                f"{len(pairs)} pairs are fewer than a batch of {config.batch_size}; lower batch_size or give more pairs"
-            )
+        check_batch(pairs, config.batch_size)
         self.pairs = list(pairs)
         self.config = config
         self.codes = list(dict.fromkeys(pair.code for pair in pairs))

@@ -10,6 +10,7 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.negatives import hard_negatives
 from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.sampling import check_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,7 @@ class CandidateSampler:
         Raises:
             ValueError: fewer pairs than a batch, or no query that has both an answer and a negative.
         """
-        if len(pairs) < config.batch_size:
-            raise ValueError(
-                f"{len(pairs)} pairs are fewer than a batch of {config.batch_size}; lower batch_size or give more pairs"
-            )
+        check_batch(pairs, config.batch_size)
         self.pairs = list(pairs)
         self.config = config
         self.distractors = dict(distractors or {})

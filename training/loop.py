@@ -173,7 +173,7 @@ class Loop:
 
     def _validate(self, validate: Scores, interrupt: _Interrupt) -> None:
         started = self._clock()
-        scores = dict(validate())
+        scores = self._score(validate)
         self._validation_seconds = self._clock() - started
         self._log({"step": self.progress.step, "validation": scores}, interrupt)
         if not self.objective.ready:
@@ -182,6 +182,22 @@ class Loop:
             self._keep_best(scores["mrr"])
         else:
             self.progress.worse += 1
+
+    def _score(self, validate: Scores) -> dict[str, float]:
+        """Return the validation scores.
+
+        Raises:
+            FloatingPointError: the model cannot be scored any more, because training has made its output NaN.
+        """
+        try:
+            return dict(validate())
+        except ValueError as error:
+            if self.progress.step == 0:  # training has not changed the model
+                raise
+            raise FloatingPointError(
+                f"the model cannot be validated after step {self.progress.step} ({error}); lower the learning rate "
+                f"(now {self.config.learning_rate}) and start anew"
+            ) from error
 
     def _keep_best(self, mrr: float) -> None:
         self.progress.best_mrr, self.progress.best_step, self.progress.worse = mrr, self.progress.step, 0

@@ -37,7 +37,7 @@ from llamaindex_code_retrieval.training.run_record import (
     run_record,
     save_reranker,
 )
-from llamaindex_code_retrieval.training.sampling import select_languages, split_by_repository
+from llamaindex_code_retrieval.training.sampling import check_batch, select_languages, split_by_repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +123,7 @@ def _split(
     train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
     if not held_out:
         train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    check_batch(train, recipe.train.batch_size)
     return train, hold_out(held_out, train, distractors, seed=recipe.train.seed)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from llamaindex_code_retrieval._io import read_json, write_atomically
+from llamaindex_code_retrieval._io import check_writable, read_json, write_atomically
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
@@ -130,17 +129,13 @@ def _is_path(text: str) -> bool:
 def free_folder(folder: str | Path, *, resume: bool, resumable: Sequence[str] = (STATE,)) -> Path:
     """Return the folder as a path if a training may write there.
 
-    ``resumable`` are the names of the files of which at least one is there if there is a run to resume.
+    There is a run to resume if the folder has at least one of the files ``resumable``.
 
     Raises:
-        ValueError: it is a file; it is not empty and ``resume`` is false; ``resume`` is true and there is no run.
+        ValueError: it cannot be written, it is not empty and ``resume`` is false, or there is no run to resume.
     """
     out = Path(folder).expanduser()
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a new folder")
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(f"{out} cannot be written: {existing} is not a writable folder; name a folder in another one")
+    check_writable(out)
     if resume and not any((out / name).exists() for name in resumable):
         raise ValueError(f"there is no unfinished run in {out}; start one without resume")
     if not resume and out.is_dir() and any(out.iterdir()):

@@ -24,16 +24,25 @@ def select_languages(pairs: list[Pair], languages: Sequence[str]) -> list[Pair]:
     return [pair for pair in pairs if pair.language in languages] if languages else pairs
 
 
+def check_batch(pairs: Sequence[Pair], batch_size: int) -> None:
+    """Check that there are enough pairs for a batch.
+
+    Raises:
+        ValueError: there are fewer pairs than ``batch_size``.
+    """
+    if len(pairs) < batch_size:
+        raise ValueError(
+            f"{len(pairs)} pairs are fewer than a batch of {batch_size}; lower batch_size or give more pairs"
+        )
+
+
 def check_trainable(pairs: Sequence[Pair], batch_size: int) -> None:
     """Check that a contrastive loss can learn from the pairs: a full batch, and more than one query and code.
 
     Raises:
         ValueError: there are fewer pairs than ``batch_size``, or all have the same query or the same code.
     """
-    if len(pairs) < batch_size:
-        raise ValueError(
-            f"{len(pairs)} pairs are fewer than a batch of {batch_size}; lower batch_size or give more pairs"
-        )
+    check_batch(pairs, batch_size)
     for name in ("query", "code"):
         texts = {getattr(pair, name) for pair in pairs}
         if len(texts) == 1:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llamaindex_code_retrieval._io import check_writable
 from llamaindex_code_retrieval.cli.checkout import ignore_by_git
 from llamaindex_code_retrieval.cli.console import print_json, print_message, progress_bars
 from llamaindex_code_retrieval.cli.index import print_report
@@ -83,6 +84,7 @@ def run_adapt(options: argparse.Namespace) -> int:
         if not Path(source).expanduser().is_dir():
             raise ValueError(f"{source} is not a folder; name a checkout with source code")
     cache_folder(options)  # refuses a file
+    _check_index_folder(Path(options.out), Path(options.adapter_out))
     recipe = _recipe(options)
     minutes = options.minutes
     if minutes is None and recipe.adapter.method != "adalora":  # its schedule cannot be cut
@@ -110,6 +112,16 @@ def run_adapt(options: argparse.Namespace) -> int:
     if not is_better:
         print_message("the adapter does not improve the held-out functions; the index does not use it")
     return 0
+
+
+def _check_index_folder(out: Path, adapter_out: Path) -> None:
+    """Refuse, before minutes of training, a folder that cannot hold the index afterwards."""
+    from llamaindex_code_retrieval.index.manifest import check_folder
+
+    check_folder(out)
+    check_writable(out)
+    if out.resolve() == adapter_out.resolve():
+        raise ValueError(f"--out and --adapter-out are both {out}; name two folders")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

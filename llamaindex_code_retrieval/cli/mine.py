@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamaindex_code_retrieval._io import check_writable
 from llamaindex_code_retrieval.cli.checkout import GIT_URL, checkout
 from llamaindex_code_retrieval.cli.console import print_json, print_table, progress_bars
 from llamaindex_code_retrieval.cli.options import json_option, positive
@@ -95,6 +96,9 @@ def _check_out(out: Path) -> Path:
         raise ValueError(f"--out is {out}; its name must end in .jsonl or .jsonl.gz")
     if not out.parent.is_dir():
         raise ValueError(f"--out is {out}, but there is no folder {out.parent}; make it first")
+    if out.is_dir():
+        raise ValueError(f"--out is {out}, which is a folder; name a file")
+    check_writable(out.parent)
     return out
 
 
