@@ -16,15 +16,15 @@ from llamaindex_code_retrieval.eval.results import (
     Change,
     Comparison,
     GenerationResult,
-    Planned,
+    PlannedResult,
     Report,
     RetrievalResult,
-    worst,
+    largest_losses,
 )
 from llamaindex_code_retrieval.eval.significance import detectable_drop, holm, paired_difference
 
 _Result = RetrievalResult | GenerationResult
-N = TypeVar("N", bound=RetrievalResult | GenerationResult | Planned)
+N = TypeVar("N", bound=RetrievalResult | GenerationResult | PlannedResult)
 B = TypeVar("B", bound=RetrievalResult | GenerationResult)
 _RETRIEVAL_IDENTITY = ("protocol", "depth", "benchmark_fingerprint")
 _GENERATION_IDENTITY = ("writer", "benchmark_fingerprint")
@@ -38,20 +38,20 @@ class GateRules(Settings):
     """What is compared, and what counts as a regression."""
 
     metrics: tuple[Annotated[str, AfterValidator(check_metric)], ...] = Field(default=("MRR", "R@10"), min_length=1)
-    """Metrics of retrieval."""
+    """Metrics of retrieval that are compared; the suite must measure them."""
     generation_metrics: tuple[GenerationMetric, ...] = ("rougeL",)
-    """Metrics of answers with retrieved passages."""
+    """Metrics of answers from retrieved passages that are compared."""
     tolerance: float = Field(default=0.005, ge=0, lt=1)
-    """Drops of a mean up to this pass, significant or not."""
+    """Largest drop of a mean that passes, significant or not."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Probability of a false alarm of the whole gate, over all comparisons."""
+    """Significance level: the probability of a false alarm of the whole gate, over all comparisons."""
     systems: tuple[str, ...] = ()
-    """Only these systems are compared; by default all."""
+    """The systems that are compared; by default all."""
 
 
 def check_comparable(
-    retrieval: Iterable[Planned],
-    generation: Iterable[Planned],
+    retrieval: Iterable[PlannedResult],
+    generation: Iterable[PlannedResult],
     baseline: Report,
     rules: GateRules,
     *,
@@ -64,11 +64,11 @@ def check_comparable(
     Raises:
         IncomparableError: see :func:`compare`.
     """
-    pairs: list[tuple[Planned, _Result, str]] = [
+    pairs: list[tuple[PlannedResult, _Result, str]] = [
         *_pairs(retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, skipped),
         *_pairs(generation, _retrieved(baseline), rules, rules.generation_metrics, _GENERATION_IDENTITY, skipped),
     ]
-    _check_any(pairs)
+    _check_not_empty(pairs)
     for now, before, metric in pairs:
         _check_metric(now, metric)
         _check_metric(before, metric)
@@ -105,7 +105,7 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             report.skipped,
         ),
     ]
-    _check_any(pairs)
+    _check_not_empty(pairs)
     values = [_paired_values(*pair) for pair in pairs]
     differences = [paired_difference(before, after) for before, after in values]
     p_values = holm([difference.p_worse for difference in differences])
@@ -143,25 +143,25 @@ def _pairs(
     identity: Sequence[str],
     skipped: Mapping[str, str],
 ) -> list[tuple[N, B, str]]:
-    """Return each result of the baseline with that of this run and each metric; one that this run lacks is an error."""
-    here = {(each.system, each.task): each for each in now}
+    """Return (result of this run, result of the baseline, metric) for all that the rules compare."""
+    results = {(each.system, each.task): each for each in now}
     pairs: list[tuple[N, B, str]] = []
     for old in before:
         if rules.systems and old.system not in rules.systems:
             continue
-        if (old.system, old.task) not in here:
+        if (old.system, old.task) not in results:
             reason = next((f": {why}" for what, why in skipped.items() if what in (old.system, old.task)), "")
             raise IncomparableError(
                 f"the baseline has {_name(old)}, which this run lacks{reason}; "
                 "run it, or write a new baseline with --update-baseline"
             )
-        new = here[old.system, old.task]
+        new = results[old.system, old.task]
         _check_same(new, old, identity)
         pairs.extend((new, old, metric) for metric in metrics)
     return pairs
 
 
-def _check_any(pairs: Sequence[object]) -> None:
+def _check_not_empty(pairs: Sequence[object]) -> None:
     if not pairs:
         raise IncomparableError(
             "report and baseline have no system and task in common, so nothing is compared; "
@@ -169,7 +169,7 @@ def _check_any(pairs: Sequence[object]) -> None:
         )
 
 
-def _check_same(now: _Result | Planned, before: _Result, identity: Sequence[str]) -> None:
+def _check_same(now: _Result | PlannedResult, before: _Result, identity: Sequence[str]) -> None:
     for name in identity:
         new, old = getattr(now, name), getattr(before, name)
         if new != old:
@@ -181,8 +181,8 @@ def _check_same(now: _Result | Planned, before: _Result, identity: Sequence[str]
             )
 
 
-def _check_metric(result: _Result | Planned, metric: str) -> None:
-    metrics = result.metrics if isinstance(result, Planned) else tuple(result.values)
+def _check_metric(result: _Result | PlannedResult, metric: str) -> None:
+    metrics = result.metrics if isinstance(result, PlannedResult) else tuple(result.values)
     if metric not in metrics:
         raise IncomparableError(
             f"{_name(result)} has no metric {metric!r}, only {', '.join(metrics)}; name one of these in [gate]"
@@ -218,12 +218,12 @@ def _changes(now: _Result, before: _Result) -> list[Change]:
     return sorted(changes, key=lambda change: (-abs(change.gain), change.query))
 
 
-def _name(result: _Result | Planned) -> str:
+def _name(result: _Result | PlannedResult) -> str:
     return f"{result.system!r} on {result.task!r}"
 
 
-def describe(comparison: Comparison, *, most: int = 10) -> str:
-    """Return a comparison as text: the means, the interval, and the ``most`` queries that lost most.
+def describe(comparison: Comparison, *, limit: int = 10) -> str:
+    """Return a comparison as text: the means, the interval, and the ``limit`` queries that lost most.
 
     For an inconclusive drop it says that there are too few queries, and names the smallest drop that they can show.
     """
@@ -236,16 +236,16 @@ def describe(comparison: Comparison, *, most: int = 10) -> str:
     if comparison.inconclusive:
         lines.append(
             f"  {comparison.queries:,} queries are too few to tell a drop of {-comparison.difference:.4f} "
-            f"from chance; {_smallest(comparison)}"
+            f"from chance; {_smallest_detectable_drop(comparison)}"
         )
-    for change in worst(comparison.changed, most=most):
+    for change in largest_losses(comparison.changed, limit=limit):
         before, after = ("not found" if rank is None else f"rank {rank}" for rank in (change.before, change.after))
         first = "nothing" if change.first is None else change.first
         lines.append(f"  {change.query}: {change.text!r}: {before} -> {after}; first is now {first}")
     return "\n".join(lines)
 
 
-def _smallest(comparison: Comparison) -> str:
+def _smallest_detectable_drop(comparison: Comparison) -> str:
     drop = comparison.detectable
     if drop is None or drop > comparison.before:
         return "no drop is detected with 80 % power; measure more queries"

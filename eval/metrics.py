@@ -60,7 +60,7 @@ def per_query_metrics(
     if not metrics:
         raise ValueError("metrics is empty; name at least one, such as MRR")
     measures = {name: _measure(name) for name in metrics}
-    _check(run, qrels)
+    _check_run(run, qrels)
     ir_measures = _ir_measures()
     # The scores decrease strictly, because ir_measures orders equal ones by id; small integers are exact in float32.
     # No metric depends on what follows a query's last relevant code, which is most of a long ranking.
@@ -71,7 +71,7 @@ def per_query_metrics(
     values = {
         (str(result.measure), result.query_id): float(result.value)
         for result in ir_measures.iter_calc(
-            list(measures.values()), {query: dict(judged) for query, judged in qrels.items()}, scored
+            list(measures.values()), {query: dict(judgements) for query, judgements in qrels.items()}, scored
         )
     }
     return {name: {query: values[str(measure), query] for query in qrels} for name, measure in measures.items()}
@@ -84,8 +84,10 @@ def first_relevant(run: Run, qrels: Qrels) -> dict[str, int | None]:
     {'q1': 2, 'q2': None}
     """
     return {
-        query: next((rank for rank, code in enumerate(run.get(query, ()), start=1) if judged.get(code, 0) > 0), None)
-        for query, judged in qrels.items()
+        query: next(
+            (rank for rank, code in enumerate(run.get(query, ()), start=1) if judgements.get(code, 0) > 0), None
+        )
+        for query, judgements in qrels.items()
     }
 
 
@@ -138,8 +140,8 @@ def mean_reciprocal_rank(ranks: Iterable[int | None]) -> float:
     return fmean(values)
 
 
-def _up_to_last_relevant(ranking: Sequence[str], judged: Mapping[str, int]) -> Sequence[str]:
-    relevant = {code for code, score in judged.items() if score > 0}
+def _up_to_last_relevant(ranking: Sequence[str], judgements: Mapping[str, int]) -> Sequence[str]:
+    relevant = {code for code, score in judgements.items() if score > 0}
     return ranking[: max((rank for rank, code in enumerate(ranking, start=1) if code in relevant), default=0)]
 
 
@@ -163,11 +165,11 @@ def _measure(name: str) -> Any:
     return _ir_measures().parse_measure(_IR_MEASURES_NAMES[kind] + at + depth)
 
 
-def _check(run: Run, qrels: Qrels) -> None:
+def _check_run(run: Run, qrels: Qrels) -> None:
     if not qrels:
         raise ValueError("the qrels hold no query, so there is nothing to average; check the split")
-    for query, judged in qrels.items():
-        if not any(score > 0 for score in judged.values()):
+    for query, judgements in qrels.items():
+        if not any(score > 0 for score in judgements.values()):
             raise ValueError(f"query {query!r} has no relevant id (score over 0) in the qrels; leave it out")
     for query, ranking in run.items():
         if query not in qrels:

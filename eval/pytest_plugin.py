@@ -2,6 +2,7 @@
 
 ``pytest --code-retrieval-suite SUITE --code-retrieval-baseline FILE`` runs the suite once, in the first of these tests.
 They have the marker ``code_retrieval``, so that ``-m code_retrieval`` selects them. Torch is imported by the first one.
+Names and texts of the suite are escaped, because they may hold terminal escape sequences.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from llamaindex_code_retrieval._io import printable
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.results import Comparison
@@ -49,10 +52,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     try:
         run = _SuiteRun(suite, Path(config.getoption("code_retrieval_baseline")))
     except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(printable(str(error), multiline=True)) from error
     config.stash[_RUN] = run
     items.extend(
-        MetricItem.from_parent(session, name=" / ".join(key), key=key)
+        MetricItem.from_parent(session, name=printable(" / ".join(key)), key=key)
         for key in run.keys()  # noqa: SIM118  # not a dictionary
     )
 
@@ -107,7 +110,8 @@ class _SuiteRun:
             except (ValueError, OSError, ImportError) as error:
                 self._error = error
         if self._comparisons is None:
-            raise pytest.fail.Exception(f"the suite cannot be compared: {self._error}", pytrace=False)
+            text = printable(f"the suite cannot be compared: {self._error}", multiline=True)
+            raise pytest.fail.Exception(text, pytrace=False)
         return self._comparisons[key]
 
 
@@ -124,10 +128,11 @@ class MetricItem(pytest.Item):
         from llamaindex_code_retrieval.eval.gate import describe
 
         comparison = self.config.stash[_RUN].comparison(self.key)
+        text = printable(describe(comparison), multiline=True)
         if comparison.regression:
-            raise pytest.fail.Exception(describe(comparison), pytrace=False)
+            raise pytest.fail.Exception(text, pytrace=False)
         if comparison.inconclusive:
-            self.user_properties.append((_INCONCLUSIVE, describe(comparison)))
+            self.user_properties.append((_INCONCLUSIVE, text))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return the suite and the name of the test."""

@@ -79,8 +79,8 @@ def code_from_description(benchmark: Benchmark, *, name: str) -> GenerationTask:
     """Ask for the code that a query describes; the reference is its most relevant code, the first of equal ones."""
     questions = []
     for query, text in benchmark.queries.items():
-        judged = benchmark.qrels[query]
-        gold = sorted((code for code, score in judged.items() if score > 0), key=lambda code: -judged[code])
+        judgements = benchmark.qrels[query]
+        gold = sorted((code for code, score in judgements.items() if score > 0), key=lambda code: -judgements[code])
         questions.append(Question(query, text, benchmark.corpus[gold[0]], tuple(gold)))
     instruction = (
         "Write the function that the question describes. Answer with its code alone, without any explanation. "
@@ -185,7 +185,7 @@ def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask
             ) from error
         projects.add(repo)
         if repo == project:
-            questions.append(Question(id_, text, answer, _cited(answer, nodes)))
+            questions.append(Question(id_, text, answer, _cited_nodes(answer, nodes)))
     if not questions:
         raise ValueError(f"{file} has no question about {project!r}; it has {', '.join(sorted(projects)) or 'none'}")
     instruction = (
@@ -195,7 +195,7 @@ def sweqa(file: Path, project: str, nodes: Sequence[TextNode]) -> GenerationTask
     return GenerationTask(f"SWE-QA {project}", instruction, questions, {node.node_id: node.text for node in nodes})
 
 
-def _cited(answer: str, nodes: Sequence[TextNode]) -> tuple[str, ...]:
+def _cited_nodes(answer: str, nodes: Sequence[TextNode]) -> tuple[str, ...]:
     """Return the ids of the nodes that an answer names by file and symbol."""
     files = {re.sub(r"^(\./)?(src/)?", "", path) for path in re.findall(r"[\w./-]*\w\.\w+", answer)}
     # After the full path an answer uses the file's name alone, which other files may have as well.

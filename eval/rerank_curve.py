@@ -18,13 +18,12 @@ from llama_index.core.schema import MetadataMode, NodeWithScore
 from llamaindex_code_retrieval._io import Progress, no_progress, write_atomically
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
-from llamaindex_code_retrieval.eval.results import Curve, CurvePoint, protocol_name
+from llamaindex_code_retrieval.eval.results import CURVE_METRICS, Curve, CurvePoint, protocol_name
 from llamaindex_code_retrieval.eval.retrieval import percentiles, rank_queries
 from llamaindex_code_retrieval.models.calibration import calibration_error, probability, scored_until_settled
 from llamaindex_code_retrieval.reranker import CodeReranker
 from llamaindex_code_retrieval.retriever import CodeRetriever
 
-METRICS = ("MRR", "R@1", "R@5", "R@10")
 _EXIT_TOP_N = (10, 1)  # a list of hits, and a single answer
 _SAVE_EVERY = 25  # queries between two writes of the log-odds
 
@@ -209,7 +208,7 @@ class _Measurement:
 
         try:
             for query, ids in ranked.run.items():
-                log_odds = self.scores.of(query, pool.queries[query], first_hits(query))
+                log_odds = self.scores.of_hits(query, pool.queries[query], first_hits(query))
                 self.rankings[query] = _Ranking(ids, log_odds)
                 self.on_progress("rerank", len(self.rankings), total)
         finally:
@@ -228,7 +227,7 @@ class _Measurement:
                 k=setting.k,
                 early_exit=setting.early_exit,
                 top_n=setting.top_n,
-                metrics=evaluate_run(run, self.benchmark.qrels, metrics=METRICS),
+                metrics=evaluate_run(run, self.benchmark.qrels, metrics=CURVE_METRICS),
                 pairs=sum(counts.values()) / len(counts),
                 milliseconds=percentiles(self.stopwatch.seconds[setting] or [0.0]),
             )
@@ -250,7 +249,7 @@ class _LogOdds:
         self.by_query = _read_log_odds(file)
         self.unsaved = 0
 
-    def of(self, query_id: str, query: str, hits: Sequence[NodeWithScore]) -> list[float]:
+    def of_hits(self, query_id: str, query: str, hits: Sequence[NodeWithScore]) -> list[float]:
         """Return the log-odds of ``hits``, combined with their ranks in the first stage."""
         by_node = self.by_query.get(query_id, {})
         if any(hit.node_id not in by_node for hit in hits):
@@ -310,8 +309,8 @@ class _Stopwatch:
 def _calibration_error(rankings: Mapping[str, _Ranking], benchmark: Benchmark) -> float | None:
     probabilities, labels = [], []
     for query, ranking in rankings.items():
-        judged = benchmark.qrels[query]
+        judgements = benchmark.qrels[query]
         for id_, value in zip(ranking.ids, ranking.log_odds, strict=False):
             probabilities.append(probability(value))
-            labels.append(judged.get(id_, 0) > 0)
+            labels.append(judgements.get(id_, 0) > 0)
     return calibration_error(probabilities, labels) if labels else None

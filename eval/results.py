@@ -170,6 +170,10 @@ class Report:
             ) from error
 
 
+CURVE_METRICS = ("MRR", "R@1", "R@5", "R@10")
+"""Metrics of each point of a curve."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
     """The cascade at one K: the first K hits as the reranker orders them, then the rest as the first stage does."""
@@ -181,7 +185,7 @@ class CurvePoint:
     top_n: int | None = None
     """Number of hits for which early exit was calibrated."""
     metrics: dict[str, float]
-    """``MRR``, ``R@1``, ``R@5`` and ``R@10`` over the whole ranking."""
+    """``CURVE_METRICS`` over the whole ranking."""
     pairs: float
     """Scored pairs per query, on average."""
     milliseconds: dict[str, float]
@@ -258,7 +262,7 @@ def _from_dict(kind: type[T], content: Mapping[str, Any]) -> T:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlannedResult:
     """A result that a run is going to have, as far as it is known before the measurement."""
 
     system: str
@@ -322,7 +326,7 @@ class Change:
         return reciprocal_rank(self.after) - reciprocal_rank(self.before)
 
 
-def worst(changes: Sequence[Change], *, most: int = 20) -> list[Change]:
+def largest_losses(changes: Sequence[Change], *, limit: int = 20) -> list[Change]:
     """Return the changes to a lower reciprocal rank, the largest loss first."""
     lost = [change for change in changes if change.gain < 0]
-    return sorted(lost, key=lambda change: (change.gain, change.query))[:most]
+    return sorted(lost, key=lambda change: (change.gain, change.query))[:limit]

@@ -19,7 +19,7 @@ from llamaindex_code_retrieval.eval.loading import LoadedQuestions, LoadedSuite,
 from llamaindex_code_retrieval.eval.results import (
     TOP,
     GenerationResult,
-    Planned,
+    PlannedResult,
     Published,
     Report,
     RetrievalResult,
@@ -93,11 +93,11 @@ def run_suite(
     return Outcome(report, {task.spec.name: dict(task.benchmark.corpus) for task in loaded.tasks})
 
 
-def _planned(loaded: LoadedSuite) -> tuple[list[Planned], list[Planned]]:
+def _planned(loaded: LoadedSuite) -> tuple[list[PlannedResult], list[PlannedResult]]:
     """Return the results that a run will have, of retrieval and of generation."""
     suite = loaded.suite
     retrieval = [
-        Planned(
+        PlannedResult(
             system=system.spec.name,
             task=task.spec.name,
             metrics=suite.metrics,
@@ -110,7 +110,7 @@ def _planned(loaded: LoadedSuite) -> tuple[list[Planned], list[Planned]]:
         for system in loaded.systems
     ]
     generation = [
-        Planned(
+        PlannedResult(
             system=system.spec.name,
             task=questions.task.name,
             benchmark=questions.spec.name,

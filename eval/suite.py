@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llamaindex_code_retrieval._settings import Settings, names_in, read_toml
+from llamaindex_code_retrieval._settings import Settings, read_toml
 from llamaindex_code_retrieval.eval.gate import GateRules
 from llamaindex_code_retrieval.eval.metrics import METRICS, check_metric
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
@@ -24,6 +24,7 @@ class TaskSpec(Settings):
     """A benchmark and the protocol by which it is measured."""
 
     name: str
+    """Name in reports and in other tables of the suite."""
     set: str | None = None
     """The name of a data set in ``$CODE_RETRIEVAL_DATA``."""
     folder: str | None = None
@@ -33,9 +34,9 @@ class TaskSpec(Settings):
     package: tuple[str, ...] | None = None
     """Installed packages whose documented functions are the benchmark."""
     split: str = "dev"
-    """The split of a ``set`` or a ``folder``."""
+    """The split of a ``set`` or a ``folder``, a file of its ``qrels/``."""
     pool_size: int = Field(default=0, ge=0)
-    """Codes in a pool (1,000 is the protocol of SPENCER); 0 searches the whole corpus (CasCode)."""
+    """Codes in a pool, at least 2 (1,000 is the protocol of SPENCER); 0 searches the whole corpus (CasCode)."""
     queries: int = Field(default=0, ge=0)
     """Queries, drawn at random by the suite's seed; 0 takes all."""
 
@@ -53,17 +54,27 @@ class SystemSpec(Settings):
     """A retriever and, optionally, the reranker that follows it."""
 
     name: str
+    """Name in reports and in other tables of the suite."""
     model: str = "embedded"
+    """The base: ``embedded``, a folder, or a hub name."""
     adapter: str | None = None
+    """The adapter of queries and codes: one that comes with the package, a folder, a hub name, or ``none``; by default
+    the one that comes with the package for this base."""
     adapters: dict[str, str] = Field(default_factory=dict)
-    """Language -> adapter."""
+    """Language -> adapter of its codes, in place of ``adapter``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the encoder; ``auto`` takes ``bf16`` where the device computes it natively, and ``fp32``
+    elsewhere."""
     max_code_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a code, the rest is cut; by default the limit of the model or its adapter."""
     query_encoder: str | None = None
     """A distilled encoder of the queries: one that comes with the package, a folder, or ``auto``."""
     mode: Mode = "fused"
+    """``dense`` ranks by cosine, ``bm25`` by words, ``fused`` fuses the two rankings."""
     dense_weight: float = Field(default=0.75, ge=0)
+    """Weight of the dense ranking in ``fused``."""
     bm25_weight: float = Field(default=0.25, ge=0)
+    """Weight of the BM25 ranking in ``fused``."""
     rerank: str | None = None
     """A reranker that comes with the package, a folder, or a hub name."""
     rerank_top_n: int = Field(default=10, ge=1)
@@ -71,8 +82,10 @@ class SystemSpec(Settings):
     rerank_k: int | None = Field(default=None, ge=1)
     """Hits that the reranker reads; by default the suite's depth."""
     rerank_precision: RerankPrecision = "auto"
+    """Arithmetic of the reranker: ``auto``, ``fp32``, ``bf16`` or ``int8``."""
     early_exit: float | None = Field(default=None, gt=0, lt=1)
-    """Confidence at which the reranker stops; by default it scores every hit."""
+    """Confidence at which the reranker stops scoring, one of those that it was calibrated for; by default it scores
+    every hit."""
     optional: bool = False
     """Skip the system, with the reason in the report, if its model is not available."""
 
@@ -99,15 +112,18 @@ class GenerationSpec(Settings):
     """Questions that a writer answers with gold, retrieved and no passages."""
 
     name: str
+    """Name in reports."""
     kind: Literal["sweqa", "code", "docstring"]
     """``sweqa``: questions about a project. ``code``: write the function that a query describes. ``docstring``:
     describe a function."""
     task: str | None = None
     """The task whose queries (``code``) or codes (``docstring``) are the questions."""
     project: str | None = None
-    """The project of ``sweqa``: flask or requests. Its sources are the installed package, or ``repository``."""
+    """The project of ``sweqa``: flask or requests."""
     repository: str | None = None
+    """The folder with the project's sources, relative to the suite's folder; by default the installed package."""
     writer: str = "extractive"
+    """Who answers: ``extractive``, which quotes the passages, or an LLM such as ``ollama:MODEL``."""
     systems: tuple[str, ...] = ()
     """The systems whose hits are the retrieved passages; by default all."""
     top_n: int = Field(default=5, ge=1)
@@ -131,25 +147,38 @@ class PublishedSpec(Settings):
     """A figure from a paper or a model card, shown beside the measured ones."""
 
     system: str
+    """The model, in free words."""
     task: str
+    """The benchmark, in free words."""
     metric: str
+    """The metric, in free words."""
     value: float
+    """The figure, usually from 0 to 1."""
     source: str
+    """The paper or the model card."""
 
 
 class Suite(Settings):
     """What is measured. The names of systems must differ, and so must those of tasks and generation tasks."""
 
     name: str
+    """The heading of reports; by default the name of the file without ``.toml``."""
     depth: int = Field(default=100, ge=1)
-    """Hits that each retriever is asked for."""
+    """Hits that each retriever returns."""
     seed: int = 0
+    """Seed of the pools and of the queries that are drawn."""
     metrics: tuple[Metric, ...] = Field(default=METRICS, min_length=1)
+    """Metrics of retrieval: ``MRR``, ``MAP`` and ``nDCG``, each also with ``@k``, and ``R@k``."""
     task: tuple[TaskSpec, ...] = ()
+    """The ``[[task]]`` tables."""
     system: tuple[SystemSpec, ...] = ()
+    """The ``[[system]]`` tables; at least one, with one ``[[task]]`` or ``[[generation]]``."""
     generation: tuple[GenerationSpec, ...] = ()
+    """The ``[[generation]]`` tables."""
     published: tuple[PublishedSpec, ...] = ()
+    """The ``[[published]]`` tables."""
     gate: GateRules = GateRules()
+    """The ``[gate]`` table."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Suite:
@@ -208,11 +237,6 @@ def _check_distinct(kind: str, names: Sequence[str]) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise ValueError(f"the suite names {kind} {repeated!r} twice; names must differ")
-
-
-def suite_names() -> list[str]:
-    """Return the names of the suites that come with the package."""
-    return names_in(_SUITES)
 
 
 def load_suite(name_or_path: str | Path) -> Suite:

@@ -30,28 +30,28 @@ class ExtractiveWriter:
 
     It needs no LLM and is deterministic, so that a change of its scores is a change of retrieval.
 
-    >>> ExtractiveWriter(most_words=3).write("", "", ["one two", "three", "four"])
+    >>> ExtractiveWriter(max_words=3).write("", "", ["one two", "three", "four"])
     'one two\\n\\nthree'
     """
 
     name = "extractive"
 
-    def __init__(self, most_words: int = 300) -> None:
-        if most_words < 1:
-            raise ValueError(f"most_words must be at least 1 to quote anything, got {most_words}")
-        self.most_words = most_words
-        self.settings = json.dumps({"most_words": most_words})
+    def __init__(self, max_words: int = 300) -> None:
+        if max_words < 1:
+            raise ValueError(f"max_words must be at least 1 to quote anything, got {max_words}")
+        self.max_words = max_words
+        self.settings = json.dumps({"max_words": max_words})
 
     def write(self, instruction: str, question: str, passages: Sequence[str]) -> str:
         """Return the quotation; an empty text without passages."""
         quoted: list[str] = []
-        left = self.most_words
+        words_left = self.max_words
         for passage in passages:
             ends = [word.end() for word in re.finditer(r"\S+", passage)]
-            if quoted and len(ends) > left:
+            if quoted and len(ends) > words_left:
                 break
-            quoted.append(passage if len(ends) <= left else passage[: ends[left - 1]])
-            left -= len(ends)
+            quoted.append(passage if len(ends) <= words_left else passage[: ends[words_left - 1]])
+            words_left -= len(ends)
         return "\n\n".join(quoted)
 
 
@@ -66,16 +66,16 @@ _HIDDEN = re.compile(
 class LLMWriter:
     """Lets any LLM of LlamaIndex complete one prompt of instruction, passages and question.
 
-    The prompt holds the passages best first, up to the one with which it would exceed ``most_characters``.
+    The prompt holds the passages best first, up to the one with which it would exceed ``max_characters``.
     """
 
-    def __init__(self, llm: LLM, name: str, *, most_characters: int = 12_000) -> None:
-        if most_characters < 1:
-            raise ValueError(f"most_characters must be at least 1, got {most_characters}; use an LLM with more context")
+    def __init__(self, llm: LLM, name: str, *, max_characters: int = 12_000) -> None:
+        if max_characters < 1:
+            raise ValueError(f"max_characters must be at least 1, got {max_characters}; use an LLM with more context")
         self.llm = llm
         self.name = name
-        self.most_characters = most_characters
-        settings = {"llm": _public_settings(llm.to_dict()), "most_characters": most_characters, "prompt": _PROMPT}
+        self.max_characters = max_characters
+        settings = {"llm": _public_settings(llm.to_dict()), "max_characters": max_characters, "prompt": _PROMPT}
         self.settings = json.dumps(settings, sort_keys=True)
 
     def write(self, instruction: str, question: str, passages: Sequence[str]) -> str:
@@ -84,12 +84,12 @@ class LLMWriter:
 
     def prompt(self, instruction: str, question: str, passages: Sequence[str]) -> str:
         """Return the prompt."""
-        shown = ""
-        prompt = _PROMPT.format(instruction=instruction, passages=shown, question=question)
+        listed = ""
+        prompt = _PROMPT.format(instruction=instruction, passages=listed, question=question)
         for number, passage in enumerate(passages, start=1):
-            shown += f"Passage {number}:\n{passage}\n\n"
-            longer = _PROMPT.format(instruction=instruction, passages=shown, question=question)
-            if len(longer) > self.most_characters:
+            listed += f"Passage {number}:\n{passage}\n\n"
+            longer = _PROMPT.format(instruction=instruction, passages=listed, question=question)
+            if len(longer) > self.max_characters:
                 break
             prompt = longer
         return prompt
@@ -142,9 +142,9 @@ def load_writer(name: str, *, timeout: float) -> Writer:
         if template:
             eos_token = model_of_file._model.token_get_text(model_of_file.token_eos())
             llm.completion_to_prompt = user_turn(template, eos_token=eos_token)
-    # The model may have less context than the context window that was asked for.
+    # The model's context may be shorter than the requested window.
     tokens = min(llm.metadata.context_window, _CONTEXT_WINDOW) - _MAX_TOKENS
-    return LLMWriter(llm, name, most_characters=min(12_000, _CHARACTERS_PER_TOKEN * tokens))
+    return LLMWriter(llm, name, max_characters=min(12_000, _CHARACTERS_PER_TOKEN * tokens))
 
 
 def _options(kind: str, model: str, timeout: float) -> dict[str, Any]:

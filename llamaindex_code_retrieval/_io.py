@@ -1,4 +1,4 @@
-"""Files and texts: atomic writes, JSON that is checked, hashes, clean text, the type of progress callbacks."""
+"""Files and texts: atomic writes, checked JSON, hashes, clean and printable text, the type of progress callbacks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 import secrets
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,3 +154,55 @@ def clean_text(text: str) -> str:
     'caf?'
     """
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+_ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode categories: control, format (bidirectional overrides among them), surrogate, line and paragraph separator."""
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that Persian and composed emoji need; they change no order and move no cursor."""
+
+_SUBSTITUTES = {
+    "❱": ">",
+    "✓": "ok",
+    "▲": "^",
+    "▼": "v",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "’": "'",
+}
+"""What to write for our own characters where the terminal's encoding lacks them."""
+
+
+def printable(text: str, *, multiline: bool = False, encoding: str = "utf-8") -> str:
+    r"""Return ``text`` with escapes in place of characters that act on a terminal or that ``encoding`` lacks.
+
+    Control, bidirectional and other invisible characters and lone surrogates are written as Python escapes. With
+    ``multiline``, line feeds and tabs stay, and a carriage return before a line feed is dropped.
+
+    >>> print(printable("a\x1b[2J.py"))
+    a\x1b[2J.py
+    >>> printable("one\r\ntwo", multiline=True)
+    'one\ntwo'
+    >>> print(printable("é ❱", encoding="ascii"))
+    \xe9 >
+    """
+    if multiline:
+        text = text.replace("\r\n", "\n")
+    allowed = "\n\t" if multiline else ""
+    return "".join(character if character in allowed else _escape(character, encoding) for character in text)
+
+
+@lru_cache(maxsize=4096)
+def _escape(character: str, encoding: str) -> str:
+    if unicodedata.category(character) in _ESCAPED and character not in _JOINERS:
+        return character.encode("unicode_escape").decode("ascii")
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return _SUBSTITUTES.get(character) or character.encode("unicode_escape").decode("ascii")
+    return character

@@ -15,8 +15,9 @@ import pytest
 from conftest import Shell
 
 from llamaindex_code_retrieval import cli
+from llamaindex_code_retrieval._io import printable
 from llamaindex_code_retrieval.cli import console
-from llamaindex_code_retrieval.cli.console import print_code, print_json, print_table, printable, progress_bars
+from llamaindex_code_retrieval.cli.console import print_code, print_json, print_table, progress_bars
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e[red]"
 SHOWN = "\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202e[red]"

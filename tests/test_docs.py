@@ -152,8 +152,7 @@ def test_links_and_named_files_exist() -> None:
             assert (ROOT / named).exists(), f"{page.name} names {named}"
 
 
-def test_the_readme_is_short_and_the_docs_list_is_complete() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
+def test_the_list_of_docs_is_complete() -> None:
     listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert all(f"({page.name})" in listed for page in PAGES if page.parent.name == "docs" and page.name != "README.md")
 

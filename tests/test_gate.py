@@ -12,7 +12,7 @@ import pytest
 
 from llamaindex_code_retrieval.eval import significance
 from llamaindex_code_retrieval.eval.gate import GateRules, IncomparableError, compare, describe
-from llamaindex_code_retrieval.eval.results import Answer, GenerationResult, Report, RetrievalResult, worst
+from llamaindex_code_retrieval.eval.results import Answer, GenerationResult, Report, RetrievalResult, largest_losses
 
 
 def retrieval(ranks: list[int | None], **changes: Any) -> RetrievalResult:
@@ -84,8 +84,8 @@ def test_a_real_drop_is_a_regression_with_its_queries() -> None:
     assert (mrr.before, mrr.after, mrr.regression) == (pytest.approx(0.9), pytest.approx(0.8), True)
     assert mrr.p_worse == pytest.approx(2 / 2**10)  # all ten fell: one exchange of 1,024, and two comparisons
     assert not recall.regression
-    assert [change.query for change in worst(mrr.changed)] == sorted(f"q{i}" for i in range(10))
-    text = describe(mrr, most=1)
+    assert [change.query for change in largest_losses(mrr.changed)] == sorted(f"q{i}" for i in range(10))
+    text = describe(mrr, limit=1)
     assert text.startswith("MRR of 'dense' on 'tiny' fell from 0.9000 to 0.8000: -0.1000, 95 % interval -0.1")
     assert text.endswith("q0: 'text of q0': rank 1 -> rank 2; first is now first of q0")
 
@@ -114,7 +114,7 @@ def test_a_drop_that_too_few_queries_show_is_inconclusive() -> None:
     assert (found.queries, found.regression, found.inconclusive) == (40, False, True)
     assert found.detectable is not None
     assert -found.difference < found.detectable < 0.3
-    text = describe(found, most=0)
+    text = describe(found, limit=0)
     assert "40 queries are too few to tell a drop of 0.0875 from chance" in text
     assert text.endswith(f"the smallest drop that is detected with 80 % power is about {found.detectable:.4f}")
 

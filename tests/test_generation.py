@@ -325,22 +325,22 @@ def test_sweqa_finds_the_nodes_that_an_answer_cites(tmp_path: Path) -> None:
 
 
 def test_the_extractive_writer_quotes_up_to_its_limit() -> None:
-    writer = ExtractiveWriter(most_words=4)
+    writer = ExtractiveWriter(max_words=4)
     assert writer.write("", "", []) == ""
     assert writer.write("", "", ["a\n  b c d e", "f"]) == "a\n  b c d"
     assert writer.write("", "", ["a b", "c\td", "e"]) == "a b\n\nc\td"
     assert writer.write("", "", ["a b", "c d e", "f"]) == "a b"  # a worse one does not overtake
-    with pytest.raises(ValueError, match="most_words must be at least 1"):
+    with pytest.raises(ValueError, match="max_words must be at least 1"):
         ExtractiveWriter(0)
 
 
 def test_an_llm_is_given_the_best_passages_that_fit() -> None:
-    writer = LLMWriter(TinyLLM(), "tiny", most_characters=100)
+    writer = LLMWriter(TinyLLM(), "tiny", max_characters=100)
     prompt = writer.prompt("Do {it}.", "{why}?", ["first", "x" * 100, "third"])
     assert prompt == "Do {it}.\n\nPassage 1:\nfirst\n\nQuestion:\n{why}?\n\nAnswer:\n"
     assert writer.write("Do {it}.", "{why}?", ["first"]) == "{why}?"
-    with pytest.raises(ValueError, match="most_characters"):
-        LLMWriter(TinyLLM(), "tiny", most_characters=0)
+    with pytest.raises(ValueError, match="max_characters"):
+        LLMWriter(TinyLLM(), "tiny", max_characters=0)
 
 
 def test_settings_tell_models_apart_and_hold_no_secret() -> None:
@@ -356,7 +356,7 @@ def test_settings_tell_models_apart_and_hold_no_secret() -> None:
         LLMWriter(TinyLLM(), "tiny").settings,
         LLMWriter(TinyLLM(temperature=1.0), "tiny").settings,
         LLMWriter(TinyLLM(model="tinier"), "tiny").settings,
-        LLMWriter(TinyLLM(), "tiny", most_characters=9).settings,
+        LLMWriter(TinyLLM(), "tiny", max_characters=9).settings,
     ]
     assert len(set(settings)) == 4
     assert LLMWriter(TinyLLM(api_key="sk-other"), "tiny").settings == settings[0]
@@ -472,7 +472,7 @@ def test_an_answer_is_asked_for_once(task: GenerationTask, tmp_path: Path) -> No
     assert generate(task, LLMWriter(llm, "tiny"), condition="gold", cache=cache) == first
     assert len(llm._prompts) == 4
     assert all("answer" in json.loads(file.read_text()) for file in tmp_path.iterdir())  # written anew, nothing beside
-    generate(task, LLMWriter(llm, "tiny", most_characters=50), condition="gold", cache=cache)
+    generate(task, LLMWriter(llm, "tiny", max_characters=50), condition="gold", cache=cache)
     assert len(llm._prompts) == 6  # other settings, other answers
     AnswerCache(None).put("key", "answer")
     assert AnswerCache(None).get("key") is None

@@ -62,6 +62,29 @@ def test_each_metric_of_a_baseline_is_a_test(
     assert "need each other; give both" in text
 
 
+def test_names_in_a_suite_cannot_act_on_the_terminal(
+    write_suite: Callable[..., Path], run_pytest: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    baseline, suite = tmp_path / "baseline.json", write_suite('[gate]\nmetrics = ["MRR"]\ngeneration_metrics = []\n')
+    hostile = suite.read_text().replace('name = "words"', r'name = "\u001b]0;owned\u0007\u202e"')
+    hostile = hostile.replace('name = "own"', r'name = "own\u001b[2J"')
+    suite.write_text(hostile)
+    run_suite(load_suite(suite)).report.slim().save(baseline)
+    worsen(suite, suite)
+    options = ["--code-retrieval-baseline", str(baseline), "--code-retrieval-suite", str(suite)]
+    code, text = run_pytest(*options, "--verbose", "-rA", "--color=no")
+    assert code == 1, text
+    assert r"\x1b]0;owned\x07\u202e / own\x1b[2J / MRR" in text
+    assert "fell from" in text
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+
+    suite.write_text(suite.read_text().replace('mode = "dense"', r'mode = "\u001b[2J"'))
+    code, text = run_pytest(*options, "--color=no")
+    assert code == 4
+    assert "mode must be" in text
+    assert "\x1b" not in text
+
+
 def test_the_plugin_is_registered_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys, pytest; pytest.main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -18,7 +18,8 @@ from llamaindex_code_retrieval.eval.curve_runner import run_curves
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions
 from llamaindex_code_retrieval.eval.metrics import evaluate_run
 from llamaindex_code_retrieval.eval.report import curve_html, curve_markdown
-from llamaindex_code_retrieval.eval.rerank_curve import METRICS, Curve, parse_ks, rerank_curve
+from llamaindex_code_retrieval.eval.rerank_curve import parse_ks, rerank_curve
+from llamaindex_code_retrieval.eval.results import CURVE_METRICS, Curve
 from llamaindex_code_retrieval.eval.retrieval import benchmark_index, evaluate_retrieval
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
@@ -95,7 +96,7 @@ def test_a_curve_of_known_scores_is_what_a_hand_works_out(checkpoint: Path, bert
     assert [point.k for point in curve.points] == [0, 1, 2, 3]
     assert [point.pairs for point in curve.points] == [0, 1, 2, 3]
     # Ranks of c and f: 3 and 2, 3 and 2, 3 and 1, 1 and 2.
-    mrr, r1, r5, r10 = ([point.metrics[metric] for point in curve.points] for metric in METRICS)
+    mrr, r1, r5, r10 = ([point.metrics[metric] for point in curve.points] for metric in CURVE_METRICS)
     assert mrr == pytest.approx([5 / 12, 5 / 12, 2 / 3, 3 / 4])
     assert r1 == [0, 0, 0.5, 0.5]
     assert r5 == r10 == [1, 1, 1, 1]
@@ -125,7 +126,7 @@ def test_each_k_is_what_the_reranker_makes_of_the_first_k_hits(
             ]
             for query, text in benchmark.queries.items()
         }
-        assert point.metrics == evaluate_run(run, benchmark.qrels, metrics=METRICS)
+        assert point.metrics == evaluate_run(run, benchmark.qrels, metrics=CURVE_METRICS)
     assert len({point.metrics["MRR"] for point in points}) > 2  # otherwise the line above says little
 
 
@@ -136,7 +137,7 @@ def test_the_first_hit_alone_changes_nothing_and_more_hits_are_more_pairs(
     reranker = CodeReranker(str(ours), early_exit=0.8, device="cpu")  # which the rows by K leave out
     curve = rerank_curve(lambda _: retriever, reranker, benchmark, KS, system="s", latency_queries=3)
     nothing, one, *_ = points = [point for point in curve.points if point.early_exit is None]
-    alone = evaluate_retrieval(lambda _: retriever, benchmark, system="s", metrics=METRICS)
+    alone = evaluate_retrieval(lambda _: retriever, benchmark, system="s", metrics=CURVE_METRICS)
     assert nothing.metrics == one.metrics == alone.means
     assert [point.pairs for point in points] == [0, 1, 2, 5, 24]
     assert nothing.milliseconds == {"p50": 0.0, "p95": 0.0}

@@ -73,8 +73,12 @@ def save_beir(benchmark: Benchmark, folder: str | Path, *, split: str = "test") 
     queries = [{"_id": id_, "text": text} for id_, text in benchmark.queries.items()]
     for name, rows in (("corpus", corpus), ("queries", queries)):
         write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    judged = [f"{query}\t{code}\t{score}" for query, codes in benchmark.qrels.items() for code, score in codes.items()]
-    write_atomically(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    rows_of_qrels = [
+        f"{query}\t{code}\t{score}" for query, codes in benchmark.qrels.items() for code, score in codes.items()
+    ]
+    write_atomically(
+        folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *rows_of_qrels]) + "\n"
+    )
 
 
 def read_split(path: str | Path, split: str) -> Split:

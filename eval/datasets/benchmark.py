@@ -36,11 +36,11 @@ class Benchmark:
             raise ValueError(f"benchmark {self.name!r} has no query with a relevant code; there is nothing to measure")
         for query in sorted(self.queries.keys() ^ self.qrels.keys()):
             raise ValueError(f"benchmark {self.name!r} has query {query!r} in only one of queries and qrels")
-        for query, judged in self.qrels.items():
-            for code in judged:
+        for query, judgements in self.qrels.items():
+            for code in judgements:
                 if code not in self.corpus:
                     raise ValueError(f"benchmark {self.name!r} judges code {code!r}, which its corpus lacks")
-            if not any(score > 0 for score in judged.values()):
+            if not any(score > 0 for score in judgements.values()):
                 raise ValueError(f"benchmark {self.name!r} has no relevant code for query {query!r}; leave it out")
         for code in sorted(self.languages.keys() - self.corpus.keys()):
             raise ValueError(f"benchmark {self.name!r} has a language for code {code!r}, which its corpus lacks")
@@ -57,8 +57,8 @@ class Benchmark:
     def query_languages(self) -> dict[str, str]:
         """Query id -> language of its relevant codes; queries with several or unknown languages are left out."""
         by_query: dict[str, str] = {}
-        for query, judged in self.qrels.items():
-            languages = {self.languages.get(code, "") for code, score in judged.items() if score > 0}
+        for query, judgements in self.qrels.items():
+            languages = {self.languages.get(code, "") for code, score in judgements.items() if score > 0}
             if len(languages) == 1 and "" not in languages:
                 by_query[query] = languages.pop()
         return by_query
@@ -76,12 +76,12 @@ class Benchmark:
         """
         if not 0 < queries <= len(self.queries):
             raise ValueError(f"benchmark {self.name!r} has {len(self.queries)} queries, so {queries} cannot be drawn")
-        drawn = set(random.Random(seed).sample(sorted(self.queries), queries))
+        sampled = set(random.Random(seed).sample(sorted(self.queries), queries))
         return replace(
             self,
             name=f"{self.name}, {queries} queries (seed {seed})",
-            queries={query: text for query, text in self.queries.items() if query in drawn},
-            qrels={query: judged for query, judged in self.qrels.items() if query in drawn},
+            queries={query: text for query, text in self.queries.items() if query in sampled},
+            qrels={query: judgements for query, judgements in self.qrels.items() if query in sampled},
         )
 
     def pools(self, size: int = 1000, *, seed: int = 0) -> list[Benchmark]:
@@ -100,17 +100,17 @@ class Benchmark:
                 f"benchmark {self.name!r} has {len(self.corpus)} codes, so pools of {size} cannot be drawn"
             )
         rng = random.Random(seed)
-        waiting = sorted(self.queries)
-        rng.shuffle(waiting)
+        remaining = sorted(self.queries)
+        rng.shuffle(remaining)
         pools: list[Benchmark] = []
-        while waiting:
+        while remaining:
             codes: set[str] = set()
             queries: list[str] = []
-            while waiting and len(codes | self.qrels[waiting[-1]].keys()) <= size:
-                queries.append(waiting.pop())
+            while remaining and len(codes | self.qrels[remaining[-1]].keys()) <= size:
+                queries.append(remaining.pop())
                 codes |= self.qrels[queries[-1]].keys()
             if not queries:
-                raise ValueError(f"query {waiting[-1]!r} has more than {size} judged codes; use larger pools")
+                raise ValueError(f"query {remaining[-1]!r} has more than {size} judged codes; use larger pools")
             others = sorted(self.corpus.keys() - codes)
             codes |= set(rng.sample(others, size - len(codes)))
             pools.append(

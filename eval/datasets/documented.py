@@ -31,7 +31,7 @@ def documented_functions(
         raise ValueError(f"min_query_words must be at least 1, got {min_query_words}")
     corpus: dict[str, str] = {}
     languages: dict[str, str] = {}
-    described: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     codes_seen: set[str] = set()
     paths: set[str] = set()
     for path, source in files:
@@ -50,10 +50,12 @@ def documented_functions(
             codes_seen.add(code)
             corpus[id_] = code
             languages[id_] = language
-            described[id_] = query
-    times = Counter(described.values())
+            descriptions[id_] = query
+    occurrences = Counter(descriptions.values())
     queries = {
-        id_: query for id_, query in described.items() if len(query.split()) >= min_query_words and times[query] == 1
+        id_: query
+        for id_, query in descriptions.items()
+        if len(query.split()) >= min_query_words and occurrences[query] == 1
     }
     return Benchmark(
         name=name,

@@ -20,13 +20,12 @@ from llamaindex_code_retrieval.eval.report.tables import (
     figure,
 )
 from llamaindex_code_retrieval.eval.report.text import markdown_text
-from llamaindex_code_retrieval.eval.results import Curve, CurvePoint, CurveReport
+from llamaindex_code_retrieval.eval.results import CURVE_METRICS, Curve, CurvePoint, CurveReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_RECALLS = ("R@1", "R@5", "R@10")
-_METRICS = ("MRR", *_RECALLS)
+_RECALLS = tuple(metric for metric in CURVE_METRICS if metric.startswith("R@"))
 _K_NOTE = (
     "The reranker orders the first K hits; the others follow in the order of the first stage. The time is that of "
     "reranking alone. Early exit stops scoring when no better hit is expected."
@@ -87,10 +86,10 @@ def _points_table(curves: Sequence[Curve]) -> Table:
     rows = []
     for curve in curves:
         for point in curve.points:
-            means = (figure(point.metrics, metric) for metric in _METRICS)
+            means = (figure(point.metrics, metric) for metric in CURVE_METRICS)
             times = (figure(point.milliseconds, part, ".1f") for part in ("p50", "p95"))
             rows.append((curve.system, curve.task, _label(point), *means, f"{point.pairs:,.1f}", *times))
-    columns = ("system", "task", "K", *_METRICS, "pairs per query", "reranking p50 ms", "p95 ms")
+    columns = ("system", "task", "K", *CURVE_METRICS, "pairs per query", "reranking p50 ms", "p95 ms")
     return Table(columns=columns, rows=rows, words=3)
 
 

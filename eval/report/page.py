@@ -77,8 +77,8 @@ def html(
 
 def page_head(title: str, report: Report | CurveReport) -> list[str]:
     """Return the heading of a page and where its report was made."""
-    made = f"{html_text(report.date)} · {html_text(report.machine)} · {report.seconds:,.0f} s"
-    return [f"<h1>{html_text(title)}</h1>", f'<p class="soft">{made}</p>']
+    origin = f"{html_text(report.date)} · {html_text(report.machine)} · {report.seconds:,.0f} s"
+    return [f"<h1>{html_text(title)}</h1>", f'<p class="soft">{origin}</p>']
 
 
 def page(title: str, blocks: Sequence[str]) -> str:

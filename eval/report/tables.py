@@ -143,9 +143,9 @@ def _retrieval(report: Report) -> Table:
     for result in results:
         means, time = result.means, result.milliseconds.get("total", {})
         counts = (codes_searched(result), f"{len(result.queries):,}", figure(time, "p50", ".1f"))
-        once = figure(result.collapsed, "MRR")
-        shown = (*(figure(means, metric) for metric in metrics), once, *counts, figure(time, "p95", ".1f"))
-        rows.append((result.system, result.task, *shown))
+        collapsed_mrr = figure(result.collapsed, "MRR")
+        cells = (*(figure(means, metric) for metric in metrics), collapsed_mrr, *counts, figure(time, "p95", ".1f"))
+        rows.append((result.system, result.task, *cells))
     columns = ("system", "task", *metrics, "MRR, equal codes once", "codes", "queries", "p50 ms", "p95 ms")
     return Table(columns=columns, rows=rows, words=2)
 
@@ -193,7 +193,7 @@ def in_order(names: Iterable[Iterable[str]], order: Sequence[str]) -> list[str]:
 
 
 def generation_metrics(results: Sequence[GenerationResult]) -> list[str]:
-    """Return the metrics of ``results``, the most telling first."""
+    """Return the metrics of ``results``, the most important first."""
     return in_order([result.values for result in results], _GENERATION_METRICS)
 
 

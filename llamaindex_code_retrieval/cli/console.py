@@ -12,10 +12,8 @@ import logging
 import math
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llamaindex_code_retrieval import _io
-from llamaindex_code_retrieval._io import clean_text
+from llamaindex_code_retrieval._io import clean_text, printable
 
 _PROGRAM = "code-retrieval"
 _QUIET_SECONDS = 60
@@ -43,27 +41,6 @@ _QUIET_SECONDS = 60
 
 _UNLIMITED = 10_000
 """Width of a table, in characters, where there is no terminal: lines stay whole for grep and the like."""
-
-_ESCAPED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-"""Unicode categories: control, format (bidirectional overrides among them), surrogate, line and paragraph separator."""
-
-_JOINERS = "\u200c\u200d"
-"""Format characters that Persian and composed emoji need; they change no order and move no cursor."""
-
-_SUBSTITUTES = {
-    "❱": ">",
-    "✓": "ok",
-    "▲": "^",
-    "▼": "v",
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "→": "->",
-    "≥": ">=",
-    "≤": "<=",
-    "’": "'",
-}
-"""What to write for our own characters where the terminal's encoding lacks them."""
 
 _STAGES = {
     "parse": "parsing files",
@@ -82,36 +59,6 @@ _STAGES = {
 
 class OutputClosedError(Exception):
     """The reader of the output has gone, as in ``code-retrieval search ... | head -1``."""
-
-
-def printable(text: str, *, multiline: bool = False, encoding: str = "utf-8") -> str:
-    r"""Return ``text`` with escapes in place of characters that act on a terminal or that ``encoding`` lacks.
-
-    Control, bidirectional and other invisible characters and lone surrogates are written as Python escapes. With
-    ``multiline``, line feeds and tabs stay, and a carriage return before a line feed is dropped.
-
-    >>> print(printable("a\x1b[2J.py"))
-    a\x1b[2J.py
-    >>> printable("one\r\ntwo", multiline=True)
-    'one\ntwo'
-    >>> print(printable("é ❱", encoding="ascii"))
-    \xe9 >
-    """
-    if multiline:
-        text = text.replace("\r\n", "\n")
-    kept = "\n\t" if multiline else ""
-    return "".join(character if character in kept else _shown(character, encoding) for character in text)
-
-
-@lru_cache(maxsize=4096)
-def _shown(character: str, encoding: str) -> str:
-    if unicodedata.category(character) in _ESCAPED and character not in _JOINERS:
-        return character.encode("unicode_escape").decode("ascii")
-    try:
-        character.encode(encoding)
-    except UnicodeEncodeError:
-        return _SUBSTITUTES.get(character) or character.encode("unicode_escape").decode("ascii")
-    return character
 
 
 def prepare_streams() -> None:
@@ -221,11 +168,11 @@ def print_code(code: str, *, language: str, first_line: int, marked: Collection[
     On a terminal, lines are cut at its width.
     """
     console = _Console(sys.stdout)
-    shown = printable(code, multiline=True, encoding=console.encoding)
+    escaped = printable(code, multiline=True, encoding=console.encoding)
     syntax = Syntax("", language, theme="ansi_dark", background_color="default")
-    lines = syntax.highlight(shown).split("\n", allow_blank=True)
+    lines = syntax.highlight(escaped).split("\n", allow_blank=True)
     mark, width = printable("❱", encoding=console.encoding), len(str(first_line + len(lines)))
-    for number, line in enumerate(lines[: shown.count("\n") + 1], start=first_line):
+    for number, line in enumerate(lines[: escaped.count("\n") + 1], start=first_line):
         text = Text.assemble((f"{mark} " if number in marked else "  ", "red"), (f"{number:>{width}} ", "dim"), line)
         text.expand_tabs(4)
         if console.is_terminal:
