@@ -64,6 +64,12 @@ VOCABULARY = 400
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Restore Python's handler of SIGINT, which a shell makes background jobs ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep tests out of the user's cache."""
     os.environ["CODE_RETRIEVAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
