@@ -1,8 +1,13 @@
-"""The README's table of methods: one base, five methods, some seeds; scores before and after, with intervals.
+"""Adapter methods at one small training budget: scores of the base, and of five methods after training, with intervals.
 
-Each run is a process of its own and is kept in the result file as soon as it is done; a second call does what is
-missing. Pools are whole only with --whole-pools: otherwise CoSQA's is the codes of its dev queries and --others
-more, and MBXP's the solutions of its dev tasks.
+Each method is trained with several seeds, each run in a process of its own that is saved in the result file as soon as
+it is done; a second call does the runs that are missing. The scores are MRR, Recall@1 and Recall@10 on CoSQA dev, on
+MBXP dev in each language, and on the pairs of held-out repositories. The pools are smaller than the data sets unless
+--whole-pools is given: CoSQA's are the codes of its dev queries and --others more, MBXP's are the solutions of its dev
+tasks. With the defaults it takes about 2 hours on two cores:
+
+    CODE_RETRIEVAL_DATA=… python benchmarks/adapters.py [--pairs cosqa FILE …] [--held-out FILE] [--steps 30]
+    CODE_RETRIEVAL_DATA=… python benchmarks/adapters.py --adapter NAME    # only score an adapter, without training
 """
 
 from __future__ import annotations
@@ -11,46 +16,52 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from llamaindex_code_retrieval._io import write_atomically
+from report import add_result_option, environment, mean_with_interval
+from runs import Runs, complete_runs, runs_of, seeds
+
+from llamaindex_code_retrieval import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, data_folder, load_beir
-from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.training.config import Method
 
-METHODS = ("lora", "adalora", "ia3", "prompt", "full")
-RESULT = Path(__file__).with_suffix(".json")
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
+METHODS: tuple[Method, ...] = get_args(Method)
+SETS = ("cosqa", "mbxp_nl")
+METRICS = ("mrr", "r@1", "r@10")
+SETTINGS = ("pairs", "held_out", "steps", "epochs", "sets", "others", "whole_pools")
+"""Options that all runs of one result file have in common."""
 
 
 def benchmarks(options: argparse.Namespace) -> list[Benchmark]:
-    """Return CoSQA dev, MBXP dev in each language, and the pairs of the held-out repositories, as far as wanted."""
-    found = []
-    held_out, whole_pools = options.held_out, options.whole_pools
-    cosqa, mbxp = (data_folder(name) if name in options.sets else None for name in ("cosqa", "mbxp_nl"))
+    """Return the benchmarks that the options name: CoSQA dev, MBXP dev by language, the held-out repositories."""
+    chosen: list[Benchmark] = []
+    cosqa, mbxp = (data_folder(name) if name in options.sets else None for name in SETS)
     if cosqa is not None:
-        found.append(load_beir(cosqa, split="dev"))
-        if not whole_pools:
-            found[-1] = _reduced(found[-1], others=options.others)
+        dev = load_beir(cosqa, split="dev")
+        chosen.append(dev if options.whole_pools else _with_smaller_pool(dev, others=options.others))
     if mbxp is not None:
         for split in sorted(path.stem for path in (mbxp / "qrels").glob("dev-*.tsv")):
             part = load_beir(mbxp, split=split)
             language = split.removeprefix("dev-")
-            own = {code: text for code, text in part.corpus.items() if part.languages.get(code) == language}
-            part = replace(part, name=f"mbxp {split}", corpus=own, languages={})
-            found.append(part if whole_pools else _reduced(part, others=0))
-    if held_out is not None:
+            codes = {code: text for code, text in part.corpus.items() if part.languages.get(code) == language}
+            part = replace(part, name=f"mbxp {split}", corpus=codes, languages={})
+            chosen.append(part if options.whole_pools else _with_smaller_pool(part, others=0))
+    if options.held_out is not None:
         from llamaindex_code_retrieval.training.pairs import read_pairs
 
-        pairs = [(pair.query, pair.code) for pair in read_pairs(held_out)]
-        found.append(benchmark_of("held-out repositories", pairs))
-    return found
+        pairs = [(pair.query, pair.code) for pair in read_pairs(options.held_out)]
+        chosen.append(benchmark_of("held-out repositories", pairs))
+    if not chosen:
+        raise SystemExit(
+            "there is nothing to score on; set CODE_RETRIEVAL_DATA to the folder of the sets, or --held-out"
+        )
+    return chosen
 
 
-def _reduced(benchmark: Benchmark, *, others: int) -> Benchmark:
+def _with_smaller_pool(benchmark: Benchmark, *, others: int) -> Benchmark:
+    """Return the benchmark with the relevant codes and ``others`` more, drawn at random."""
     relevant = {code for judged in benchmark.qrels.values() for code, score in judged.items() if score > 0}
     rest = sorted(benchmark.corpus.keys() - relevant)
     kept = relevant | set(random.Random(0).sample(rest, min(others, len(rest))))
@@ -60,7 +71,7 @@ def _reduced(benchmark: Benchmark, *, others: int) -> Benchmark:
 
 
 def scores(encoder: Encoder, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return metric by benchmark; MBXP's languages are averaged as ``mbxp dev`` too."""
+    """Return metrics by benchmark; ``mbxp dev`` is the mean over the languages of MBXP."""
     from llamaindex_code_retrieval.training.adapt import score
 
     results: dict[str, dict[str, float]] = {}
@@ -73,41 +84,35 @@ def scores(encoder: Encoder, options: argparse.Namespace) -> dict[str, dict[str,
     return results
 
 
-def one(options: argparse.Namespace) -> dict[str, Any]:
-    """Train once and score."""
+def train_and_score(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train an adapter on random pairs and score it; the method ``none`` is the base alone."""
     base = Encoder.from_pretrained("embedded", precision="fp32")
-    if options.method == "none":
+    if method == "none":
         return {"scores": scores(base, options)}
-    if options.method == "adapter":
-        return {"scores": scores(base.with_adapter(options.adapter), options)}
+    from llamaindex_code_retrieval.training import load_pairs, load_recipe
     from llamaindex_code_retrieval.training.adapters import attach_adapter
     from llamaindex_code_retrieval.training.contrastive import fit_adapter
     from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
-    from llamaindex_code_retrieval.training.pair_sources import load_pairs
-    from llamaindex_code_retrieval.training.recipes import load_recipe
 
-    pairs = load_pairs(*options.pairs)
-    recipe = load_recipe("general", method=options.method)
-    config = recipe.train.replace(seed=options.seed)
-    pairs = random.Random(options.seed).sample(pairs, options.steps * config.batch_size)
+    recipe = load_recipe("general", method=method)  # type: ignore[arg-type]
+    config = recipe.train.replace(seed=options.seed, epochs=options.epochs)
+    pairs = random.Random(options.seed).sample(load_pairs(*options.pairs), options.steps * config.batch_size)
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=64, max_code_tokens=128)
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
-    config = config.replace(epochs=options.epochs)
     model = attach_adapter(encoder, recipe.adapter, total_steps=config.total_steps(len(pairs)), seed=config.seed)
-    result = fit_adapter(model, pairs, recipe.adapter, config, clusters=clusters)
+    run = fit_adapter(model, pairs, recipe.adapter, config, clusters=clusters)
+    trained = base.with_backbone(lambda _: run.model.backbone)  # with the token limits of the base
     return {
-        "share": result.trained_parameters / result.base_parameters,
-        "minutes": result.seconds / 60,
-        "peak_mib": result.peak_bytes / 2**20,
-        "steps": result.steps,
-        "scores": scores(
-            base.with_backbone(lambda _: result.model.backbone), options
-        ),  # under the base's own token limits
+        "share": run.trained_parameters / run.base_parameters,
+        "minutes": run.seconds / 60,
+        "peak_mib": run.peak_bytes / 2**20,
+        "steps": run.steps,
+        "scores": scores(trained, options),
     }
 
 
-def table(runs: dict[str, dict[str, Any]]) -> str:
-    """Return the table in Markdown: means over seeds, and the half width of the 95 % interval of the mean."""
+def table(runs: Runs) -> str:
+    """Return a table in Markdown: means over seeds, and half the 95 % interval of the mean MRR."""
     before = runs["none-0"]["scores"]
     names = [name for name in ("cosqa/dev", "mbxp dev", "held-out repositories") if name in before]
     lines = [
@@ -116,19 +121,15 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         "| none | | | | " + " | ".join(_cell([before[name]]) for name in names) + " |",
     ]
     for method in METHODS:
-        own = [run for key, run in runs.items() if key.rpartition("-")[0] == method]
-        if own:
-            seeds = "1 seed" if len(own) == 1 else f"{len(own)} seeds"
-            lines.append(
-                f"| {method} ({seeds}) | {own[0]['share']:.2%} | {_mean(own, 'minutes'):.1f} | "
-                f"{_mean(own, 'peak_mib'):.0f} | "
-                + " | ".join(_cell([run["scores"][name] for run in own]) for name in names)
-                + " |"
-            )
+        if repeated := runs_of(runs, method):
+            minutes, mib = (statistics.fmean(run[key] for run in repeated) for key in ("minutes", "peak_mib"))
+            cells = [_cell([run["scores"][name] for run in repeated]) for name in names]
+            first = f"| {method} ({seeds(len(repeated))}) | {repeated[0]['share']:.2%} | {minutes:.1f} | {mib:.0f} | "
+            lines.append(first + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def by_language(runs: dict[str, dict[str, Any]]) -> str:
+def by_language(runs: Runs) -> str:
     """Return a table of the MRR in each language of MBXP, means over seeds; empty where MBXP was not scored."""
     languages = [name for name in runs["none-0"]["scores"] if name.startswith("mbxp dev-")]
     if not languages:
@@ -138,58 +139,53 @@ def by_language(runs: dict[str, dict[str, Any]]) -> str:
         "|---|" + "---|" * len(languages),
     ]
     for method in ("none", *METHODS):
-        own = [run["scores"] for key, run in runs.items() if key.rpartition("-")[0] == method]
-        if own:
-            means = (statistics.fmean(scores[name]["mrr"] for scores in own) for name in languages)
+        if repeated := runs_of(runs, method):
+            means = (statistics.fmean(run["scores"][name]["mrr"] for run in repeated) for name in languages)
             lines.append(f"| {method} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     return "\n".join(lines)
 
 
-def _mean(runs: list[dict[str, Any]], key: str) -> float:
-    return statistics.fmean(run[key] for run in runs)
+def _cell(by_seed: list[dict[str, float]]) -> str:
+    means = (f"{statistics.fmean(scores[name] for scores in by_seed):.3f}" for name in METRICS[1:])
+    return ", ".join([mean_with_interval([scores[METRICS[0]] for scores in by_seed]), *means])
 
 
-def _cell(seeds: list[dict[str, float]]) -> str:
-    mrr = [each["mrr"] for each in seeds]
-    text = f"{statistics.fmean(mrr):.3f}"
-    if len(mrr) in T_95:
-        text += f" ± {T_95[len(mrr)] * statistics.stdev(mrr) / len(mrr) ** 0.5:.3f}"
-    return ", ".join([text, *(f"{statistics.fmean(each[name] for each in seeds):.3f}" for name in ("r@1", "r@10"))])
-
-
-def main() -> None:
-    """Do the runs that the result file lacks, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", nargs="+", default=["cosqa"], help="what to train on (default: cosqa)")
-    parser.add_argument("--held-out", metavar="JSONL", help="mined pairs of repositories that --pairs lacks")
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=["cosqa"], help="training pairs (default: cosqa)")
+    parser.add_argument("--held-out", metavar="FILE", help="mined pairs of repositories that are not in --pairs")
     parser.add_argument("--steps", type=int, default=30, help="batches of distinct pairs (default: %(default)s)")
-    parser.add_argument("--epochs", type=float, default=1.0, help="over these pairs (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--sets", nargs="+", default=["cosqa", "mbxp_nl"], help="to score on (default: both)")
+    parser.add_argument("--epochs", type=float, default=1.0, help="passes over these pairs (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="methods (default: all)")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="sets to score on (default: both)")
     parser.add_argument(
         "--others", type=int, default=500, help="CoSQA codes that answer no query (default: %(default)s)"
     )
-    parser.add_argument("--whole-pools", action="store_true")
-    parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--method", help=argparse.SUPPRESS)
-    parser.add_argument("--adapter", help="only score this adapter")
+    parser.add_argument("--whole-pools", action="store_true", help="rank all codes of a set; --others has no effect")
+    parser.add_argument("--adapter", help="only score this adapter, print its scores and write no file")
+    parser.add_argument("--run", choices=("none", *METHODS), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.adapter and not options.method:
-        options.method = "adapter"
-    if options.method:
-        print(json.dumps(one(options)))
+    add_result_option(parser, __file__)
+    return parser
+
+
+def main() -> None:
+    options = make_parser().parse_args()
+    if options.run:
+        print(json.dumps(train_and_score(options.run, options)))
         return
-    runs = json.loads(options.result.read_text()) if options.result.is_file() else {}
-    wanted = [("none", 0), *((method, seed) for seed in range(options.seeds) for method in options.methods)]
-    for method, seed in wanted:
-        if f"{method}-{seed}" not in runs:
-            print(f"{method}, seed {seed}", file=sys.stderr)
-            command = [sys.executable, __file__, *sys.argv[1:], "--method", method, "--seed", str(seed)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            runs[f"{method}-{seed}"] = json.loads(done.stdout.splitlines()[-1])
-            write_atomically(options.result, json.dumps(runs, indent=1) + "\n")
+    if options.adapter:
+        encoder = Encoder.from_pretrained("embedded", precision="fp32", adapter=options.adapter)
+        print(json.dumps({**environment(), "adapter": options.adapter, "scores": scores(encoder, options)}, indent=1))
+        return
+    runs = complete_runs(
+        __file__,
+        options.result,
+        [("none", 0), *((method, seed) for seed in range(options.seeds) for method in options.methods)],
+        arguments=sys.argv[1:],
+        settings=json.loads(json.dumps({name: getattr(options, name) for name in SETTINGS})),
+    )
     print(table(runs), by_language(runs), sep="\n\n")
 
 

@@ -1,17 +1,16 @@
-"""Indexing and query speed on Python's standard library, beside LlamaIndex's HuggingFaceEmbedding of equal weights.
+"""Speed of indexing and of queries on Python's standard library: CodeEmbedding against HuggingFaceEmbedding.
 
-Both arms embed the same nodes (those of CodeNodeParser) and the same queries, in turn, several times; medians are
-reported, and the ratio within the same run. Peak memory is that of a whole ``code-retrieval index`` process.
+Both embed the same nodes (those of CodeNodeParser) and the same queries with the same weights. They take turns for
+several rounds; reported are medians and the median of the ratio within a round. Peak memory is that of a whole
+``code-retrieval index`` process. It takes about 5 minutes on two cores:
 
-    python benchmarks/index_speed.py [--nodes 400] [--rounds 5]
+    python benchmarks/index_speed.py [--nodes 400] [--queries 100] [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import resource
 import statistics
@@ -21,18 +20,19 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
+from functools import partial
 from pathlib import Path
 
-import torch
 from llama_index.core.schema import Document, TextNode
-from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser, CodeRetriever
-from llamaindex_code_retrieval.cli.demo import MODULES
-from llamaindex_code_retrieval.eval.datasets import documented_functions
-from llamaindex_code_retrieval.index.sources import Skips, walk
+from llamaindex_code_retrieval.cli.demo import MODULES, library_sources
+from llamaindex_code_retrieval.eval import documented_functions
+from llamaindex_code_retrieval.eval.retrieval import percentiles
 from llamaindex_code_retrieval.models.locate import locate
+
+PEER = "HuggingFaceEmbedding"
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -41,23 +41,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {
-        "p50_ms": round(1000 * statistics.median(ordered), 1),
-        "p95_ms": round(1000 * ordered[int(0.95 * (len(ordered) - 1))], 1),
-    }
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _index_process(root: Path) -> dict[str, float]:
-    """Index ``root`` by the command line, without a cache, and return its figures with its peak memory."""
+def index_in_process(root: Path) -> dict[str, float]:
+    """Run ``code-retrieval index`` on ``root`` without a cache and return its figures and its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "llamaindex_code_retrieval.cli", "index", str(root), "--json"]
         command += ["--out", f"{folder}/index", "--cache", f"{folder}/cache", "--adapter", "none"]
@@ -75,67 +60,74 @@ def _index_process(root: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Run and write the result beside this file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nodes", type=int, default=400)
-    parser.add_argument("--queries", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+def measure(
+    nodes: list[TextNode], queries: list[str], *, rounds: int
+) -> tuple[CodeEmbedding, dict[str, list[float]], dict[str, list[float]]]:
+    """Return the embedding, the seconds of each round over ``nodes``, and the seconds of each query, by system."""
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
-    library = Path(sysconfig.get_path("stdlib"))
-    whole = _index_process(library / "email")
-    texts = {f.path: f.text for f in walk(library, Skips()) if f.path.split("/")[0].removesuffix(".py") in MODULES}
+    codes = [node.text for node in nodes]
+    ours = CodeEmbedding(adapter="none")  # the weights of the peer; an adapter is merged, so it takes no time
+    peer = HuggingFaceEmbedding(str(locate("embedded")), max_length=ours.max_code_tokens, device=ours.device)
+    index = CodeIndex(ours)
+    index.update_nodes(nodes)
+    embed: dict[str, Callable[[], object]] = {
+        "ours": lambda: ours.get_text_embedding_batch(codes),
+        PEER: lambda: peer.get_text_embedding_batch(codes),
+    }
+    search: dict[str, Callable[[str], object]] = {
+        "ours": ours.get_query_embedding,
+        PEER: peer.get_query_embedding,
+        "ours, whole fused retrieval": CodeRetriever(index).retrieve,
+    }
+    for work in embed.values():  # warm-up
+        work()
+    rounds_of: dict[str, list[float]] = {name: [] for name in embed}
+    latencies: dict[str, list[float]] = {name: [] for name in search}
+    for _ in range(rounds):
+        for name, work in embed.items():
+            rounds_of[name].append(_seconds(work))
+        for name, answer in search.items():
+            latencies[name] += [_seconds(partial(answer, query)) for query in queries]
+    return ours, rounds_of, latencies
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=400, help="nodes drawn at random (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=100, help="queries of each round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each system (default: %(default)s)")
+    add_result_option(parser, __file__)
+    return parser
+
+
+def main() -> None:
+    options = make_parser().parse_args()
+    index_command = index_in_process(Path(sysconfig.get_path("stdlib")) / "email")
+    texts = library_sources(MODULES)
     documents = [Document(text=text, id_=path, metadata={"path": path}) for path, text in texts.items()]
     nodes = [node for node in CodeNodeParser().get_nodes_from_documents(documents) if isinstance(node, TextNode)]
     random.Random(0).shuffle(nodes)
-    codes = [node.text for node in nodes[: options.nodes]]
+    nodes = nodes[: options.nodes]
     queries = list(documented_functions(texts.items()).queries.values())[: options.queries]
-
-    ours = CodeEmbedding(adapter="none")  # the peer's weights; an adapter is merged, so it costs no time
-    peer = HuggingFaceEmbedding(str(locate("embedded")), max_length=ours.max_code_tokens, device=ours.device)
-    tokens = ours.encoder.count_tokens(codes, side="code")
-    index = CodeIndex(ours)
-    index.update_nodes(nodes[: options.nodes])
-    retriever = CodeRetriever(index)
-
-    arms: dict[str, Callable[[], object]] = {
-        "ours": lambda: ours.get_text_embedding_batch(codes),
-        "HuggingFaceEmbedding": lambda: peer.get_text_embedding_batch(codes),
-    }
-    query_arms: dict[str, Callable[[str], object]] = {
-        "ours": ours.get_query_embedding,
-        "HuggingFaceEmbedding": peer.get_query_embedding,
-        "ours, whole fused retrieval": retriever.retrieve,
-    }
-    for work in arms.values():
-        work()
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    latencies: dict[str, list[float]] = {name: [] for name in query_arms}
-    for _ in range(options.rounds):
-        for name, work in arms.items():
-            seconds[name].append(_seconds(work))
-        for name, ask in query_arms.items():
-            latencies[name] += [_seconds(lambda query=query, ask=ask: ask(query)) for query in queries]  # type: ignore[misc]
+    embedding, seconds, latencies = measure(nodes, queries, rounds=options.rounds)
+    tokens = embedding.encoder.count_tokens([node.text for node in nodes], side="code")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    pairs = zip(seconds["HuggingFaceEmbedding"], seconds["ours"], strict=True)
-    result = {
-        "date": date.today().isoformat(),
-        "machine": _machine(),
-        "torch": torch.__version__,
-        "precision": ours.precision,
-        "nodes": len(codes),
-        "tokens": tokens,
-        "rounds": options.rounds,
-        "functions_per_second": {name: round(len(codes) / value, 1) for name, value in medians.items()},
-        "tokens_per_second": {name: round(tokens / value) for name, value in medians.items()},
-        "ratio_median_of_pairs": round(statistics.median(peer / ours for peer, ours in pairs), 2),
-        "query_latency": {name: _percentiles(values) for name, values in latencies.items()},
-        "index_command_on_email_package": whole,
-    }
-    text = json.dumps(result, indent=2)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    ratios = [peer / ours for peer, ours in zip(seconds[PEER], seconds["ours"], strict=True)]
+    report(
+        options.result,
+        {
+            "precision": embedding.precision,
+            "nodes": len(nodes),
+            "tokens": tokens,
+            "rounds": options.rounds,
+            "functions_per_second": {name: round(len(nodes) / value, 1) for name, value in medians.items()},
+            "tokens_per_second": {name: round(tokens / value) for name, value in medians.items()},
+            "ratio_median_of_pairs": round(statistics.median(ratios), 2),
+            "query_latency_ms": {name: percentiles(values) for name, values in latencies.items()},
+            "index_command_on_email_package": index_command,
+        },
+    )
 
 
 if __name__ == "__main__":

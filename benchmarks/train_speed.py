@@ -1,7 +1,11 @@
-"""Training speed and memory: our LoRA against sentence-transformers' trainer, same base, pairs, batch and LoRA.
+"""Training speed and peak memory of LoRA: this package against the trainer of sentence-transformers.
 
-Each run is a process of its own (so that peak memory is its own), both in turn, several times; medians are quoted.
-Without $CODE_RETRIEVAL_DATA/cosqa the pairs are mined from Python's standard library.
+Both train the same base on the same pairs, with the same batch size, token limit and LoRA settings. They take turns,
+each run in a process of its own, and medians are reported. The pairs are CoSQA's, or without $CODE_RETRIEVAL_DATA/cosqa
+mined from Python's standard library. The packages `sentence-transformers`, `peft` and `datasets` are required. It takes
+about 15 minutes on two cores:
+
+    python benchmarks/train_speed.py [--repeats 3] [--steps 8]
 """
 
 from __future__ import annotations
@@ -10,48 +14,49 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from pathlib import Path
 
+from report import add_result_option, report
+from runs import run_in_process
+
 BATCH, TOKENS = 64, 256
-RESULT = Path(__file__).with_suffix(".json")
 
 
-def pairs(steps: int) -> list[tuple[str, str]]:
-    """Return the first pairs of distinct queries and codes."""
+def distinct_pairs(steps: int) -> list[tuple[str, str]]:
+    """Return pairs (query, code) of distinct codes for ``steps`` batches and a first one."""
     from llamaindex_code_retrieval.eval import data_folder
-    from llamaindex_code_retrieval.training.mining import mine
-    from llamaindex_code_retrieval.training.pair_sources import load_pairs
+    from llamaindex_code_retrieval.training import load_pairs, mine
 
     folder = data_folder("cosqa")
-    stdlib = Path(sysconfig.get_path("stdlib"))
-    found = load_pairs(str(folder)) if folder is not None else mine([stdlib / "email", stdlib / "asyncio"]).pairs
-    distinct = {pair.code: pair.query for pair in reversed(found)}
-    return [(query, code) for code, query in distinct.items()][: BATCH * (steps + 1)]
+    library = Path(sysconfig.get_path("stdlib"))
+    pairs = load_pairs(str(folder)) if folder is not None else mine([library / "email", library / "asyncio"]).pairs
+    query_of = {pair.code: pair.query for pair in reversed(pairs)}
+    return [(query, code) for code, query in query_of.items()][: BATCH * (steps + 1)]
 
 
 def ours(steps: int) -> float:
-    """Return seconds a step; the first is not counted."""
-    from llamaindex_code_retrieval.models.encoder import Encoder
+    """Return the seconds of a step of this package; the first one is not counted."""
+    from llamaindex_code_retrieval import Encoder
+    from llamaindex_code_retrieval.training import AdapterConfig, Pair, TrainConfig
     from llamaindex_code_retrieval.training.adapters import attach_adapter
-    from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
     from llamaindex_code_retrieval.training.contrastive import fit_adapter
-    from llamaindex_code_retrieval.training.pairs import Pair
 
-    data = [Pair(query=query, code=code) for query, code in pairs(steps)]
+    pairs = [Pair(query=query, code=code) for query, code in distinct_pairs(steps)]
     encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)
     config = TrainConfig(epochs=1, batch_size=BATCH, precision="fp32")
     adapter = AdapterConfig(rank=8, targets="attention")
-    history = fit_adapter(attach_adapter(encoder, adapter), data, adapter, config).history
-    return (history[-1]["seconds"] - history[0]["seconds"]) / (len(history) - 1)
+    stamps = [
+        entry["seconds"] for entry in fit_adapter(attach_adapter(encoder, adapter), pairs, adapter, config).history
+    ]
+    return _seconds_per_step(stamps)
 
 
-def theirs(steps: int) -> float:
-    """Return seconds a step; the first is not counted."""
+def peer(steps: int) -> float:
+    """Return the seconds of a step of sentence-transformers; the first one is not counted."""
     from datasets import Dataset
     from peft import LoraConfig, TaskType
     from sentence_transformers import (
@@ -75,7 +80,7 @@ def theirs(steps: int) -> float:
         def on_step_end(self, *arguments: object, **more: object) -> None:
             stamps.append(time.perf_counter())
 
-    data = pairs(steps)
+    pairs = distinct_pairs(steps)
     with tempfile.TemporaryDirectory() as folder:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=folder,
@@ -90,39 +95,46 @@ def theirs(steps: int) -> float:
         SentenceTransformerTrainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_dict({"anchor": [q for q, _ in data], "positive": [c for _, c in data]}),
+            train_dataset=Dataset.from_dict({"anchor": [q for q, _ in pairs], "positive": [c for _, c in pairs]}),
             loss=MultipleNegativesSymmetricRankingLoss(model),
             callbacks=[Clock()],
         ).train()
+    return _seconds_per_step(stamps)
+
+
+def _seconds_per_step(stamps: list[float]) -> float:
     return (stamps[-1] - stamps[0]) / (len(stamps) - 1)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each trainer (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="steps that are timed, after a first one (default: %(default)s)"
+    )
+    parser.add_argument("--run", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    add_result_option(parser, __file__)
+    return parser
+
+
 def main() -> None:
-    """Run both in turn and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="that are timed, after a first one (default: %(default)s)")
-    parser.add_argument("--run", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     if options.run:
-        seconds = (ours if options.run == "ours" else theirs)(options.steps)
+        seconds = (ours if options.run == "ours" else peer)(options.steps)
         print(json.dumps({"seconds": seconds, "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
         return
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+    runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     for _ in range(options.repeats):
         for name, results in runs.items():
-            command = [sys.executable, __file__, "--run", name, "--steps", str(options.steps)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            results.append(json.loads(done.stdout.splitlines()[-1]))
-            print(name, results[-1], file=sys.stderr)
-    facts: dict[str, float] = {}
+            results.append(run_in_process(__file__, ["--run", name, "--steps", str(options.steps)]))
+            print(name, results[-1], file=sys.stderr, flush=True)
+    figures: dict[str, float] = {"repeats": options.repeats, "steps": options.steps}
     for name, results in runs.items():
-        facts[f"{name}_pairs_per_second"] = round(BATCH / statistics.median(each["seconds"] for each in results), 2)
-        facts[f"{name}_peak_mib"] = round(statistics.median(each["kib"] for each in results) / 1024)
-    ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(*runs.values(), strict=True)]
-    facts["ratio"] = round(statistics.median(ratios), 2)
-    RESULT.write_text(json.dumps(facts, indent=1) + "\n")
-    print(json.dumps(facts, indent=1))
+        figures[f"{name}_pairs_per_second"] = round(BATCH / statistics.median(each["seconds"] for each in results), 2)
+        figures[f"{name}_peak_mib"] = round(statistics.median(each["kib"] for each in results) / 1024)
+    ratios = [peer["seconds"] / ours["seconds"] for ours, peer in zip(*runs.values(), strict=True)]
+    figures["ratio"] = round(statistics.median(ratios), 2)
+    report(options.result, figures)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def run_demo(
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.reranker import CodeReranker
 
-    texts = _sources(modules)
+    texts = library_sources(modules)
     embedding = CodeEmbedding(device=device, cache_folder=cache_folder)
     index = CodeIndex(embedding)
     start = time.perf_counter()
@@ -129,7 +129,7 @@ def run_demo(
     )
 
 
-def _sources(modules: Collection[str]) -> dict[str, str]:
+def library_sources(modules: Collection[str]) -> dict[str, str]:
     """Return the text of each source file of ``modules`` by its path, without tests."""
     from llamaindex_code_retrieval.index.sources import Skips, walk
 
