@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,7 +76,9 @@ class PoolsPromptTokens(nn.Module):
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
-        self.backbone, self.config = backbone, backbone.config
+        self.backbone = backbone
+        self.config = copy(backbone.config)
+        self.config._attn_implementation = "sdpa"  # packed attention knows no virtual tokens
 
     def forward(self, input_ids: Any, attention_mask: Any) -> Any:
         """Return the first positions, as many as the text has."""

@@ -39,7 +39,7 @@ def environment() -> dict[str, Any]:
     environment = asdict(current_environment())
     instructions = torch.backends.cpu.get_cpu_capability()
     precision = resolve_precision("auto", torch.device("cpu"))
-    environment["machine"] += f", {instructions}, {precision}, {torch.get_num_threads()} threads"
+    environment["machine"] += f", {instructions}, {precision}, torch threads: {torch.get_num_threads()}"
     return environment
 
 
