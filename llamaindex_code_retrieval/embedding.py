@@ -255,7 +255,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         self._lazy_adapters = LazyAdapterSet.of(adapter_set)
         self._set_fields(
             adapter=settings.adapter,
-            adapters=settings.adapters,
+            adapters=dict(settings.adapters),
             fingerprint=combined_fingerprint(adapter_set.encoders),
         )
 

@@ -89,7 +89,8 @@ def test_a_pair_is_one_text_and_the_batch_does_not_matter(folder: str, request: 
     encoder = _encoder(request.getfixturevalue(folder))
     model = _made(encoder, max_tokens=40)
     query, *codes = model.token_ids([QUERY, *CODES])
-    before, between, after = encoder.tokenization.pair_layout()
+    layout = encoder.tokenization.pair_layout()
+    before, between, after = layout.before, layout.between, layout.after
     rows = model.rows([query] * len(codes), codes, 40)
     for (ids, start), code in zip(rows, codes, strict=True):
         room = 40 - len(before) - len(between) - len(after) - len(query)

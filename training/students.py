@@ -98,11 +98,13 @@ Student = StaticStudent | Encoder
 
 def _token_vectors(teacher: Encoder) -> Tensor:
     """Return the teacher's vector of each single token, ``(tokens, dim)``."""
-    before, _, after = teacher.tokenization.pair_layout()
+    layout = teacher.tokenization.pair_layout()
     words = len(teacher.tokenizer)
     with torch.inference_mode():
         parts = [
-            teacher.embed([[*before, token, *after] for token in range(start, min(words, start + 512))]).cpu()
+            teacher.embed(
+                [[*layout.before, token, *layout.after] for token in range(start, min(words, start + 512))]
+            ).cpu()
             for start in range(0, words, 512)
         ]
     return torch.cat(parts).clone()

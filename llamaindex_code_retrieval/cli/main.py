@@ -14,10 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pydantic import ValidationError
-
 from llamaindex_code_retrieval._optional import installed_version
-from llamaindex_code_retrieval._settings import describe_errors
 from llamaindex_code_retrieval.cli.adapt import add_adapt
 from llamaindex_code_retrieval.cli.benchmark import add_benchmark
 from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
@@ -65,7 +62,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         code: int = options.run(options)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
-        return _fail(str(describe_errors(error) if isinstance(error, ValidationError) else error), options)
+        return _fail(str(error), options)
     except OutputClosedError:
         raise
     except Exception as error:

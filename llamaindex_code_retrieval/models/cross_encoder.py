@@ -17,7 +17,7 @@ from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_reranker
 from llamaindex_code_retrieval.models.matching_head import MatchingHead
-from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
+from llamaindex_code_retrieval.models.pair_layout import PreparedPairs
 from llamaindex_code_retrieval.models.reranker_config import Head, RerankerConfig, RerankPrecision, Variant
 from llamaindex_code_retrieval.models.weights import load_weights
 
@@ -43,7 +43,7 @@ class CrossEncoder(nn.Module):
         self.max_tokens = max_tokens if encoder.positions is None else min(max_tokens, encoder.positions)
         self.calibration = calibration or Calibration()
         self.variant: Variant = variant
-        self._layout = PairLayout(*encoder.tokenization.pair_layout())
+        self._layout = encoder.tokenization.pair_layout()
 
     @classmethod
     def on(

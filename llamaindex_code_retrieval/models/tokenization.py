@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import Architecture
+from llamaindex_code_retrieval.models.pair_layout import PairLayout
 
 
 class Tokenization:
@@ -56,14 +58,11 @@ class Tokenization:
         truncated = np.fromiter((len(row) > room for row in ids), dtype=np.bool_, count=len(ids))
         return [[*self.prefix, *row[:room], *self.suffix] for row in ids], truncated
 
-    def pair_layout(self) -> tuple[list[int], list[int], list[int]]:
-        """Return the ids before, between and after two texts that are read as one."""
+    def pair_layout(self) -> PairLayout:
+        """Return the special tokens around two texts that are read as one; token types are the encoder's task."""
         if self._architecture == "codesage":  # its tokenizer puts nothing between two texts
-            return [], self.suffix, self.suffix
-        text = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        pair = self.tokenizer("a", "a")["input_ids"]
-        first, second = (i for i in range(len(pair)) if pair[i : i + len(text)] == text)
-        return self.prefix, list(pair[first + len(text) : second]), list(pair[second + len(text) :])
+            return PairLayout([], self.suffix, self.suffix)
+        return replace(PairLayout.of_tokenizer(self.tokenizer), before=self.prefix, types=None)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
