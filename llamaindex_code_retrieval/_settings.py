@@ -63,7 +63,7 @@ class Settings(PlainErrors, BaseModel):
 
 
 def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> str:
-    """Return what is wrong in one line: the place of each value and the rule that it breaks, without pydantic's words.
+    """Return the errors in one line and in plain words: the place of each value and the rule that it breaks.
 
     ``known`` are the names of the settings, for the message about an unknown one.
 

@@ -99,7 +99,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex saves it."""
+        """Return the name that LlamaIndex serialises."""
         return "CodeNodeParser"
 
     @field_validator("id_func", mode="before")

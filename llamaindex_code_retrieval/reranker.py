@@ -137,7 +137,7 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex saves and traces this component."""
+        """Return the name that LlamaIndex serialises."""
         return "CodeReranker"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -98,7 +98,7 @@ class CodeRetriever(BaseRetriever):
         weights = (dense_weight, bm25_weight)
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise ValueError(f"weights must be >= 0 and not both 0, got {dense_weight} and {bm25_weight}")
-        if not rank_constant >= 0:  # nor NaN
+        if not rank_constant >= 0:  # NaN is refused too
             raise ValueError(f"rank_constant must be >= 0, got {rank_constant}")
         super().__init__(callback_manager=callback_manager)
         self.index = index

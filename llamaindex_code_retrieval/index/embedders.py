@@ -50,7 +50,7 @@ class Embedder(Protocol):
         """Return a query's vector by the default adapter."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what an index saves of the model: ``class_name``, ``model_name`` and perhaps settings."""
+        """Return the description that an index saves: ``class_name``, ``model_name`` and perhaps settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class UnloadedModel:
     """The model of an index that was loaded for BM25 alone: known by the index's manifest, it embeds nothing."""
 
     settings: Mapping[str, Any]
-    """What the index saved of the model."""
+    """The description of the model that the index saved."""
     dim: int
     fingerprint: str
     fingerprints: Mapping[str, str]
@@ -151,7 +151,7 @@ class UnloadedModel:
         raise ValueError(_UNLOADED)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the index saved of the model."""
+        """Return the description that the index saved."""
         return dict(self.settings)
 
 

@@ -140,8 +140,8 @@ class FaissStore(PlainErrors, BasePydanticVectorStore):
     ) -> list[str]:
         """Add ``vectors``, shape ``(ids, dim)``, and name the document that each comes from. Return the ids.
 
-        A node that is present already is replaced. The nodes ``delete`` are deleted in the same step: a search sees all
-        of it or nothing. Without ``metadata`` the store refuses to filter.
+        A node that is present already is replaced. The nodes ``delete`` are deleted in the same step: a search sees
+        both changes or neither. Without ``metadata`` the store refuses to filter.
 
         Raises:
             ValueError: vectors of another shape or not finite, or an id that occurs twice; nothing is changed.

@@ -46,12 +46,12 @@ def update_lock(
                 "try again when it has finished"
             ) from error
     try:
-        me = {
+        record = {
             "process": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        holder.write_text(json.dumps(me), encoding="utf-8")
+        holder.write_text(json.dumps(record), encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ OWN_FILES = re.compile(
     r"data-[0-9a-f]{16}|manifest\.json|\.?manifest\.json(\.[0-9a-f]{8})?\.tmp"
     r"|\.lock|\.lock-holder\.json|\.gitignore|sources"
 )
-"""Names of what the folder of an index may hold."""
+"""Matches the names of the files and folders that belong to an index."""
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Skips:
 
 
 def walk(root: Path, skips: Skips, *, max_file_bytes: int = MAX_FILE_BYTES) -> Iterator[SourceFile]:
-    """Yield the source files under ``root`` in path order, and count in ``skips`` what is left out.
+    """Yield the source files under ``root`` in path order, and count the files that are left out in ``skips``.
 
     Inside a git checkout these are the files that git tracks or would track, without submodules and other checkouts
     inside it. Elsewhere .gitignore files are obeyed, and hidden folders, ``node_modules`` and the like are left out.
@@ -79,7 +79,7 @@ def read_sources(roots: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
 
 def path_prefixes(folders: Sequence[Path]) -> list[str]:
-    """Return what a path of each root begins with: nothing for a single root, else a name that tells them apart.
+    """Return the prefix of the paths of each root: nothing for a single root, else a name that tells the roots apart.
 
     >>> path_prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
     ['lib/', 'lib-2/', 'app/']

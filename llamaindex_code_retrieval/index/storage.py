@@ -98,7 +98,7 @@ def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[st
 
 
 class LoadedIndex(NamedTuple):
-    """What :func:`load` returns."""
+    """The parts of an index that :func:`load` has read."""
 
     embedder: Embedder
     parser: CodeNodeParser

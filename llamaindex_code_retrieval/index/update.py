@@ -28,12 +28,12 @@ from llamaindex_code_retrieval.index.records import (
 from llamaindex_code_retrieval.index.snapshot import Snapshot
 from llamaindex_code_retrieval.index.words import LexicalIndex
 
-_EMBED_AT_ONCE = 256  # nodes between two writes to the cache: what an interruption can cost
+_EMBED_AT_ONCE = 256  # nodes between two writes to the cache: an interruption loses no more
 
 
 @dataclass(slots=True)
 class IndexReport:
-    """What a build or an update did. ``files``, ``nodes`` and ``unparsed_files`` count the whole index."""
+    """Counts of a build or an update. ``files``, ``nodes`` and ``unparsed_files`` count the whole index."""
 
     files: int = 0
     nodes: int = 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a query encoder that is a table works without torch, which 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterSettings:
-    """What an :class:`AdapterSet` is loaded from; ``None`` stands for the default of the base."""
+    """The settings from which an :class:`AdapterSet` is loaded; ``None`` stands for the default of the base."""
 
     model_name: str
     adapter: str = NO_ADAPTER
@@ -142,7 +142,7 @@ class AdapterSet:
 
 
 class LazyAdapterSet:
-    """An :class:`AdapterSet` that is loaded on first use, once for all who hold this object."""
+    """An :class:`AdapterSet` that is loaded on first use, once for all users of this object."""
 
     def __init__(self, settings: AdapterSettings) -> None:
         self._settings = settings

@@ -86,7 +86,8 @@ def check_loading(model: Any, info: dict[str, Any], folder: Path, *, remedy: str
     """Check that ``from_pretrained`` has taken all weights of ``model`` from the checkpoint in ``folder``.
 
     ``info`` is its loading info; a missing tensor whose name matches the regular expression ``optional`` is allowed.
-    Tensors beside the model, such as another head or T5's decoder, are ignored; more layers than the model has are not.
+    Tensors beside the model, such as another head or T5's decoder, are ignored. Tensors of layers that the model lacks
+    are refused.
 
     Raises:
         ValueError: missing or mismatched tensors, which transformers fills at random, unexpected or non-finite ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
-"""The folder of what comes with the package."""
+"""The folder of the adapters, rerankers and query encoders that come with the package."""
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"

@@ -1,4 +1,4 @@
-"""What a fingerprint of an encoder is made of: settings, configuration, tokenizer and the SHA-256 of weights."""
+"""The content of an encoder's fingerprint: settings, configuration, tokenizer and the SHA-256 of weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base_metadata(folder: Path, spec: EncoderSpec) -> dict[str, Any]:
 
 
 def without_token_limits(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a base without the token limits, which belong to a use of it."""
+    """Return the metadata of a base without the token limits, which each use of the base may set."""
     limits = ("max_query_tokens", "max_code_tokens")
     return metadata | {"plan": {name: value for name, value in metadata["plan"].items() if name not in limits}}
 

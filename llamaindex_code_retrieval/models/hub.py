@@ -63,7 +63,7 @@ def _download(repository: str, revision: str | None) -> Path:
 def _conversion(repository: str) -> str | None:
     """Return the revision of the safetensors that the conversion bot offers, a commit if it is in the hub cache.
 
-    Without the hub this is the only pull request in the cache.
+    If the hub is out of reach, it is the only pull request in the cache.
     """
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""How a query and a code become one row of token ids: special tokens, token types, and what is cut."""
+"""Lay out a query and a code as one row of token ids: special tokens, token types and truncation."""
 
 from __future__ import annotations
 

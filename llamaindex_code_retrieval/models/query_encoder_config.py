@@ -1,4 +1,4 @@
-"""``query_encoder.json``: what a query encoder trained by this package is, beside its weights."""
+"""``query_encoder.json``: the description of a query encoder of this package, saved beside its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``reranker.json``: what a cross-encoder trained by this package is, beside its weights."""
+"""``reranker.json``: the description of a cross-encoder of this package, saved beside its weights."""
 
 from __future__ import annotations
 

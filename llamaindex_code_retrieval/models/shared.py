@@ -17,7 +17,7 @@ _lock = threading.Lock()
 
 
 class SharedBase:
-    """A base encoder, shared by all who load it for inference with the same settings while one of them uses it.
+    """A base encoder, shared by all callers that load it with equal settings, while one of them uses it.
 
     Training must not use it, because it would change the weights of the others.
     """

@@ -1,4 +1,4 @@
-"""Read and check weights: every expected tensor is there, in its shape and finite, and no other one."""
+"""Read and check weights: each expected tensor is present, of its shape and finite, and there are no others."""
 
 from __future__ import annotations
 
