@@ -50,6 +50,7 @@ from transformers import (
 )
 
 from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.reranker import CodeReranker
 
@@ -104,6 +105,12 @@ def _save(model: PreTrainedModel, folder: Path, bpe_folder: Path | None = None) 
         for name in ("vocab.json", "merges.txt"):  # older checkpoints ship these instead of tokenizer.json
             (folder / name).write_bytes((bpe_folder / name).read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> tuple[CodeEmbedding, ...]:
+    """The default model, bare and adapted; while these live, an equal ``CodeEmbedding`` shares their weights."""
+    return CodeEmbedding(), CodeEmbedding(adapter="none")
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_share_counted_by_hand(bert_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def full_size_codet5p(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CodeT5+ 110M embedding in its real shapes with its real tokenizer, and random weights."""
+    """CodeT5+ 110M embedding in its real shapes with its real tokenizer; all weights are zero."""
     root = os.environ.get("CODE_RETRIEVAL_DATA")
     tokenizer = Path(root or "", "codet5_tokenizer")
     if root is None or not tokenizer.is_dir():
@@ -132,9 +132,10 @@ def full_size_codet5p(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=0,
         eos_token_id=2,
     )
-    model = T5EncoderModel(config)
-    weights = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
-    weights |= {"proj.weight": torch.randn(256, 768) * 0.02, "proj.bias": torch.zeros(256)}
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in T5EncoderModel(config).state_dict().items()}
+    shapes |= {"proj.weight": torch.Size([256, 768]), "proj.bias": torch.Size([256])}
+    weights = {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}
     save_file(weights, folder / "model.safetensors")
     settings = json.loads(config.to_json_string()) | {"model_type": "codet5p_embedding", "embed_dim": 256}
     (folder / "config.json").write_text(json.dumps(settings))

@@ -48,6 +48,7 @@ def test_shipped_adapters_fit_and_have_a_record(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_rerankers())
+@pytest.mark.usefixtures("embedded_model")
 def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
     embedding = CodeEmbedding()
     reranker = CodeReranker(name, embedding=embedding)
@@ -65,6 +66,7 @@ def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_query_encoders())
+@pytest.mark.usefixtures("embedded_model")
 def test_shipped_query_encoders_agree_with_their_teachers(name: str) -> None:
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     teacher = CodeEmbedding(adapter=settings["teacher"]["adapter"])
@@ -79,6 +81,7 @@ def test_shipped_query_encoders_agree_with_their_teachers(name: str) -> None:
         assert (ARTIFACTS / name / file).stat().st_size > 100
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_auto_is_the_static_student_of_this_teacher() -> None:
     embedding = CodeEmbedding(query_encoder="auto")
     assert embedding.query_encoder == "embedded-general-static"
@@ -86,6 +89,7 @@ def test_auto_is_the_static_student_of_this_teacher() -> None:
         CodeEmbedding(adapter="embedded-java", query_encoder="auto")
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_the_default_of_embedded_and_none() -> None:
     default, bare = CodeEmbedding(), CodeEmbedding(adapter="none")
     named = CodeEmbedding(adapter=DEFAULT_ADAPTERS[EMBEDDED])

@@ -279,8 +279,8 @@ ODD = {
     "word": "a" * 100_000,
     "parentheses": "(" * 20_000 + ")" * 20_000,
     "parentheses on lines": "(\n" * 5_000,
-    "classes": "class A {\n" * 3_000 + "}\n" * 3_000,
-    "functions": "function a() {\n" * 3_000 + "}\n" * 3_000,
+    "classes": "class A {\n" * 1_500 + "}\n" * 1_500,
+    "functions": "function a() {\n" * 1_500 + "}\n" * 1_500,
     "closers": "}" + ")" * 300 + "x\n" + " " * 2_000 + "\n}" * 50,
 }
 

@@ -16,6 +16,7 @@ from llamaindex_code_retrieval.index.lock import update_lock
 from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path: Path) -> None:
     """The shipped one by default, none on demand, and one for a language."""
     fingerprints = {}
@@ -94,6 +95,7 @@ def test_a_folder_of_other_things_is_not_written_to(shell: Shell, repository: Pa
     assert sorted(path.name for path in repository.iterdir()) == before
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_nothing_that_can_be_read(shell: Shell, tmp_path: Path) -> None:
     root = tmp_path / "only-trouble"
     root.mkdir()

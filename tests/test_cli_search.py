@@ -16,6 +16,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_index_and_search_with_the_embedded_model(shell: Shell, repository: Path) -> None:
     out = shell("index", repository)
     assert "3" in out

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from llamaindex_code_retrieval import CodeIndex
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.cli.demo import Demo, print_demo, run_demo
 
 
 @pytest.fixture(scope="module")
-def demo() -> Demo:
+def demo(embedded_model: tuple[CodeEmbedding, ...]) -> Demo:
     cache = Path(os.environ["CODE_RETRIEVAL_CACHE"])
     return run_demo(cache_folder=cache, modules=("shlex",), questions=("quote a string for the shell",))
 

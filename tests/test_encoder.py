@@ -456,13 +456,14 @@ def test_adapters_of_the_embedded_base_may_say_its_hub_name(name: str, tmp_path:
     shipped = Path(shutil.copytree(locate_adapter("embedded-general"), tmp_path / "adapter"))
     (shipped / "train_config.json").unlink()
     settings = json.loads((shipped / "adapter_config.json").read_text())
+    base = Encoder.from_pretrained(name)
     expected = Encoder.from_pretrained(adapter="embedded-general").fingerprint
     for made_for in ("embedded", "sentence-transformers/all-MiniLM-L6-v2", "/home/someone/all-MiniLM-L6-v2"):
         (shipped / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": made_for}))
-        assert Encoder.from_pretrained(name, adapter=shipped).fingerprint == expected
+        assert base.with_adapter(shipped).fingerprint == expected
     (shipped / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "BAAI/bge-small"}))
     with pytest.raises(ValueError, match=f"was made for 'BAAI/bge-small', not for '{name}'"):
-        Encoder.from_pretrained(name, adapter=shipped)
+        base.with_adapter(shipped)
 
 
 def test_what_is_no_adapter_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from llama_index.core import Document, SimpleDirectoryReader, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.llms import MockLLM
@@ -12,6 +13,7 @@ from llama_index.core.response_synthesizers import ResponseMode
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranker, FaissStore
 
 
+@pytest.mark.usefixtures("embedded_model")
 def test_query_engine_with_all_parts(repository: Path) -> None:
     embedding = CodeEmbedding()
     documents = SimpleDirectoryReader(str(repository), recursive=True, required_exts=[".py", ".java"]).load_data()
