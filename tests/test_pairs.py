@@ -160,6 +160,12 @@ def test_a_data_set_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_pairs(f"hf:{tmp_path / 'nothing'}")
 
 
+@pytest.mark.parametrize("source", ["hf:", "hf: ", "hf::train", "hf:org/name:"])
+def test_a_hub_source_without_a_name_or_split_is_refused(source: str) -> None:
+    with pytest.raises(ValueError, match="names no data set; write hf:org/name or hf:org/name:split"):
+        load_pairs(source)
+
+
 def test_missing_sources_are_reported_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{")

@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import Processes
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
-Validate = Callable[[Encoder], Mapping[str, float]]
+ValidateEncoder = Callable[[Encoder], Mapping[str, float]]
 """Returns the validation scores of the encoder in its current state; ``mrr`` decides which step is the best one."""
 
 
@@ -39,7 +39,7 @@ def fit_adapter(
     config: TrainConfig,
     *,
     untrained: Encoder | None = None,
-    validate: Validate | None = None,
+    validate: ValidateEncoder | None = None,
     clusters: Sequence[int] | None = None,
     identity: Mapping[str, str] | None = None,
     folder: str | Path | None = None,
@@ -146,7 +146,7 @@ class Contrastive:
             for p in self.parameters.values():  # a process without a chunk has no gradient, but must take part
                 p.grad = self.processes.add(torch.zeros_like(p) if p.grad is None else p.grad)
         if self.adapter.method == "adalora":
-            (self.adapter.orthogonality * orthogonality_penalty(self.parameters)).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(self.adapter.orthogonality * orthogonality_penalty(self.parameters))
         return loss, f"the batch that begins with the query {batch.queries[0][:60]!r}"
 
     def rewind(self) -> None:

@@ -61,7 +61,7 @@ def fit_student(
     loop = Loop(
         Distillation(student, teaching, config),
         config,
-        total=max(1, round(config.epochs * len(teaching.queries) / config.batch_size)),
+        total=config.total_steps(len(teaching.queries)),
         identity={
             "student": json.dumps(dict(identity), sort_keys=True),
             "queries": teaching.fingerprint,
@@ -85,7 +85,7 @@ def fit_student(
 
 
 class Distillation:
-    """The distillation loss of a student; an :class:`~llamaindex_code_retrieval.training.loop.Objective`."""
+    """The distillation loss of a student; an :class:`~llamaindex_code_retrieval.training.objective.Objective`."""
 
     ready = True
 

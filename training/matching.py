@@ -135,7 +135,7 @@ def fit_cross_encoder(
     loop = Loop(
         objective,
         config,
-        total=max(1, round(config.epochs * len(candidates.pairs) / config.batch_size)),
+        total=config.total_steps(len(candidates.pairs)),
         identity={
             "base": model.encoder.base_fingerprint,
             "retriever": retriever.fingerprint,
@@ -165,7 +165,7 @@ def fit_cross_encoder(
 class Matching:
     """The matching loss of a cross-encoder, with the contrastive loss of its vectors in the variant ``shared``.
 
-    An :class:`~llamaindex_code_retrieval.training.loop.Objective`.
+    An :class:`~llamaindex_code_retrieval.training.objective.Objective`.
     """
 
     ready = True

@@ -35,6 +35,7 @@ def load_pairs(*sources: str) -> list[Pair]:
     """
     for source in sources:
         if source.startswith(_HUB_PREFIX):
+            _hub_name_and_split(source)
             check_installed("datasets", extra="train", purpose=f"reading {source}")
         elif _is_file(source):
             check_file(Path(source))
@@ -45,7 +46,7 @@ def load_pairs(*sources: str) -> list[Pair]:
 
 def _load(source: str) -> list[Pair]:
     if source.startswith(_HUB_PREFIX):
-        return _load_from_hub(source.removeprefix(_HUB_PREFIX))
+        return _load_from_hub(source)
     if _is_file(source):
         pairs = [pair for where, row in read_jsonl(Path(source)) if (pair := _pair_from_any_row(row, where))]
         if not pairs:
@@ -147,20 +148,30 @@ def _pairs_from_judgements(split: Split) -> list[Pair]:
     return pairs
 
 
+def _hub_name_and_split(source: str) -> tuple[str, str]:
+    """Return the name and the split of ``hf:name`` or ``hf:name:split``.
+
+    Raises:
+        ValueError: the name or the split is empty.
+    """
+    name, _, split = source.removeprefix(_HUB_PREFIX).partition(":")
+    if not name.strip() or (":" in source.removeprefix(_HUB_PREFIX) and not split.strip()):
+        raise ValueError(f"{source!r} names no data set; write hf:org/name or hf:org/name:split")
+    return name, split or "train"
+
+
 def _load_from_hub(source: str) -> list[Pair]:
-    datasets = require("datasets", extra="train", purpose=f"reading {_HUB_PREFIX}{source}")
-    name, colon, split = source.rpartition(":")
-    if not colon:
-        name, split = source, "train"
+    datasets = require("datasets", extra="train", purpose=f"reading {source}")
+    name, split = _hub_name_and_split(source)
     try:
         rows = datasets.load_dataset(name, split=split)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"hf:{source} cannot be read ({type(error).__name__}: {error}); check the name, the split {split!r} and "
+            f"{source} cannot be read ({type(error).__name__}: {error}); check the name, the split {split!r} and "
             "the connection to the hub, or name a .jsonl file of the same rows"
         ) from error
     numbered = enumerate(rows, start=1)
-    pairs = [pair for number, row in numbered if (pair := _pair_from_any_row(dict(row), f"hf:{source}, row {number}"))]
+    pairs = [pair for number, row in numbered if (pair := _pair_from_any_row(dict(row), f"{source}, row {number}"))]
     if not pairs:
-        raise ValueError(f"hf:{source} has no row with both a description and a code; name another data set or split")
+        raise ValueError(f"{source} has no row with both a description and a code; name another data set or split")
     return pairs

@@ -72,7 +72,7 @@ def print_adapter(run: TrainingRun[Any], record: dict[str, Any]) -> None:
     rows = [("method", record["adapter"]["method"]), *training_rows(record)]
     if run.before is not None and run.after is not None:
         rows += [(f"held-out {name}", f"{value:.4f} -> {run.after[name]:.4f}") for name, value in run.before.items()]
-        rows.append(("", validation_note(record)))
+        rows.append(("validation", validation_note(record)))
     rows.append(("fingerprint", run.fingerprint))
     print_table(f"Adapter {run.folder}", rows)
 
