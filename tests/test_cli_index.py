@@ -206,8 +206,8 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
         (["--overlap-lines", "-1"], "argument --overlap-lines: must be at least 0, got -1"),
         (["--max-code-tokens", "0"], "argument --max-code-tokens: must be at least 1, got 0"),
         (["--precision", "int3"], "invalid choice: 'int3'"),
-        (["--wait", "-1"], "argument --wait: must be a number of seconds of at least 0, got -1"),
-        (["--wait", "nan"], "argument --wait: must be a number of seconds of at least 0, got nan"),
+        (["--wait", "-1"], "argument --wait: must be a number of seconds of at least 0, got '-1'"),
+        (["--wait", "nan"], "argument --wait: must be a number of seconds of at least 0, got 'nan'"),
         (["--cache", "shop/Tax.java"], "--cache shop/Tax.java is a file; name a folder"),
     ],
 )
