@@ -204,7 +204,7 @@ def test_a_task_left_out_is_named_with_its_reason() -> None:
         ({"tolerance": 1.0}, "tolerance must be less than 1, got 1.0"),
         ({"tolerance": math.nan}, "tolerance must be"),
         ({"alpha": 0.0}, "alpha must be greater than 0, got 0.0"),
-        ({"metrics": ()}, "metrics: .* at least 1 item"),
+        ({"metrics": ()}, "metrics must .* at least 1 item"),
         ({"metrics": ("P@1",)}, "unknown metric 'P@1'; use MRR"),
         ({"speed": 1}, "there is no setting 'speed'"),
     ],

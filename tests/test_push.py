@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import pytest
 
 from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.training.hub import check_repository_name
 from llamaindex_code_retrieval.training.loop import STATE
+from llamaindex_code_retrieval.training.push import check_repository_name
 
 MACHINE = "/home/someone/secret"
 

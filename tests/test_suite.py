@@ -43,7 +43,7 @@ SMALL = '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n'
         ),
         ('[[system]]\nname="s"\n[[generation]]\nname="g"\nkind="sweqa"', "kind 'sweqa' must name its project"),
         (SMALL + "[gate]\ntolerance = nan", "gate: tolerance must be"),
-        (SMALL + "[gate]\nmetrics = []", "gate: metrics: .* at least 1 item"),
+        (SMALL + "[gate]\nmetrics = []", "gate: metrics must .* at least 1 item"),
         (SMALL + '[gate]\nmetrics = ["MRR@3"]', "the gate names the metric 'MRR@3', which the suite does not measure"),
         (SMALL + '[gate]\ngeneration_metrics = ["rougeX"]', "must be 'rouge1', .* got 'rougeX'"),
         ('metrics = ["MRR", "R"]\n' + SMALL, "metrics.1: unknown metric 'R'; use MRR, MRR@k, R@k"),

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from llamaindex_code_retrieval.training.distil import distil_query_encoder
-    from llamaindex_code_retrieval.training.hub import push_run
     from llamaindex_code_retrieval.training.mining import mine
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.pairs import Pair
+    from llamaindex_code_retrieval.training.push import push_run
     from llamaindex_code_retrieval.training.recipes import (
         load_query_recipe,
         load_recipe,
@@ -71,7 +71,7 @@ _MODULES = {
     "load_recipe": "recipes",
     "load_reranker_recipe": "recipes",
     "mine": "mining",
-    "push_run": "hub",
+    "push_run": "push",
     "search_assistants": "assistants",
     "train_adapter": "adapt",
     "train_reranker": "reranker",

@@ -148,7 +148,7 @@ def check_push(options: argparse.Namespace) -> None:
     if options.push is None:
         refuse_without_effect(options, ["public"], "without --push")
         return
-    from llamaindex_code_retrieval.training.hub import check_repository_name
+    from llamaindex_code_retrieval.training.push import check_repository_name
 
     check_repository_name(options.push)
 
