@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from llamaindex_code_retrieval._settings import Settings
+from llamaindex_code_retrieval._settings import Settings, check_distinct
 from llamaindex_code_retrieval.eval.metrics import GenerationMetric, check_metric
 from llamaindex_code_retrieval.eval.results import (
     Change,
@@ -37,15 +37,17 @@ class IncomparableError(ValueError):
 class GateRules(Settings):
     """What is compared, and what counts as a regression."""
 
-    metrics: tuple[Annotated[str, AfterValidator(check_metric)], ...] = Field(default=("MRR", "R@10"), min_length=1)
+    metrics: Annotated[
+        tuple[Annotated[str, AfterValidator(check_metric)], ...], Field(min_length=1), AfterValidator(check_distinct)
+    ] = ("MRR", "R@10")
     """Metrics of retrieval that are compared; the suite must measure them."""
-    generation_metrics: tuple[GenerationMetric, ...] = ("rougeL",)
+    generation_metrics: Annotated[tuple[GenerationMetric, ...], AfterValidator(check_distinct)] = ("rougeL",)
     """Metrics of answers from retrieved passages that are compared."""
     tolerance: float = Field(default=0.005, ge=0, lt=1)
     """Largest drop of a mean that passes, significant or not."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Significance level: the probability of a false alarm of the whole gate, over all comparisons."""
-    systems: tuple[str, ...] = ()
+    systems: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
     """The systems that are compared; by default all."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llamaindex_code_retrieval._settings import Settings, read_toml
+from llamaindex_code_retrieval._settings import Settings, check_distinct, read_toml
 from llamaindex_code_retrieval.eval.gate import GateRules
 from llamaindex_code_retrieval.eval.metrics import METRICS, check_metric
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
@@ -71,9 +71,9 @@ class SystemSpec(Settings):
     """A distilled encoder of the queries: one that comes with the package, a folder, or ``auto``."""
     mode: Mode = "fused"
     """``dense`` ranks by cosine, ``bm25`` by words, ``fused`` fuses the two rankings."""
-    dense_weight: float = Field(default=0.75, ge=0)
+    dense_weight: float = Field(default=0.75, ge=0, allow_inf_nan=False)
     """Weight of the dense ranking in ``fused``."""
-    bm25_weight: float = Field(default=0.25, ge=0)
+    bm25_weight: float = Field(default=0.25, ge=0, allow_inf_nan=False)
     """Weight of the BM25 ranking in ``fused``."""
     rerank: str | None = None
     """A reranker that comes with the package, a folder, or a hub name."""
@@ -94,6 +94,8 @@ class SystemSpec(Settings):
         if self.mode != "fused":
             reason = f"system {self.name!r} has mode {self.mode!r}, which weights no rankings"
             _refuse(self, ["dense_weight", "bm25_weight"], reason)
+        elif not (self.dense_weight or self.bm25_weight):
+            raise ValueError(f"system {self.name!r} has no weight over 0; set dense_weight or bm25_weight")
         if self.mode == "bm25":
             _refuse(self, ["query_encoder"], f"system {self.name!r} has mode 'bm25', which encodes no queries")
         if self.rerank is None:
@@ -124,7 +126,7 @@ class GenerationSpec(Settings):
     """The folder with the project's sources, relative to the suite's folder; by default the installed package."""
     writer: str = "extractive"
     """Who answers: ``extractive``, which quotes the passages, or an LLM such as ``ollama:MODEL``."""
-    systems: tuple[str, ...] = ()
+    systems: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
     """The systems whose hits are the retrieved passages; by default all."""
     top_n: int = Field(default=5, ge=1)
     """Passages that the writer is shown."""
@@ -152,7 +154,7 @@ class PublishedSpec(Settings):
     """The benchmark, in free words."""
     metric: str
     """The metric, in free words."""
-    value: float
+    value: float = Field(allow_inf_nan=False)
     """The figure, usually from 0 to 1."""
     source: str
     """The paper or the model card."""
@@ -167,7 +169,7 @@ class Suite(Settings):
     """Hits that each retriever returns."""
     seed: int = 0
     """Seed of the pools and of the queries that are drawn."""
-    metrics: tuple[Metric, ...] = Field(default=METRICS, min_length=1)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1), AfterValidator(check_distinct)] = METRICS
     """Metrics of retrieval: ``MRR``, ``MAP`` and ``nDCG``, each also with ``@k``, and ``R@k``."""
     task: tuple[TaskSpec, ...] = ()
     """The ``[[task]]`` tables."""

@@ -62,6 +62,22 @@ class Settings(PlainErrors, BaseModel):
         return type(self)(**{**dict(self), **changes})
 
 
+def check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``names``; the validator of settings whose values must differ.
+
+    Raises:
+        ValueError: a name is given twice.
+
+    >>> check_distinct(("MRR", "MRR"))
+    Traceback (most recent call last):
+    ValueError: 'MRR' is given twice; names must differ
+    """
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated!r} is given twice; names must differ")
+    return names
+
+
 def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> str:
     """Return the errors in one line and in plain words: the place of each value and the rule that it breaks.
 

@@ -157,8 +157,8 @@ def test_embedded_model_agrees_with_sentence_transformers() -> None:
     functions = [textwrap.dedent(inspect.getsource(f)) for _, f in inspect.getmembers(textwrap, inspect.isfunction)]
     functions += [inspect.getsource(f) for _, f in inspect.getmembers(shutil, inspect.isfunction)]
     functions += [inspect.getsource(f) for _, f in inspect.getmembers(inspect, inspect.isfunction)]
-    functions = functions[:50]
-    assert len(functions) == 50
+    functions = functions[:24]
+    assert len(functions) == 24
     reference = SentenceTransformer(str(locate("embedded")), device="cpu")
     reference.max_seq_length = 256
     encoder = Encoder.from_pretrained("embedded", precision="fp32", device="cpu")
