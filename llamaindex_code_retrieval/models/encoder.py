@@ -297,7 +297,7 @@ class Encoder(nn.Module):
     def _warn_once(self, truncated: NDArray[np.bool_], side: Side) -> None:
         if truncated.any() and not self._warned:
             self._warned = True
-            message = "%d of %d texts are longer than %d tokens; their end is not embedded (said once per encoder)"
+            message = "%d of %d texts are longer than %d tokens; their end is not embedded (logged once per encoder)"
             logger.warning(message, truncated.sum(), len(truncated), self._max_tokens(side))
 
     def forward(self, texts: Sequence[str], *, side: Side) -> Tensor:
