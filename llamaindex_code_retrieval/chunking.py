@@ -133,7 +133,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     def _chunk(self, document: BaseNode) -> list[TextNode]:
         source = _Source.of(document, self.language)
-        parsed = parse(source.text, source.language) if source.language else None
+        parsed = parse(source.text, source.language)
         if parsed is None:
             spans = line_windows(source.lines, max_lines=self.max_lines, overlap_lines=self.overlap_lines)
         else:
@@ -200,7 +200,7 @@ class _Source:
         path = document.node_id if path is None else str(path)
         language = metadata.get("language")
         if not isinstance(language, str) or language not in LANGUAGES:
-            language = language_of(path) or default_language or ""
+            language = language_of(path) or default_language or "text"
         text = document.get_content(metadata_mode=MetadataMode.NONE)
         lines = text.split("\n")
         return cls(path, language, text, lines, list(accumulate((len(line) + 1 for line in lines), initial=0)))

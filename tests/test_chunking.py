@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, TextNode
-from snippets import SNIPPETS, Row
+from snippets import SNIPPETS
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.languages.syntax import definitions
@@ -33,7 +33,7 @@ def path_for(language: str) -> str:
     return f"a.{LANGUAGES[language].extensions[0]}"
 
 
-def rows(nodes: Sequence[BaseNode]) -> list[Row]:
+def rows(nodes: Sequence[BaseNode]) -> list[tuple[str, str, int, int, str]]:
     return [tuple(n.metadata[key] for key in ("kind", "scope", "start_line", "end_line", "docstring")) for n in nodes]
 
 
@@ -153,7 +153,9 @@ def test_unknown_language_and_broken_code_become_windows() -> None:
     text = "\n".join(f"line {i}" for i in range(1, 21))
     nodes = parse(text, "notes.txt", max_lines=10, overlap_lines=4)
     assert [(n.metadata["start_line"], n.metadata["end_line"]) for n in nodes] == [(1, 10), (7, 16), (13, 20)]
-    assert {(n.metadata["kind"], n.metadata["language"], n.metadata["scope"]) for n in nodes} == {("window", "", "")}
+    assert {(n.metadata["kind"], n.metadata["language"], n.metadata["scope"]) for n in nodes} == {
+        ("window", "text", "")
+    }
     broken = "@@ ) = {\n" * 20
     assert {n.metadata["kind"] for n in parse(broken, "a.go")} == {"window"}
     assert definitions(broken, "go") == []
@@ -257,10 +259,10 @@ def test_pipeline_and_serialisation() -> None:
     assert CodeNodeParser.from_json(parser.to_json()).to_dict() == parser.to_dict()
     with pytest.raises(ValueError, match="pass id_func="):
         CodeNodeParser.from_dict({**parser.to_dict(), "id_func": {"id_func_name": "mine", "title": "id_func"}})
-    documents = [Document(text=SNIPPETS[name], metadata={"path": path_for(name)}) for name in LANGUAGES]
+    documents = [Document(text=SNIPPETS[name], metadata={"path": path_for(name)}) for name in SNIPPETS]
     nodes = IngestionPipeline(transformations=[parser]).run(documents=documents)
     assert [n.node_id for n in nodes] == [n.node_id for n in again.get_nodes_from_documents(documents)]
-    assert {n.metadata["language"] for n in nodes} == set(LANGUAGES)
+    assert {n.metadata["language"] for n in nodes} == set(SNIPPETS)
     assert [TextNode.from_dict(n.to_dict()) for n in nodes] == nodes
     # a node of another transformation is as good as a document
     [node] = parser([TextNode(text="x = 1", metadata={"path": "a.py"})])
@@ -312,7 +314,7 @@ PARTS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(
     text=st.lists(PARTS, max_size=5).map("".join),
-    language=st.sampled_from(sorted(LANGUAGES)),
+    language=st.sampled_from(sorted(SNIPPETS)),
     lines=st.sampled_from([(2, 0), (7, 2), (60, 6)]),
 )
 @example(text="def f(): pass\n\n\n\n\n\n\n\n\nx\n", language="python", lines=(2, 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamaindex_code_retrieval.cli.main import main
-from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.languages.table import language_of
 from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.mining.comments import summary
 from llamaindex_code_retrieval.training.mining.filters import reject_query
@@ -141,7 +141,7 @@ def test_every_language_is_mined(tmp_path: Path) -> None:
         "a.cpp": "Subtracts two whole numbers.",
         "a.cs": "Multiplies two whole numbers.",
     }
-    assert {pair.language for pair in report.pairs} == set(LANGUAGES)
+    assert {pair.language for pair in report.pairs} == set(map(language_of, SOURCES))
     assert {(pair.repository, pair.license) for pair in report.pairs} == {("shop", "MIT")}
     assert report.dropped == {"constructor or standard method": 1}
     java = next(pair.code for pair in report.pairs if pair.language == "java")

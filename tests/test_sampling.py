@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.languages.syntax import without_signature_and_returns
-from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.languages.bodies import without_signature_and_returns
 from llamaindex_code_retrieval.training.augmentation import hard_positive, rewrite_query
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import Pair
@@ -104,7 +103,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", FUNCTIONS)
 def test_hard_positive_is_the_body_without_returns(language: str) -> None:
     body = without_signature_and_returns(FUNCTIONS[language], language)
     assert body == BODIES.get(language, "int y = x;")

@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from snippets import EXPECTED, SNIPPETS
+from snippets import SAMPLES, SNIPPETS, describe, outline_file
 
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
-from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
+
+CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGUAGES]
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_definitions_of_every_language(language: str) -> None:
-    found = definitions(SNIPPETS[language], language)
-    assert [(d.kind, d.scope, d.start_line, d.end_line, d.docstring) for d in found] == EXPECTED[language]
-    assert all(d.scope.endswith(d.symbol) for d in found)
+@pytest.mark.parametrize("sample", CODE_SAMPLES, ids=lambda sample: f"{sample.parent.name}/{sample.name}")
+def test_definitions_of_every_language(sample: Path) -> None:
+    found = definitions(sample.read_bytes().decode(), sample.parent.name)
+    assert describe(found) == outline_file(sample).read_text(encoding="utf-8")
+    assert all(d.scope.endswith(d.symbol) and d.start_line <= d.name_line <= d.end_line for d in found)
+
+
+def test_every_language_has_a_sample() -> None:
+    assert {sample.parent.name for sample in CODE_SAMPLES} == set(CODE_LANGUAGES)
+    assert {language_of(sample) for sample in SAMPLES} >= set(CODE_LANGUAGES)
 
 
 def test_header_may_be_cpp_and_typescript_may_hold_jsx() -> None:
@@ -31,7 +38,9 @@ def test_header_may_be_cpp_and_typescript_may_hold_jsx() -> None:
         (Path("x.hpp"), "cpp"),
         ("x.h", "c"),
         ("x.tsx", "typescript"),
-        ("Makefile", None),
+        ("Rakefile", "ruby"),
+        ("a/Dockerfile.dev", "dockerfile"),
+        ("x.foo.bar", None),
         ("", None),
     ],
 )

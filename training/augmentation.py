@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from llamaindex_code_retrieval.languages.syntax import without_signature_and_returns
-from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.languages.bodies import without_signature_and_returns
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 
 def hard_positive(code: str, language: str) -> str:
@@ -13,7 +13,7 @@ def hard_positive(code: str, language: str) -> str:
 
     Code that cannot be parsed, or of which nothing would be left, is returned unchanged.
     """
-    return (without_signature_and_returns(code, language) if language in LANGUAGES else "") or code
+    return (without_signature_and_returns(code, language) if language in CODE_LANGUAGES else "") or code
 
 
 def rewrite_query(query: str, rng: random.Random) -> str:

@@ -12,7 +12,7 @@ from llamaindex_code_retrieval._io import check_writable
 from llamaindex_code_retrieval.cli.checkout import GIT_URL, checkout
 from llamaindex_code_retrieval.cli.console import print_json, print_table, progress_bars
 from llamaindex_code_retrieval.cli.options import json_option, positive
-from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.mining import MineReport
@@ -34,7 +34,7 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--language",
         action="append",
         default=[],
-        choices=LANGUAGES,
+        choices=CODE_LANGUAGES,
         metavar="L",
         help="mine only functions in this language; may be repeated (default: all)",
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from llamaindex_code_retrieval.index.git import run_git
-from llamaindex_code_retrieval.languages.table import language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
 
 MAX_FILE_BYTES = 1_000_000
 _ALWAYS_SKIPPED = frozenset((".git", ".hg", ".svn", ".tox", ".venv", "__pycache__", "node_modules", "site-packages"))
@@ -52,7 +52,7 @@ def walk(root: Path, skips: Skips, *, max_file_bytes: int = MAX_FILE_BYTES) -> I
         raise ValueError(f"{root} is not a folder ({kind}); name a folder with source code, or a git URL")
     listed = _git_files(root)
     for path in sorted(listed if listed is not None else _walk_files(root, skips)):
-        if language_of(path) is None:
+        if language_of(path) not in CODE_LANGUAGES:
             # git lists the folders of other repositories, and else files only
             is_folder = os.path.isdir(root / path) and not os.path.islink(root / path)
             skips.reasons["submodule or nested repository" if is_folder else "no known language"] += 1

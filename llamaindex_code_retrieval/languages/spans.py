@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llamaindex_code_retrieval.languages.syntax import Item, Parsed
+from llamaindex_code_retrieval.languages.outline import Item, Outline
 
 # Lines that mean nothing alone: closing brackets, perhaps with a call or a comment after them, labels, `#endif`.
 _CLOSING_LINE = re.compile(
@@ -41,25 +41,25 @@ def line_windows(lines: Sequence[str], *, max_lines: int, overlap_lines: int) ->
     return windows
 
 
-def spans_of(parsed: Parsed, *, max_lines: int) -> list[Span]:
+def spans_of(outline: Outline, *, max_lines: int) -> list[Span]:
     """Return the spans of a source in the order of their lines, unsplit; two spans may have the same lines.
 
     A function longer than ``max_lines`` that contains functions is divided into them and the code between.
     """
     spans: list[Span] = []
-    for span in _divide(parsed.top, max_lines):
-        rows = _without_blank_ends(parsed.lines, span.first, span.last)
+    for span in _divide(outline.top, max_lines):
+        rows = _without_blank_ends(outline.lines, span.first, span.last)
         if rows is None:
             continue
         first, last = rows
-        if spans and not span.is_start and all(map(_is_closing_line, parsed.lines[first : last + 1])):
+        if spans and not span.is_start and all(map(_is_closing_line, outline.lines[first : last + 1])):
             spans[-1].last = max(spans[-1].last, last)
         else:
             spans.append(Span(first, last, span.item, span.kind, span.is_start))
     return spans
 
 
-def split_span(span: Span, parsed: Parsed, *, max_lines: int, overlap_lines: int) -> list[tuple[int, int]]:
+def split_span(span: Span, outline: Outline, *, max_lines: int, overlap_lines: int) -> list[tuple[int, int]]:
     """Return the first and last rows of the parts of a span, each at most ``max_lines`` long.
 
     A part ends before an outermost statement in its second half, or after ``max_lines`` lines if none starts there.
@@ -68,11 +68,11 @@ def split_span(span: Span, parsed: Parsed, *, max_lines: int, overlap_lines: int
     first = span.first
     while span.last - first >= max_lines:
         window = range(first + max_lines // 2 + 1, first + max_lines + 1)
-        cut = min(reversed(window), key=lambda row: parsed.depths.get(row, 1 << 30))
+        cut = min(reversed(window), key=lambda row: outline.depths.get(row, 1 << 30))
         parts.append((first, cut - 1))
         first = cut - overlap_lines
     parts.append((first, span.last))
-    return [rows for part in parts if (rows := _without_blank_ends(parsed.lines, *part))]
+    return [rows for part in parts if (rows := _without_blank_ends(outline.lines, *part))]
 
 
 def _divide(item: Item, max_lines: int) -> Iterator[Span]:

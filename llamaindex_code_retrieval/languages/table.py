@@ -1,169 +1,169 @@
-"""The table of languages: file extensions, tree-sitter grammars and the queries that find definitions."""
+"""The table of languages and text formats: how their files are recognised, parsed and documented."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 
+_SHEBANG = re.compile(r"#!\s*(?:\S*/)?env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?([\w.+-]+)|#!\s*(?:\S*/)?([\w.+-]+)")
+_VERSION = re.compile(r"[\d.]+$")
+
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The module and function that load a tree-sitter grammar, and the query that finds the definitions in a source.
+    """The module and function that load a tree-sitter grammar; its query is ``queries/NAME.scm``.
 
-    The query captures ``@function`` (a method if directly in a class), ``@method``, ``@class`` and ``@scope`` (only
-    adds its name to the scopes inside it), each with its ``@name`` and, where there is one, ``@owner`` or in C
-    ``@declarator``. ``@comment`` and ``@attribute`` belong to the definition that follows them. A definition that is
-    the ``@inner`` of an ``@outer`` node starts where that node starts. Functions without a body are not captured.
+    What the groups of ``blank`` match is replaced by spaces before parsing: macros that the grammar cannot know.
     """
 
     module: str
-    function: str
-    query: str
-
-
-def _named(kind: str, types: str) -> str:
-    return "".join(f"({type_} name: (_) @name) @{kind}\n" for type_ in types.split())
-
-
-_C_QUERY = """
-(function_definition declarator: (_) @declarator body: (_)) @function
-([(struct_specifier name: (_) @name body: (_)) (union_specifier name: (_) @name body: (_))
-  (enum_specifier name: (_) @name body: (_))]) @class
-(type_definition type: [(struct_specifier !name body: (_)) (union_specifier !name body: (_))
-  (enum_specifier !name body: (_))] declarator: (type_identifier) @name) @class
-(comment) @comment
-"""
-_CPP_QUERY = """
-(class_specifier name: (_) @name body: (_)) @class
-(template_declaration (_) @inner) @outer
-"""
-_JS_QUERY = (
-    _named("function", "function_declaration generator_function_declaration")
-    + """
-(class_declaration name: (_) @name) @class
-(method_definition name: (_) @name) @method
-(variable_declarator name: (identifier) @name
-  value: [(arrow_function) (function_expression) (generator_function)]) @function
-(variable_declarator name: (identifier) @name value: (class)) @class
-(assignment_expression left: [(identifier) (member_expression)] @name
-  right: [(arrow_function) (function_expression) (generator_function)]) @function
-(assignment_expression left: [(identifier) (member_expression)] @name right: (class)) @class
-(pair key: (_) @name value: [(arrow_function) (function_expression) (generator_function)]) @method
-(export_statement "default" @name value: [(arrow_function) (function_expression)]) @function
-(export_statement "default" @name value: (class)) @class
-(comment) @comment
-(decorator) @attribute
-"""
-)
-_TS_QUERY = (
-    _JS_QUERY
-    + _named("class", "abstract_class_declaration interface_declaration enum_declaration type_alias_declaration")
-    + _named("scope", "internal_module module")
-    + "(public_field_definition name: (_) @name value: [(arrow_function) (function_expression)]) @method"
-)
-_PYTHON_QUERY = """
-(function_definition name: (_) @name) @function
-(class_definition name: (_) @name) @class
-(decorated_definition definition: (_) @inner) @outer
-(comment) @comment
-"""
-_JAVA_QUERY = (
-    _named("class", "class_declaration interface_declaration enum_declaration record_declaration")
-    + _named("class", "annotation_type_declaration")
-    + _named("method", "constructor_declaration compact_constructor_declaration")
-    + "(method_declaration name: (_) @name body: (_)) @method [(line_comment) (block_comment)] @comment"
-)
-_GO_QUERY = """
-(function_declaration name: (_) @name body: (_)) @function
-(method_declaration receiver: (parameter_list (parameter_declaration type: (_) @owner))
-  name: (_) @name body: (_)) @method
-(type_spec name: (_) @name) @class
-(type_alias name: (_) @name) @class
-(var_spec name: (_) @name value: (expression_list . (func_literal) .)) @function
-(comment) @comment
-"""
-_PHP_QUERY = (
-    _named("class", "class_declaration interface_declaration trait_declaration enum_declaration")
-    + _named("function", "function_definition")
-    + "(method_declaration name: (_) @name body: (_)) @method (comment) @comment"
-)
-_RUBY_QUERY = _named("function", "method singleton_method") + _named("class", "class module") + "(comment) @comment"
-_RUST_QUERY = (
-    _named("class", "trait_item struct_item enum_item union_item")
-    + """
-(function_item name: (_) @name) @function
-(impl_item type: (_) @owner) @class
-(mod_item name: (_) @name body: (_)) @scope
-[(line_comment) (block_comment)] @comment
-(attribute_item) @attribute
-"""
-)
-_CSHARP_QUERY = (
-    _named("class", "class_declaration struct_declaration record_declaration interface_declaration enum_declaration")
-    + _named("method", "constructor_declaration")
-    + _named("function", "local_function_statement")
-    + """
-(method_declaration name: (_) @name body: (_)) @method
-(destructor_declaration "~" @owner name: (_) @name) @method
-(operator_declaration operator: _ @name) @method
-(comment) @comment
-"""
-)
-GRAMMARS: Mapping[str, Grammar] = {
-    "python": Grammar("tree_sitter_python", "language", _PYTHON_QUERY),
-    "java": Grammar("tree_sitter_java", "language", _JAVA_QUERY),
-    "javascript": Grammar(
-        "tree_sitter_javascript",
-        "language",
-        _JS_QUERY + "(field_definition property: (_) @name value: [(arrow_function) (function_expression)]) @method",
-    ),
-    "typescript": Grammar("tree_sitter_typescript", "language_typescript", _TS_QUERY),
-    "tsx": Grammar("tree_sitter_typescript", "language_tsx", _TS_QUERY),
-    "go": Grammar("tree_sitter_go", "language", _GO_QUERY),
-    "php": Grammar("tree_sitter_php", "language_php", _PHP_QUERY),
-    "ruby": Grammar("tree_sitter_ruby", "language", _RUBY_QUERY),
-    "rust": Grammar("tree_sitter_rust", "language", _RUST_QUERY),
-    "c": Grammar("tree_sitter_c", "language", _C_QUERY),
-    "cpp": Grammar("tree_sitter_cpp", "language", _C_QUERY + _CPP_QUERY),
-    "csharp": Grammar("tree_sitter_c_sharp", "language", _CSHARP_QUERY),
-}
+    function: str = "language"
+    blank: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """File extensions and grammars of a language; the grammar that parses a file with the fewest errors is used."""
+    """A row of the table: how files of a language are recognised, and what reads them.
 
-    extensions: tuple[str, ...]
-    grammars: tuple[str, ...]
+    The grammar that parses a file with the fewest errors is used. A language without grammars is read as text.
+    """
 
+    extensions: tuple[str, ...] = ()
+    """Without the dot, in lower case; an extension may contain dots."""
+    file_names: tuple[str, ...] = ()
+    """Names of files, as they are written; ``*`` at the end stands for any characters."""
+    shebangs: tuple[str, ...] = ()
+    """Programs in a ``#!`` line, without their version."""
+    grammars: tuple[str, ...] = ()
+    """Names in ``GRAMMARS``."""
+    comments: str = "c"
+    """How doc comments are written: a name in ``docstrings.COMMENT_STYLES``."""
+    scripts: bool = False
+    """Whether the code stands in ``<script>`` elements."""
+
+
+def _row(
+    extensions: str,
+    *,
+    files: str = "",
+    shebangs: str = "",
+    grammars: str = "",
+    comments: str = "c",
+    scripts: bool = False,
+) -> Language:
+    return Language(
+        extensions=tuple(extensions.split()),
+        file_names=tuple(files.split()),
+        shebangs=tuple(shebangs.split()),
+        grammars=tuple(grammars.split()),
+        comments=comments,
+        scripts=scripts,
+    )
+
+
+GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
+    {
+        "python": Grammar("tree_sitter_python"),
+        "java": Grammar("tree_sitter_java"),
+        "javascript": Grammar("tree_sitter_javascript"),
+        "typescript": Grammar("tree_sitter_typescript", "language_typescript"),
+        "tsx": Grammar("tree_sitter_typescript", "language_tsx"),
+        "go": Grammar("tree_sitter_go"),
+        "php": Grammar("tree_sitter_php", "language_php"),
+        "ruby": Grammar("tree_sitter_ruby"),
+        "rust": Grammar("tree_sitter_rust"),
+        "c": Grammar("tree_sitter_c"),
+        # a macro before the name, as in `class API Name : Base {`, would be read as the name
+        "cpp": Grammar(
+            "tree_sitter_cpp", blank=r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
+        ),
+        "csharp": Grammar("tree_sitter_c_sharp"),
+    }
+)
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
-        "python": Language(("py", "pyi", "pyw"), ("python",)),
-        "java": Language(("java",), ("java",)),
-        "javascript": Language(("js", "mjs", "cjs", "jsx"), ("javascript",)),
-        "typescript": Language(("ts", "mts", "cts", "tsx"), ("typescript", "tsx")),
-        "go": Language(("go",), ("go",)),
-        "php": Language(("php", "phtml"), ("php",)),
-        "ruby": Language(("rb", "rake", "gemspec"), ("ruby",)),
-        "rust": Language(("rs",), ("rust",)),
-        "c": Language(("c", "h"), ("c", "cpp")),  # a .h may be C++
-        "cpp": Language(("cc", "cpp", "cxx", "c++", "hpp", "hh", "hxx", "h++", "ipp", "inl", "tpp"), ("cpp",)),
-        "csharp": Language(("cs", "csx"), ("csharp",)),
+        # programming languages
+        "python": _row(
+            "py pyi pyw", files="SConstruct SConscript", shebangs="python pypy", grammars="python", comments="docstring"
+        ),
+        "java": _row("java", grammars="java"),
+        "javascript": _row("js mjs cjs jsx", files="Jakefile", shebangs="node", grammars="javascript"),
+        "typescript": _row("ts mts cts tsx", shebangs="deno bun ts-node tsx", grammars="typescript tsx"),
+        "go": _row("go", grammars="go"),
+        "php": _row("php phtml", shebangs="php", grammars="php"),
+        "ruby": _row(
+            "rb rake gemspec ru podspec",
+            files="Rakefile Gemfile Guardfile Vagrantfile Podfile Fastfile Brewfile Capfile",
+            shebangs="ruby jruby",
+            grammars="ruby",
+            comments="hash",
+        ),
+        "rust": _row("rs", grammars="rust"),
+        "c": _row("c h", grammars="c cpp"),  # a .h may be C++
+        "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
+        "csharp": _row("cs csx", grammars="csharp", comments="xml"),
+        # documents
+        "markdown": _row("md markdown mdx mkd qmd rmd"),
+        "restructuredtext": _row("rst rest"),
+        "asciidoc": _row("adoc asciidoc asc"),
+        "notebook": _row("ipynb"),
+        # configuration and markup
+        "yaml": _row("yaml yml", files=".clang-format .clang-tidy"),
+        "toml": _row("toml"),
+        "json": _row("json jsonc json5 webmanifest", files=".babelrc .eslintrc .prettierrc"),
+        "xml": _row("xml xsd xsl xslt wsdl pom csproj vbproj fsproj props targets plist resx xaml storyboard xib"),
+        "ini": _row("ini cfg conf properties editorconfig", files=".gitconfig .npmrc .editorconfig .flake8"),
+        "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile"),
+        "makefile": _row("mk mak make", files="Makefile makefile GNUmakefile Makefile.*"),
+        "cmake": _row("cmake", files="CMakeLists.txt"),
+        "html": _row("html htm xhtml"),
+        "css": _row("css scss sass less"),
+        "text": _row("txt text", files="README LICENSE NOTICE AUTHORS CHANGES CHANGELOG INSTALL"),
     }
 )
+CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars)
+"""The languages in which definitions are found."""
+
 _BY_EXTENSION = {extension: name for name, language in LANGUAGES.items() for extension in language.extensions}
+_BY_SHEBANG = {program: name for name, language in LANGUAGES.items() for program in language.shebangs}
+_BY_FILE_NAME = {file: name for name, language in LANGUAGES.items() for file in language.file_names}
+_BY_PREFIX = {file[:-1]: name for file, name in _BY_FILE_NAME.items() if file.endswith("*")}
 
 
 def language_of(path: str | PurePath) -> str | None:
-    """Return the language of a file by its extension, or ``None`` if it is not one of ``LANGUAGES``.
+    """Return the language of a file by its name or extension, or ``None`` if the table does not have it.
 
-    >>> language_of("src/Main.java"), language_of("include/list.h"), language_of("README.md")
-    ('java', 'c', None)
+    >>> language_of("src/Main.java"), language_of("include/list.h"), language_of("Rakefile"), language_of("a.unknown")
+    ('java', 'c', 'ruby', None)
     """
-    return _BY_EXTENSION.get(PurePath(path).suffix[1:].lower())
+    name = PurePath(path).name
+    if name in _BY_FILE_NAME:
+        return _BY_FILE_NAME[name]
+    for prefix, language in _BY_PREFIX.items():
+        if name.startswith(prefix):
+            return language
+    extension = name.lower()
+    while "." in extension:  # the longest known extension: that of `a.b.c` may be `b.c`
+        extension = extension.partition(".")[2]
+        if extension in _BY_EXTENSION:
+            return _BY_EXTENSION[extension]
+    return None
+
+
+def language_of_text(path: str | PurePath, text: str) -> str | None:
+    """Return the language of a file by its name, else by the ``#!`` line of its text, or ``None``.
+
+    >>> language_of_text("bin/tool", "#!/usr/bin/env python3\\n"), language_of_text("notes", "Hello")
+    ('python', None)
+    """
+    language = language_of(path)
+    if language is None and text.startswith("#!") and (match := _SHEBANG.match(text)):
+        return _BY_SHEBANG.get(_VERSION.sub("", match[1] or match[2]))
+    return language
 
 
 def known_language(language: str) -> str:

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.languages.table import language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
 from llamaindex_code_retrieval.training.mining.licenses import license_of_name, license_of_tag, license_of_text
 
 _LICENSE_WORD = re.compile(r"licen[cs]e|copying", re.IGNORECASE)
@@ -51,7 +51,7 @@ def _is_license_file(path: Path) -> bool:
     return (
         _FILE.fullmatch(name) is not None
         and not _OF_OTHERS.search(name)
-        and language_of(path) is None
+        and language_of(path) not in CODE_LANGUAGES
         and path.suffix not in (".json", ".toml", ".yml", ".yaml")
         and path.is_file()
     )

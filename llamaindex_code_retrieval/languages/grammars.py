@@ -1,0 +1,49 @@
+"""Load tree-sitter grammars and their queries on first use."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+import tree_sitter
+
+from llamaindex_code_retrieval.languages.table import GRAMMARS
+
+_INHERITS = re.compile(r"; inherits: (\w+)\n")
+
+
+@cache
+def load_grammar(name: str) -> tree_sitter.Language:
+    """Return a grammar of ``GRAMMARS``."""
+    grammar = GRAMMARS[name]
+    pointer = getattr(importlib.import_module(grammar.module), grammar.function)()
+    if isinstance(pointer, int):  # wheels made by older generators
+        new_capsule = ctypes.pythonapi.PyCapsule_New
+        new_capsule.restype = ctypes.py_object
+        new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        pointer = new_capsule(pointer, b"tree_sitter.Language", None)
+    return tree_sitter.Language(pointer)
+
+
+@cache
+def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, str | None], ...]]:
+    """Return the query of a grammar that finds definitions, and the ``#set!`` properties of its patterns."""
+    query = tree_sitter.Query(load_grammar(name), query_text(name))
+    return query, tuple(query.pattern_settings(number) for number in range(query.pattern_count))
+
+
+@cache
+def error_query(name: str) -> tree_sitter.Query:
+    """Return the query that finds what a grammar could not parse."""
+    return tree_sitter.Query(load_grammar(name), "(ERROR) @error (MISSING) @missing")
+
+
+def query_text(name: str) -> str:
+    """Return the text of ``queries/NAME.scm``, after that of the file that its first line inherits."""
+    text = (files("llamaindex_code_retrieval.languages") / "queries" / f"{name}.scm").read_text(encoding="utf-8")
+    match = _INHERITS.match(text)
+    return text if match is None else query_text(match[1]) + text
