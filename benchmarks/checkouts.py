@@ -1,0 +1,85 @@
+"""The source files of a folder of repositories, by language: what the scripts that read real code have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamaindex_code_retrieval.languages.table import language_of
+
+VARIABLE = "CODE_RETRIEVAL_REPOSITORIES"
+_MAX_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutFile:
+    """A file of a repository; ``name`` is its path in the folder of repositories."""
+
+    name: str
+    path: Path
+    language: str
+
+    def read(self) -> str:
+        """Return the text; bytes that are not UTF-8 become U+FFFD, and line ends become ``\\n``."""
+        text = self.path.read_bytes().decode("utf-8-sig", errors="replace")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def add_repository_options(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of repositories, and the options that select files in it."""
+    folder = os.environ.get(VARIABLE)
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path(folder) if folder else None,
+        help=f"folder whose subfolders are repositories (default: the variable {VARIABLE})",
+    )
+    parser.add_argument("--language", action="append", metavar="NAME", help="only this language (repeatable)")
+    parser.add_argument("--repository", action="append", metavar="NAME", help="only this subfolder (repeatable)")
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="at most this many files of a language, drawn with a fixed seed (default: %(default)s)",
+    )
+
+
+def selected_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[CheckoutFile]]:
+    """Return the files that the options select, by language, in the order of their names."""
+    if options.folder is None or not options.folder.is_dir():
+        parser.error(f"name a folder of repositories, or set {VARIABLE}; got {options.folder}")
+    files: dict[str, list[CheckoutFile]] = {}
+    for file in _files(options.folder, options.repository):
+        if not options.language or file.language in options.language:
+            files.setdefault(file.language, []).append(file)
+    missing = set(options.language or ()) - files.keys()
+    if missing:
+        parser.error(f"no file of {', '.join(sorted(missing))} in {options.folder}")
+    draw = random.Random(0)
+    return {
+        language: sorted(draw.sample(files[language], min(options.files, len(files[language]))), key=lambda f: f.name)
+        for language in sorted(files)
+    }
+
+
+def is_partial(options: argparse.Namespace) -> bool:
+    """Return whether the options leave out languages or repositories."""
+    return bool(options.language or options.repository)
+
+
+def _files(folder: Path, repositories: list[str] | None) -> Iterator[CheckoutFile]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - {".git"})
+        if Path(root) == folder and repositories:
+            folders[:] = [name for name in folders if name in repositories]
+        for name in sorted(names):
+            path = Path(root, name)
+            language = language_of(path)
+            if language and not path.is_symlink() and path.stat().st_size <= _MAX_BYTES:
+                yield CheckoutFile(path.relative_to(folder).as_posix(), path, language)

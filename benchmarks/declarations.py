@@ -1,0 +1,106 @@
+"""Declarations found by regular expressions: the reference of ``definitions.py`` where ctags has no parser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ctags import Tag
+
+_C_TOKENS = r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\""
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """Comments and strings of a language, which are blanked, and patterns of declarations by kind.
+
+    The name of a declaration is the group ``name`` of its pattern, and its line that of the name.
+    """
+
+    skipped: str
+    patterns: Mapping[str, str]
+    optional: str = ""
+
+
+_PARAMETERS = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"
+DECLARATIONS: Mapping[str, Declarations] = {
+    "swift": Declarations(
+        r"\"\"\".*?\"\"\"|" + _C_TOKENS,
+        {
+            "class": r"(?:^|[ \t])(?:class|struct|enum|protocol|extension|actor|typealias)[ \t]+"
+            r"(?!func\b|var\b|let\b|subscript\b)(?P<name>\w+(?:\.\w+)*)",
+            "function": r"(?:^|[ \t])func[ \t]+(?P<name>`?\w+`?|[^\w\s(]+)[ \t]*[<(]|"
+            r"(?:^|(?<=[ \t]))(?P<name2>init|deinit)\b[ \t]*[?!]?[ \t]*[<({]",
+        },
+    ),
+    "scala": Declarations(
+        r"\"\"\".*?\"\"\"|" + _C_TOKENS,
+        {
+            "class": r"(?:^|[ \t])(?:class|object|trait|enum)[ \t]+(?P<name>\w+)",
+            "function": r"(?:^|[ \t])def[ \t]+(?P<name>`[^`\n]+`|\w+|[^\w\s(\[:=`]+)",
+        },
+        optional=r"(?:^|[ \t])(?:type|given)[ \t]+(?P<name>\w+)",
+    ),
+    "dart": Declarations(
+        r"r?'''.*?'''|r?\"\"\".*?\"\"\"|'(?:\\.|[^'\\\n])*'|" + _C_TOKENS,
+        {
+            "class": r"^[ \t]*(?:(?:abstract|base|final|sealed|interface|mixin)[ \t]+)*(?:class|mixin|enum|extension"
+            r"(?:[ \t]+type(?:[ \t]+const)?)?|typedef)[ \t]+(?!on\b)(?P<name>\w+)",
+            "function": r"^[ \t]*(?!(?:if|for|while|switch|catch|return|await|throw|new|else|do|assert|yield|case)\b)"
+            r"(?:[\w<>,.?\[\]() ]*?[ \t])??(?:\w+\.)?(?P<name>(?!(?:if|for|while|switch|catch)\b)\w+)"
+            r"(?:<[\w<>, ?.]*>)?"
+            + _PARAMETERS
+            + r"\s*(?:async\*?|sync\*)?\s*(?:\{|=>)|^[ \t]*[\w<>,.?\[\] ]*\b(?:get|set)[ \t]+(?P<name2>\w+)",
+        },
+    ),
+    "zig": Declarations(
+        r"//[^\n]*|\\\\[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'",
+        {
+            "class": r"\bconst[ \t]+(?P<name>\w+)(?:[ \t]*:[ \t]*type)?[ \t]*=[ \t]*(?:packed[ \t]+|extern[ \t]+)?"
+            r"(?:struct|enum|union|opaque)\b",
+            "function": r"\bfn[ \t]+(?P<name>\w+)[ \t]*\(",
+        },
+    ),
+    "solidity": Declarations(
+        _C_TOKENS,
+        {
+            "class": r"^[ \t]*(?:abstract[ \t]+)?(?:contract|interface|library|struct|enum)[ \t]+(?P<name>\w+)",
+            "function": r"^[ \t]*(?:function|modifier)[ \t]+(?P<name>\w+)|^[ \t]*(?P<name2>constructor)[ \t]*\(",
+        },
+        optional=r"^[ \t]*(?:event|error|type)[ \t]+(?P<name>\w+)|^[ \t]*(?P<name2>receive|fallback)[ \t]*\(",
+    ),
+    "graphql": Declarations(
+        r"\"\"\".*?\"\"\"|\"(?:\\.|[^\"\\\n])*\"|#[^\n]*",
+        {
+            "class": r"^[ \t]*(?:extend[ \t]+)?(?:type|interface|enum|input|union|scalar)[ \t]+(?P<name>\w+)",
+            "function": r"^[ \t]*(?:query|mutation|subscription|fragment)[ \t]+(?P<name>\w+)",
+        },
+        optional=r"^[ \t]*directive[ \t]+@(?P<name>\w+)",
+    ),
+    "haskell": Declarations(
+        r"\{-.*?-\}|--[^\n]*|\"(?:\\.|[^\"\\\n])*\"",
+        {
+            "class": r"^(?:data|newtype|type|class)[ \t]+(?:(?:family|instance)[ \t]+)?(?:[^\n=]*=>[ \t]*)?"
+            r"(?P<name>[A-Z]\w*)",
+            "function": r"^(?P<name>[a-z_][\w']*)(?:[ \t]*,[ \t]*[a-z_][\w']*)*\s*::",
+        },
+    ),
+}
+
+
+def declared(source: str, language: str) -> list[Tag]:
+    """Return the declarations of ``source`` in the order of their lines.
+
+    >>> [(tag.kind, tag.name, tag.line) for tag in declared('// fn a()\\nfn b() void {}\\n', "zig")]
+    [('function', 'b', 2)]
+    """
+    rules = DECLARATIONS[language]
+    code = re.sub(rules.skipped, lambda match: re.sub(r"[^\n]", " ", match[0]), source, flags=re.DOTALL)
+    tags: set[Tag] = set()
+    for kind, pattern in [*rules.patterns.items(), ("optional", rules.optional)]:
+        for match in re.finditer(pattern, code, re.MULTILINE) if pattern else ():
+            group = "name" if match["name"] is not None else "name2"
+            line = code.count("\n", 0, match.start(group)) + 1
+            tags.add(Tag("class" if kind == "optional" else kind, match[group], line, kind != "optional", kind))
+    return sorted(tags, key=lambda tag: (tag.line, tag.name))
