@@ -71,6 +71,13 @@ def _split(text: str) -> list[str]:
 
 
 def _unquoted(text: str) -> str:
+    """Return a string without its quotes, or a symbol without its colon.
+
+    >>> _unquoted('"a b"'), _unquoted(":seed"), _unquoted(':"a b"'), _unquoted("::A")
+    ('a b', 'seed', 'a b', '::A')
+    """
+    if re.match(r":[^:\s]", text):
+        text = text[1:]
     match = _QUOTES.match(text)
     return match[2] if match and match[2] else text
 

@@ -230,6 +230,8 @@ class _TreeBuilder:
             if not names or len(stack) > _MAX_DEPTH:
                 continue
             parent = next(item for item, _ in reversed(stack) if item.kind != "scope")
+            if len(names) > 1 and names[0] == stack[-1][0].symbol:  # `def Cart.build` in the class `Cart`
+                names = names[1:]
             scope = ".".join([*([stack[-1][0].scope] if stack[-1][0].scope else []), *names])
             item = self._item(match, names, scope, parent)
             item.name_row = item.row if name is None else name.start_point.row
