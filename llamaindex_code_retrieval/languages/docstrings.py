@@ -23,7 +23,7 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         style: re.compile(pattern)
         for style, pattern in {
-            "c": r"^#+(?!\[)|" + _C_MARKERS,
+            "c": r"^#+(?!\[)|" + _C_MARKERS + r"|^#\[doc\s*=\s*r?#*\"|\"#*\]$",
             "xml": _C_MARKERS,
             "hash": r"^#+!?|^=begin$|^=end$",
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
@@ -50,7 +50,7 @@ def comment_text(comments: Sequence[str], style: str) -> str:
             continue
         for line in re.split(r"\r?\n", comment.rstrip()):
             line = marks.sub("", line.strip())
-            line = marks.sub("", line) if line.endswith(("*/", "*)", "-}")) else line  # both marks on one line
+            line = marks.sub("", line) if line.endswith(("*/", "*)", "-}", "]")) else line  # both marks on one line
             if style == "xml":
                 line = _XML_TAG.sub("", _XML_REFERENCE.sub(r"\1", line))
             lines.append("" if _RULE.match(line.strip()) else line.rstrip())

@@ -31,7 +31,19 @@ def load_grammar(name: str) -> tree_sitter.Language:
 
 @cache
 def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, str | None], ...]]:
-    """Return the query of a grammar that finds definitions, and the ``#set!`` properties of its patterns."""
+    """Return the query of a grammar that finds definitions, and the ``#set!`` properties of its patterns.
+
+    The captures, besides those that name a definition (see ``names.qualified_name``):
+
+    - ``@function``, a method if it stands in a class; ``@method``; ``@prototype``, a function without a body;
+    - ``@class``; ``@module``, a class whose functions are no methods; ``@scope``, which only adds to the scope;
+    - ``@comment`` and ``@attribute``: in rows of their own above a definition, they belong to it;
+    - ``@trailing``: a comment that may also stand behind or below what it describes;
+    - ``@outer``: what starts the definition that is captured as ``@inner``;
+    - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
+
+    Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``.
+    """
     query = tree_sitter.Query(load_grammar(name), query_text(name))
     return query, tuple(query.pattern_settings(number) for number in range(query.pattern_count))
 

@@ -16,8 +16,16 @@ from llamaindex_code_retrieval.languages.repair import close_brackets
 from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
 
 _MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recursion and the length of a scope
+_MAX_REPARSED = 3  # levels of macro calls whose arguments are parsed
 _MAX_BLANKED = 4  # attempts to parse a file without the lines of its first error
-_KINDS = ("function", "method", "class", "scope", "prototype")
+_KINDS = {  # of captures -> of items
+    "function": "function",
+    "method": "method",
+    "class": "class",
+    "module": "class",
+    "scope": "scope",
+    "prototype": "function",
+}
 _SCRIPT = re.compile(rb"(?is)<script\b[^>]*>(.*?)</script\s*>")
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 
@@ -61,6 +69,10 @@ class SyntaxItem(Item):
     node: tree_sitter.Node
     doc_node: tree_sitter.Node | None = None
     """The statement that is a Python docstring."""
+    holds_methods: bool = False
+    """Whether functions in it are methods: not those of a module."""
+    merges: bool = False
+    """Whether the next item joins this one if it has the same scope."""
 
 
 @dataclass(kw_only=True)
@@ -201,6 +213,8 @@ class _Match:
     kind: str
     captures: Mapping[str, Sequence[tree_sitter.Node]]
     settings: Mapping[str, str | None]
+    number: int
+    """Place of its pattern in the query."""
 
     @property
     def node(self) -> tree_sitter.Node:
@@ -217,6 +231,8 @@ class _TreeBuilder:
     outer: dict[int, tree_sitter.Node] = field(default_factory=dict)
     above: dict[int, tuple[int, tree_sitter.Node | None]] = field(default_factory=dict)
     """Comments and attributes that stand alone: last row -> first row, comment."""
+    below: dict[int, tree_sitter.Node] = field(default_factory=dict)
+    """Doc comments that may follow what they describe, by their first row."""
 
     def build(self, root: tree_sitter.Node, last_row: int) -> Item:
         """Return the root of the tree."""
@@ -235,35 +251,61 @@ class _TreeBuilder:
             scope = ".".join([*([stack[-1][0].scope] if stack[-1][0].scope else []), *names])
             item = self._item(match, names, scope, parent)
             item.name_row = item.row if name is None else name.start_point.row
-            if item.kind != "scope":
+            previous = parent.children[-1] if parent.children else None
+            if item.merges and isinstance(previous, SyntaxItem) and previous.merges and previous.scope == scope:
+                item = _merge(previous, item)
+            elif item.kind != "scope":
                 parent.children.append(item)
             stack.append((item, match.node.end_byte))
         _drop_defined_prototypes(top)
         return top
 
     def _matches(self, root: tree_sitter.Node) -> list[_Match]:
-        """Return the matched definitions, one for each node, and keep what belongs to them."""
-        found: dict[int, _Match] = {}
+        """Return the matched definitions, and keep what belongs to them.
+
+        Where several patterns match the same code, the last one of the query counts.
+        """
+        found: dict[tuple[int, int], _Match] = {}
         query, settings = definition_query(self.grammar)
         raw_lines = self.raw.split(b"\n")
-        for number, captures in tree_sitter.QueryCursor(query).matches(root):
-            for kind in _KINDS:
-                if kind in captures:
-                    found[captures[kind][0].id] = _Match(kind, captures, settings[number])
-            for kind in ("comment", "attribute"):
-                for node in captures.get(kind, ()):
-                    rows, end = _rows(node), node.end_point
-                    behind = raw_lines[end.row][end.column :] if end.column else b""
-                    if not raw_lines[rows[0]][: node.start_point.column].strip() and not behind.strip():
-                        self.above[rows[-1]] = rows[0], node if kind == "comment" else None
-            if "outer" in captures:
-                self.outer[captures["inner"][0].id] = captures["outer"][0]
+        roots = [(root, 0)]
+        for each, level in roots:
+            for number, captures in tree_sitter.QueryCursor(query).matches(each):
+                for kind in _KINDS:
+                    if kind in captures:
+                        node = captures[kind][0]
+                        place = node.start_byte, node.end_byte
+                        if place not in found or found[place].number <= number:
+                            found[place] = _Match(kind, captures, settings[number], number)
+                self._keep_comments(captures, raw_lines)
+                if "outer" in captures:
+                    self.outer[captures["inner"][0].id] = captures["outer"][0]
+                if level < _MAX_REPARSED:
+                    roots += [(self._reparse(node), level + 1) for node in captures.get("reparse", ())]
         return list(found.values())
+
+    def _keep_comments(self, captures: Mapping[str, Sequence[tree_sitter.Node]], raw_lines: Sequence[bytes]) -> None:
+        for kind in ("comment", "attribute", "trailing"):
+            for node in captures.get(kind, ()):
+                rows, end = _rows(node), node.end_point
+                if end.column and raw_lines[end.row][end.column :].strip():
+                    continue
+                if kind == "trailing":
+                    self.below[rows[0]] = node
+                elif not raw_lines[rows[0]][: node.start_point.column].strip():
+                    self.above[rows[-1]] = rows[0], node if kind == "comment" else None
+
+    def _reparse(self, node: tree_sitter.Node) -> tree_sitter.Node:
+        """Parse what stands between the brackets of ``node`` as code of its own."""
+        first, last = node.children[0], node.children[-1]
+        between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
+        return tree_sitter.Parser(load_grammar(self.grammar), included_ranges=[between]).parse(self.raw).root_node
 
     def _item(self, match: _Match, names: Sequence[str], scope: str, parent: Item) -> SyntaxItem:
         node = match.node
-        kind = "function" if match.kind == "prototype" else match.kind
-        if kind == "function" and (parent.kind == "class" or len(names) > 1):
+        kind = _KINDS[match.kind]
+        in_class = isinstance(parent, SyntaxItem) and parent.holds_methods
+        if kind == "function" and (in_class or len(names) > 1):
             kind = "method"
         start = node
         while start.id in self.outer:
@@ -276,6 +318,10 @@ class _TreeBuilder:
             if comment is not None:
                 comments.append(comment)
         last = min(_rows(node)[-1], parent.last)
+        comment = self.below.get(last, self.below.get(last + 1))
+        if not comments and comment is not None and comment.start_byte >= node.end_byte:
+            comments.append(comment)
+            last = min(_rows(comment)[-1], parent.last)
         item = SyntaxItem(
             kind,
             names[-1],
@@ -286,6 +332,8 @@ class _TreeBuilder:
             row=row,
             node=node,
             is_prototype=match.kind == "prototype",
+            holds_methods=match.kind == "class",
+            merges="merge" in match.settings,
         )
         if self.comments == "docstring":
             item.doc_node, item.docstring = python_docstring(node, self.raw)
@@ -293,6 +341,16 @@ class _TreeBuilder:
             item.docstring = comment_text([node_text(comment) for comment in reversed(comments)], self.comments)
             item.doc_rows = [(rows[0], rows[-1]) for rows in map(_rows, comments)]
         return item
+
+
+def _merge(previous: SyntaxItem, item: SyntaxItem) -> SyntaxItem:
+    """Let ``previous``, an item in front of ``item``, contain it too."""
+    if previous.is_prototype:
+        previous.node, previous.is_prototype = item.node, item.is_prototype
+    if not previous.docstring:
+        previous.docstring, previous.doc_rows = item.docstring, item.doc_rows
+    previous.last = item.last
+    return previous
 
 
 def _drop_defined_prototypes(top: Item) -> None:
