@@ -31,8 +31,7 @@ def without_signature_and_returns(source: str, language: str) -> str:
             continue
         wrapped = wrapper.format(source)
         parsed = parse(wrapped, language)
-        body = None if parsed is None else _first_body(parsed)
-        if parsed is None or body is None:
+        if not isinstance(parsed, Parsed) or (body := _first_body(parsed)) is None:
             continue
         if best is None or not parsed.root.has_error:
             best = body, parsed.raw

@@ -37,7 +37,7 @@ def qualified_name(
     if "label" in captures:
         node = captures["label"][0]
         call = [_SEPARATOR.split(node_text(each))[-1].strip() for each in captures.get("call", ())]
-        label = " ".join(_unquoted(node_text(node)).split())[:_MAX_LABEL]
+        label = " ".join(unquoted(node_text(node)).split())[:_MAX_LABEL]
         return ([*owner, " ".join([*call, label])] if label else []), node
     if "qualified" in captures:
         node = captures["qualified"][0]
@@ -46,7 +46,7 @@ def qualified_name(
         return owner, captures["owner"][0] if owner else None
     nodes = captures["name"]
     text = (settings.get("join") or "").join(" ".join(node_text(node).split()) for node in nodes)
-    text = _unquoted(text)
+    text = unquoted(text)
     if nodes[0].type.startswith(("template_", "generic_")):
         text = text.partition("<")[0].strip()
     return ([*owner, (settings.get("prefix") or "") + text] if text else []), nodes[0]
@@ -70,10 +70,10 @@ def _split(text: str) -> list[str]:
     return [part for part in parts if part not in _OBJECTS and _PART.fullmatch(part)] or parts[-1:]
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Return a string without its quotes, or a symbol without its colon.
 
-    >>> _unquoted('"a b"'), _unquoted(":seed"), _unquoted(':"a b"'), _unquoted("::A")
+    >>> unquoted('"a b"'), unquoted(":seed"), unquoted(':"a b"'), unquoted("::A")
     ('a b', 'seed', 'a b', '::A')
     """
     if re.match(r":[^:\s]", text):

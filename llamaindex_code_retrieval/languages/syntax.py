@@ -11,11 +11,11 @@ import tree_sitter
 from llamaindex_code_retrieval.languages.docstrings import comment_text, python_docstring
 from llamaindex_code_retrieval.languages.grammars import definition_query, error_query, load_grammar
 from llamaindex_code_retrieval.languages.names import node_text, qualified_name
-from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
+from llamaindex_code_retrieval.languages.outline import Item, Nesting, Outline, descendants
+from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
 from llamaindex_code_retrieval.languages.repair import close_brackets
 from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
 
-_MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recursion and the length of a scope
 _MAX_REPARSED = 3  # levels of macro calls whose arguments are parsed
 _MAX_BLANKED = 4  # attempts to parse a file without the lines of its first error
 _KINDS = {  # of captures -> of items
@@ -69,8 +69,6 @@ class SyntaxItem(Item):
     node: tree_sitter.Node
     doc_node: tree_sitter.Node | None = None
     """The statement that is a Python docstring."""
-    holds_methods: bool = False
-    """Whether functions in it are methods: not those of a module."""
     merges: bool = False
     """Whether the next item joins this one if it has the same scope."""
 
@@ -85,13 +83,17 @@ class Parsed(Outline):
     errors: int = 0
 
 
-def parse(source: str, language: str) -> Parsed | None:
-    """Parse with the grammar that leaves the fewest lines in error; return ``None`` if that is over half of them.
+def parse(source: str, language: str) -> Outline | None:
+    """Return the outline of a source; ``None`` if over half of its lines are in error or its language is text.
+
+    The grammar that leaves the fewest lines in error is used, or the patterns of a language without grammars.
 
     A line is in error if the innermost definition or ERROR node around it is an ERROR node. Where no grammar parses
     a file without errors, brackets are closed where its layout says so and lines in error are left out, as long as
     that leaves fewer of them.
     """
+    if LANGUAGES[language].patterns:
+        return outline_by_patterns(source, language)
     lines = source.split("\n")
     raw = source.encode(errors="replace")  # a lone surrogate becomes "?": positions stay the same
     if LANGUAGES[language].scripts:
@@ -123,7 +125,7 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the best parse of a source with errors after repairs that keep its rows."""
     blank = GRAMMARS[grammar].blank
     raw = _blank(raw, blank) if blank else raw
-    repaired = close_brackets(raw, LANGUAGES[language].comments)
+    repaired = close_brackets(raw.decode(), LANGUAGES[language].comments).encode()
     if repaired != raw:
         closed = _parse(repaired, grammar, parsed.lines, language)
         if closed.errors < parsed.errors:
@@ -236,29 +238,18 @@ class _TreeBuilder:
 
     def build(self, root: tree_sitter.Node, last_row: int) -> Item:
         """Return the root of the tree."""
-        matches = self._matches(root)
-        top = Item("module", "", "", 0, last_row)
-        stack: list[tuple[Item, float]] = [(top, float("inf"))]  # with scopes, which are not in the tree
-        for match in sorted(matches, key=lambda each: (each.node.start_byte, -each.node.end_byte)):
+        nesting = Nesting(last_row)
+        for match in sorted(self._matches(root), key=lambda each: (each.node.start_byte, -each.node.end_byte)):
             names, name = qualified_name(match.captures, match.settings)
-            while stack[-1][1] <= match.node.start_byte:
-                stack.pop()
-            if not names or len(stack) > _MAX_DEPTH:
-                continue
-            parent = next(item for item, _ in reversed(stack) if item.kind != "scope")
-            if len(names) > 1 and names[0] == stack[-1][0].symbol:  # `def Cart.build` in the class `Cart`
-                names = names[1:]
-            scope = ".".join([*([stack[-1][0].scope] if stack[-1][0].scope else []), *names])
-            item = self._item(match, names, scope, parent)
-            item.name_row = item.row if name is None else name.start_point.row
-            previous = parent.children[-1] if parent.children else None
-            if item.merges and isinstance(previous, SyntaxItem) and previous.merges and previous.scope == scope:
-                item = _merge(previous, item)
-            elif item.kind != "scope":
-                parent.children.append(item)
-            stack.append((item, match.node.end_byte))
-        _drop_defined_prototypes(top)
-        return top
+            if nesting.enter(match.node.start_byte) and names:
+                item = self._item(match, nesting.relative(names), nesting)
+                item.name_row = item.row if name is None else name.start_point.row
+                previous = nesting.previous if item.merges else None
+                if isinstance(previous, SyntaxItem) and previous.merges and previous.scope == item.scope:
+                    nesting.reopen(_merge(previous, item), match.node.end_byte)
+                else:
+                    nesting.add(item, match.node.end_byte)
+        return nesting.finish()
 
     def _matches(self, root: tree_sitter.Node) -> list[_Match]:
         """Return the matched definitions, and keep what belongs to them.
@@ -301,19 +292,14 @@ class _TreeBuilder:
         between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
         return tree_sitter.Parser(load_grammar(self.grammar), included_ranges=[between]).parse(self.raw).root_node
 
-    def _item(self, match: _Match, names: Sequence[str], scope: str, parent: Item) -> SyntaxItem:
-        node = match.node
-        kind = _KINDS[match.kind]
-        in_class = isinstance(parent, SyntaxItem) and parent.holds_methods
-        if kind == "function" and (in_class or len(names) > 1):
-            kind = "method"
+    def _item(self, match: _Match, names: Sequence[str], nesting: Nesting) -> SyntaxItem:
+        node, parent = match.node, nesting.parent
         start = node
         while start.id in self.outer:
             start = self.outer[start.id]
         row = first = start.start_point.row
-        floor = max(parent.row, parent.children[-1].last if parent.children else -1)
         comments: list[tree_sitter.Node] = []
-        while first - 1 in self.above and self.above[first - 1][0] > floor:
+        while first - 1 in self.above and self.above[first - 1][0] > nesting.floor:
             first, comment = self.above[first - 1]
             if comment is not None:
                 comments.append(comment)
@@ -323,9 +309,9 @@ class _TreeBuilder:
             comments.append(comment)
             last = min(_rows(comment)[-1], parent.last)
         item = SyntaxItem(
-            kind,
+            nesting.kind(_KINDS[match.kind], names),
             names[-1],
-            scope,
+            nesting.scope(names),
             max(first, parent.first),
             last,
             parent,
@@ -353,16 +339,7 @@ def _merge(previous: SyntaxItem, item: SyntaxItem) -> SyntaxItem:
     return previous
 
 
-def _drop_defined_prototypes(top: Item) -> None:
-    """Drop the prototypes of functions that the same file defines."""
-    items = list(descendants(top))
-    defined = {item.scope for item in items if not item.is_prototype}
-    for item in items:
-        if item.is_prototype and item.scope in defined and item.parent is not None:
-            item.parent.children.remove(item)
-
-
-def _definition(item: Item, parsed: Parsed) -> Definition:
+def _definition(item: Item, parsed: Outline) -> Definition:
     lines = parsed.lines[item.first : item.last + 1]
     if isinstance(item, SyntaxItem) and item.doc_node is not None:
         lines = _without_statement(item, item.doc_node, parsed)
@@ -382,7 +359,7 @@ def _definition(item: Item, parsed: Parsed) -> Definition:
     )
 
 
-def _without_statement(item: Item, statement: tree_sitter.Node, parsed: Parsed) -> list[str]:
+def _without_statement(item: Item, statement: tree_sitter.Node, parsed: Outline) -> list[str]:
     """Return the lines of a Python definition without its docstring, with ``pass`` if it is the whole body."""
     first, last = statement.start_point.row, statement.end_point.row
     ahead, behind = (  # columns count bytes

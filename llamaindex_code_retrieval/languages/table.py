@@ -25,10 +25,27 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
+class Pattern:
+    """A regular expression that finds definitions in a language without a grammar; ``^`` and ``$`` are ends of rows.
+
+    Its group ``name`` is the name, with or without quotes, and ``owner``, if there is one, the type in front of it.
+    Comments are spaces to it. The definition ends where the brackets end that the match leaves open; if it leaves none
+    open, with the match. With ``has_body``, the brackets that the match leaves open are those of the parameters, and
+    the definition ends with the block in braces or the statement that follows them.
+    """
+
+    kind: str
+    """"function" (in a class, a method), "method", "class" or "scope", which is only part of the names in it."""
+    expression: str
+    has_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """A row of the table: how files of a language are recognised, and what reads them.
 
-    The grammar that parses a file with the fewest errors is used. A language without grammars is read as text.
+    The grammar that parses a file with the fewest errors is used, or ``patterns``. A language without both is read as
+    text.
     """
 
     extensions: tuple[str, ...] = ()
@@ -39,6 +56,7 @@ class Language:
     """Programs in a ``#!`` line, without their version."""
     grammars: tuple[str, ...] = ()
     """Names in ``GRAMMARS``."""
+    patterns: tuple[Pattern, ...] = ()
     comments: str = "c"
     """How doc comments are written: a name in ``docstrings.COMMENT_STYLES``."""
     scripts: bool = False
@@ -51,6 +69,7 @@ def _row(
     files: str = "",
     shebangs: str = "",
     grammars: str = "",
+    patterns: tuple[Pattern, ...] = (),
     comments: str = "c",
     scripts: bool = False,
 ) -> Language:
@@ -59,6 +78,7 @@ def _row(
         file_names=tuple(files.split()),
         shebangs=tuple(shebangs.split()),
         grammars=tuple(grammars.split()),
+        patterns=patterns,
         comments=comments,
         scripts=scripts,
     )
@@ -106,6 +126,13 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "c": _row("c h", grammars="c cpp"),  # a .h may be C++
         "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
         "csharp": _row("cs csx", grammars="csharp", comments="xml"),
+        "protobuf": _row(
+            "proto",
+            patterns=(
+                Pattern("class", r"^[ \t]*(?:message|service|enum)\s+(?P<name>\w+)\s*\{"),
+                Pattern("method", r"^[ \t]*rpc\s+(?P<name>\w+)\s*\([^()]*\)\s*returns\s*\([^()]*\)\s*[{;]"),
+            ),
+        ),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),
         "restructuredtext": _row("rst rest"),
@@ -125,7 +152,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "text": _row("txt text", files="README LICENSE NOTICE AUTHORS CHANGES CHANGELOG INSTALL"),
     }
 )
-CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars)
+CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars or language.patterns)
 """The languages in which definitions are found."""
 
 _BY_EXTENSION = {extension: name for name, language in LANGUAGES.items() for extension in language.extensions}
