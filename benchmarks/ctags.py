@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _ANONYMOUS = re.compile(r"__anon|Anonymous(?:Class|Function)[0-9a-f]{8}")
 
@@ -25,11 +25,13 @@ class Tag(NamedTuple):
     reference_kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CtagsLanguage:
     """A parser of ctags, and the kinds of its tags that are compared.
 
-    ``optional`` kinds are no fault if they are left out and none if they are found.
+    ``optional`` kinds are no fault if they are left out and none if they are found, like the methods of ``abstract``
+    kinds. ``required_lines`` has a regular expression for kinds that count as optional unless it finds a match in the
+    source line. The group ``blank`` of ``blanked`` is replaced by spaces before ctags reads a source.
     """
 
     parser: str
@@ -37,52 +39,138 @@ class CtagsLanguage:
     method: str = ""
     type: str = ""
     optional: str = ""
+    abstract: str = ""
+    required_lines: Mapping[str, str] = field(default_factory=dict)
+    blanked: str = ""
 
-    def kind(self, kind: str, scope_kind: str) -> str | None:
-        """Return the kind of a definition of this package, ``None`` for tags that are not compared."""
-        if kind in self.function.split() or kind in self.optional.split():
-            return "method" if scope_kind in self.type.split() else "function"
-        if kind in self.method.split():
-            return "method"
-        return "class" if kind in self.type.split() else None
+    def tag(self, record: Mapping[str, Any], line: str) -> Tag | None:
+        """Return the tag of a record of ctags, ``None`` for a kind that is not compared."""
+        kind = record.get("kind", "")
+        in_class = record.get("scopeKind", "") in self.type.split()
+        if kind in self.function.split():
+            ours = "method" if in_class else "function"
+        elif kind in self.method.split():
+            ours = "method"
+        elif kind in self.type.split() or kind in self.optional.split():
+            ours = "class"
+        else:
+            return None
+        required = kind not in self.optional.split() and record.get("scopeKind") not in self.abstract.split()
+        if required and kind in self.required_lines:
+            pattern = self.required_lines[kind].replace("{name}", re.escape(record["name"]))
+            required = re.search(pattern, line) is not None
+        return Tag(ours, record["name"], record["line"], required, kind)
 
+
+_FUNCTION = r"(?:async\b\s*)?(?:function\b|(?:<.*>)?(?:\([^()]*\)|\w+)(?:\s*:\s*[^=]+)?\s*=>)"
+_ASSIGNED = rf"(?<!\w){{name}}\s*(?::[^=]+)?=\s*{_FUNCTION}"
+_HEREDOC = r"<<[~-]?(?P<quote>['\"]?)(?P<end>[A-Z_]\w*)(?P=quote)[^\n]*\n(?P<blank>.*?^[ \t]*(?P=end)\b)"
 
 CTAGS: Mapping[str, CtagsLanguage] = {
-    "python": CtagsLanguage("Python", "function", "member", "class"),
-    "java": CtagsLanguage("Java", "", "method", "class interface enum annotation"),
+    "python": CtagsLanguage(parser="Python", function="function", method="member", type="class"),
+    "java": CtagsLanguage(parser="Java", method="method", type="class interface enum annotation"),
     "javascript": CtagsLanguage(
-        "JavaScript", "function generator", "method getter setter", "class", "constant variable property field"
+        parser="JavaScript",
+        function="function generator constant variable property field",
+        method="method getter setter",
+        type="class",
+        required_lines={
+            "constant": _ASSIGNED,
+            "variable": _ASSIGNED,
+            "property": rf"(?<!\w){{name}}\s*[=:]\s*{_FUNCTION}",
+            "field": _ASSIGNED,
+            "class": r"\bclass\b",  # objects are classes too
+        },
     ),
     "typescript": CtagsLanguage(
-        "TypeScript",
-        "function generator",
-        "method",
-        "class interface enum alias namespace",
-        "constant variable property",
+        parser="TypeScript",
+        function="function generator constant variable property",
+        method="method",
+        type="class interface enum alias namespace",
+        abstract="interface",
+        required_lines={
+            "constant": _ASSIGNED,
+            "variable": _ASSIGNED,
+            "property": _ASSIGNED,
+            "function": r"^(?!.*\bdeclare\b)",
+            "method": r"^(?!.*\babstract\b)",
+        },
     ),
-    "go": CtagsLanguage("Go", "func", "", "struct interface type talias", "methodSpec"),
-    "php": CtagsLanguage("PHP", "function", "", "class interface trait"),
-    "ruby": CtagsLanguage("Ruby", "", "method singletonMethod", "class module", "alias accessor constant"),
-    "rust": CtagsLanguage("Rust", "function macro", "method", "struct enum interface implementation typedef module"),
-    "c": CtagsLanguage("C", "function", "", "struct union enum typedef", "macro prototype"),
-    "cpp": CtagsLanguage("C++", "function", "", "class struct union enum typedef", "macro prototype alias"),
-    "csharp": CtagsLanguage("C#", "", "method property", "class interface struct enum", "event typedef"),
-    "kotlin": CtagsLanguage("Kotlin", "", "method", "class interface object typealias"),
-    "lua": CtagsLanguage("Lua", "function"),
-    "bash": CtagsLanguage("Sh", "function"),
+    "go": CtagsLanguage(
+        parser="Go",
+        function="func methodSpec",
+        type="struct interface type talias",
+        required_lines={"methodSpec": "$^"},
+    ),
+    "php": CtagsLanguage(parser="PHP", function="function", type="class interface trait"),
+    "ruby": CtagsLanguage(
+        parser="Ruby",
+        method="method singletonMethod",
+        type="class module",
+        optional="alias accessor constant",
+        blanked=_HEREDOC,
+    ),
+    "rust": CtagsLanguage(
+        parser="Rust",
+        function="function macro",
+        method="method",
+        type="struct enum interface implementation typedef module",
+        required_lines={"module": r"\{", "typedef": r"^(?:pub\b.*)?type\b"},
+    ),
+    "c": CtagsLanguage(
+        parser="C",
+        function="function prototype macro",
+        type="struct union enum typedef",
+        required_lines={"prototype": "$^", "macro": "$^", "typedef": r"^\s*\}\s*{name}\b"},
+    ),
+    "cpp": CtagsLanguage(
+        parser="C++",
+        function="function prototype macro",
+        type="class struct union enum typedef",
+        optional="alias",
+        required_lines={"prototype": "$^", "macro": "$^", "typedef": r"^\s*\}\s*{name}\b"},
+    ),
+    "csharp": CtagsLanguage(
+        parser="C#", method="method property", type="class interface struct enum", optional="event typedef"
+    ),
+    "kotlin": CtagsLanguage(parser="Kotlin", function="method", type="class interface object typealias"),
+    "lua": CtagsLanguage(parser="Lua", function="function"),
+    "bash": CtagsLanguage(parser="Sh", function="function", blanked=_HEREDOC),
     "elixir": CtagsLanguage(
-        "Elixir", "function macro guard delegate operator", "", "module protocol implementation", "callback test type"
+        parser="Elixir",
+        function="function macro guard delegate operator",
+        type="module protocol implementation",
+        optional="callback test type exception record",
     ),
-    "sql": CtagsLanguage("SQL", "function procedure trigger", "", "table view package", "index domain subtype"),
-    "r": CtagsLanguage("R", "function functionVar method generic", "", "class"),
-    "julia": CtagsLanguage("Julia", "function macro", "", "struct type module"),
+    "sql": CtagsLanguage(
+        parser="SQL", function="function procedure trigger", type="table view package", optional="index domain subtype"
+    ),
+    "r": CtagsLanguage(parser="R", function="function functionVar method generic", type="class"),
+    "julia": CtagsLanguage(parser="Julia", function="function macro", type="struct type module"),
     "objc": CtagsLanguage(
-        "ObjectiveC", "function", "method", "interface implementation protocol category", "typedef struct enum property"
+        parser="ObjectiveC",
+        function="function",
+        method="method",
+        type="interface implementation protocol category",
+        optional="typedef struct enum property",
     ),
-    "ocaml": CtagsLanguage("OCaml", "function", "method", "class module type", "val var Exception"),
-    "perl": CtagsLanguage("Perl", "subroutine", "", "package", "constant subroutineDeclaration"),
-    "protobuf": CtagsLanguage("Protobuf", "", "rpc", "message enum service", "oneof"),
+    "ocaml": CtagsLanguage(
+        parser="OCaml", function="function", method="method", type="class module type", optional="val var Exception"
+    ),
+    "perl": CtagsLanguage(
+        parser="Perl",
+        function="subroutine",
+        type="package",
+        optional="constant subroutineDeclaration",
+        blanked=_HEREDOC,
+    ),
+    "protobuf": CtagsLanguage(parser="Protobuf", method="rpc", type="message enum service", optional="oneof"),
 }
+
+
+def _blank(match: re.Match[str]) -> str:
+    start, end = (place - match.start() for place in match.span("blank"))
+    return match[0][:start] + re.sub(r"[^\n]", " ", match["blank"]) + match[0][end:]
 
 
 def ctags_definitions(sources: Sequence[str], language: str, *, extension: str) -> list[list[Tag]]:
@@ -96,17 +184,17 @@ def ctags_definitions(sources: Sequence[str], language: str, *, extension: str) 
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.{extension}") for number in range(len(sources))]
         for path, source in zip(paths, sources, strict=True):
-            path.write_text(source, encoding="utf-8", errors="replace")
+            code = re.sub(rules.blanked, _blank, source, flags=re.DOTALL | re.MULTILINE) if rules.blanked else source
+            path.write_text(code, encoding="utf-8", errors="replace")
         done = subprocess.run(command, input="\n".join(map(str, paths)).encode(), capture_output=True)
     if done.returncode:
         raise RuntimeError(f"ctags failed for {language}: {done.stderr.decode(errors='replace')[-500:]}")
+    lines = [source.split("\n") for source in sources]
     found: list[set[Tag]] = [set() for _ in sources]
     for line in done.stdout.decode(errors="replace").splitlines():
         record = json.loads(line)
-        kind = rules.kind(record.get("kind", ""), record.get("scopeKind", ""))
-        if kind and not _ANONYMOUS.match(record["name"]):
-            required = record["kind"] not in rules.optional.split()
-            found[int(Path(record["path"]).stem)].add(
-                Tag(kind, record["name"], record["line"], required, record["kind"])
-            )
+        number = int(Path(record["path"]).stem)
+        tag = rules.tag(record, lines[number][record["line"] - 1])
+        if tag and not _ANONYMOUS.match(tag.name):
+            found[number].add(tag)
     return [sorted(tags, key=lambda tag: (tag.line, tag.name)) for tags in found]

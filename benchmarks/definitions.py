@@ -39,7 +39,7 @@ class Mistake:
     """A mistake of the reference in a language: tags that it ``reports`` wrongly, or definitions that it ``misses``.
 
     ``kind``, ``name`` and ``line`` are regular expressions for the whole kind and name, and a part of the source line;
-    a definition that is missed has the line with its name. A kind is that of the reference, or of the definition.
+    ``{name}`` in ``line`` stands for the name. A kind is that of the reference, or of the definition that it misses.
     """
 
     mistake: str
@@ -50,7 +50,9 @@ class Mistake:
 
     def covers(self, kind: str, name: str, line: str) -> bool:
         """Return whether this mistake explains a difference."""
-        return bool(re.fullmatch(self.kind, kind) and re.fullmatch(self.name, name) and re.search(self.line, line))
+        if not (re.fullmatch(self.kind, kind) and re.fullmatch(self.name, name)):
+            return False
+        return re.search(self.line.replace("{name}", re.escape(name)), line) is not None
 
 
 class Difference(NamedTuple):
@@ -220,12 +222,14 @@ def _reference(files: Sequence[CheckoutFile], sources: Sequence[str], language: 
     if language in DECLARATIONS:
         yield from (declared(source, language) for source in sources)
         return
-    by_extension: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     for number, file in enumerate(files):
-        by_extension.setdefault(file.path.suffix[1:] or "txt", []).append(number)
+        extension = file.path.suffix[1:] or "txt"
+        parser = "cpp" if extension == "h" and language == "c" else language  # its parser of C++ reads C headers too
+        groups.setdefault((parser, extension), []).append(number)
     found: dict[int, list[Tag]] = {}
-    for extension, numbers in by_extension.items():
-        tags = ctags_definitions([sources[number] for number in numbers], language, extension=extension)
+    for (parser, extension), numbers in groups.items():
+        tags = ctags_definitions([sources[number] for number in numbers], parser, extension=extension)
         found |= dict(zip(numbers, tags, strict=True))
     yield from (found[number] for number in range(len(sources)))
 
@@ -243,9 +247,12 @@ def compare(files: Sequence[CheckoutFile], language: str, mistakes: Sequence[Mis
 
 
 def load_mistakes(file: Path = MISTAKES) -> dict[str, list[Mistake]]:
-    """Return the known mistakes of the reference, by language."""
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    return {language: [Mistake(**row) for row in mistakes] for language, mistakes in rows.items()}
+    """Return the known mistakes of the reference, by language; a key of the file names several languages."""
+    found: dict[str, list[Mistake]] = {}
+    for languages, rows in json.loads(file.read_text(encoding="utf-8")).items():
+        for language in languages.split():
+            found.setdefault(language, []).extend(Mistake(**row) for row in rows)
+    return found
 
 
 def _print_differences(comparison: Comparison, count: int) -> None:
@@ -256,6 +263,9 @@ def _print_differences(comparison: Comparison, count: int) -> None:
             print(f"  {row}")
         if len(rows) > count > 0:
             print(f"  ... {len(rows)} {side} in all")
+    if count:
+        for reason, number in comparison.excused.most_common():
+            print(f"  {number:5} mistakes of the reference: {reason}")
 
 
 def make_parser() -> argparse.ArgumentParser:
