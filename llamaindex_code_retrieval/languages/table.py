@@ -101,6 +101,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
             "tree_sitter_cpp", blank=r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
         ),
         "csharp": Grammar("tree_sitter_c_sharp"),
+        "lua": Grammar("tree_sitter_lua"),
     }
 )
 
@@ -132,6 +133,9 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
                 Pattern("class", r"^[ \t]*(?:message|service|enum)\s+(?P<name>\w+)\s*\{"),
                 Pattern("method", r"^[ \t]*rpc\s+(?P<name>\w+)\s*\([^()]*\)\s*returns\s*\([^()]*\)\s*[{;]"),
             ),
+        ),
+        "lua": _row(
+            "lua rockspec", files=".luacheckrc .busted", shebangs="lua luajit", grammars="lua", comments="dash"
         ),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),
