@@ -28,6 +28,7 @@ from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.languages.spans import Span, line_windows, spans_of, split_span
 from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import LANGUAGES, known_language, language_of
+from llamaindex_code_retrieval.languages.text import outline_text
 
 _MAX_OVERLAP = 6  # lines of the default overlap
 _MAX_DOCSTRING = 2000  # characters kept in the metadata
@@ -39,8 +40,9 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     Every line that is not blank is in at least one node, and a node is whole lines: ``start_line`` to ``end_line``
     of ``text.split("\\n")``. A node longer than ``max_lines`` is split between statements into parts that overlap
-    by about ``overlap_lines``; a long function that contains functions is first divided like a class. Documents in
-    an unknown language, or with syntax errors in more than half of their lines, become overlapping line windows.
+    by about ``overlap_lines``; a long function that contains functions is first divided like a class. Documents and
+    configuration become nodes by headings and keys. Texts of an unknown kind, and code with syntax errors in more than
+    half of its lines, become overlapping line windows.
 
     The path is the document's metadata ``path``, ``file_path`` or ``file_name``, else its id. The language is its
     metadata ``language`` if that is a known one, else that of the path, else ``language``. The embedded text is the
@@ -133,7 +135,8 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     def _chunk(self, document: BaseNode) -> list[TextNode]:
         source = _Source.of(document, self.language)
-        parsed = parse(source.text, source.language)
+        is_code = bool(LANGUAGES[source.language].grammars)
+        parsed = parse(source.text, source.language) if is_code else outline_text(source.text, source.language)
         if parsed is None:
             spans = line_windows(source.lines, max_lines=self.max_lines, overlap_lines=self.overlap_lines)
         else:

@@ -1,0 +1,190 @@
+"""Sections of a text: join the small ones, divide the large ones, and make an outline of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from llamaindex_code_retrieval.languages.outline import Item, Outline
+
+_MIN_LINE = 25  # characters that a line counts at least: sixty short lines are as much to read as 1,500 characters
+_TINY = 60  # characters; what is smaller is not worth a node of its own
+_MAX_LEVEL = 12  # sections nested deeper are part of the section around them
+_MAX_SYMBOL = 100  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class SectionStart:
+    """The heading of a section, the key of a value or the like; the section ends before the next of its level."""
+
+    row: int
+    """First row, with the comments above that belong to it."""
+    level: int
+    """1 for the outermost."""
+    name: str = ""
+    content: int = -1
+    """First row of the content, below the heading; a key is content itself."""
+    kind: str = "section"
+    """A section of another kind, such as a function, is neither joined nor divided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The sections of a text and where it may be cut (``Outline.depths``)."""
+
+    starts: Sequence[SectionStart]
+    depths: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionSize:
+    """How sections become items: in characters, where a short line counts as 25."""
+
+    join: int
+    """Neighbours are joined as long as they are no more than this together."""
+    divide: int
+    """A section with subsections is divided into them if it is larger than this."""
+    separator: str = "."
+    """Stands between the names of a scope."""
+
+
+@dataclass(slots=True)
+class _Section:
+    start: SectionStart
+    last: int = -1
+    scope: str = ""
+    subsections: list[_Section] = field(default_factory=list)
+
+
+def outline_of_sections(lines: list[str], layout: Layout, size: SectionSize, *, kind: str = "text") -> Outline:
+    """Return the outline of a text; what stands before the first section is of ``kind``.
+
+    A section becomes an item with the subsections inside it. Neighbours that are small are one item, whose symbol
+    lists their names. A section that has only a heading becomes part of its first subsection, and what is under 60
+    characters (with other text than a heading) part of the next item.
+    """
+    return _OutlineBuilder(lines, size).build(layout, kind)
+
+
+class _OutlineBuilder:
+    def __init__(self, lines: list[str], size: SectionSize) -> None:
+        self.lines = lines
+        self.size = size
+        weights = (max(len(text), _MIN_LINE) if (text := line.strip()) else 0 for line in lines)
+        self.before = list(accumulate(weights, initial=0))  # characters before each row
+
+    def build(self, layout: Layout, kind: str) -> Outline:
+        top = Item(kind, "", "", 0, len(self.lines) - 1)
+        root = self._tree(layout.starts)
+        top.children = self._items_below(root)
+        if top.children and _is_section(top.children[0]) and self._size(0, top.children[0].first - 1) <= _TINY:
+            top.children[0].first = 0
+        _set_parents(top)
+        depths = {start.row: start.level - 1 for start in reversed(layout.starts)}
+        return Outline(self.lines, top, lambda: {**layout.depths, **depths})
+
+    def _size(self, first: int, last: int) -> int:
+        return self.before[last + 1] - self.before[first] if first <= last else 0
+
+    def _tree(self, starts: Iterable[SectionStart]) -> _Section:
+        """Return the root of the sections; of several that start in a row, the first is taken."""
+        last_row = len(self.lines) - 1
+        root = _Section(SectionStart(0, 0), last_row)
+        stack = [root]
+        for start in starts:
+            if start.level > _MAX_LEVEL or (start.row <= stack[-1].start.row and stack[-1] is not root):
+                continue
+            while stack[-1].start.level >= start.level:
+                stack.pop().last = start.row - 1
+            section = _Section(start, last_row, self._scope(stack[-1].scope, start.name))
+            stack[-1].subsections.append(section)
+            stack.append(section)
+        return root
+
+    def _items_below(self, section: _Section) -> list[Item]:
+        """Return the items of the subsections of ``section``."""
+        items: list[Item] = []
+        can_join = False  # whether the last item is a section without items inside it
+        for each in section.subsections:
+            new = self._items(each)
+            is_leaf = len(new) == 1 and not new[0].children and new[0].scope == each.scope and _is_section(new[0])
+            if is_leaf and can_join and self._size(items[-1].first, each.last) <= self.size.join:
+                items[-1].last = each.last
+                items[-1].symbol = _joined(items[-1].symbol, each.start.name)
+                items[-1].scope = self._scope(section.scope, items[-1].symbol)
+            else:
+                items += new
+            can_join = is_leaf
+        return self._without_tiny(items)
+
+    def _items(self, section: _Section) -> list[Item]:
+        """Return the item of a section, or those of its subsections if it has hardly any text of its own."""
+        start = section.start
+        content = max(start.content, start.row)
+        item = Item(start.kind, start.name, section.scope, start.row, section.last, row=content)
+        if not _is_section(item) or self._size(start.row, section.last) <= self.size.divide:
+            return [item]
+        item.children = self._items_below(section)
+        if item.children and self._size(content, item.children[0].first - 1) <= _TINY and _is_section(item.children[0]):
+            item.children[0].first = start.row
+            return item.children
+        return [item]
+
+    def _without_tiny(self, items: list[Item]) -> list[Item]:
+        """Make tiny items part of the next one, or of the last one at the end."""
+        kept: list[Item] = []
+        tiny: list[Item] = []
+        for item in items:
+            if _is_section(item) and not item.children and self._content([*tiny, item]) <= _TINY:
+                tiny.append(item)
+                continue
+            if tiny and _is_section(item):
+                item.first = tiny[0].first
+            else:
+                kept += _merged(tiny)
+            tiny = []
+            kept.append(item)
+        if tiny and kept and _is_section(kept[-1]):
+            _extend(kept[-1], tiny[-1].last)
+        else:
+            kept += _merged(tiny)
+        return kept
+
+    def _content(self, items: Sequence[Item]) -> int:
+        return sum(self._size(item.row, item.last) for item in items)
+
+    def _scope(self, *names: str) -> str:
+        return self.size.separator.join(name for name in names if name)
+
+
+def _is_section(item: Item) -> bool:
+    return item.kind == "section"
+
+
+def _merged(items: Sequence[Item]) -> list[Item]:
+    """Return neighbours as one item, with the name of the first."""
+    if items:
+        items[0].last = items[-1].last
+    return list(items[:1])
+
+
+def _extend(item: Item, last: int) -> None:
+    """Move the end of an item and of the last ones inside it."""
+    item.last = last
+    if item.children:
+        _extend(item.children[-1], last)
+
+
+def _joined(names: str, name: str) -> str:
+    """Append a name to a list of names, which ends with an ellipsis where it gets too long."""
+    if not name or names.endswith("…"):
+        return names
+    joined = f"{names}, {name}" if names else name
+    return joined if len(joined) <= _MAX_SYMBOL else f"{names}, …"
+
+
+def _set_parents(item: Item) -> None:
+    for child in item.children:
+        child.parent = item
+        _set_parents(child)
