@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_LATE = 10  # lines between a name and the line that ctags may report
 _ANONYMOUS = re.compile(r"__anon|Anonymous(?:Class|Function)[0-9a-f]{8}")
 
 
@@ -173,6 +174,15 @@ def _blank(match: re.Match[str]) -> str:
     return match[0][:start] + re.sub(r"[^\n]", " ", match["blank"]) + match[0][end:]
 
 
+def _line_of_name(lines: Sequence[str], name: str, line: int) -> int:
+    """Return ``line``, or the nearest line above it with the name if it has none: ctags may report a line too late."""
+    name = re.split(r"::|[.:\\ ]", name.rstrip(":"))[-1]
+    for number in range(line, max(0, line - _LATE), -1):
+        if name in lines[number - 1]:
+            return number
+    return line
+
+
 def ctags_definitions(sources: Sequence[str], language: str, *, extension: str) -> list[list[Tag]]:
     """Return the definitions that ctags finds in each source, in the order of their lines."""
     program = shutil.which("ctags")
@@ -194,6 +204,7 @@ def ctags_definitions(sources: Sequence[str], language: str, *, extension: str) 
     for line in done.stdout.decode(errors="replace").splitlines():
         record = json.loads(line)
         number = int(Path(record["path"]).stem)
+        record["line"] = _line_of_name(lines[number], record["name"], record["line"])
         tag = rules.tag(record, lines[number][record["line"] - 1])
         if tag and not _ANONYMOUS.match(tag.name):
             found[number].add(tag)

@@ -1,11 +1,10 @@
 """Functions, methods and classes that the parser finds in real code, against an independent reference.
 
 The folder holds repositories of any languages. The reference is Universal Ctags; where ctags has no parser it is the
-table of regular expressions in ``declarations.py``. A definition agrees with a tag of the reference if the names are
-equal and the tag is on a line of the definition, outside the definitions nested in it; each counts once. Prototypes
-and methods without a body are ``optional``: right if they are found, no fault if they are not. The mistakes of the
-reference that ``ctags_mistakes.json`` lists are left out and counted. ``--show`` prints differences. A run of some
-languages or repositories prints its figures and writes no file:
+table of regular expressions in ``declarations.py``. A definition agrees with the reference if its name and the line of
+its name are equal. Prototypes and methods without a body are ``optional``: right if they are found, no fault if they
+are not. The mistakes of the reference that ``ctags_mistakes.json`` lists are left out and counted. ``--show`` prints
+differences. A run of some languages or repositories prints its figures and writes no file:
 
     python benchmarks/definitions.py FOLDER [--language NAME] [--repository NAME] [--files 1000] [--show 20]
 """
@@ -38,8 +37,9 @@ _QUALIFIER = re.compile(r".*(?:::|\\|(?<=\w)[.:](?=\w+$))", re.DOTALL)
 class Mistake:
     """A mistake of the reference in a language: tags that it ``reports`` wrongly, or definitions that it ``misses``.
 
-    ``kind``, ``name`` and ``line`` are regular expressions for the whole kind and name, and a part of the source line;
-    ``{name}`` in ``line`` stands for the name. A kind is that of the reference, or of the definition that it misses.
+    ``kind`` and ``name`` are regular expressions for the whole kind and name; ``line`` is one for a part of the source
+    line, and of the two lines before it if the mistake is that it misses a definition. ``{name}`` in ``line`` stands
+    for the name and ``{first}`` for its first word. A kind is that of the reference, or of the definition it misses.
     """
 
     mistake: str
@@ -52,7 +52,8 @@ class Mistake:
         """Return whether this mistake explains a difference."""
         if not (re.fullmatch(self.kind, kind) and re.fullmatch(self.name, name)):
             return False
-        return re.search(self.line.replace("{name}", re.escape(name)), line) is not None
+        pattern = self.line.replace("{name}", re.escape(name)).replace("{first}", re.escape(name.split()[0]))
+        return re.search(pattern, line, re.MULTILINE) is not None
 
 
 class Difference(NamedTuple):
@@ -108,14 +109,15 @@ class Comparison:
                 self.differences.append(Difference("missing", file, tag.line, tag.reference_kind, tag.name, line))
         matched = set(pairs.values())
         for number, definition in enumerate(ours):
-            where = _name_line(definition, lines)
+            line = lines[definition.name_line - 1]
             correct = number in matched
-            if not correct and self._excuse("misses", definition.kind, definition.symbol, lines[where - 1]):
+            near = "\n".join(lines[max(definition.start_line, definition.name_line - 2) - 1 : definition.name_line])
+            if not correct and self._excuse("misses", definition.kind, definition.symbol, near):
                 continue
             self.found[definition.kind] += 1
             self.correct[definition.kind] += correct
             if not correct:
-                row = (where, definition.kind, definition.symbol, lines[where - 1])
+                row = (definition.name_line, definition.kind, definition.symbol, line)
                 self.differences.append(Difference("extra", file, *row))
 
     def _excuse(self, mistake: str, kind: str, name: str, line: str) -> bool:
@@ -158,20 +160,12 @@ def _key(name: str) -> str:
     return _QUALIFIER.sub("", "".join(name.split()).strip("`'\"")) or name
 
 
-def _name_line(definition: Definition, lines: Sequence[str]) -> int:
-    """Return the number of the first line below the doc comment that has the name, else of the first line."""
-    name = re.compile(rf"(?<!\w){re.escape(_key(definition.symbol))}(?!\w)")
-    for number in range(definition.start_line, definition.end_line + 1):
-        line = lines[number - 1]
-        if name.search(line) and not re.match(r"\s*(?://|/?\*|#(?!define)|--|@|;|%)", line):
-            return number
-    return definition.start_line
-
-
 def _is_abstract(lines: Sequence[str], tag: Tag) -> bool:
-    """Return whether a function or method has parameters and then a semicolon instead of a body."""
+    """Return whether a function has a semicolon instead of a body, or is the overload of a Python function."""
     if tag.kind == "class":
         return False
+    if any("overload" in line for line in lines[max(0, tag.line - 4) : tag.line - 1] if line.lstrip().startswith("@")):
+        return True
     code = "\n".join(lines[tag.line - 1 : tag.line + 30])
     code = code[max(0, code.find(_key(tag.name))) :]
     depth, last = 0, 0
@@ -184,23 +178,27 @@ def _is_abstract(lines: Sequence[str], tag: Tag) -> bool:
 
 
 def _match(ours: Sequence[Definition], tags: Sequence[Tag]) -> tuple[dict[Tag, int], set[Tag]]:
-    """Return the number of the definition of each tag, and the tags that repeat another tag of a definition."""
+    """Return the number of the definition of each tag, and the tags that repeat the name of a definition in its lines.
+
+    Such are the clauses of a function and the name behind ``typedef struct``.
+    """
+    by_place: dict[tuple[str, int], list[int]] = {}
     by_name: dict[str, list[int]] = {}
     for number, definition in enumerate(ours):
+        by_place.setdefault((_key(definition.symbol), definition.name_line), []).append(number)
         by_name.setdefault(_key(definition.symbol), []).append(number)
     pairs: dict[Tag, int] = {}
-    duplicates: set[Tag] = set()
-    used: set[int] = set()
-    for tag in sorted(tags, key=lambda tag: (not tag.required, -tag.line)):
-        around = [number for number in by_name.get(_key(tag.name), ()) if _holds(ours, number, tag.line)]
-        # the innermost definition; of two on the same lines, the one of the same kind
-        around.sort(key=lambda number: (-ours[number].start_line, ours[number].end_line, ours[number].kind != tag.kind))
-        free = [number for number in around if number not in used]
-        if free:
-            pairs[tag] = free[0]
-            used.add(free[0])
-        elif around:
-            duplicates.add(tag)
+    for tag in sorted(tags, key=lambda tag: not tag.required):
+        here = by_place.get((_key(tag.name), tag.line), [])
+        if here:
+            pairs[tag] = here.pop(next((i for i, number in enumerate(here) if ours[number].kind == tag.kind), 0))
+    matched = set(pairs.values())
+    duplicates = {
+        tag
+        for tag in tags
+        if tag not in pairs
+        and any(number in matched and _holds(ours, number, tag.line) for number in by_name.get(_key(tag.name), ()))
+    }
     return pairs, duplicates
 
 
@@ -247,10 +245,10 @@ def compare(files: Sequence[CheckoutFile], language: str, mistakes: Sequence[Mis
 
 
 def load_mistakes(file: Path = MISTAKES) -> dict[str, list[Mistake]]:
-    """Return the known mistakes of the reference, by language; a key of the file names several languages."""
+    """Return the known mistakes of the reference, by language; a key of the file names several languages, or ``*``."""
     found: dict[str, list[Mistake]] = {}
     for languages, rows in json.loads(file.read_text(encoding="utf-8")).items():
-        for language in languages.split():
+        for language in CTAGS.keys() | DECLARATIONS.keys() if languages == "*" else languages.split():
             found.setdefault(language, []).extend(Mistake(**row) for row in rows)
     return found
 
