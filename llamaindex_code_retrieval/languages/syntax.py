@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import tree_sitter
@@ -217,6 +218,8 @@ class _Match:
     settings: Mapping[str, str | None]
     number: int
     """Place of its pattern in the query."""
+    last: tree_sitter.Node
+    """The node in which it ends."""
 
     @property
     def node(self) -> tree_sitter.Node:
@@ -246,9 +249,9 @@ class _TreeBuilder:
                 item.name_row = item.row if name is None else name.start_point.row
                 previous = nesting.previous if item.merges else None
                 if isinstance(previous, SyntaxItem) and previous.merges and previous.scope == item.scope:
-                    nesting.reopen(_merge(previous, item), match.node.end_byte)
+                    nesting.reopen(_merge(previous, item), match.last.end_byte)
                 else:
-                    nesting.add(item, match.node.end_byte)
+                    nesting.add(item, match.last.end_byte)
         return nesting.finish()
 
     def _matches(self, root: tree_sitter.Node) -> list[_Match]:
@@ -267,12 +270,13 @@ class _TreeBuilder:
                         node = captures[kind][0]
                         place = node.start_byte, node.end_byte
                         if place not in found or found[place].number <= number:
-                            found[place] = _Match(kind, captures, settings[number], number)
+                            found[place] = _Match(kind, captures, settings[number], number, node)
                 self._keep_comments(captures, raw_lines)
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
                     roots += [(self._reparse(node), level + 1) for node in captures.get("reparse", ())]
+        _extend(found.values())
         return list(found.values())
 
     def _keep_comments(self, captures: Mapping[str, Sequence[tree_sitter.Node]], raw_lines: Sequence[bytes]) -> None:
@@ -303,9 +307,9 @@ class _TreeBuilder:
             first, comment = self.above[first - 1]
             if comment is not None:
                 comments.append(comment)
-        last = min(_rows(node)[-1], parent.last)
+        last = min(_rows(match.last)[-1], parent.last)
         comment = self.below.get(last, self.below.get(last + 1))
-        if not comments and comment is not None and comment.start_byte >= node.end_byte:
+        if not comments and comment is not None and comment.start_byte >= match.last.end_byte:
             comments.append(comment)
             last = min(_rows(comment)[-1], parent.last)
         item = SyntaxItem(
@@ -327,6 +331,25 @@ class _TreeBuilder:
             item.docstring = comment_text([node_text(comment) for comment in reversed(comments)], self.comments)
             item.doc_rows = [(rows[0], rows[-1]) for rows in map(_rows, comments)]
         return item
+
+
+def _extend(matches: Iterable[_Match]) -> None:
+    """Move the ends of definitions whose body stands beside them: see ``(#set! through …)``."""
+    extended = [match for match in matches if "through" in match.settings]
+    starts = {match.node.start_byte for match in extended}
+    children: dict[int, list[tree_sitter.Node]] = {}
+    for match in extended:
+        parent = match.node.parent
+        if parent is None:
+            continue
+        nodes = children.setdefault(parent.id, parent.children)
+        first = bisect_right(nodes, match.node.start_byte, key=lambda node: node.start_byte)
+        for number in range(first, len(nodes)):
+            if nodes[number].start_byte in starts:
+                break
+            match.last = nodes[number]
+            if node_text(match.last) == match.settings["through"]:
+                break
 
 
 def _merge(previous: SyntaxItem, item: SyntaxItem) -> SyntaxItem:

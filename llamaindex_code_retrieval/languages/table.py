@@ -102,6 +102,10 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         ),
         "csharp": Grammar("tree_sitter_c_sharp"),
         "lua": Grammar("tree_sitter_lua"),
+        # `4<> file`, `> file <<< text` and `${name%%]*}`
+        "bash": Grammar(
+            "tree_sitter_bash", blank=r"\d<(>)|>[ \t]*[^\s<>|;&()]+[ \t]+(<<<)|\$\{\w+(?:%%?|##?)(\][^}\n]{0,40})\}"
+        ),
     }
 )
 
@@ -136,6 +140,14 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         ),
         "lua": _row(
             "lua rockspec", files=".luacheckrc .busted", shebangs="lua luajit", grammars="lua", comments="dash"
+        ),
+        "bash": _row(
+            "sh bash zsh ksh bats ebuild eclass",
+            files=".bashrc .bash_profile .bash_login .bash_logout .bash_aliases .profile .zshrc .zshenv .zprofile "
+            ".zlogin .kshrc .envrc .xinitrc PKGBUILD APKBUILD",
+            shebangs="sh bash dash zsh ksh mksh ash bats",
+            grammars="bash",
+            comments="hash",
         ),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),

@@ -1,0 +1,7 @@
+(function_definition name: (_) @name) @function
+
+; tests of Bats, whose bodies are commands beside them for the grammar
+((command name: (command_name) @call . argument: (_) @label . argument: (word) @_brace) @function
+  (#eq? @call "@test") (#eq? @_brace "{") (#set! through "}"))
+
+(comment) @comment
