@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from snippets import SAMPLES, SNIPPETS, describe, outline_file
 
+from llamaindex_code_retrieval.languages.grammars import query_text
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
-from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of
 
 CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGUAGES]
 
@@ -23,6 +25,13 @@ def test_definitions_of_every_language(sample: Path) -> None:
 def test_every_language_has_a_sample() -> None:
     assert {sample.parent.name for sample in CODE_SAMPLES} == set(CODE_LANGUAGES)
     assert {language_of(sample) for sample in SAMPLES} >= set(CODE_LANGUAGES)
+
+
+@pytest.mark.parametrize("grammar", GRAMMARS)
+def test_queries_avoid_faults_of_tree_sitter(grammar: str) -> None:
+    code = re.sub(r'"(?:\\.|[^"\\])*"', "", query_text(grammar))
+    assert not re.search(r"\(#[\w-]+\?[^()]*\)\s*\(#set!", code), "#set! stands before predicates"
+    assert "#not-any-of?" not in code, "#not-any-of? always holds"
 
 
 def test_header_may_be_cpp_and_typescript_may_hold_jsx() -> None:

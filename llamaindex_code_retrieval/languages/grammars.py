@@ -42,9 +42,13 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
     - ``@outer``: what starts the definition that is captured as ``@inner``;
     - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
 
-    Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``. With
-    ``(#set! through "}")`` the definition goes on to the next node beside it with this text, at most to the next such
-    definition or the end of the block.
+    Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``, and a prototype whose
+    pattern has it is one with the definition below it. A pattern with ``(#set! level "module")`` does not count inside
+    functions. With ``(#set! through "}")`` the definition goes on to the next node beside it with this text, at most to
+    the next such definition or the end of the block.
+
+    Two faults of tree-sitter 0.26 are to be avoided: it frees memory twice if ``#set!`` stands after a predicate of its
+    pattern, and ``#not-any-of?`` always holds.
     """
     query = tree_sitter.Query(load_grammar(name), query_text(name))
     return query, tuple(query.pattern_settings(number) for number in range(query.pattern_count))

@@ -22,7 +22,7 @@ def qualified_name(
     The captures that name a definition:
 
     - ``@name``: the name, perhaps in quotes or with type arguments; several are joined by ``(#set! join …)``;
-    - ``@qualified``: a name with its scope, as in ``a.b``, ``A::b`` or ``this.a``;
+    - ``@qualified``: a name with its scope, as in ``a.b``, ``A::b`` or ``this.a``; the scope alone before a ``@name``;
     - ``@owner``: the type that a method belongs to, in front of the name; alone, the name itself;
     - ``@label``: the first string argument of a call, after the called name in ``@call``, if there is one;
     - ``@declarator``: a declarator of C, which contains the name.
@@ -41,7 +41,9 @@ def qualified_name(
         return ([*owner, " ".join([*call, label])] if label else []), node
     if "qualified" in captures:
         node = captures["qualified"][0]
-        return [*owner, *_split(node_text(node))], node
+        owner += _split(node_text(node))
+        if "name" not in captures:
+            return owner, node
     if "name" not in captures:
         return owner, captures["owner"][0] if owner else None
     nodes = captures["name"]

@@ -244,14 +244,17 @@ class _TreeBuilder:
         nesting = Nesting(last_row)
         for match in sorted(self._matches(root), key=lambda each: (each.node.start_byte, -each.node.end_byte)):
             names, name = qualified_name(match.captures, match.settings)
-            if nesting.enter(match.node.start_byte) and names:
-                item = self._item(match, nesting.relative(names), nesting)
-                item.name_row = item.row if name is None else name.start_point.row
-                previous = nesting.previous if item.merges else None
-                if isinstance(previous, SyntaxItem) and previous.merges and previous.scope == item.scope:
-                    nesting.reopen(_merge(previous, item), match.last.end_byte)
-                else:
-                    nesting.add(item, match.last.end_byte)
+            if not nesting.enter(match.node.start_byte) or not names:
+                continue
+            if match.settings.get("level") == "module" and nesting.in_function:
+                continue
+            item = self._item(match, nesting.relative(names), nesting)
+            item.name_row = item.row if name is None else name.start_point.row
+            previous = nesting.previous
+            if isinstance(previous, SyntaxItem) and _are_one(previous, item):
+                nesting.reopen(_merge(previous, item), match.last.end_byte)
+            else:
+                nesting.add(item, match.last.end_byte)
         return nesting.finish()
 
     def _matches(self, root: tree_sitter.Node) -> list[_Match]:
@@ -350,6 +353,10 @@ def _extend(matches: Iterable[_Match]) -> None:
             match.last = nodes[number]
             if node_text(match.last) == match.settings["through"]:
                 break
+
+
+def _are_one(previous: SyntaxItem, item: SyntaxItem) -> bool:
+    return previous.scope == item.scope and previous.merges and (item.merges or previous.is_prototype)
 
 
 def _merge(previous: SyntaxItem, item: SyntaxItem) -> SyntaxItem:

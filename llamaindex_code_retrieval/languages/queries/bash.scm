@@ -2,6 +2,6 @@
 
 ; tests of Bats, whose bodies are commands beside them for the grammar
 ((command name: (command_name) @call . argument: (_) @label . argument: (word) @_brace) @function
-  (#eq? @call "@test") (#eq? @_brace "{") (#set! through "}"))
+  (#set! through "}") (#eq? @call "@test") (#eq? @_brace "{"))
 
 (comment) @comment

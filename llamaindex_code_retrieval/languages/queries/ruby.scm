@@ -40,7 +40,7 @@
   (#any-of? @call "task" "multitask" "file" "rule"))
 ((call receiver: (_) @_class method: (identifier) @_new
   arguments: (argument_list . [(simple_symbol) (string)] @name) block: (_)) @function
-  (#match? @_class "Task$") (#eq? @_new "new") (#set! prefix "task "))
+  (#set! prefix "task ") (#match? @_class "Task$") (#eq? @_new "new"))
 ((call !receiver method: (identifier) @_call
   arguments: (argument_list . [(simple_symbol) (string)] @name) block: (_)) @scope
   (#eq? @_call "namespace"))
