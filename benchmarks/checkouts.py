@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamaindex_code_retrieval.languages.table import language_of
+from llamaindex_code_retrieval.languages.table import language_of_text
 
 VARIABLE = "CODE_RETRIEVAL_REPOSITORIES"
 _MAX_BYTES = 4_000_000
+_HEAD = 8192  # bytes that tell the language and whether a file is text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class CheckoutFile:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def add_repository_options(parser: argparse.ArgumentParser) -> None:
+def add_checkout_options(parser: argparse.ArgumentParser) -> None:
     """Add the folder of repositories, and the options that select files in it."""
     folder = os.environ.get(VARIABLE)
     parser.add_argument(
@@ -78,8 +79,12 @@ def _files(folder: Path, repositories: list[str] | None) -> Iterator[CheckoutFil
         folders[:] = sorted(set(folders) - {".git"})
         if Path(root) == folder and repositories:
             folders[:] = [name for name in folders if name in repositories]
-        for name in sorted(names):
+        for name in sorted(names if Path(root) != folder else ()):
             path = Path(root, name)
-            language = language_of(path)
-            if language and not path.is_symlink() and path.stat().st_size <= _MAX_BYTES:
+            if path.is_symlink() or not 0 < path.stat().st_size <= _MAX_BYTES:
+                continue
+            with path.open("rb") as file:
+                head = file.read(_HEAD)
+            if b"\0" not in head:
+                language = language_of_text(path, head.decode(errors="replace")) or "text"
                 yield CheckoutFile(path.relative_to(folder).as_posix(), path, language)

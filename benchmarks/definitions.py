@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkouts import CheckoutFile, add_repository_options, is_partial, selected_files
+from checkouts import CheckoutFile, add_checkout_options, is_partial, selected_files
 from ctags import CTAGS, Tag, ctags_definitions
 from declarations import DECLARATIONS, declared
 from report import add_result_option, report
@@ -268,7 +268,7 @@ def _print_differences(comparison: Comparison, count: int) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_repository_options(parser)
+    add_checkout_options(parser)
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N differences of each side")
     add_result_option(parser, __file__)
     return parser

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SHARED = ("checkouts", "ctags", "declarations", "report", "runs")
+SHARED = ("checkouts", "ctags", "declarations", "mutations", "report", "runs")
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in SHARED)
 
 

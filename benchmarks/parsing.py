@@ -1,0 +1,217 @@
+"""Speed of the node parser on real repositories, and its laws: nothing lost, nothing changed, nothing unbounded.
+
+The folder holds repositories of any languages. For each language: megabytes per second of the outline alone and of the
+whole node parser (median of the repeats), the share of the files that become windows only, and the violations of the
+laws, with the names of the files. The exit status is 1 if there is one. With ``--fuzz`` the files are mutations of the
+real ones, drawn with a seed, and each must also be parsed in a time that its size bounds; ``--keep`` saves those that
+break a law. A run of some languages or repositories prints its figures and writes no file:
+
+    python benchmarks/parsing.py FOLDER [--language NAME] [--repository NAME] [--repeats 3]
+    python benchmarks/parsing.py FOLDER --fuzz 1000 [--seed 0] [--keep FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkouts import add_checkout_options, is_partial, selected_files
+from llama_index.core.schema import Document, TextNode
+from mutations import mutate
+from report import add_result_option, report
+
+from llamaindex_code_retrieval import CodeNodeParser
+from llamaindex_code_retrieval.languages.syntax import parse
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+from llamaindex_code_retrieval.languages.text import outline_text
+
+_MAX_FUZZED = 200_000  # characters of a file that is mutated
+_SHOWN = 10  # violations printed for each language
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of a file, real or mutated."""
+
+    name: str
+    text: str
+    language: str
+
+    def nodes(self, parser: CodeNodeParser) -> list[TextNode]:
+        """Parse the text."""
+        document = Document(text=self.text, id_=self.name, metadata={"path": self.name, "language": self.language})
+        return [node for node in parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
+
+    @property
+    def max_seconds(self) -> float:
+        """Processor time that parsing may take: 1 s, and 20 s for each million characters."""
+        return 1 + 20e-6 * len(self.text)
+
+
+@dataclass(slots=True)
+class Measurement:
+    """What is measured in the files of a language."""
+
+    files: int = 0
+    bytes: int = 0
+    nodes: int = 0
+    windows: int = 0  # files that are windows only
+    outline_seconds: list[float] = field(default_factory=list)
+    parser_seconds: list[float] = field(default_factory=list)
+    slowest: tuple[float, str] = (0.0, "")
+    violations: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the report says of the language."""
+        figures: dict[str, Any] = {"files": self.files, "megabytes": round(self.bytes / 1e6, 2), "nodes": self.nodes}
+        if self.outline_seconds:
+            figures["outline_megabytes_per_second"] = _rate(self.bytes, self.outline_seconds)
+            figures["parser_megabytes_per_second"] = _rate(self.bytes, self.parser_seconds)
+        figures["files_in_windows"] = round(self.windows / self.files, 4)
+        figures["slowest_seconds"] = round(self.slowest[0], 2)
+        figures["violations"] = len(self.violations)
+        return figures
+
+
+def _rate(size: int, seconds: Sequence[float]) -> float:
+    return round(size / 1e6 / max(statistics.median(seconds), 1e-9), 2)
+
+
+def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) -> Iterator[str]:
+    """Yield the laws that the nodes of a text break."""
+    covered = bytearray(len(text.text))
+    for node in nodes:
+        place = f"node at {node.metadata.get('start_line')}-{node.metadata.get('end_line')}"
+        start, end = node.start_char_idx, node.end_char_idx
+        if start is None or end is None or text.text[start:end] != node.text:
+            yield f"{place} is not the text between its characters"
+            continue
+        covered[start:end] = b"\1" * (end - start)
+        lines = text.text.count("\n", 0, start) + 1, text.text.count("\n", 0, end) + 1
+        if lines != (node.metadata["start_line"], node.metadata["end_line"]):
+            yield f"{place} is on the lines {lines}"
+        if node.text.count("\n") >= parser.max_lines:
+            yield f"{place} has more than {parser.max_lines} lines"
+    lost = next((i for i, is_covered in enumerate(covered) if not is_covered and not text.text[i].isspace()), None)
+    if lost is not None:
+        yield f"line {text.text.count(chr(10), 0, lost) + 1} is in no node"
+    ids = {node.node_id for node in nodes}
+    if len(ids) < len(nodes):
+        yield "two nodes have one id"
+    for node in nodes:
+        related = (node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or ()))
+        if any(other is not None and (other.node_id not in ids or other.node_id == node.node_id) for other in related):
+            yield f"a relation of node at {node.metadata['start_line']} names no other node"
+
+
+def check(text: Text, parser: CodeNodeParser) -> tuple[list[TextNode], list[str]]:
+    """Return the nodes of a text and the laws that they break, an error among them."""
+    try:
+        nodes = text.nodes(parser)
+        broken = list(violations(text, nodes, parser))
+        if [node.to_dict() for node in text.nodes(parser)] != [node.to_dict() for node in nodes]:
+            broken.append("a second parse makes other nodes")
+    except Exception:
+        return [], [f"raised {traceback.format_exc(limit=-2)}"]
+    return nodes, broken
+
+
+def measure(texts: Sequence[Text], parser: CodeNodeParser, *, repeats: int) -> Measurement:
+    """Check the laws on real files of a language, and time the outline and the whole parser."""
+    found = Measurement(files=len(texts), bytes=sum(len(text.text.encode(errors="replace")) for text in texts))
+    ids: Counter[str] = Counter()
+    for text in texts:
+        start = time.process_time()
+        nodes, broken = check(text, parser)
+        found.slowest = max(found.slowest, ((time.process_time() - start) / 2, text.name))
+        found.nodes += len(nodes)
+        found.windows += {node.metadata["kind"] for node in nodes} == {"window"}
+        found.violations += [f"{text.name}: {each}" for each in broken]
+        ids.update(node.node_id for node in nodes)
+    found.violations += [
+        f"{id_}: {count} nodes of different files have this id" for id_, count in ids.items() if count > 1
+    ]
+    for _ in range(repeats):
+        start = time.process_time()
+        for text in texts:
+            if text.language in CODE_LANGUAGES:
+                parse(text.text, text.language)
+            else:
+                outline_text(text.text, text.language)
+        found.outline_seconds.append(time.process_time() - start)
+        start = time.process_time()
+        for text in texts:
+            text.nodes(parser)
+        found.parser_seconds.append(time.process_time() - start)
+    return found
+
+
+def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int, keep: Path | None) -> Measurement:
+    """Check the laws on mutations of real files of a language, and that each is parsed in time."""
+    found = Measurement()
+    texts = [text for text in texts if len(text.text) <= _MAX_FUZZED] or texts[:1]
+    for number in range(count):
+        draw = random.Random(f"{seed}-{texts[0].language}-{number}")
+        first, second = draw.choice(texts), draw.choice(texts)
+        text = Text(first.name, mutate(first.text, second.text, draw), first.language)
+        start = time.process_time()
+        nodes, broken = check(text, parser)
+        seconds = (time.process_time() - start) / 2
+        if seconds > text.max_seconds:
+            broken.append(f"{seconds:.1f} s for {len(text.text)} characters; {text.max_seconds:.1f} s are allowed")
+        found.files += 1
+        found.bytes += len(text.text.encode(errors="replace"))
+        found.nodes += len(nodes)
+        found.windows += {node.metadata["kind"] for node in nodes} == {"window"}
+        found.slowest = max(found.slowest, (seconds, f"mutation {number} of {text.name}"))
+        found.violations += [f"mutation {number} of {text.name}: {each}" for each in broken]
+        if broken and keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            file = keep / f"{text.language}-{seed}-{number}{Path(text.name).suffix}"
+            file.write_bytes(text.text.encode(errors="surrogatepass"))
+    return found
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_checkout_options(parser)
+    parser.add_argument("--repeats", type=int, default=3, help="timings of each language (default: %(default)s)")
+    parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="parse N mutations of files of each language")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder for mutations that break a law")
+    add_result_option(parser, __file__)
+    return parser
+
+
+def main() -> int:
+    options_parser = make_parser()
+    options = options_parser.parse_args()
+    parser = CodeNodeParser()
+    measured: dict[str, Measurement] = {}
+    for language, files in selected_files(options_parser, options).items():
+        texts = [Text(file.name, file.read(), language) for file in files]
+        if options.fuzz:
+            found = fuzz(texts, parser, count=options.fuzz, seed=options.seed, keep=options.keep)
+        else:
+            found = measure(texts, parser, repeats=options.repeats)
+        measured[language] = found
+        print(f"{language}: {found.figures()}, slowest: {found.slowest[1]}", flush=True)
+        for violation in found.violations[:_SHOWN]:
+            print(f"  {violation}", flush=True)
+    if not is_partial(options) and not options.fuzz:
+        figures = {language: found.figures() for language, found in measured.items()}
+        report(options.result, {"repositories": len(list(options.folder.glob("*/"))), "languages": figures})
+    return int(any(found.violations for found in measured.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
