@@ -26,6 +26,7 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "c": r"^#+(?!\[)|" + _C_MARKERS + r"|^#\[doc\s*=\s*r?#*\"|\"#*\]$",
             "xml": _C_MARKERS,
             "hash": r"^#+!?|^=begin$|^=end$",
+            "pod": r"^#+!?|^=(?:cut$|over\b.*|[a-z]\w*\s*)",
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
             "ml": r"^\(\*+|\*+\)$",
             "percent": r"^%+",

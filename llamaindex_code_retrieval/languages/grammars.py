@@ -37,15 +37,16 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
 
     - ``@function``, a method if it stands in a class; ``@method``; ``@prototype``, a function without a body;
     - ``@class``; ``@module``, a class whose functions are no methods; ``@scope``, which only adds to the scope;
-    - ``@comment`` and ``@attribute``: in rows of their own above a definition, they belong to it;
+    - ``@comment`` and ``@attribute``: in rows of their own above a definition, they belong to it; with
+      ``(#set! apart)`` blank rows may stand between;
     - ``@trailing``: a comment that may also stand behind or below what it describes;
     - ``@outer``: what starts the definition that is captured as ``@inner``;
     - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
 
     Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``, and a prototype whose
     pattern has it is one with the definition below it. A pattern with ``(#set! level "module")`` does not count inside
-    functions. With ``(#set! through "}")`` the definition goes on to the next node beside it with this text, at most to
-    the next such definition or the end of the block.
+    functions. With ``(#set! through "}")`` a definition without a block goes on to the next node beside it with this
+    text, at most to the next such definition or the end of the block around it.
 
     Two faults of tree-sitter 0.26 are to be avoided: it frees memory twice if ``#set!`` stands after a predicate of its
     pattern, and ``#not-any-of?`` always holds.

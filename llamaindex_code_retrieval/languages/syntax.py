@@ -274,7 +274,7 @@ class _TreeBuilder:
                         place = node.start_byte, node.end_byte
                         if place not in found or found[place].number <= number:
                             found[place] = _Match(kind, captures, settings[number], number, node)
-                self._keep_comments(captures, raw_lines)
+                self._keep_comments(captures, raw_lines, is_apart="apart" in settings[number])
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
@@ -282,7 +282,9 @@ class _TreeBuilder:
         _extend(found.values())
         return list(found.values())
 
-    def _keep_comments(self, captures: Mapping[str, Sequence[tree_sitter.Node]], raw_lines: Sequence[bytes]) -> None:
+    def _keep_comments(
+        self, captures: Mapping[str, Sequence[tree_sitter.Node]], raw_lines: Sequence[bytes], *, is_apart: bool
+    ) -> None:
         for kind in ("comment", "attribute", "trailing"):
             for node in captures.get(kind, ()):
                 rows, end = _rows(node), node.end_point
@@ -291,7 +293,10 @@ class _TreeBuilder:
                 if kind == "trailing":
                     self.below[rows[0]] = node
                 elif not raw_lines[rows[0]][: node.start_point.column].strip():
-                    self.above[rows[-1]] = rows[0], node if kind == "comment" else None
+                    last = rows[-1]
+                    while is_apart and last + 1 < len(raw_lines) and not raw_lines[last + 1].strip():
+                        last += 1
+                    self.above[last] = rows[0], node if kind == "comment" else None
 
     def _reparse(self, node: tree_sitter.Node) -> tree_sitter.Node:
         """Parse what stands between the brackets of ``node`` as code of its own."""
@@ -343,7 +348,7 @@ def _extend(matches: Iterable[_Match]) -> None:
     children: dict[int, list[tree_sitter.Node]] = {}
     for match in extended:
         parent = match.node.parent
-        if parent is None:
+        if parent is None or match.node.children[-1].type == "block":
             continue
         nodes = children.setdefault(parent.id, parent.children)
         first = bisect_right(nodes, match.node.start_byte, key=lambda node: node.start_byte)

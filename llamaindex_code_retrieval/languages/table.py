@@ -101,6 +101,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
             "tree_sitter_cpp", blank=r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
         ),
         "csharp": Grammar("tree_sitter_c_sharp"),
+        "perl": Grammar("tree_sitter_perl"),
         "lua": Grammar("tree_sitter_lua"),
         # `4<> file`, `> file <<< text` and `${name%%]*}`
         "bash": Grammar(
@@ -148,6 +149,13 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             shebangs="sh bash dash zsh ksh mksh ash bats",
             grammars="bash",
             comments="hash",
+        ),
+        "perl": _row(
+            "pl pm t psgi",
+            files="cpanfile Makefile.PL Build.PL",
+            shebangs="perl",
+            grammars="perl",
+            comments="pod",
         ),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),

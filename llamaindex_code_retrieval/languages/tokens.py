@@ -13,6 +13,7 @@ _COMMENTS: Mapping[str, str] = {
     "c": _C_COMMENTS,
     "xml": _C_COMMENTS,
     "hash": r"\#[^\n]*",
+    "pod": r"(?m:^=[a-z])[\s\S]*?(?:\n=cut\b[^\n]*|\Z)|\#[^\n]*",
     "docstring": r"\#[^\n]*",
     "dash": r"--\[=*\[[\s\S]*?\]=*\]|--[^\n]*|\{-[\s\S]*?-\}",
     "ml": r"\(\*[\s\S]*?\*\)",
