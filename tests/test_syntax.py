@@ -9,7 +9,7 @@ import pytest
 from snippets import SAMPLES, SNIPPETS, describe, outline_file
 
 from llamaindex_code_retrieval.languages.grammars import query_text
-from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.syntax import Definition, definitions, parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of
 
 CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGUAGES]
@@ -113,3 +113,12 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
 def test_doc_comments(source: str, docstring: str, start: int) -> None:
     [definition] = definitions(source, "javascript")
     assert (definition.docstring, definition.start_line) == (docstring, start)
+
+
+def test_scripts_keep_their_rows_and_markup_its_nesting() -> None:
+    source = '<main>\n  <p>\n    é\n  </p>\n</main>\n<script type="module">\nfunction f() {\n  g();\n}\n</script>\n'
+    parsed = parse(source, "html")
+    assert parsed is not None
+    [item] = parsed.top.children
+    assert (item.scope, item.first, item.last) == ("f", 6, 8)
+    assert [parsed.depths[row] for row in (0, 1, 2, 4, 5, 6)] == [0, 1, 2, 0, 0, 1]

@@ -11,6 +11,7 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.docstrings import comment_text, python_docstring
 from llamaindex_code_retrieval.languages.grammars import definition_query, error_query, load_grammar
+from llamaindex_code_retrieval.languages.markup import markup_depths, only_scripts
 from llamaindex_code_retrieval.languages.names import node_text, qualified_name
 from llamaindex_code_retrieval.languages.outline import Item, Nesting, Outline, descendants
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
@@ -27,7 +28,6 @@ _KINDS = {  # of captures -> of items
     "scope": "scope",
     "prototype": "function",
 }
-_SCRIPT = re.compile(rb"(?is)<script\b[^>]*>(.*?)</script\s*>")
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 
 
@@ -98,7 +98,7 @@ def parse(source: str, language: str) -> Outline | None:
     lines = source.split("\n")
     raw = source.encode(errors="replace")  # a lone surrogate becomes "?": positions stay the same
     if LANGUAGES[language].scripts:
-        raw = _only_scripts(raw)
+        raw = only_scripts(raw)
     best: tuple[str, Parsed] | None = None
     for grammar in LANGUAGES[language].grammars:
         blank = GRAMMARS[grammar].blank
@@ -117,6 +117,8 @@ def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
     root = tree_sitter.Parser(load_grammar(grammar)).parse(raw).root_node
     top = _TreeBuilder(grammar, raw, LANGUAGES[language].comments).build(root, len(lines) - 1)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
+    if LANGUAGES[language].scripts:
+        parsed.find_depths = lambda: markup_depths(lines, _depths(root))
     if root.has_error:
         parsed.errors = _count_errors(grammar, parsed)
     return parsed
@@ -166,15 +168,6 @@ def _count_errors(grammar: str, parsed: Parsed) -> int:
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
         (bad.update if is_error else bad.difference_update)(rows)
     return sum(1 for row in bad if parsed.lines[row].strip()) + len(errors.get("missing", ()))
-
-
-def _only_scripts(raw: bytes) -> bytes:
-    """Replace all that is not in a ``<script>`` element by spaces."""
-    result, end = b"", 0
-    for match in _SCRIPT.finditer(raw):
-        result += _NOT_LINE_BREAK.sub(b" ", raw[end : match.start(1)]) + match[1]
-        end = match.end(1)
-    return result + _NOT_LINE_BREAK.sub(b" ", raw[end:])
 
 
 def _blank(raw: bytes, pattern: str) -> bytes:

@@ -117,8 +117,15 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "py pyi pyw", files="SConstruct SConscript", shebangs="python pypy", grammars="python", comments="docstring"
         ),
         "java": _row("java", grammars="java"),
-        "javascript": _row("js mjs cjs jsx", files="Jakefile", shebangs="node", grammars="javascript"),
+        "javascript": _row("js mjs cjs jsx", files="Jakefile", shebangs="node", grammars="javascript tsx"),
         "typescript": _row("ts mts cts tsx", shebangs="deno bun ts-node tsx", grammars="typescript tsx"),
+        "vue": _row("vue", grammars="typescript tsx javascript", scripts=True),
+        "svelte": _row("svelte", grammars="typescript tsx javascript", scripts=True),
+        "html": _row(
+            "html htm xhtml shtml astro blade.php ejs handlebars hbs jinja jinja2 liquid mustache njk twig",
+            grammars="javascript tsx",
+            scripts=True,
+        ),
         "go": _row("go", grammars="go"),
         "php": _row("php phtml", shebangs="php", grammars="php"),
         "ruby": _row(
@@ -171,7 +178,6 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile"),
         "makefile": _row("mk mak make", files="Makefile makefile GNUmakefile Makefile.*"),
         "cmake": _row("cmake", files="CMakeLists.txt"),
-        "html": _row("html htm xhtml"),
         "css": _row("css scss sass less"),
         "text": _row("txt text", files="README LICENSE NOTICE AUTHORS CHANGES CHANGELOG INSTALL"),
     }
