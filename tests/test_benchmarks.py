@@ -6,10 +6,12 @@ import doctest
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from snippets import SNIPPETS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = ("checkouts", "ctags", "declarations", "mutations", "report", "runs")
@@ -75,3 +77,69 @@ def test_finished_runs_are_kept_and_other_settings_refused(load, tmp_path: Path)
     assert [run["arguments"] for run in runs.runs_of(both, "a")] == [first["a-0"]["arguments"], []]
     with pytest.raises(ValueError, match="name another --result"):
         runs.complete_runs(str(script), file, [], arguments=[], settings={"steps": 2})
+
+
+def test_differences_are_counted_shown_and_excused_by_rule(load) -> None:
+    definitions = load("definitions")
+    source = "class A:\n    def f(self): pass\n\ndef g(): pass\ndef h(): pass\n"
+    tag = definitions.Tag
+    tags = [
+        tag("class", "A", 1, True, "class"),
+        tag("method", "f", 2, True, "member"),
+        tag("function", "g", 5, True, "function"),  # on another line
+        tag("function", "wrong", 3, True, "local"),
+        tag("function", "k", 3, False, "prototype"),
+    ]
+    comparison = definitions.Comparison(
+        [
+            definitions.Mistake(mistake="reports", kind="local", reason="reports locals"),
+            definitions.Mistake(mistake="misses", name="h", line=r"\bdef {name}\(", reason="misses h"),
+        ]
+    )
+    comparison.add("a.py", source, definitions.definitions(source, "python"), tags)
+    figures = comparison.figures()
+    assert figures["recall"] == {"all": 0.6667, "function": 0.0, "method": 1.0, "class": 1.0}
+    assert figures["precision"] == {"all": 0.6667, "function": 0.0, "method": 1.0, "class": 1.0}
+    assert figures["optional"] == {"left out": 1}
+    assert figures["mistakes_of_the_reference"] == {"reports locals": 1, "misses h": 1}
+    assert list(map(str, comparison.differences)) == [
+        "missing a.py:5 function g | def h(): pass",
+        "extra   a.py:4 function g | def g(): pass",
+    ]
+
+
+def test_every_mistake_of_the_reference_is_a_rule_with_valid_patterns(load) -> None:
+    for mistakes in load("definitions").load_mistakes().values():
+        for each in mistakes:
+            assert each.mistake in ("reports", "misses")
+            each.covers("function", "f", "def f(): pass")
+
+
+@pytest.mark.skipif(shutil.which("ctags") is None, reason="Universal Ctags is not installed")
+def test_ctags_is_read_in_the_kinds_of_this_package(load) -> None:
+    ctags = load("ctags").ctags_definitions
+    [tags] = ctags(["class A {\n  void f() { }\n}\n"], "java", extension="java")
+    assert [(tag.kind, tag.name, tag.line) for tag in tags] == [("class", "A", 1), ("method", "f", 2)]
+    [tags] = ctags(["x = <<~RUBY\n  def no\n  end\nRUBY\ndef yes\nend\n"], "ruby", extension="rb")
+    assert [(tag.name, tag.line) for tag in tags] == [("yes", 5)]
+
+
+@pytest.mark.parametrize("language", sorted(SNIPPETS))
+def test_laws_hold_for_mutated_samples(language: str, load) -> None:
+    parsing = load("parsing")
+    sample = parsing.Text("sample", SNIPPETS[language], language)
+    found = parsing.fuzz([sample], parsing.CodeNodeParser(), count=8, seed=0, keep=None)
+    assert [each for each in found.violations if "are allowed" not in each] == []
+
+
+def test_a_broken_law_is_named(load) -> None:
+    parsing = load("parsing")
+    parser, text = parsing.CodeNodeParser(), parsing.Text("a.py", "x = 1\n\ndef f():\n    pass\n", "python")
+    nodes = text.nodes(parser)
+    assert list(parsing.violations(text, nodes, parser)) == []
+    assert list(parsing.violations(text, nodes[:1], parser)) == [
+        "line 3 is in no node",
+        "a relation of node at 1 names no other node",
+    ]
+    nodes[0].end_char_idx = 3
+    assert next(parsing.violations(text, nodes, parser)) == "node at 1-1 is not the text between its characters"
