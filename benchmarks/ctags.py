@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,23 @@ _FUNCTION = r"(?:async\b\s*)?(?:function\b|(?:<.*>)?(?:\([^()]*\)|\w+)(?:\s*:\s*
 _ASSIGNED = rf"(?<!\w){{name}}\s*(?::[^=]+)?=\s*{_FUNCTION}"
 _HEREDOC = r"<<[~-]?(?P<quote>['\"]?)(?P<end>[A-Z_]\w*)(?P=quote)[^\n]*\n(?P<blank>.*?^[ \t]*(?P=end)\b)"
 
+_MARKUP = r"(?i)(?P<blank>(?:\A|</script\s*>).*?(?:<script\b[^>]*>|\Z))"
+
+_TYPESCRIPT = CtagsLanguage(
+    parser="TypeScript",
+    function="function generator constant variable property",
+    method="method",
+    type="class interface enum alias namespace",
+    abstract="interface",
+    required_lines={
+        "constant": _ASSIGNED,
+        "variable": _ASSIGNED,
+        "property": _ASSIGNED,
+        "function": r"^(?!.*\bdeclare\b)",
+        "method": r"^(?!.*\babstract\b)",
+    },
+)
+_SCRIPTS = replace(_TYPESCRIPT, blanked=_MARKUP)
 CTAGS: Mapping[str, CtagsLanguage] = {
     "python": CtagsLanguage(parser="Python", function="function", method="member", type="class"),
     "java": CtagsLanguage(parser="Java", method="method", type="class interface enum annotation"),
@@ -83,20 +100,10 @@ CTAGS: Mapping[str, CtagsLanguage] = {
             "class": r"\bclass\b",  # objects are classes too
         },
     ),
-    "typescript": CtagsLanguage(
-        parser="TypeScript",
-        function="function generator constant variable property",
-        method="method",
-        type="class interface enum alias namespace",
-        abstract="interface",
-        required_lines={
-            "constant": _ASSIGNED,
-            "variable": _ASSIGNED,
-            "property": _ASSIGNED,
-            "function": r"^(?!.*\bdeclare\b)",
-            "method": r"^(?!.*\babstract\b)",
-        },
-    ),
+    "typescript": _TYPESCRIPT,
+    "vue": _SCRIPTS,
+    "svelte": _SCRIPTS,
+    "html": _SCRIPTS,
     "go": CtagsLanguage(
         parser="Go",
         function="func methodSpec",
