@@ -27,6 +27,8 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "xml": _C_MARKERS,
             "hash": r"^#+!?|^=begin$|^=end$",
             "pod": r"^#+!?|^=(?:cut$|over\b.*|[a-z]\w*\s*)",
+            # the docstring is a string above the definition
+            "julia": r'^#=+|=#$|^#+|^"""\s*->$|^(?:@doc\s*)?(?:raw|md)?"(?:"")?|"(?:"")?$',
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
             "ml": r"^\(\*+|\*+\)$",
             "percent": r"^%+",

@@ -114,10 +114,12 @@ def _declared(node: tree_sitter.Node) -> tuple[list[str], tree_sitter.Node | Non
 def _type_name(text: str) -> str:
     """Return the name in a type without its path, arguments and reference signs; other types as they are.
 
-    >>> _type_name("*Stack[T]"), _type_name("&'a mut fmt::Wrapper<Vec<T>>"), _type_name("dyn Any + Send")
-    ('Stack', 'Wrapper', 'Any')
+    >>> _type_name("&'a mut fmt::Wrapper<Vec<T>>"), _type_name("dyn Any + Send")
+    ('Wrapper', 'Any')
+    >>> _type_name("*Stack[T]"), _type_name("Model{T}")
+    ('Stack', 'Model')
     >>> _type_name("[T]"), _type_name("(A,  B)")
     ('[T]', '(A, B)')
     """
-    words = re.findall(r"\w+", re.sub(r"[<\[+].*", "", text, flags=re.DOTALL))
+    words = re.findall(r"\w+", re.sub(r"[<\[{+].*", "", text, flags=re.DOTALL))
     return words[-1] if words and "(" not in text.partition("<")[0] else " ".join(text.split())

@@ -101,6 +101,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
             "tree_sitter_cpp", blank=r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
         ),
         "csharp": Grammar("tree_sitter_c_sharp"),
+        "julia": Grammar("tree_sitter_julia"),
         "perl": Grammar("tree_sitter_perl"),
         "lua": Grammar("tree_sitter_lua"),
         # `4<> file`, `> file <<< text` and `${name%%]*}`
@@ -164,6 +165,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             grammars="perl",
             comments="pod",
         ),
+        "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),
         "restructuredtext": _row("rst rest"),

@@ -14,6 +14,7 @@ _COMMENTS: Mapping[str, str] = {
     "xml": _C_COMMENTS,
     "hash": r"\#[^\n]*",
     "pod": r"(?m:^=[a-z])[\s\S]*?(?:\n=cut\b[^\n]*|\Z)|\#[^\n]*",
+    "julia": r"\#=[\s\S]*?=\#|\#[^\n]*",
     "docstring": r"\#[^\n]*",
     "dash": r"--\[=*\[[\s\S]*?\]=*\]|--[^\n]*|\{-[\s\S]*?-\}",
     "ml": r"\(\*[\s\S]*?\*\)",
