@@ -78,13 +78,29 @@ DECLARATIONS: Mapping[str, Declarations] = {
         },
         optional=r"^[ \t]*directive[ \t]+@(?P<name>\w+)",
     ),
+    "ocaml": Declarations(  # ctags loses its place after the first signature
+        r"\(\*.*?\*\)|'(?:\\.|[^'\\\n])'|\"(?:\\.|[^\"\\])*\"",
+        {
+            "class": r"^[ \t]*(?:type(?:[ \t]+nonrec)?[ \t]+(?:[-+]?(?:'\w+|_)[ \t]+|\([^()]*\)[ \t]*)?|"
+            r"exception[ \t]+|class[ \t]+(?:type[ \t]+|virtual[ \t]+)?|module[ \t]+(?:type[ \t]+|rec[ \t]+)?)"
+            r"(?P<name>(?!(?:of|type|_)\b)\w+\b)(?!\.)",
+            "function": r"^let(?:\[@[^\]\n]*\])?[ \t]+(?:rec[ \t]+)?(?P<name>(?!rec\b)[a-z_][\w']*)[ \t]+(?=[^\s=:,])|"
+            r"^[ \t]*(?:val|external|method(?:[ \t]+private)?)[ \t]+"
+            r"(?:\([ \t]*)?(?P<name2>[a-z_][\w']*|[^\w\s()]+)",
+        },
+        optional=r"^[ \t]*(?:let[ \t]+(?:rec[ \t]+)?|and[ \t]+(?:[-+]?'\w+[ \t]+|\([^()\n]*\)[ \t]*)?)"
+        r"(?P<name>[a-z_][\w']*)|\blet[ \t]+\([ \t]*(?P<name2>(?:let|and)?[^\w\s()]+)",
+    ),
     "haskell": Declarations(
         r"\{-.*?-\}|--[^\n]*|\"(?:\\.|[^\"\\\n])*\"",
         {
             "class": r"^(?:data|newtype|type|class)[ \t]+(?:(?:family|instance)[ \t]+)?(?:[^\n=]*=>[ \t]*)?"
             r"(?P<name>[A-Z]\w*)",
-            "function": r"^(?P<name>[a-z_][\w']*)(?:[ \t]*,[ \t]*[a-z_][\w']*)*\s*::",
+            "function": r"^(?:\([ \t]*)?(?P<name>[a-z_][\w']*|[^\w\s()]+)(?:[ \t]*\))?\s*::",
         },
+        optional=r"^[ \t]*(?:pattern[ \t]+)?(?!(?:module|import|data|type|newtype|class|instance|where|deriving|"
+        r"infix[lr]?|default|foreign|pattern)\b)(?P<name>\w[\w']*)|"
+        r"^instance[ \t]+(?:[^\n=]*=>[ \t]*)?(?P<name2>[A-Z].*?)[ \t]*(?:where.*)?$",
     ),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from snippets import SAMPLES, SNIPPETS, describe, outline_file
 
 from llamaindex_code_retrieval.languages.grammars import query_text
-from llamaindex_code_retrieval.languages.syntax import Definition, definitions, parse
+from llamaindex_code_retrieval.languages.syntax import Definition, Parsed, definitions, parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of
 
 CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGUAGES]
@@ -25,6 +25,13 @@ def test_definitions_of_every_language(sample: Path) -> None:
 def test_every_language_has_a_sample() -> None:
     assert {sample.parent.name for sample in CODE_SAMPLES} == set(CODE_LANGUAGES)
     assert {language_of(sample) for sample in SAMPLES} >= set(CODE_LANGUAGES)
+
+
+@pytest.mark.parametrize("sample", CODE_SAMPLES, ids=lambda sample: f"{sample.parent.name}/{sample.name}")
+def test_samples_parse_without_errors(sample: Path) -> None:
+    outline = parse(sample.read_bytes().decode(), sample.parent.name)
+    assert outline is not None
+    assert not isinstance(outline, Parsed) or outline.errors == 0
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)

@@ -44,9 +44,10 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
     - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
 
     Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``, and a prototype whose
-    pattern has it is one with the definition below it. A pattern with ``(#set! level "module")`` does not count inside
-    functions. With ``(#set! through "}")`` a definition without a block goes on to the next node beside it with this
-    text, at most to the next such definition or the end of the block around it.
+    pattern has it is one with the definition below it; one that does not join the definition above is none with
+    ``(#set! merge "only")``. A pattern with ``(#set! level "module")`` does not count inside functions. With
+    ``(#set! through "}")`` a definition without a block goes on to the next node beside it with this text, at most to
+    the next such definition or the end of the block around it.
 
     Two faults of tree-sitter 0.26 are to be avoided: it frees memory twice if ``#set!`` stands after a predicate of its
     pattern, and ``#not-any-of?`` always holds.

@@ -118,8 +118,8 @@ def _type_name(text: str) -> str:
     ('Wrapper', 'Any')
     >>> _type_name("*Stack[T]"), _type_name("Model{T}")
     ('Stack', 'Model')
-    >>> _type_name("[T]"), _type_name("(A,  B)")
-    ('[T]', '(A, B)')
+    >>> _type_name("&'static [u8]"), _type_name("(A,  B)")
+    ("&'static [u8]", '(A, B)')
     """
-    words = re.findall(r"\w+", re.sub(r"[<\[{+].*", "", text, flags=re.DOTALL))
+    words = re.findall(r"[\w-]*\w", re.sub(r"'\w+|[<\[{+].*", "", text, flags=re.DOTALL))
     return words[-1] if words and "(" not in text.partition("<")[0] else " ".join(text.split())

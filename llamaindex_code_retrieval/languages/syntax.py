@@ -230,7 +230,9 @@ class _TreeBuilder:
     above: dict[int, tuple[int, tree_sitter.Node | None]] = field(default_factory=dict)
     """Comments and attributes that stand alone: last row -> first row, comment."""
     below: dict[int, tree_sitter.Node] = field(default_factory=dict)
-    """Doc comments that may follow what they describe, by their first row."""
+    """Comments that stand alone and may describe what is above, by their first row."""
+    behind: dict[int, tree_sitter.Node] = field(default_factory=dict)
+    """Comments that may describe what is before them in a row."""
 
     def build(self, root: tree_sitter.Node, last_row: int) -> Item:
         """Return the root of the tree."""
@@ -246,7 +248,7 @@ class _TreeBuilder:
             previous = nesting.previous
             if isinstance(previous, SyntaxItem) and _are_one(previous, item):
                 nesting.reopen(_merge(previous, item), match.last.end_byte)
-            else:
+            elif match.settings.get("merge") != "only":
                 nesting.add(item, match.last.end_byte)
         return nesting.finish()
 
@@ -271,7 +273,8 @@ class _TreeBuilder:
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
-                    roots += [(self._reparse(node), level + 1) for node in captures.get("reparse", ())]
+                    brackets = [node for node in captures.get("reparse", ()) if node.child_count > 1]
+                    roots += [(self._reparse(node), level + 1) for node in brackets]
         _extend(found.values())
         return list(found.values())
 
@@ -283,9 +286,10 @@ class _TreeBuilder:
                 rows, end = _rows(node), node.end_point
                 if end.column and raw_lines[end.row][end.column :].strip():
                     continue
+                stands_alone = not raw_lines[rows[0]][: node.start_point.column].strip()
                 if kind == "trailing":
-                    self.below[rows[0]] = node
-                elif not raw_lines[rows[0]][: node.start_point.column].strip():
+                    (self.below if stands_alone else self.behind)[rows[0]] = node
+                elif stands_alone:
                     last = rows[-1]
                     while is_apart and last + 1 < len(raw_lines) and not raw_lines[last + 1].strip():
                         last += 1
@@ -309,7 +313,8 @@ class _TreeBuilder:
             if comment is not None:
                 comments.append(comment)
         last = min(_rows(match.last)[-1], parent.last)
-        comment = self.below.get(last, self.below.get(last + 1))
+        behind = self.behind.get(last) if row == last else None  # behind more rows, it describes the last one
+        comment = behind or self.below.get(last + 1)
         if not comments and comment is not None and comment.start_byte >= match.last.end_byte:
             comments.append(comment)
             last = min(_rows(comment)[-1], parent.last)

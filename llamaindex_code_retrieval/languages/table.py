@@ -84,6 +84,12 @@ def _row(
     )
 
 
+# lines of the preprocessor of OCaml
+_CPPO = (
+    r"^[ \t]*(#[ \t]*(?:if|ifdef|ifndef|elif|else|endif|define|undef|include|ext|endext|error|warning)\b"
+    r"(?:[^\n]*\\\n)*[^\n]*)"
+)
+
 GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
     {
         "python": Grammar("tree_sitter_python"),
@@ -91,10 +97,18 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "javascript": Grammar("tree_sitter_javascript"),
         "typescript": Grammar("tree_sitter_typescript", "language_typescript"),
         "tsx": Grammar("tree_sitter_typescript", "language_tsx"),
-        "go": Grammar("tree_sitter_go"),
+        # `new(int64(1))`, of a value instead of a type, is parsed as a call of another function
+        "go": Grammar(
+            "tree_sitter_go",
+            blank=r"\bne(w)\((?=[-\"`\d!&]|(?!(?:struct|func|interface|map|chan)\b)[\w.]+(?:[({]|\[\w+\]\.|\s*[-+*/%|&]))",
+        ),
         "php": Grammar("tree_sitter_php", "language_php"),
         "ruby": Grammar("tree_sitter_ruby"),
         "rust": Grammar("tree_sitter_rust"),
+        "zig": Grammar("tree_sitter_zig"),
+        "haskell": Grammar("tree_sitter_haskell"),
+        "ocaml": Grammar("tree_sitter_ocaml", "language_ocaml", blank=_CPPO),
+        "ocaml_interface": Grammar("tree_sitter_ocaml", "language_ocaml_interface", blank=_CPPO),
         "c": Grammar("tree_sitter_c"),
         # a macro before the name, as in `class API Name : Base {`, would be read as the name
         "cpp": Grammar(
@@ -103,6 +117,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "csharp": Grammar("tree_sitter_c_sharp"),
         "julia": Grammar("tree_sitter_julia"),
         "perl": Grammar("tree_sitter_perl"),
+        "hcl": Grammar("tree_sitter_hcl"),
         "lua": Grammar("tree_sitter_lua"),
         # `4<> file`, `> file <<< text` and `${name%%]*}`
         "bash": Grammar(
@@ -137,9 +152,13 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             comments="hash",
         ),
         "rust": _row("rs", grammars="rust"),
+        "zig": _row("zig", grammars="zig"),
+        "haskell": _row("hs hsc hs-boot", shebangs="runhaskell runghc stack", grammars="haskell", comments="dash"),
+        "ocaml": _row("ml mli", shebangs="ocaml ocamlscript", grammars="ocaml ocaml_interface", comments="ml"),
         "c": _row("c h", grammars="c cpp"),  # a .h may be C++
         "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
         "csharp": _row("cs csx", grammars="csharp", comments="xml"),
+        "hcl": _row("tf tfvars hcl tofu nomad", grammars="hcl"),
         "protobuf": _row(
             "proto",
             patterns=(

@@ -123,3 +123,8 @@ func routes(mux *http.ServeMux) {
 		wait()
 	}()
 }
+
+func pointers() {
+	use(new(int64(1)), new("a"), new(-2), new(a.b+1), new(time.Now()), new(Point{1}))
+	use(new(int), new([]int), new(struct{ n int }), new(func() int), new(map[string]int))
+}
