@@ -47,7 +47,7 @@ LIGHT_MODULES = (
     "_io _optional _settings cache chunking embedding ranking retriever cli.console cli.main cli.options cli.search "
     "cli.evaluate cli.train index.code_index index.faiss_store index.git index.lock index.manifest index.records "
     "index.snapshot index.sources index.storage index.update index.vectors index.words languages.spans "
-    "languages.bodies languages.patterns languages.syntax languages.table languages.text "
+    "languages.bodies languages.patterns languages.syntax languages.notebooks languages.table languages.text "
     "models.batching models.calibration "
     "models.catalog models.files models.hub models.locate models.query_encoder_config models.reranker_config "
     "models.spec models.static_encoder eval eval.datasets eval.environment eval.gate eval.generation eval.metrics "

@@ -11,7 +11,7 @@ from llamaindex_code_retrieval.languages.sections import Layout, SectionStart
 
 _MAX_NAME = 120  # characters of a heading
 _MAX_HEADING_ROWS = 3  # a longer paragraph above a line of dashes is not a heading
-_IN_BLOCK = 8  # depth of a place inside a block that is kept whole if possible
+_MAX_DEPTH = 8
 _LIST_ITEM = re.compile(r"\s*(?:[-*+•]|\.{1,5}|\*{2,5}|#\.|\(?\w{1,3}[.)])\s")
 
 _FENCE = re.compile(r"\s*(`{3,}(?!.*`)|~{3,})")
@@ -80,7 +80,7 @@ def markdown_layout(lines: Sequence[str]) -> Layout:
         if paragraph is not None and row - paragraph <= _MAX_HEADING_ROWS and _UNDERLINE.fullmatch(line):
             first, heading = paragraph, (1 if "=" in line else 2, " ".join(map(str.strip, lines[paragraph:row])))
         if row in blocks:
-            _add_block_depths(lines, row, blocks[row], depths)
+            depths[row] = _depth(line)
             row, paragraph, may_start = blocks[row], None, True
         elif heading is not None:
             name = _plain_name(heading[1], _MARKDOWN_MARKUP)
@@ -186,7 +186,7 @@ def asciidoc_layout(lines: Sequence[str]) -> Layout:
         heading = _ASCIIDOC_HEADING.fullmatch(lines[row])
         first, is_title = row, _is_asciidoc_title(lines, row)
         if row in blocks:
-            _add_block_depths(lines, row, blocks[row], depths)
+            depths[row] = _depth(lines[row])
             row = blocks[row]
         elif heading or is_title:
             level = len(heading[1]) if heading else "=-~^+".index(lines[row + 1][0]) + 1
@@ -267,17 +267,11 @@ def _plain_name(text: str, markup: _Markup) -> str:
 def _add_line_depth(lines: Sequence[str], row: int, depths: dict[int, int]) -> None:
     """Note that a paragraph or an item of a list starts in a row, if one does."""
     line = lines[row]
-    indent = len(line) - len(line.lstrip())
     if _LIST_ITEM.match(line):
-        depths[row] = min(2 + indent // 2, _IN_BLOCK)
+        depths[row] = _depth(line) + 1
     elif line.strip() and (row == 0 or not lines[row - 1].strip()):
-        depths[row] = min(1 + indent, _IN_BLOCK)
+        depths[row] = _depth(line)
 
 
-def _add_block_depths(lines: Sequence[str], first: int, last: int, depths: dict[int, int]) -> None:
-    """Note where a block starts, and the lines after blank ones in it, where a long block is cut."""
-    indent = len(lines[first]) - len(lines[first].lstrip())
-    depths[first] = min(1 + indent, _IN_BLOCK)
-    for row in range(first + 1, last):
-        if lines[row].strip() and not lines[row - 1].strip():
-            depths[row] = _IN_BLOCK
+def _depth(line: str) -> int:
+    return min(1 + len(line) - len(line.lstrip()), _MAX_DEPTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -9,8 +10,8 @@ from itertools import accumulate
 from llamaindex_code_retrieval.languages.outline import Item, Outline
 
 _MIN_LINE = 25  # characters that a line counts at least: sixty short lines are as much to read as 1,500 characters
-_TINY = 60  # characters; what is smaller is not worth a node of its own
 _MAX_LEVEL = 12  # sections nested deeper are part of the section around them
+_PARAGRAPH_DEPTH = 10  # of a line below a blank one, which is a better place to cut than the middle of a paragraph
 _MAX_SYMBOL = 100  # characters
 
 
@@ -26,7 +27,7 @@ class SectionStart:
     content: int = -1
     """First row of the content, below the heading; a key is content itself."""
     kind: str = "section"
-    """A section of another kind, such as a function, is neither joined nor divided."""
+    """What is neither a "section" nor a "cell" is not joined or divided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class SectionSize:
     """Neighbours are joined as long as they are no more than this together."""
     divide: int
     """A section with subsections is divided into them if it is larger than this."""
+    tiny: int
+    """What is no larger, headings not counted, becomes part of the next item or of the last one."""
     separator: str = "."
     """Stands between the names of a scope."""
 
@@ -60,11 +63,17 @@ class _Section:
 def outline_of_sections(lines: list[str], layout: Layout, size: SectionSize, *, kind: str = "text") -> Outline:
     """Return the outline of a text; what stands before the first section is of ``kind``.
 
-    A section becomes an item with the subsections inside it. Neighbours that are small are one item, whose symbol
-    lists their names. A section that has only a heading becomes part of its first subsection, and what is under 60
-    characters (with other text than a heading) part of the next item.
+    A section becomes an item with the subsections inside it. Small neighbours become one item, whose symbol lists
+    their names. What has only a heading, or little else, becomes part of its first subsection or of the next item.
     """
     return _OutlineBuilder(lines, size).build(layout, kind)
+
+
+def comments_above(lines: Sequence[str], row: int, comment: re.Pattern[str]) -> int:
+    """Return the first row of the comments directly above ``row``, or ``row`` if there are none."""
+    while row and comment.match(lines[row - 1]):
+        row -= 1
+    return row
 
 
 class _OutlineBuilder:
@@ -78,11 +87,17 @@ class _OutlineBuilder:
         top = Item(kind, "", "", 0, len(self.lines) - 1)
         root = self._tree(layout.starts)
         top.children = self._items_below(root)
-        if top.children and _is_section(top.children[0]) and self._size(0, top.children[0].first - 1) <= _TINY:
+        if top.children and _is_section(top.children[0]) and self._size(0, top.children[0].first - 1) <= self.size.tiny:
             top.children[0].first = 0
         _set_parents(top)
-        depths = {start.row: start.level - 1 for start in reversed(layout.starts)}
-        return Outline(self.lines, top, lambda: {**layout.depths, **depths})
+        return Outline(self.lines, top, lambda: self._depths(layout))
+
+    def _depths(self, layout: Layout) -> dict[int, int]:
+        rows = range(1, len(self.lines))
+        depths = {row: _PARAGRAPH_DEPTH for row in rows if not self.lines[row - 1].strip()}
+        depths.update(layout.depths)
+        depths.update((start.row, start.level - 1) for start in reversed(layout.starts))
+        return depths
 
     def _size(self, first: int, last: int) -> int:
         return self.before[last + 1] - self.before[first] if first <= last else 0
@@ -126,7 +141,11 @@ class _OutlineBuilder:
         if not _is_section(item) or self._size(start.row, section.last) <= self.size.divide:
             return [item]
         item.children = self._items_below(section)
-        if item.children and self._size(content, item.children[0].first - 1) <= _TINY and _is_section(item.children[0]):
+        if (
+            item.children
+            and self._size(content, item.children[0].first - 1) <= self.size.tiny
+            and _is_section(item.children[0])
+        ):
             item.children[0].first = start.row
             return item.children
         return [item]
@@ -136,7 +155,7 @@ class _OutlineBuilder:
         kept: list[Item] = []
         tiny: list[Item] = []
         for item in items:
-            if _is_section(item) and not item.children and self._content([*tiny, item]) <= _TINY:
+            if _is_section(item) and not item.children and self._content([*tiny, item]) <= self.size.tiny:
                 tiny.append(item)
                 continue
             if tiny and _is_section(item):
@@ -159,7 +178,7 @@ class _OutlineBuilder:
 
 
 def _is_section(item: Item) -> bool:
-    return item.kind == "section"
+    return item.kind in ("section", "cell")
 
 
 def _merged(items: Sequence[Item]) -> list[Item]:
@@ -178,7 +197,7 @@ def _extend(item: Item, last: int) -> None:
 
 def _joined(names: str, name: str) -> str:
     """Append a name to a list of names, which ends with an ellipsis where it gets too long."""
-    if not name or names.endswith("…"):
+    if not name or names.endswith("…") or name == names or names.endswith(f", {name}"):
         return names
     joined = f"{names}, {name}" if names else name
     return joined if len(joined) <= _MAX_SYMBOL else f"{names}, …"

@@ -188,7 +188,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),
         "restructuredtext": _row("rst rest"),
-        "asciidoc": _row("adoc asciidoc asc"),
+        "asciidoc": _row("adoc asciidoc"),
         "notebook": _row("ipynb"),
         # configuration and markup
         "yaml": _row("yaml yml", files=".clang-format .clang-tidy"),

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from llamaindex_code_retrieval.languages.build_files import cmake_layout, dockerfile_layout, makefile_layout
+from llamaindex_code_retrieval.languages.configuration import ini_layout, toml_layout, yaml_layout
 from llamaindex_code_retrieval.languages.documents import asciidoc_layout, markdown_layout, restructuredtext_layout
-from llamaindex_code_retrieval.languages.outline import Item, Outline
+from llamaindex_code_retrieval.languages.nesting import css_layout, json_layout, xml_layout
+from llamaindex_code_retrieval.languages.outline import Outline
+from llamaindex_code_retrieval.languages.prose import document_language, prose_layout
 from llamaindex_code_retrieval.languages.sections import Layout, SectionSize, outline_of_sections
 
-_DOCUMENT = SectionSize(join=250, divide=500, separator=" > ")
+_DOCUMENT = SectionSize(join=250, divide=500, tiny=60, separator=" > ")
+_KEYS = SectionSize(join=500, divide=1200, tiny=120)
+_PROSE = SectionSize(join=800, divide=800, tiny=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,17 @@ _FORMATS: Mapping[str, _Format] = MappingProxyType(
         "markdown": _Format(markdown_layout, _DOCUMENT),
         "restructuredtext": _Format(restructuredtext_layout, _DOCUMENT),
         "asciidoc": _Format(asciidoc_layout, _DOCUMENT),
+        "yaml": _Format(yaml_layout, _KEYS),
+        "toml": _Format(toml_layout, _KEYS),
+        "json": _Format(json_layout, _KEYS),
+        "notebook": _Format(json_layout, _KEYS),  # what `read_notebook` cannot read
+        "xml": _Format(xml_layout, _KEYS),
+        "ini": _Format(ini_layout, _KEYS),
+        "dockerfile": _Format(dockerfile_layout, _KEYS),
+        "makefile": _Format(makefile_layout, _KEYS),
+        "cmake": _Format(cmake_layout, _KEYS),
+        "css": _Format(css_layout, _KEYS),
+        "text": _Format(prose_layout, _PROSE),
     }
 )
 
@@ -37,9 +54,10 @@ def outline_text(source: str, language: str) -> Outline:
     'Cart'
     """
     lines = source.split("\n")
-    if language in _FORMATS:
-        format_ = _FORMATS[language]
-        layout = format_.layout(lines)
-        if layout.starts:
-            return outline_of_sections(lines, layout, format_.size)
-    return Outline(lines, Item("window", "", "", 0, len(lines) - 1))
+    if language == "text":
+        language = document_language(lines) or language
+    format_ = _FORMATS.get(language, _FORMATS["text"])
+    layout = format_.layout(lines)
+    if not layout.starts and language != "text":
+        return outline_text(source, "text")
+    return outline_of_sections(lines, layout, format_.size, kind="text" if layout.starts else "window")

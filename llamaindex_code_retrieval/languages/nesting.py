@@ -1,0 +1,168 @@
+"""Keys of JSON, elements of XML and rules of style sheets: what nests in brackets or tags."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from llamaindex_code_retrieval.languages.configuration import NAMING_KEYS
+from llamaindex_code_retrieval.languages.sections import Layout, SectionStart, comments_above
+
+_MAX_NAME = 80  # characters
+_MAX_UNCLOSED = 20  # elements that an end tag may close, besides its own
+
+_SLASH_COMMENT = re.compile(r"\s*(?://|/\*|\*)")
+_JSON_TOKEN = re.compile(
+    r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|[{}\[\],]|//[^\n]*|/\*|[A-Za-z_$][\w$]*(?=\s*:)"""
+)
+_CSS_TOKEN = re.compile(
+    r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|url\([^)\n]*\)|/\*|(?<!:)//[^\n]*|\#\{[^{}\n]*\}|[{};]"""
+)
+_COMMENT = {"/*": "*/"}
+_XML_TOKEN = re.compile(r"<!--|<!\[CDATA\[|<\?|<(/?)([\w:.-]+)([^<>]*)>")
+_XML_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
+_XML_NAME = re.compile(r"""\b(?:name|id|key|Name|Key|Id|Include|artifactId)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_PLIST_KEY = re.compile(r"([^<>\n]{1,80})</key>")
+_SPACE = re.compile(r"\s*")
+
+
+class _Scanner:
+    """Finds the tokens of a source and their rows."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.source = "\n".join(lines)
+        self._offsets = list(accumulate((len(line) + 1 for line in lines), initial=0))
+
+    def row(self, position: int) -> int:
+        return bisect_right(self._offsets, position) - 1
+
+    def is_first_in_row(self, position: int) -> bool:
+        return not self.source[self._offsets[self.row(position)] : position].strip()
+
+    def skip_space(self, position: int) -> int:
+        match = _SPACE.match(self.source, position)
+        return match.end() if match else position
+
+    def tokens(self, pattern: re.Pattern[str], ends: Mapping[str, str]) -> Iterator[tuple[re.Match[str], int]]:
+        """Yield the matches of ``pattern`` and their ends; ``ends`` tells what closes some of them."""
+        position = 0
+        never_closed: set[str] = set()
+        while match := pattern.search(self.source, position):
+            position = match.end()
+            end = ends.get(match[0])
+            if end is not None and end not in never_closed:
+                found = self.source.find(end, position)
+                if found < 0:
+                    never_closed.add(end)
+                else:
+                    position = found + len(end)
+            yield match, position
+
+
+@dataclass(slots=True)
+class _Entry:
+    row: int
+    level: int
+    name: str
+
+    def start(self, row: int) -> SectionStart:
+        return SectionStart(row, self.level, " ".join(self.name.split())[:_MAX_NAME], row)
+
+
+@dataclass(slots=True)
+class _Bracket:
+    """An open bracket of a JSON text; ``item`` is the object in an array that it is."""
+
+    text: str
+    expects_key: bool
+    item: _Entry | None
+    key: str = ""
+
+
+def json_layout(lines: Sequence[str]) -> Layout:
+    """Find the keys of objects and the objects in arrays; comments and keys without quotes are allowed."""
+    entries: list[_Entry] = []
+    stack: list[_Bracket] = []
+    scanner = _Scanner(lines)
+    for token, _ in scanner.tokens(_JSON_TOKEN, _COMMENT):
+        text = token[0]
+        bracket = stack[-1] if stack else None
+        if text in ("{", "["):
+            item = None
+            if text == "{" and bracket is not None and bracket.text == "[":
+                item = _Entry(scanner.row(token.start()), len(stack), "")
+                entries.append(item)
+            stack.append(_Bracket(text, text == "{", item))
+        elif bracket is None or text.startswith("/"):
+            continue
+        elif text in ("}", "]"):
+            stack.pop()
+        elif text == ",":
+            bracket.expects_key = bracket.text == "{"
+        elif bracket.expects_key:
+            bracket.expects_key, bracket.key = False, text.strip("\"'")
+            entries.append(_Entry(scanner.row(token.start()), len(stack), bracket.key))
+        elif bracket.item is not None and _is_name(bracket.key, bracket.item):
+            bracket.item.name = text.strip("\"'")
+    return Layout([entry.start(comments_above(lines, entry.row, _SLASH_COMMENT)) for entry in entries])
+
+
+def _is_name(key: str, item: _Entry) -> bool:
+    return key == NAMING_KEYS[0] or (key in NAMING_KEYS and not item.name)
+
+
+def xml_layout(lines: Sequence[str]) -> Layout:
+    """Find the elements that start a line, named by their tag and by an attribute such as ``name`` or ``id``."""
+    entries: list[_Entry] = []
+    stack: list[str] = []
+    comment, below_comment = 0, -1  # first row of the last comment, and the row below it
+    scanner = _Scanner(lines)
+    for token, end in scanner.tokens(_XML_TOKEN, _XML_ENDS):
+        row = scanner.row(token.start())
+        if token[2] is None:
+            comment, below_comment = row, scanner.row(end - 1) + 1
+        elif token[1]:
+            if token[2] in stack[-_MAX_UNCLOSED:]:
+                while stack.pop() != token[2]:
+                    pass
+        else:
+            if scanner.is_first_in_row(token.start()):
+                first = comment if below_comment == row else row
+                entries.append(_Entry(first, len(stack) + 1, _element_name(token)))
+            if not token[3].endswith("/"):
+                stack.append(token[2])
+    return Layout([entry.start(entry.row) for entry in entries])
+
+
+def _element_name(token: re.Match[str]) -> str:
+    if attribute := _XML_NAME.search(token[3]):
+        return f"{token[2]} {attribute[1] or attribute[2] or ''}".strip()
+    if token[2] == "key" and (key := _PLIST_KEY.match(token.string, token.end())):
+        return key[1]
+    return token[2]
+
+
+def css_layout(lines: Sequence[str]) -> Layout:
+    """Find rules, named by their selectors, and the statements between them; comments belong to what they precede."""
+    entries: list[_Entry] = []
+    scanner = _Scanner(lines)
+    depth = lead = selector = 0  # the next rule starts at `lead` with its comments, and at `selector` without them
+    for token, end in scanner.tokens(_CSS_TOKEN, _COMMENT):
+        text = token[0]
+        if text.startswith("/"):
+            if scanner.skip_space(selector) == token.start():
+                selector = end
+            continue
+        if text not in ("{", "}", ";"):
+            continue
+        selector = scanner.skip_space(selector)
+        if selector < token.start() and (text == "{" or (text == ";" and depth == 0)):
+            after = scanner.row(lead - 1) + 1 if lead else 0  # a comment may stand behind the rule before
+            row = max(scanner.row(scanner.skip_space(lead)), min(after, scanner.row(selector)))
+            entries.append(_Entry(row, depth + 1, scanner.source[selector : token.start()] if text == "{" else ""))
+        depth = max(0, depth + (text == "{") - (text == "}"))
+        lead = selector = end
+    return Layout([entry.start(entry.row) for entry in entries])
