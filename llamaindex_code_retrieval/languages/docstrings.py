@@ -12,6 +12,8 @@ import tree_sitter
 _DIRECTIVE = re.compile(
     r"(?://|/\*|#)\s*(?:go:|nolint|eslint|prettier-|@ts-|rubocop:|clang-format|NOLINT|istanbul |shellcheck |!)"
 )
+# a string as a doc comment: `"""…"""`, `@doc """…"""`, `@doc raw"…" ->`
+_STRING = re.compile(r"""(?s)(?:@\w+\s*)?(?:raw|md|~[sS])?("{3}|'{3}|")(.*)\1(?:\s*->)?$""")
 _RULE = re.compile(r"[-=*#/~_+.]{3,}$")
 _XML_REFERENCE = re.compile(r"""<\w+\s+(?:cref|name|langword)=["']([^"']*)["']\s*/>""")
 _XML_TAG = re.compile(r"</?\w+(?:\s[^<>]*)?/?>")
@@ -27,8 +29,7 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "xml": _C_MARKERS,
             "hash": r"^#+!?|^=begin$|^=end$",
             "pod": r"^#+!?|^=(?:cut$|over\b.*|[a-z]\w*\s*)",
-            # the docstring is a string above the definition
-            "julia": r'^#=+|=#$|^#+|^"""\s*->$|^(?:@doc\s*)?(?:raw|md)?"(?:"")?|"(?:"")?$',
+            "julia": r"^#=+|=#$|^#+",
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
             "ml": r"^\(\*+|\*+\)$",
             "percent": r"^%+",
@@ -41,15 +42,18 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 
 def comment_text(comments: Sequence[str], style: str) -> str:
-    """Return the text of comments without their marks and ruler lines.
+    """Return the text of comments, which may be strings, without their marks and ruler lines.
 
-    >>> comment_text(["/**", " * Adds.", " *   Fast.", " */"], "c")
-    'Adds.\\n  Fast.'
+    >>> comment_text(["/**", " * Adds.", " *   Fast.", " */"], "c"), comment_text(['@doc "Adds."'], "hash")
+    ('Adds.\\n  Fast.', 'Adds.')
     """
     marks = COMMENT_STYLES[style]
     lines: list[str] = []
     for comment in comments:
         if _DIRECTIVE.match(comment):
+            continue
+        if string := _STRING.match(comment):
+            lines += [line.rstrip() for line in inspect.cleandoc(string[2].replace("\r\n", "\n")).split("\n")]
             continue
         for line in re.split(r"\r?\n", comment.rstrip()):
             line = marks.sub("", line.strip())

@@ -40,6 +40,7 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
     - ``@comment`` and ``@attribute``: in rows of their own above a definition, they belong to it; with
       ``(#set! apart)`` blank rows may stand between;
     - ``@trailing``: a comment that may also stand behind or below what it describes;
+    - ``@docstring``: a doc comment inside the definition;
     - ``@outer``: what starts the definition that is captured as ``@inner``;
     - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
 

@@ -318,6 +318,7 @@ class _TreeBuilder:
         if not comments and comment is not None and comment.start_byte >= match.last.end_byte:
             comments.append(comment)
             last = min(_rows(comment)[-1], parent.last)
+        comments = [*match.captures.get("docstring", ()), *comments]
         item = SyntaxItem(
             nesting.kind(_KINDS[match.kind], names),
             names[-1],

@@ -116,6 +116,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         ),
         "csharp": Grammar("tree_sitter_c_sharp"),
         "julia": Grammar("tree_sitter_julia"),
+        "elixir": Grammar("tree_sitter_elixir"),
         "perl": Grammar("tree_sitter_perl"),
         "hcl": Grammar("tree_sitter_hcl"),
         "lua": Grammar("tree_sitter_lua"),
@@ -185,6 +186,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             comments="pod",
         ),
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
+        "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents
         "markdown": _row("md markdown mdx mkd qmd rmd"),
         "restructuredtext": _row("rst rest"),
