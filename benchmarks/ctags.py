@@ -163,7 +163,12 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         optional="typedef struct enum property",
     ),
     "ocaml": CtagsLanguage(
-        parser="OCaml", function="function", method="method", type="class module type", optional="val var Exception"
+        parser="OCaml",
+        function="function",
+        method="method",
+        type="class module type",
+        optional="val var Exception",
+        required_lines={"function": r"^(?!\s*val\b)"},
     ),
     "perl": CtagsLanguage(
         parser="Perl",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+_MAX_CHARACTERS = 1_000_000
 _INSERTED = (
     *"()[]{}<>\"'`\\#/*;:,=@$%&|!?~^+-_ \t\r\n\0\f\v",
     *(
@@ -52,7 +53,7 @@ def mutate(text: str, other: str, draw: random.Random) -> str:
     True
     """
     for mutation in draw.choices(MUTATIONS, k=draw.randint(1, 4)):
-        text = mutation(text, other, draw)
+        text = mutation(text, other, draw)[:_MAX_CHARACTERS]
     return text
 
 
