@@ -336,10 +336,10 @@ def repository(tmp_path: Path) -> Path:
         "class Tax {\n  /** Adds value added tax to a price. */\n  double withTax(double price) {\n"
         "    return price * 1.19;\n  }\n}\n"
     )
-    (root / ".gitignore").write_text("ignored.py\n")
     (root / "ignored.py").write_text("def secret():\n    return 1\n")
     git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run([*git, "init", "--quiet", "--initial-branch=main"], check=True)
+    (root / ".git" / "info" / "exclude").write_text("ignored.py\n")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "first"], check=True)
     return root

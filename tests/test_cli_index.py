@@ -13,7 +13,7 @@ from conftest import Shell
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, EmbeddingCache
 from llamaindex_code_retrieval.index.lock import update_lock
-from llamaindex_code_retrieval.index.manifest import read_manifest
+from llamaindex_code_retrieval.index.manifest import read_manifest, rebuild_command
 
 
 @pytest.mark.usefixtures("embedded_model")
@@ -102,21 +102,89 @@ def test_nothing_that_can_be_read(shell: Shell, tmp_path: Path) -> None:
     (root / "binary.py").write_bytes(b"\0" * 100)
     (root / "loop").symlink_to(root, target_is_directory=True)
     with (root / "huge.py").open("wb") as file:
-        file.truncate(50_000_000)
-    shell.fails("index", root, says=f"no source file in {root} (")
-    assert "1 binary" in shell.err
-    assert "1 larger than 1,000,000 bytes" in shell.err
+        file.write(b"x = 1\n" * 200_000)
+    shell.fails("index", root, says=f"no file to index in {root} (1 binary (.py), 1 symbolic link, 1 too large (.py))")
     (root / "latin.py").write_bytes(b"def caf\xe9():\n    return 1\n")
     report = shell("index", root, "--json")
-    assert (report["files"], report["replaced_files"]) == (1, 1)
-    assert report["skipped"] == {"binary": 1, "larger than 1,000,000 bytes": 1}
+    assert report["files"] == 1
+    assert report["encodings"] == {"guessed": {"cp1252": 1}}
+    assert report["left_out"] == {"binary": {".py": 1}, "symbolic link": {"": 1}, "too large": {".py": 1}}
+
+
+def test_the_report_says_what_was_left_out_and_how_to_take_it_in(
+    shell: Shell, repository: Path, bert_folder: Path
+) -> None:
+    (repository / "rows.csv").write_text("a,b\n")
+    (repository / "logo.svg").write_text("<svg/>\n")
+    (repository / "Cargo.lock").write_text("x\n")
+    (repository / "page.foo").write_text("some text\n")
+    (repository / "large.txt").write_text("a line\n" * 200_000)
+    (repository / "wide.py").write_text("x = 1\n", encoding="utf-16")
+    command = ["index", repository, "--out", "idx", "--model", bert_folder]
+    rows = {
+        line.split("│")[1].strip(): line.split("│")[2].strip() for line in shell(*command).splitlines() if "│" in line
+    }
+    assert rows["left out"] == (
+        "2 data (.csv 1, .svg 1), 1 lock (.lock), 1 too large (.txt); "
+        "take in with --include GLOB or --max-file-size SIZE"
+    )
+    assert rows["read as text"] == (
+        "1 files of no known kind (.foo); name their language with --ext .EXTENSION=LANGUAGE"
+    )
+    assert rows["not UTF-8"] == "1 byte order mark (utf-16-le)"
+    report = shell(*command, "--json")
+    assert report["left_out"] == {"data": {".csv": 1, ".svg": 1}, "lock": {".lock": 1}, "too large": {".txt": 1}}
+    assert report["unknown"] == {".foo": 1}
+    assert report["encodings"] == {"byte order mark": {"utf-16-le": 1}}
+
+    more = [
+        "--include",
+        "*.csv",
+        "--include",
+        "*.lock",
+        "--max-file-size",
+        "2MB",
+        "--ext",
+        ".foo=markdown",
+        "--exclude",
+        "src/",
+    ]
+    taken = shell(*command, *more, "--json")
+    assert taken["left_out"] == {"data": {".svg": 1}, "excluded": {".py": 2}}
+    assert taken["unknown"] == {".csv": 1, ".lock": 1}
+    assert taken["languages"]["markdown"] == 1
+    manifest = read_manifest("idx")
+    assert manifest["sources"] == {
+        "include": ["*.csv", "*.lock"],
+        "exclude": ["src/"],
+        "ext": {".foo": "markdown"},
+        "max_file_size": 2_000_000,
+    }
+    again = shell("update", "--index", "idx", "--json")
+    assert (again["added"], again["removed"], again["left_out"]) == (0, 0, taken["left_out"])
+    assert "max_file_size=2000000" in shell("info", "--index", "idx")
+    command_again = rebuild_command(Path("idx"), manifest)
+    assert (
+        "'--include=*.csv' '--include=*.lock' --exclude=src/ --ext=.foo=markdown --max-file-size=2000000"
+        in command_again
+    )
+
+
+def test_settings_of_the_folder(shell: Shell, repository: Path, bert_folder: Path) -> None:
+    (repository / "pyproject.toml").write_text('[tool.code-retrieval]\nonly = ["*.java"]\n')
+    command = ["index", repository, "--out", "idx", "--model", bert_folder, "--json"]
+    assert list(shell(*command)["languages"]) == ["java"]
+    assert list(shell(*command, "--only", "*.py")["languages"]) == ["python"]
+    (repository / "pyproject.toml").write_text('[tool.code-retrieval]\nlanguages = ["java"]\n')
+    assert shell("update", "--index", "idx", "--json", code=2) == ""
+    shell.fails(*command, says=f"{repository}/pyproject.toml: there is no setting 'languages'; there are exclude, ext,")
 
 
 def test_a_failed_index_leaves_the_old_one(shell: Shell, indexed: Path, tmp_path: Path) -> None:
     before = read_manifest(indexed)
     empty = tmp_path / "empty"
     empty.mkdir()
-    shell.fails("index", empty, "--out", indexed, says="no source file")
+    shell.fails("index", empty, "--out", indexed, says="no file to index")
     assert read_manifest(indexed) == before
     shell("search", "total", "--index", indexed)
 
@@ -180,7 +248,7 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
     empty.mkdir()
     shell.fails("index", "missing", says="missing is not a folder (missing)")
     shell.fails("index", repository / "Tax.java", says="is not a folder (a file)")
-    shell.fails("index", empty, says="no source file in")
+    shell.fails("index", empty, says="no file to index in")
     out = repository / "Tax.java"
     shell.fails("index", repository, "--out", out, says="is a file; name a folder for the index")
     shell.fails("update", "--index", empty, says="there is no index in")
@@ -208,6 +276,15 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
         (["--precision", "int3"], "invalid choice: 'int3'"),
         (["--wait", "-1"], "argument --wait: must be a number of seconds of at least 0, got '-1'"),
         (["--wait", "nan"], "argument --wait: must be a number of seconds of at least 0, got 'nan'"),
+        (["--exclude", "[a"], "--exclude: the glob '[a' matches nothing"),
+        (["--only", "!a"], "--only: the glob '!a' begins with '!'"),
+        (["--include", ""], "--include: the glob '' matches nothing"),
+        (["--ext", ".foo"], "--ext takes .EXT=LANGUAGE, as in .foo=python, got '.foo'"),
+        (["--ext", ".foo=cobol"], "--ext: unknown language 'cobol'; known are python, java"),
+        (["--ext", "foo=python"], "--ext: an extension begins with a dot"),
+        (["--ext", ".foo=python", "--ext", ".foo=java"], "--ext names .foo twice"),
+        (["--max-file-size", "many"], "--max-file-size: a size is a number of bytes or one with a unit"),
+        (["--max-file-size", "0"], "--max-file-size must be greater than or equal to 1, got 0"),
         (["--cache", "shop/Tax.java"], "--cache shop/Tax.java is a file; name a folder"),
     ],
 )

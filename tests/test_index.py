@@ -24,6 +24,7 @@ from llamaindex_code_retrieval import (
     CodeRetriever,
     FaissStore,
 )
+from llamaindex_code_retrieval.index import SourceOptions
 from llamaindex_code_retrieval.index.manifest import read_manifest
 from llamaindex_code_retrieval.retriever import Mode
 
@@ -48,7 +49,7 @@ def test_indexes_a_repository(repository: Path, embedding: CodeEmbedding) -> Non
     assert {"Cart", "Cart.__init__", "Cart.add", "Cart.total", "send_receipt", "Tax.withTax"} <= scopes_of(index)
     assert (report.files, report.nodes, report.added, report.removed) == (3, len(index), len(index), 0)
     assert report.embedded == len(index)
-    assert report.skipped == {"no known language": 1}
+    assert report.left_out == report.unknown == report.encodings == {}
     assert set(index.languages) == {"java", "python"}
     assert ("parse", 3, 3) in stages
     assert ("embed", len(index), len(index)) in stages
@@ -191,11 +192,55 @@ def test_own_nodes(embedding: CodeEmbedding) -> None:
 
 
 def test_nothing_to_index(tmp_path: Path, embedding: CodeEmbedding) -> None:
-    (tmp_path / "README.md").write_text("text")
-    with pytest.raises(ValueError, match=r"no source file in .*1 no known language"):
+    (tmp_path / "Cargo.lock").write_text("text")
+    (tmp_path / "a.png").write_bytes(b"\0")
+    with pytest.raises(ValueError, match=r"no file to index in .* \(1 binary \(\.png\), 1 lock \(\.lock\)\)"):
         CodeIndex(embedding).update([tmp_path])
     with pytest.raises(ValueError, match="name at least one folder"):
         CodeIndex(embedding).update()
+
+
+def test_settings_of_the_sources_are_kept_until_others_are_given(tmp_path: Path, embedding: CodeEmbedding) -> None:
+    root = tmp_path / "shop"
+    (root / "docs").mkdir(parents=True)
+    for path in ("a.py", "docs/b.py", "c.foo"):
+        (root / path).write_text("def f():\n    return 1\n")
+    index = CodeIndex(embedding)
+    sources = SourceOptions(exclude=("docs",), ext={".foo": "python"})
+    assert index.update([root], sources=sources).left_out == {"excluded": {".py": 1}}
+    assert scopes_of(index) == {"f"}
+    index.save(tmp_path / "index")
+    again = CodeIndex.load(tmp_path / "index")
+    assert again.sources == sources
+    report = again.update()
+    assert (report.added, report.embedded, report.left_out) == (0, 0, {"excluded": {".py": 1}})
+    assert again.update(sources=SourceOptions()).unknown == {".foo": 1}
+    assert again.sources == SourceOptions()
+    index.update_texts({"a.py": "x = 1\n"})
+    assert index.sources == sources  # for the next update from the folders
+
+
+def test_a_file_is_parsed_again_in_another_language(tmp_path: Path, embedding: CodeEmbedding) -> None:
+    (tmp_path / "a.foo").write_text("class A {\n  int f() { return 1; }\n}\n")
+    index = CodeIndex(embedding)
+    index.update([tmp_path])
+    assert scopes_of(index) == {""}
+    for language in ("java", "csharp"):
+        index.update(sources=SourceOptions(ext={".foo": language}))
+        assert set(index.languages) == {language}
+        assert "A.f" in scopes_of(index)
+
+
+def test_wrong_settings_of_a_root_are_found_before_anything_is_read(tmp_path: Path, embedding: CodeEmbedding) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for root in (good, bad):
+        root.mkdir()
+        (root / "a.py").write_text("x = 1\n")
+    (bad / ".code-retrieval.toml").write_text("excludes = ['a']\n")
+    index = CodeIndex(embedding)
+    with pytest.raises(ValueError, match=r"bad/\.code-retrieval\.toml: there is no setting 'excludes'"):
+        index.update([good, bad])
+    assert len(index) == 0
 
 
 def test_files_that_cannot_be_parsed_are_counted_and_found(tmp_path: Path, embedding: CodeEmbedding) -> None:
@@ -220,7 +265,7 @@ def test_a_folder_that_lost_all_its_sources_empties_the_index(repository: Path, 
         (repository / path).unlink()
     report = index.update()
     assert (report.removed, len(index), index.files) == (added, 0, 0)
-    assert report.skipped == {"deleted": 3, "no known language": 1}
+    assert report.left_out == {"deleted": {".py": 2, ".java": 1}}
     assert CodeRetriever(index).retrieve("total price") == []
 
 

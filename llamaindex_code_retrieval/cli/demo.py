@@ -131,12 +131,13 @@ def run_demo(
 
 def library_sources(modules: Collection[str]) -> dict[str, str]:
     """Return the text of each source file of ``modules`` by its path, without tests."""
-    from llamaindex_code_retrieval.index.sources import Skips, walk
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
+    from llamaindex_code_retrieval.index.sources import SourceCounts, walk
 
     library = Path(sysconfig.get_path("stdlib"))
     return {
         file.path: file.text
-        for file in walk(library, Skips())
+        for file in walk(library, SourceCounts(), SourceOptions(only=("*.py",)))
         if file.path.split("/", 1)[0].removesuffix(".py") in modules and "/test" not in file.path
     }
 

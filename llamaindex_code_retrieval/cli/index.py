@@ -18,9 +18,12 @@ from llamaindex_code_retrieval.cli.options import (
     index_option,
     json_option,
     natural,
+    parse_source_options,
     positive,
     print_waiting,
+    source_options,
 )
+from llamaindex_code_retrieval.index.source_options import options_of
 from llamaindex_code_retrieval.languages.table import known_language
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
@@ -74,6 +77,7 @@ def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="N",
         help="lines that the parts of a split node share (default: a quarter of --max-lines, at most 6)",
     )
+    source_options(parser)
     common_options(parser, writes=True)
     parser.set_defaults(run=run_index)
 
@@ -85,6 +89,10 @@ def run_index(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.index.lock import update_lock
 
     check_sources(options.sources)
+    sources = parse_source_options(options)
+    for source in options.sources:
+        if not GIT_URL.fullmatch(source):
+            options_of(Path(source).expanduser(), sources)
     adapters = _language_adapters(options.language_adapter)
     for adapter in (options.adapter, *adapters.values()):
         if adapter not in (None, NO_ADAPTER):
@@ -108,7 +116,7 @@ def run_index(options: argparse.Namespace) -> int:
             )
             index = CodeIndex(embedding, parser=parser)
             with progress_bars() as progress:
-                report = index.update(roots, on_progress=progress)
+                report = index.update(roots, sources=sources, on_progress=progress)
             index.save(out)
     finally:
         if not existed:
@@ -192,12 +200,28 @@ def print_report(report: IndexReport, index: CodeIndex, out: Path, *, as_json: b
         rows.append(("truncated", f"{report.truncated:,} nodes over {limit} tokens: only BM25 sees the rest of them"))
     if report.unparsed_files:
         rows.append(("not parsed", f"{report.unparsed_files:,} files, split into windows of lines"))
-    if report.replaced_files:
-        rows.append(("not UTF-8", f"{report.replaced_files:,} files, read with replacement characters"))
-    rows += [("skipped", f"{count:,} {reason}") for reason, count in report.skipped.items()]
+    rows += _rows_of_sources(report)
     rows.append(("model", f"{index.embedding.model_name}, fingerprint {index.embedding.fingerprint}"))
     print_table(f"Index {out}", rows)
     return 0
+
+
+def _rows_of_sources(report: IndexReport) -> list[tuple[str, str]]:
+    """Return one line each about files left out, files of no known kind and files that are not UTF-8."""
+    from llamaindex_code_retrieval.index.leave_out import RULES, describe_left_out
+
+    rows = []
+    if report.left_out:
+        ways = ["--include GLOB"] if report.left_out.keys() & RULES.keys() else []
+        ways += ["--max-file-size SIZE"] if "too large" in report.left_out else []
+        advice = f"; take in with {' or '.join(ways)}" if ways else ""
+        rows.append(("left out", describe_left_out(report.left_out) + advice))
+    if report.unknown:
+        kinds = describe_left_out({"files of no known kind": report.unknown})
+        rows.append(("read as text", f"{kinds}; name their language with --ext .EXTENSION=LANGUAGE"))
+    if report.encodings:
+        rows.append(("not UTF-8", describe_left_out(report.encodings)))
+    return rows
 
 
 def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

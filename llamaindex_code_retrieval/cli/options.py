@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import shipped_adapters
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
 
 DEFAULT_INDEX = ".code-retrieval"
 
@@ -48,6 +52,55 @@ def index_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", default=DEFAULT_INDEX, metavar="DIR", help="folder of the index (default: %(default)s)"
     )
+
+
+def source_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--only``, ``--include``, ``--exclude``, ``--ext`` and ``--max-file-size``."""
+    group = parser.add_argument_group(
+        "which files are read",
+        "Globs are those of .gitignore and relative to each folder. Each option may be repeated, and can also be set "
+        "in [tool.code-retrieval] of a folder's pyproject.toml or in its .code-retrieval.toml; the command line wins.",
+    )
+    for name, purpose in (
+        ("only", "read no other files than those that match"),
+        ("include", "read the files that match although they are generated, minified, lock or data files"),
+        ("exclude", "leave out the files and folders that match"),
+    ):
+        group.add_argument(f"--{name}", action="append", default=[], metavar="GLOB", help=purpose)
+    group.add_argument(
+        "--ext",
+        action="append",
+        default=[],
+        metavar=".EXT=LANGUAGE",
+        help="read files with this extension in this language; see `code-retrieval languages`",
+    )
+    group.add_argument(
+        "--max-file-size", metavar="SIZE", help="of the largest file that is read, such as 500KB or 2MB (default: 1MB)"
+    )
+
+
+def parse_source_options(options: argparse.Namespace) -> SourceOptions:
+    """Return the options that :func:`source_options` added.
+
+    Raises:
+        ValueError: a value is wrong; the message names its option.
+    """
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
+
+    values: dict[str, Any] = {"ext": {}}
+    for assignment in options.ext:
+        extension, equals, language = assignment.partition("=")
+        if not (extension and equals and language):
+            raise ValueError(f"--ext takes .EXT=LANGUAGE, as in .foo=python, got {assignment!r}")
+        if values["ext"].setdefault(extension, language) != language:
+            raise ValueError(f"--ext names {extension} twice; name one language for each extension")
+    for name in ("only", "include", "exclude"):
+        values[name] = tuple(getattr(options, name))
+    values["max_file_size"] = options.max_file_size
+    try:
+        return SourceOptions(**values)
+    except ValueError as error:
+        raise ValueError(f"--{str(error).replace('max_file_size', 'max-file-size', 1)}") from None
 
 
 def positive(text: str) -> int:

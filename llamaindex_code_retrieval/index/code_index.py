@@ -22,9 +22,11 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index import storage
 from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
+from llamaindex_code_retrieval.index.leave_out import describe_left_out
 from llamaindex_code_retrieval.index.records import FileRecord
 from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
-from llamaindex_code_retrieval.index.sources import Skips, path_prefixes, walk
+from llamaindex_code_retrieval.index.source_options import SourceOptions, options_of
+from llamaindex_code_retrieval.index.sources import SourceCounts, path_prefixes, walk
 from llamaindex_code_retrieval.index.update import (
     IndexReport,
     files_of_nodes,
@@ -130,45 +132,69 @@ class CodeIndex(Generic[EmbeddingT]):
         return list(self._snapshot.roots)
 
     @property
+    def sources(self) -> SourceOptions:
+        """Which files the last :meth:`update` read, and in which language."""
+        return self._snapshot.sources
+
+    @property
     def updated(self) -> str:
         """Time of the last update, ISO 8601 in UTC; empty before the first one."""
         return self._snapshot.updated
 
     # --- building and updating ---------------------------------------------------------------------------------------
 
-    def update(self, roots: Sequence[str | Path] | None = None, *, on_progress: Progress | None = None) -> IndexReport:
+    def update(
+        self,
+        roots: Sequence[str | Path] | None = None,
+        *,
+        sources: SourceOptions | None = None,
+        on_progress: Progress | None = None,
+    ) -> IndexReport:
         """Update the index to the content of the folders ``roots``, by default those of the last update.
 
         Only what changed is embedded: files by content hash, and inside a changed file the nodes whose text is new.
         Nodes of files that are gone are removed. With several roots a path begins with its root's folder name.
 
+        ``sources`` says which files are read and in which language, by default as in the last update. What it leaves
+        open is read from the settings file of each root; see :func:`.source_options.options_of`.
+
         Raises:
             TypeError: ``roots`` is a single path.
-            ValueError: no roots, a root that is not a folder, or no source file in them although the index is empty.
+            ValueError: no roots, a root that is not a folder or has wrong settings, or nothing to read in them although
+                the index is empty.
         """
         check_is_list(roots, "roots")
         with self._updating:
             folders = [Path(root).expanduser().resolve() for root in (self.roots if roots is None else roots)]
             if not folders:
                 raise ValueError("there is nothing to index: name at least one folder")
-            skips = Skips()
+            sources = self.sources if sources is None else sources
+            for folder in folders:
+                options_of(folder, sources)  # fails before the files of another root are read
+            counts = SourceCounts()
             texts: dict[str, str] = {}
+            languages: dict[str, str] = {}
             for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
-                texts.update((prefix + file.path, file.text) for file in walk(folder, skips))
+                for file in walk(folder, counts, sources):
+                    texts[prefix + file.path], languages[prefix + file.path] = file.text, file.language
             if not texts and not self.files:
-                seen = ", ".join(f"{count} {reason}" for reason, count in skips.reasons.items()) or "no files at all"
                 raise ValueError(
-                    f"no source file in {', '.join(map(str, folders))} ({seen}); see README for the languages"
+                    f"no file to index in {', '.join(map(str, folders))} ({describe_left_out(counts.left_out)})"
                 )
-            report = self._update_texts(texts, tuple(map(str, folders)), on_progress or no_progress)
-        report.replaced_files = skips.replaced
-        report.skipped = dict(sorted(skips.reasons.items()))
+            report = self._update_texts(
+                texts, languages, roots=tuple(map(str, folders)), sources=sources, progress=on_progress or no_progress
+            )
+        report.left_out = {reason: dict(files.most_common()) for reason, files in sorted(counts.left_out.items())}
+        report.encodings = {how: dict(files.most_common()) for how, files in sorted(counts.encodings.items())}
+        report.unknown = dict(counts.unknown.most_common())
         return report
 
     def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
         """Update the index to ``texts``, source by path. Paths that are not in ``texts`` are removed."""
         with self._updating:
-            return self._update_texts(texts, self._snapshot.roots, on_progress or no_progress)
+            return self._update_texts(
+                texts, {}, roots=self._snapshot.roots, sources=self.sources, progress=on_progress or no_progress
+            )
 
     def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
         """Update the index to these nodes. Other nodes are removed.
@@ -182,24 +208,45 @@ class CodeIndex(Generic[EmbeddingT]):
         """
         start = time.perf_counter()
         with self._updating:
-            files, roots = files_of_nodes(nodes), self._snapshot.roots
-            report = self._replace_snapshot(files, nodes, roots, on_progress or no_progress)
+            report = self._replace_snapshot(
+                files_of_nodes(nodes),
+                nodes,
+                roots=self._snapshot.roots,
+                sources=self.sources,
+                progress=on_progress or no_progress,
+            )
         report.seconds = time.perf_counter() - start
         return report
 
-    def _update_texts(self, texts: Mapping[str, str], roots: tuple[str, ...], progress: Progress) -> IndexReport:
+    def _update_texts(
+        self,
+        texts: Mapping[str, str],
+        languages: Mapping[str, str],
+        *,
+        roots: tuple[str, ...],
+        sources: SourceOptions,
+        progress: Progress,
+    ) -> IndexReport:
         start = time.perf_counter()
-        files, nodes = parse_texts(texts, self.parser, known=self._snapshot.files, progress=progress)
-        report = self._replace_snapshot(files, nodes, roots, progress)
+        files, nodes = parse_texts(
+            texts, self.parser, languages=languages, known=self._snapshot.files, progress=progress
+        )
+        report = self._replace_snapshot(files, nodes, roots=roots, sources=sources, progress=progress)
         report.seconds = time.perf_counter() - start
         return report
 
     def _replace_snapshot(
-        self, files: Mapping[str, FileRecord], nodes: Sequence[TextNode], roots: tuple[str, ...], progress: Progress
+        self,
+        files: Mapping[str, FileRecord],
+        nodes: Sequence[TextNode],
+        *,
+        roots: tuple[str, ...],
+        sources: SourceOptions,
+        progress: Progress,
     ) -> IndexReport:
         old, store = self._snapshot, self.vector_store
         self._snapshot, report = next_snapshot(
-            old, files, nodes, embedder=self._embedder, store=store, roots=roots, progress=progress
+            old, files, nodes, embedder=self._embedder, store=store, roots=roots, sources=sources, progress=progress
         )
         removed = [node_id for node_id in old.records if node_id not in self._snapshot.records]
         if removed and not isinstance(store, FaissStore):

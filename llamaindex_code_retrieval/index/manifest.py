@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval.index.source_options import SourceOptions
 
 FORMAT = 3
 _READABLE_FORMATS = (2, 3)  # format 2 kept less of a node
@@ -76,7 +77,32 @@ def check_folder(folder: Path) -> None:
 def rebuild_command(folder: Path, manifest: dict[str, Any]) -> str:
     """Return the command that builds the index again."""
     roots = manifest["roots"] or ["PATH"]
-    return shlex.join(["code-retrieval", "index", *roots, "--out", str(folder)])
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in _assignments(manifest.get("sources", {}))]
+    return shlex.join(["code-retrieval", "index", *roots, *options, "--out", str(folder)])
+
+
+def _assignments(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each option on the command line: lists and tables repeat their option."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from ((name, f"{key}={each}") for key, each in value.items())
+        else:
+            yield from ((name, str(each)) for each in (value if isinstance(value, list) else [value]))
+
+
+def saved_source_options(folder: Path, manifest: Mapping[str, Any]) -> SourceOptions:
+    """Return the options of the sources that the manifest has; older ones have none.
+
+    Raises:
+        ValueError: they are damaged, or name a language that this version does not know.
+    """
+    try:
+        return SourceOptions(**manifest.get("sources", {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the source options of the index in {folder} cannot be used: {error}; build the index again with "
+            "`code-retrieval index`"
+        ) from error
 
 
 def damaged(folder: Path, manifest: dict[str, Any], what: str) -> str:

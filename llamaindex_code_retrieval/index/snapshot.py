@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.embedding import node_language
 from llamaindex_code_retrieval.index.embedders import Embedder
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, to_node
+from llamaindex_code_retrieval.index.source_options import SourceOptions
 from llamaindex_code_retrieval.index.words import LexicalIndex
 
 
@@ -43,6 +44,8 @@ class Snapshot:
     without_vector: frozenset[str] = frozenset()
     """Nodes whose vectors are missing in the store. The next update embeds them again."""
     roots: tuple[str, ...] = ()
+    sources: SourceOptions = field(default_factory=SourceOptions)
+    """How the files of the roots were selected and read."""
     updated: str = ""
     """Time of the last update, ISO 8601 in UTC."""
     order: tuple[str, ...] = field(init=False)

@@ -28,6 +28,7 @@ from llamaindex_code_retrieval.index.manifest import (
     damaged,
     read_manifest,
     rebuild_command,
+    saved_source_options,
 )
 from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, upgrade_record
 from llamaindex_code_retrieval.index.snapshot import Snapshot, search_among
@@ -88,6 +89,7 @@ def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[st
         "parser": parser.to_dict(),
         "vector_store": snapshot.vectors.class_name(),
         "roots": list(snapshot.roots),
+        "sources": snapshot.sources.given(),
         "files": len(snapshot.files),
         "nodes": len(snapshot.records),
         "updated": snapshot.updated,
@@ -154,6 +156,7 @@ def load(
         words=data.words,
         without_vector=_without_vector(target, manifest, data),
         roots=tuple(manifest["roots"]),
+        sources=saved_source_options(target, manifest),
         updated=manifest["updated"],
     )
     return LoadedIndex(embedder, parser, data.vectors, snapshot)

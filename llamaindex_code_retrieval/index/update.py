@@ -26,7 +26,9 @@ from llamaindex_code_retrieval.index.records import (
     to_record,
 )
 from llamaindex_code_retrieval.index.snapshot import Snapshot
+from llamaindex_code_retrieval.index.source_options import SourceOptions
 from llamaindex_code_retrieval.index.words import LexicalIndex
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 _EMBED_AT_ONCE = 256  # nodes between two writes to the cache: an interruption loses no more
 
@@ -48,32 +50,45 @@ class IndexReport:
     """Nodes of this run's ``embedded`` that are longer than the model's token limit."""
     unparsed_files: int = 0
     """Files of a known language that could not be parsed and are indexed by line windows."""
-    replaced_files: int = 0
-    """Files that are not valid UTF-8, read with U+FFFD in place of the bad bytes."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """Files left out, by reason."""
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files that were left out: by reason, then by extension."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Files of no known kind, read as plain text: by extension."""
+    encodings: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files that are not UTF-8: by how their encoding was found ("byte order mark", "declared", "guessed"), then by
+    encoding; "replaced" counts those with U+FFFD in place of the bytes that are not UTF-8."""
     seconds: float = 0.0
 
 
 def parse_texts(
-    texts: Mapping[str, str], parser: CodeNodeParser, *, known: Mapping[str, FileRecord], progress: Progress
+    texts: Mapping[str, str],
+    parser: CodeNodeParser,
+    *,
+    languages: Mapping[str, str],
+    known: Mapping[str, FileRecord],
+    progress: Progress,
 ) -> tuple[dict[str, FileRecord], list[TextNode]]:
-    """Parse the texts, source by path, that differ from the ``known`` ones; return all files and the new nodes."""
+    """Parse the texts, source by path, that differ from the ``known`` ones; return all files and the new nodes.
+
+    ``languages`` has the language of a path where the parser is not to find it itself.
+    """
     files: dict[str, FileRecord] = {}
     nodes: list[TextNode] = []
     for done, path in enumerate(sorted(texts), start=1):
-        digest = _text_digest(texts[path])
+        language = languages.get(path)
+        digest = _text_digest(texts[path], language)
         if path in known and known[path]["sha256"] == digest:
             files[path] = known[path]
         else:
-            document = Document(text=texts[path], id_=path, metadata={"path": path})
+            metadata = {"path": path} if language is None else {"path": path, "language": language}
+            document = Document(text=texts[path], id_=path, metadata=metadata)
             parsed = [node for node in parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
             for node in parsed:
                 keep_ids_of_relations(node)
             files[path] = {
                 "sha256": digest,
                 "nodes": [node.node_id for node in parsed],
-                "parsed": all(node.metadata["kind"] != "window" for node in parsed),
+                "parsed": not any(_is_unparsed(node) for node in parsed),
             }
             nodes += parsed
         progress("parse", done, len(texts))
@@ -102,6 +117,7 @@ def next_snapshot(
     embedder: Embedder,
     store: BasePydanticVectorStore,
     roots: tuple[str, ...],
+    sources: SourceOptions,
     progress: Progress,
 ) -> tuple[Snapshot, IndexReport]:
     """Build a snapshot of the nodes that ``files`` lists, from ``nodes`` and ``old``, and store the new vectors.
@@ -139,6 +155,7 @@ def next_snapshot(
         records=records,
         words=words,
         roots=roots,
+        sources=sources,
         updated=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return snapshot, report
@@ -234,5 +251,11 @@ def stable_copy(store: BasePydanticVectorStore) -> BasePydanticVectorStore:
     return copy.deepcopy(store) if isinstance(store, FaissStore) else store
 
 
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _is_unparsed(node: TextNode) -> bool:
+    return node.metadata["kind"] == "window" and node_language(node.metadata) in CODE_LANGUAGES
+
+
+def _text_digest(text: str, language: str | None = None) -> str:
+    """Return the hash of a text, and of its language where that was not left to the parser."""
+    content = text if language is None else f"{language}\0{text}"
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -56,7 +56,7 @@ def reject_file(file: SourceFile) -> str | None:
     if "migrations" in folders or {"db", "migrate"} <= folders or {"alembic", "versions"} <= folders:
         return "migration"
     if _GENERATED.search(file.text[:1_000]):
-        return "generated file"
+        return "generated"
     return None
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval._settings import check_is_list
-from llamaindex_code_retrieval.index.sources import Skips, SourceFile, walk
+from llamaindex_code_retrieval.index.sources import SourceCounts, SourceFile, walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
-from llamaindex_code_retrieval.languages.table import known_language, language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.training.mining.comments import summary
 from llamaindex_code_retrieval.training.mining.filters import reject_code, reject_file, reject_query
 from llamaindex_code_retrieval.training.mining.license_files import license_of_header
@@ -95,7 +95,7 @@ def mine(
         files=counts.files,
         functions=counts.functions,
         dropped={reason: count for reason, count in counts.dropped.most_common() if count},
-        skipped=dict(counts.skips.reasons.most_common()),
+        skipped=dict(counts.skipped.most_common()),
     )
 
 
@@ -135,7 +135,7 @@ class _Origin:
     @classmethod
     def of(cls, source: SourceFile, provenance: Provenance) -> _Origin:
         return cls(
-            language=language_of(source.path) or "",
+            language=source.language,
             repository=provenance.repository_of(source.path),
             path=source.path,
             license=license_of_header(source.text) or provenance.license_of(source.path),
@@ -151,6 +151,8 @@ class _Selection:
     permissive_only: bool
 
     def reject(self, origin: _Origin) -> str | None:
+        if origin.language not in CODE_LANGUAGES:
+            return "not code"
         if self.languages and origin.language not in self.languages:
             return "another language"
         if origin.repository in self.exclude:
@@ -168,13 +170,15 @@ class _Counts:
     files: int = 0
     functions: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    skips: Skips = field(default_factory=Skips)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def _mine_folder(
     folder: Path, provenance: Provenance, selection: _Selection, counts: _Counts, on_progress: Progress
 ) -> Iterator[Pair]:
-    sources = list(walk(folder, counts.skips))
+    left_out = SourceCounts()
+    sources = list(walk(folder, left_out))
+    counts.skipped.update({reason: files.total() for reason, files in left_out.left_out.items()})
     before = counts.listed
     counts.listed += len(sources)
     for number, source in enumerate(sources, start=before + 1):
@@ -182,7 +186,7 @@ def _mine_folder(
         origin = _Origin.of(source, provenance)
         reason = selection.reject(origin) or reject_file(source)
         if reason is not None:
-            counts.skips.reasons[reason] += 1
+            counts.skipped[reason] += 1
             continue
         documented = [each for each in definitions(source.text, origin.language) if _is_documented_function(each)]
         counts.files += 1
