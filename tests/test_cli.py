@@ -14,6 +14,7 @@ from conftest import Shell
 
 from llamaindex_code_retrieval.cli.console import prepare_streams
 from llamaindex_code_retrieval.cli.main import main
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, LANGUAGES
 from llamaindex_code_retrieval.models.catalog import BASES
 from llamaindex_code_retrieval.models.locate import shipped_adapters, shipped_query_encoders, shipped_rerankers
 
@@ -22,9 +23,19 @@ def test_help_of_every_command(shell: Shell) -> None:
     out = shell("--help")
     assert "exit codes:" in out
     commands = [line.split()[0] for line in out.splitlines() if line.startswith("    ") and line[4] != " "]
-    assert {"index", "update", "search", "info", "models", "demo", "eval", "benchmark", "mine", "train"} <= set(
-        commands
-    )
+    assert {
+        "index",
+        "update",
+        "search",
+        "info",
+        "models",
+        "languages",
+        "demo",
+        "eval",
+        "benchmark",
+        "mine",
+        "train",
+    } <= set(commands)
     for command in commands:
         described = shell(command, "--help")
         assert described.isascii()
@@ -39,6 +50,21 @@ def test_version(shell: Shell) -> None:
 def test_arguments_that_do_not_parse_exit_with_2(shell: Shell, arguments: list[str]) -> None:
     shell.fails(*arguments, says="error: ")
     assert shell.err.startswith("usage: code-retrieval")
+
+
+def test_languages(shell: Shell) -> None:
+    rows = {row["name"]: row for row in shell("languages", "--json")}
+    assert list(rows) == list(LANGUAGES)
+    assert {name for name, row in rows.items() if row["divided_by"] == "definitions"} == set(CODE_LANGUAGES)
+    assert rows["markdown"]["divided_by"] == "headings"
+    assert ".pyi" in rows["python"]["extensions"]
+    assert "Rakefile" in rows["ruby"]["file_names"]
+    assert "node" in rows["javascript"]["shebangs"]
+    printed = shell("languages")
+    for row in rows.values():
+        for word in (row["name"], *row["extensions"], *row["file_names"], *row["shebangs"]):
+            assert word in printed
+    assert "--ext .EXTENSION=LANGUAGE" in printed
 
 
 def test_models(shell: Shell) -> None:

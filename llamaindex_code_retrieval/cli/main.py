@@ -22,6 +22,7 @@ from llamaindex_code_retrieval.cli.demo import add_demo
 from llamaindex_code_retrieval.cli.distil import add_distil
 from llamaindex_code_retrieval.cli.evaluate import add_eval
 from llamaindex_code_retrieval.cli.index import add_index, add_info, add_update
+from llamaindex_code_retrieval.cli.languages import add_languages
 from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
 from llamaindex_code_retrieval.cli.search import add_search
@@ -133,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_index, add_update, add_search, add_info, add_models, add_demo):
+    for add in (add_index, add_update, add_search, add_info, add_models, add_languages, add_demo):
         add(commands)
     for add in (add_mine, add_train, add_train_reranker, add_distil, add_adapt, add_recipes):
         add(commands)
