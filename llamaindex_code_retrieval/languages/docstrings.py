@@ -34,6 +34,7 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "ml": r"^\(\*+|\*+\)$",
             "percent": r"^%+",
             "semicolon": r"^;+",
+            "description": r"^#+|^\"+|\"+$",
             "docstring": r"^#+",  # of Python: the docstring is a statement of the body
         }.items()
     }

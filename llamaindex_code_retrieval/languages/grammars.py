@@ -41,7 +41,7 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
       ``(#set! apart)`` blank rows may stand between;
     - ``@trailing``: a comment that may also stand behind or below what it describes;
     - ``@docstring``: a doc comment inside the definition;
-    - ``@outer``: what starts the definition that is captured as ``@inner``;
+    - ``@outer``: what starts the definition that is captured as ``@inner``; ``@end``: what ends the definition;
     - ``@reparse``: brackets with code that the grammar did not parse, as the arguments of a macro.
 
     Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``, and a prototype whose

@@ -268,7 +268,8 @@ class _TreeBuilder:
                         node = captures[kind][0]
                         place = node.start_byte, node.end_byte
                         if place not in found or found[place].number <= number:
-                            found[place] = _Match(kind, captures, settings[number], number, node)
+                            last = captures.get("end", [node])[0]
+                            found[place] = _Match(kind, captures, settings[number], number, last)
                 self._keep_comments(captures, raw_lines, is_apart="apart" in settings[number])
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]

@@ -117,6 +117,8 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "csharp": Grammar("tree_sitter_c_sharp"),
         "julia": Grammar("tree_sitter_julia"),
         "elixir": Grammar("tree_sitter_elixir"),
+        "dart": Grammar("tree_sitter_dart"),
+        "graphql": Grammar("tree_sitter_graphql"),
         "perl": Grammar("tree_sitter_perl"),
         "hcl": Grammar("tree_sitter_hcl"),
         "lua": Grammar("tree_sitter_lua"),
@@ -160,6 +162,8 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
         "csharp": _row("cs csx", grammars="csharp", comments="xml"),
         "hcl": _row("tf tfvars hcl tofu nomad", grammars="hcl"),
+        "dart": _row("dart", shebangs="dart", grammars="dart"),
+        "graphql": _row("graphql gql graphqls", grammars="graphql", comments="description"),
         "protobuf": _row(
             "proto",
             patterns=(

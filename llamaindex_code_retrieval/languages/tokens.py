@@ -16,6 +16,7 @@ _COMMENTS: Mapping[str, str] = {
     "pod": r"(?m:^=[a-z])[\s\S]*?(?:\n=cut\b[^\n]*|\Z)|\#[^\n]*",
     "julia": r"\#=[\s\S]*?=\#|\#[^\n]*",
     "docstring": r"\#[^\n]*",
+    "description": r"\#[^\n]*",
     "dash": r"--\[=*\[[\s\S]*?\]=*\]|--[^\n]*|\{-[\s\S]*?-\}",
     "ml": r"\(\*[\s\S]*?\*\)",
     "percent": r"%[^\n]*",
