@@ -23,6 +23,9 @@ class Declarations:
     optional: str = ""
 
 
+_NO_STATEMENT = r"(?!(?:if|for|while|switch|catch|return|await|throw|new|else|do|assert|yield|case|super|this)\b)"
+_DART_TYPE = r"(?:[\w$<>,.?\[\]() ]*?[ \t])??"
+_TYPE_PARAMETERS = r"(?:<(?:[^<>()]|<(?:[^<>()]|<[^<>()]*>)*>)*>)?"
 _PARAMETERS = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"
 DECLARATIONS: Mapping[str, Declarations] = {
     "swift": Declarations(
@@ -46,13 +49,17 @@ DECLARATIONS: Mapping[str, Declarations] = {
         r"r?'''.*?'''|r?\"\"\".*?\"\"\"|'(?:\\.|[^'\\\n])*'|" + _C_TOKENS,
         {
             "class": r"^[ \t]*(?:(?:abstract|base|final|sealed|interface|mixin)[ \t]+)*(?:class|mixin|enum|extension"
-            r"(?:[ \t]+type(?:[ \t]+const)?)?|typedef)[ \t]+(?!on\b)(?P<name>\w+)",
-            "function": r"^[ \t]*(?!(?:if|for|while|switch|catch|return|await|throw|new|else|do|assert|yield|case)\b)"
-            r"(?:[\w<>,.?\[\]() ]*?[ \t])??(?:\w+\.)?(?P<name>(?!(?:if|for|while|switch|catch)\b)\w+)"
-            r"(?:<[\w<>, ?.]*>)?"
-            + _PARAMETERS
-            + r"\s*(?:async\*?|sync\*)?\s*(?:\{|=>)|^[ \t]*[\w<>,.?\[\] ]*\b(?:get|set)[ \t]+(?P<name2>\w+)",
+            r"(?:[ \t]+type(?:[ \t]+const)?)?)[ \t]+(?!on\b)(?P<name>[\w$]+)|"
+            r"^[ \t]*typedef[ \t]+(?:[\w$.<>?, ]+[ \t]+)?(?P<name2>[\w$]+)(?:<.*?>)?\s*[=(]|"
+            r"^[ \t]*extension[ \t]+on[ \t]+(?:[a-z_]\w*\.)?(?P<name3>[\w$]+)",
+            "function": rf"^[ \t]*{_NO_STATEMENT}{_DART_TYPE}(?:[\w$]+\.)?(?P<name>{_NO_STATEMENT}[\w$]+)"
+            rf"{_TYPE_PARAMETERS}{_PARAMETERS}\s*(?:async\*?|sync\*)?\s*(?:\{{|=>)|"
+            rf"^[ \t]*{_DART_TYPE}(?:get|set)[ \t]+(?P<name2>[\w$]+)\s*(?:async\*?|sync\*)?\s*[({{=;]",
         },
+        # operators, abstract methods, constructors without a body, local functions
+        optional=r"\b(?P<name>operator[ \t]*(?:\[\]=?|[^\w\s(]+))|"
+        rf"^[ \t]*{_NO_STATEMENT}{_DART_TYPE}(?:[\w$]+\.)?(?P<name2>[\w$]+){_TYPE_PARAMETERS}{_PARAMETERS}\s*[;:=]|"
+        r"^[ \t]*(?:[\w$<>?, ]+[ \t])?(?P<name3>[\w$]+)\s*=\s*(?:[\w$.<>, ]*\()?\([^()]*\)\s*(?:async)?\s*(?:\{|=>)",
     ),
     "zig": Declarations(
         r"//[^\n]*|\\\\[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'",
@@ -76,7 +83,8 @@ DECLARATIONS: Mapping[str, Declarations] = {
             "class": r"^[ \t]*(?:extend[ \t]+)?(?:type|interface|enum|input|union|scalar)[ \t]+(?P<name>\w+)",
             "function": r"^[ \t]*(?:query|mutation|subscription|fragment)[ \t]+(?P<name>\w+)",
         },
-        optional=r"^[ \t]*directive[ \t]+@(?P<name>\w+)",
+        # directives, fields
+        optional=r"^[ \t]*directive[ \t]+(?P<name>@\w+)|^[ \t]+(?P<name2>\w+)[ \t]*[(:]",
     ),
     "ocaml": Declarations(  # ctags loses its place after the first signature
         r"\(\*.*?\*\)|'(?:\\.|[^'\\\n])'|\"(?:\\.|[^\"\\])*\"",
@@ -116,7 +124,7 @@ def declared(source: str, language: str) -> list[Tag]:
     tags: set[Tag] = set()
     for kind, pattern in [*rules.patterns.items(), ("optional", rules.optional)]:
         for match in re.finditer(pattern, code, re.MULTILINE) if pattern else ():
-            group = "name" if match["name"] is not None else "name2"
+            group = next(name for name, text in match.groupdict().items() if text is not None)
             line = code.count("\n", 0, match.start(group)) + 1
             tags.add(Tag("class" if kind == "optional" else kind, match[group], line, kind != "optional", kind))
     return sorted(tags, key=lambda tag: (tag.line, tag.name))

@@ -2,18 +2,19 @@
 (class_definition (mixin_application_class . (identifier) @name)) @class
 (mixin_declaration (mixin) . (identifier) @name) @class
 (extension_declaration name: (_) @name) @class
-(extension_declaration !name class: (_) @owner) @class
+(extension_declaration !name class: (type_identifier) @owner) @class
+(extension_declaration !name (type_identifier) . (type_identifier) @owner) @class
 (extension_type_declaration name: (_) @name) @class
 (enum_declaration name: (_) @name) @class
-(type_alias . (type_identifier) @name . "=") @class
-(type_alias (type_identifier) @name . (formal_parameter_list)) @class
+(type_alias . (type_identifier) @name . (type_parameters)? . "=") @class
+(type_alias (type_identifier) @name . (type_parameters)? . (formal_parameter_list)) @class
 
 ; a body stands beside its signature
 (program [
   (function_signature name: (_) @name)
   (getter_signature name: (_) @name)
   (setter_signature name: (_) @name)
-] @function . (function_body) @end)
+] @function . (comment)* . (function_body) @end)
 ([
   (method_signature [
     (function_signature name: (_) @name)
@@ -24,8 +25,8 @@
     (constructor_signature . name: (identifier) @name . (formal_parameter_list))
     (constructor_signature . name: (identifier) @qualified . name: (identifier) @name)
   ])
-] @method . (function_body) @end)
-((method_signature (operator_signature "operator" . _ @name)) @method . (function_body) @end (#set! prefix "operator "))
+] @method . (comment)* . (function_body) @end)
+((method_signature (operator_signature "operator" . _ @name)) @method . (comment)* . (function_body) @end (#set! prefix "operator "))
 
 ; constructors without a body
 (declaration [

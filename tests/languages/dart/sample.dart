@@ -108,3 +108,11 @@ void main() {
 }
 
 external void native();
+
+extension on shop.Cart<int> {}
+
+extension on List<int> {}
+
+String sign(String key)
+    // Twice.
+    => key + key;
