@@ -149,6 +149,7 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         function="function macro guard delegate operator",
         type="module protocol implementation",
         optional="callback test type exception record",
+        blanked=r'~[sS]\((?P<blank>.*?)^\s*\)|"""[ \t]*\n(?P<blank2>.*?)^[ \t]*"""',
     ),
     "sql": CtagsLanguage(
         parser="SQL", function="function procedure trigger", type="table view package", optional="index domain subtype"
@@ -162,14 +163,6 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         type="interface implementation protocol category",
         optional="typedef struct enum property",
     ),
-    "ocaml": CtagsLanguage(
-        parser="OCaml",
-        function="function",
-        method="method",
-        type="class module type",
-        optional="val var Exception",
-        required_lines={"function": r"^(?!\s*val\b)"},
-    ),
     "perl": CtagsLanguage(
         parser="Perl",
         function="subroutine",
@@ -182,8 +175,9 @@ CTAGS: Mapping[str, CtagsLanguage] = {
 
 
 def _blank(match: re.Match[str]) -> str:
-    start, end = (place - match.start() for place in match.span("blank"))
-    return match[0][:start] + re.sub(r"[^\n]", " ", match["blank"]) + match[0][end:]
+    blank = "blank" if match["blank"] is not None else "blank2"
+    start, end = (place - match.start() for place in match.span(blank))
+    return match[0][:start] + re.sub(r"[^\n]", " ", match[blank]) + match[0][end:]
 
 
 def _line_of_name(lines: Sequence[str], name: str, line: int) -> int:

@@ -77,6 +77,13 @@ DECLARATIONS: Mapping[str, Declarations] = {
         },
         optional=r"^[ \t]*(?:event|error|type)[ \t]+(?P<name>\w+)|^[ \t]*(?P<name2>receive|fallback)[ \t]*\(",
     ),
+    "hcl": Declarations(
+        r"#[^\n]*|//[^\n]*|/\*.*?\*/|<<[~-]?(\w+)\n.*?^[ \t]*\1$",
+        {
+            "class": r"^[a-z_]\w*[ \t]+(?:\"[^\"\n]*\"[ \t]+)*\"(?P<name>[^\"\n]+)\"[ \t]*\{|"
+            r"^(?P<name2>[a-z_]\w*)[ \t]*\{",
+        },
+    ),
     "graphql": Declarations(
         r"\"\"\".*?\"\"\"|\"(?:\\.|[^\"\\\n])*\"|#[^\n]*",
         {
@@ -120,7 +127,7 @@ def declared(source: str, language: str) -> list[Tag]:
     [('function', 'b', 2)]
     """
     rules = DECLARATIONS[language]
-    code = re.sub(rules.skipped, lambda match: re.sub(r"[^\n]", " ", match[0]), source, flags=re.DOTALL)
+    code = re.sub(rules.skipped, lambda match: re.sub(r"[^\n]", " ", match[0]), source, flags=re.DOTALL | re.MULTILINE)
     tags: set[Tag] = set()
     for kind, pattern in [*rules.patterns.items(), ("optional", rules.optional)]:
         for match in re.finditer(pattern, code, re.MULTILINE) if pattern else ():

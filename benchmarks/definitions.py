@@ -26,11 +26,12 @@ from declarations import DECLARATIONS, declared
 from report import add_result_option, report
 
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 KINDS = ("function", "method", "class")
 MISTAKES = Path(__file__).with_name("ctags_mistakes.json")
 _MAX_LINE = 2000  # characters; a file with a longer line is minified or data
-_QUALIFIER = re.compile(r".*(?:::|\\|(?<=\w)[.:](?=\w+$))", re.DOTALL)
+_QUALIFIER = re.compile(r".*(?:::|\\|(?<=\w)[.:](?=[\w-]+$))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +281,7 @@ def main() -> None:
     mistakes = load_mistakes()
     figures: dict[str, Any] = {}
     for language, files in selected_files(parser, options).items():
-        if language not in CTAGS.keys() | DECLARATIONS.keys():
+        if language not in CODE_LANGUAGES:
             continue
         comparison = compare(files, language, mistakes.get(language, []))
         row = figures[language] = comparison.figures()

@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 from snippets import SNIPPETS
 
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = ("checkouts", "ctags", "declarations", "mutations", "report", "runs")
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in SHARED)
@@ -106,6 +108,10 @@ def test_differences_are_counted_shown_and_excused_by_rule(load) -> None:
         "missing a.py:5 function g | def h(): pass",
         "extra   a.py:4 function g | def g(): pass",
     ]
+
+
+def test_each_language_with_definitions_has_a_reference(load) -> None:
+    assert set(CODE_LANGUAGES) <= load("ctags").CTAGS.keys() | load("declarations").DECLARATIONS.keys()
 
 
 def test_every_mistake_of_the_reference_is_a_rule_with_valid_patterns(load) -> None:
