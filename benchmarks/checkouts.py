@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamaindex_code_retrieval.index.decode import decode, is_binary
 from llamaindex_code_retrieval.languages.table import language_of_text
 
 VARIABLE = "CODE_RETRIEVAL_REPOSITORIES"
@@ -25,9 +26,9 @@ class CheckoutFile:
     language: str
 
     def read(self) -> str:
-        """Return the text; bytes that are not UTF-8 become U+FFFD, and line ends become ``\\n``."""
-        text = self.path.read_bytes().decode("utf-8-sig", errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        """Return the text as an index reads it; a file that turns out to be binary is empty."""
+        decoded = decode(self.path.read_bytes())
+        return "" if decoded is None else decoded.text
 
 
 def add_checkout_options(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +86,6 @@ def _files(folder: Path, repositories: list[str] | None) -> Iterator[CheckoutFil
                 continue
             with path.open("rb") as file:
                 head = file.read(_HEAD)
-            if b"\0" not in head:
+            if not is_binary(head):
                 language = language_of_text(path, head.decode(errors="replace")) or "text"
                 yield CheckoutFile(path.relative_to(folder).as_posix(), path, language)

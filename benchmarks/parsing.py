@@ -2,7 +2,8 @@
 
 The folder holds repositories of any languages. For each language: megabytes per second of the outline alone and of the
 whole node parser (median of the repeats), the share of the files that become windows only, and the violations of the
-laws, with the names of the files. The exit status is 1 if there is one. With ``--fuzz`` the files are mutations of the
+laws, with the names of the files; of each repository whether an updated index is that of a fresh build. The exit status
+is 1 if a law is broken. With ``--fuzz`` the files are mutations of the
 real ones, drawn with a seed, and each must also be parsed in a time that its size bounds; ``--keep`` saves those that
 break a law. A run of some languages or repositories prints its figures and writes no file:
 
@@ -17,15 +18,14 @@ import random
 import statistics
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from checkouts import add_checkout_options, is_partial, selected_files
-from llama_index.core.schema import Document, TextNode
+from laws import Text, check, update_violations
 from mutations import mutate
 from report import add_result_option, report
 
@@ -35,26 +35,8 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.text import outline_text
 
 _MAX_FUZZED = 200_000  # characters of a file that is mutated
+_MAX_UPDATED = 300  # files of a repository whose update is checked
 _SHOWN = 10  # violations printed for each language
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The text of a file, real or mutated."""
-
-    name: str
-    text: str
-    language: str
-
-    def nodes(self, parser: CodeNodeParser) -> list[TextNode]:
-        """Parse the text."""
-        document = Document(text=self.text, id_=self.name, metadata={"path": self.name, "language": self.language})
-        return [node for node in parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
-
-    @property
-    def max_seconds(self) -> float:
-        """Processor time that parsing may take: 1 s, and 20 s for each million characters."""
-        return 1 + 20e-6 * len(self.text)
 
 
 @dataclass(slots=True)
@@ -84,45 +66,6 @@ class Measurement:
 
 def _rate(size: int, seconds: Sequence[float]) -> float:
     return round(size / 1e6 / max(statistics.median(seconds), 1e-9), 2)
-
-
-def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) -> Iterator[str]:
-    """Yield the laws that the nodes of a text break."""
-    covered = bytearray(len(text.text))
-    for node in nodes:
-        place = f"node at {node.metadata.get('start_line')}-{node.metadata.get('end_line')}"
-        start, end = node.start_char_idx, node.end_char_idx
-        if start is None or end is None or text.text[start:end] != node.text:
-            yield f"{place} is not the text between its characters"
-            continue
-        covered[start:end] = b"\1" * (end - start)
-        lines = text.text.count("\n", 0, start) + 1, text.text.count("\n", 0, end) + 1
-        if lines != (node.metadata["start_line"], node.metadata["end_line"]):
-            yield f"{place} is on the lines {lines}"
-        if node.text.count("\n") >= parser.max_lines:
-            yield f"{place} has more than {parser.max_lines} lines"
-    lost = next((i for i, is_covered in enumerate(covered) if not is_covered and not text.text[i].isspace()), None)
-    if lost is not None:
-        yield f"line {text.text.count(chr(10), 0, lost) + 1} is in no node"
-    ids = {node.node_id for node in nodes}
-    if len(ids) < len(nodes):
-        yield "two nodes have one id"
-    for node in nodes:
-        related = (node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or ()))
-        if any(other is not None and (other.node_id not in ids or other.node_id == node.node_id) for other in related):
-            yield f"a relation of node at {node.metadata['start_line']} names no other node"
-
-
-def check(text: Text, parser: CodeNodeParser) -> tuple[list[TextNode], list[str]]:
-    """Return the nodes of a text and the laws that they break, an error among them."""
-    try:
-        nodes = text.nodes(parser)
-        broken = list(violations(text, nodes, parser))
-        if [node.to_dict() for node in text.nodes(parser)] != [node.to_dict() for node in nodes]:
-            broken.append("a second parse makes other nodes")
-    except Exception:
-        return [], [f"raised {traceback.format_exc(limit=-2)}"]
-    return nodes, broken
 
 
 def measure(texts: Sequence[Text], parser: CodeNodeParser, *, repeats: int) -> Measurement:
@@ -181,6 +124,19 @@ def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int
     return found
 
 
+def check_updates(texts: Sequence[Text]) -> list[str]:
+    """Return the repositories whose updated index differs from a new one; of each, at most 300 files are read."""
+    by_repository: dict[str, list[Text]] = {}
+    for text in texts:
+        by_repository.setdefault(text.name.partition("/")[0], []).append(text)
+    broken = []
+    for name, of_repository in sorted(by_repository.items()):
+        some = random.Random(0).sample(of_repository, min(_MAX_UPDATED, len(of_repository)))
+        broken += [f"{name}: {each}" for each in update_violations(some)]
+    print(f"updates of {len(by_repository)} repositories: {len(broken)} violations", *broken, sep="\n  ", flush=True)
+    return broken
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_checkout_options(parser)
@@ -197,20 +153,24 @@ def main() -> int:
     options = options_parser.parse_args()
     parser = CodeNodeParser()
     measured: dict[str, Measurement] = {}
+    every: list[Text] = []
     for language, files in selected_files(options_parser, options).items():
         texts = [Text(file.name, file.read(), language) for file in files]
         if options.fuzz:
             found = fuzz(texts, parser, count=options.fuzz, seed=options.seed, keep=options.keep)
         else:
             found = measure(texts, parser, repeats=options.repeats)
+            every += texts
         measured[language] = found
         print(f"{language}: {found.figures()}, slowest: {found.slowest[1]}", flush=True)
         for violation in found.violations[:_SHOWN]:
             print(f"  {violation}", flush=True)
+    broken = check_updates(every) if every else []
     if not is_partial(options) and not options.fuzz:
         figures = {language: found.figures() for language, found in measured.items()}
-        report(options.result, {"repositories": len(list(options.folder.glob("*/"))), "languages": figures})
-    return int(any(found.violations for found in measured.values()))
+        repositories = len(list(options.folder.glob("*/")))
+        report(options.result, {"repositories": repositories, "update_violations": len(broken), "languages": figures})
+    return int(bool(broken) or any(found.violations for found in measured.values()))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from types import ModuleType
 import pytest
 from snippets import SNIPPETS
 
+from llamaindex_code_retrieval import CodeNodeParser
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SHARED = ("checkouts", "ctags", "declarations", "mutations", "report", "runs")
+SHARED = ("checkouts", "ctags", "declarations", "laws", "mutations", "report", "runs")
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in SHARED)
 
 
@@ -134,18 +135,24 @@ def test_ctags_is_read_in_the_kinds_of_this_package(load) -> None:
 def test_laws_hold_for_mutated_samples(language: str, load) -> None:
     parsing = load("parsing")
     sample = parsing.Text("sample", SNIPPETS[language], language)
-    found = parsing.fuzz([sample], parsing.CodeNodeParser(), count=8, seed=0, keep=None)
+    found = parsing.fuzz([sample], CodeNodeParser(), count=8, seed=0, keep=None)
     assert [each for each in found.violations if "are allowed" not in each] == []
 
 
 def test_a_broken_law_is_named(load) -> None:
-    parsing = load("parsing")
-    parser, text = parsing.CodeNodeParser(), parsing.Text("a.py", "x = 1\n\ndef f():\n    pass\n", "python")
+    laws = load("laws")
+    parser, text = CodeNodeParser(), laws.Text("a.py", "x = 1\n\ndef f():\n    pass\n", "python")
     nodes = text.nodes(parser)
-    assert list(parsing.violations(text, nodes, parser)) == []
-    assert list(parsing.violations(text, nodes[:1], parser)) == [
+    assert list(laws.violations(text, nodes, parser)) == []
+    assert list(laws.violations(text, nodes[:1], parser)) == [
         "line 3 is in no node",
         "a relation of node at 1 names no other node",
     ]
     nodes[0].end_char_idx = 3
-    assert next(parsing.violations(text, nodes, parser)) == "node at 1-1 is not the text between its characters"
+    assert next(laws.violations(text, nodes, parser)) == "node at 1-1 is not the text between its characters"
+
+
+def test_an_update_of_the_samples_is_a_fresh_build(load) -> None:
+    laws = load("laws")
+    texts = [laws.Text(f"{language}.txt", source, language) for language, source in SNIPPETS.items()]
+    assert list(laws.update_violations(texts)) == []

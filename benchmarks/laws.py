@@ -1,0 +1,119 @@
+"""The laws of the node parser and of index updates, checked on any text."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import Document, TextNode
+from mutations import mutate
+
+from llamaindex_code_retrieval import CodeIndex, CodeNodeParser, FaissStore
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text of a file, real or mutated."""
+
+    name: str
+    text: str
+    language: str
+
+    def nodes(self, parser: CodeNodeParser) -> list[TextNode]:
+        """Parse the text."""
+        document = Document(text=self.text, id_=self.name, metadata={"path": self.name, "language": self.language})
+        return [node for node in parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
+
+    @property
+    def max_seconds(self) -> float:
+        """Processor time that parsing may take: 1 s, and 20 s for each million characters."""
+        return 1 + 20e-6 * len(self.text)
+
+
+def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) -> Iterator[str]:
+    """Yield the laws that the nodes of a text break."""
+    covered = bytearray(len(text.text))
+    for node in nodes:
+        place = f"node at {node.metadata.get('start_line')}-{node.metadata.get('end_line')}"
+        start, end = node.start_char_idx, node.end_char_idx
+        if start is None or end is None or text.text[start:end] != node.text:
+            yield f"{place} is not the text between its characters"
+            continue
+        covered[start:end] = b"\1" * (end - start)
+        lines = text.text.count("\n", 0, start) + 1, text.text.count("\n", 0, end) + 1
+        if lines != (node.metadata["start_line"], node.metadata["end_line"]):
+            yield f"{place} is on the lines {lines}"
+        if node.text.count("\n") >= parser.max_lines:
+            yield f"{place} has more than {parser.max_lines} lines"
+    lost = next((i for i, is_covered in enumerate(covered) if not is_covered and not text.text[i].isspace()), None)
+    if lost is not None:
+        yield f"line {text.text.count(chr(10), 0, lost) + 1} is in no node"
+    ids = {node.node_id for node in nodes}
+    if len(ids) < len(nodes):
+        yield "two nodes have one id"
+    for node in nodes:
+        related = (node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or ()))
+        if any(other is not None and (other.node_id not in ids or other.node_id == node.node_id) for other in related):
+            yield f"a relation of node at {node.metadata['start_line']} names no other node"
+
+
+def check(text: Text, parser: CodeNodeParser) -> tuple[list[TextNode], list[str]]:
+    """Return the nodes of a text and the laws that they break, an error among them."""
+    try:
+        nodes = text.nodes(parser)
+        broken = list(violations(text, nodes, parser))
+        if [node.to_dict() for node in text.nodes(parser)] != [node.to_dict() for node in nodes]:
+            broken.append("a second parse makes other nodes")
+    except Exception:
+        return [], [f"raised {traceback.format_exc(limit=-2)}"]
+    return nodes, broken
+
+
+class HashEmbedding(BaseEmbedding):
+    """Embeds a text as 8 bytes of its hash: updates are checked without a model."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return [float(byte) for byte in hashlib.sha256(text.encode(errors="replace")).digest()[:8]]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+def update_violations(texts: Sequence[Text], *, seed: int = 0) -> Iterator[str]:
+    """Yield how an index that is updated to ``texts`` differs from a new one of ``texts``.
+
+    Before the update, a quarter of the files is missing, a quarter has other texts, and some have other names.
+    """
+    draw = random.Random(seed)
+    after = {text.name: text.text for text in texts}
+    before = {}
+    for text in texts:
+        match draw.randrange(8):
+            case 0 | 1:
+                pass
+            case 2 | 3:
+                before[text.name] = mutate(text.text, draw.choice(texts).text, draw)
+            case 4:
+                before[f"old/{text.name}"] = text.text
+            case _:
+                before[text.name] = text.text
+    updated, fresh = CodeIndex(HashEmbedding()), CodeIndex(HashEmbedding())
+    updated.update_texts(before)
+    updated.update_texts(after)
+    fresh.update_texts(after)
+    nodes, expected = ({node.node_id: node.to_dict() for node in index.nodes()} for index in (updated, fresh))
+    if nodes != expected:
+        yield f"{len(nodes.keys() ^ expected.keys())} nodes are not those of a new index, or others have other metadata"
+    if list(nodes) != list(expected):
+        yield "the nodes are in another order than in a new index"
+    stores = [index.vector_store for index in (updated, fresh)]
+    vectors = [store.vectors(list(expected)).tolist() for store in stores if isinstance(store, FaissStore)]
+    if nodes.keys() == expected.keys() and vectors[0] != vectors[1]:
+        yield "the vectors are not those of a new index"
