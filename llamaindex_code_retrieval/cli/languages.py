@@ -22,7 +22,6 @@ _DIVIDED_BY = {
     "dockerfile": "stages",
     "makefile": "targets",
     "cmake": "commands",
-    "html": "headings",
     "css": "rules",
     "text": "paragraphs",
 }
@@ -58,7 +57,7 @@ def _row(name: str) -> dict[str, Any]:
     language = LANGUAGES[name]
     return {
         "name": name,
-        "divided_by": "definitions" if name in CODE_LANGUAGES else _DIVIDED_BY.get(name, "lines"),
+        "divided_by": "definitions" if name in CODE_LANGUAGES else _DIVIDED_BY[name],
         "extensions": [f".{extension}" for extension in language.extensions],
         "file_names": list(language.file_names),
         "shebangs": list(language.shebangs),

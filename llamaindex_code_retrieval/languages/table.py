@@ -198,15 +198,23 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "notebook": _row("ipynb"),
         # configuration and markup
         "yaml": _row("yaml yml", files=".clang-format .clang-tidy"),
-        "toml": _row("toml"),
+        "toml": _row("toml", files="Pipfile"),
         "json": _row("json jsonc json5 webmanifest", files=".babelrc .eslintrc .prettierrc"),
-        "xml": _row("xml xsd xsl xslt wsdl pom csproj vbproj fsproj props targets plist resx xaml storyboard xib"),
-        "ini": _row("ini cfg conf properties editorconfig", files=".gitconfig .npmrc .editorconfig .flake8"),
+        "xml": _row(
+            "xml xsd xsl xslt wsdl pom csproj vbproj fsproj props targets plist resx xaml storyboard xib xcscheme"
+        ),
+        "ini": _row("ini cfg conf properties editorconfig", files=".gitconfig .gitmodules .npmrc .flake8 .env .env.*"),
         "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile"),
         "makefile": _row("mk mak make", files="Makefile makefile GNUmakefile Makefile.*"),
         "cmake": _row("cmake", files="CMakeLists.txt"),
         "css": _row("css scss sass less"),
-        "text": _row("txt text", files="README LICENSE NOTICE AUTHORS CHANGES CHANGELOG INSTALL"),
+        "text": _row(
+            "txt text patch diff",
+            files="README LICENSE LICENCE COPYING NOTICE AUTHORS CONTRIBUTORS MAINTAINERS OWNERS CODEOWNERS CHANGES "
+            "Changes CHANGELOG ChangeLog NEWS HISTORY INSTALL TODO VERSION .gitignore .gitattributes .gitkeep .keep "
+            ".mailmap .git-blame-ignore-revs .dockerignore .npmignore .eslintignore .prettierignore .ignore .nvmrc "
+            ".python-version .ruby-version .node-version .tool-versions .nojekyll",
+        ),
     }
 )
 CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars or language.patterns)
