@@ -90,13 +90,16 @@ _CPPO = (
     r"(?:[^\n]*\\\n)*[^\n]*)"
 )
 
+# `export type * from "…"`, and `typeof import("…")`, of which the string is left as a type
+_TYPESCRIPT_BLANK = r"\bexport\s+(type)\s+\*|\b(typeof\s+import\s*\()\s*(?:'[^'\n]*'|\"[^\"\n]*\")\s*(\)(?:\.\w+)*)"
+
 GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
     {
         "python": Grammar("tree_sitter_python"),
         "java": Grammar("tree_sitter_java"),
         "javascript": Grammar("tree_sitter_javascript"),
-        "typescript": Grammar("tree_sitter_typescript", "language_typescript"),
-        "tsx": Grammar("tree_sitter_typescript", "language_tsx"),
+        "typescript": Grammar("tree_sitter_typescript", "language_typescript", _TYPESCRIPT_BLANK),
+        "tsx": Grammar("tree_sitter_typescript", "language_tsx", _TYPESCRIPT_BLANK),
         # `new(int64(1))`, of a value instead of a type, is parsed as a call of another function
         "go": Grammar(
             "tree_sitter_go",

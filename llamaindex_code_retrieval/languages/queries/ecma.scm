@@ -1,7 +1,7 @@
 ; The last pattern that matches a node counts.
 
 ; A function in a call that has a name, outside functions: `const Card = memo(function () {…})`,
-; `list: procedure.query(() => …)`. Callbacks of collections, promises and timers have none.
+; `list: procedure.query(() => {…})`. Callbacks of collections, promises and timers have none.
 ([
   (variable_declarator
     name: (identifier) @name
@@ -23,7 +23,9 @@
     key: (_) @name
     value: (call_expression
       function: (_) @_callee
-      arguments: (arguments [(arrow_function) (function_expression) (generator_function)])))
+      arguments: (arguments [
+        (arrow_function body: (statement_block)) (function_expression) (generator_function)
+      ])))
   (export_statement
     "default" @name
     value: (call_expression
@@ -34,7 +36,7 @@
       ])))
 ] @function
   (#set! level "module")
-  (#not-match? @_callee "(^|\\.)(map|flatMap|filter|find|findIndex|some|every|forEach|reduce|reduceRight|sort|from|replace|replaceAll|then|catch|finally|setTimeout|setInterval)$"))
+  (#not-match? @_callee "(^|\\.)(map|flatMap|filter|find|findIndex|some|every|forEach|reduce|reduceRight|sort|from|replace|replaceAll|then|catch|finally|subscribe|setTimeout|setInterval)$"))
 (export_statement
   value: (call_expression arguments: (arguments [
     (function_expression name: (_) @name)
@@ -42,6 +44,7 @@
   ]))
   (#set! level "module")) @function
 (arguments (function_expression name: (_) @name) @function (#set! level "module"))
+(array (function_expression name: (_) @name) @function (#set! level "module"))
 
 ; A function in a call that has a string as the first argument: `router.get('/orders', …)`, `it('adds', …)`.
 ((call_expression
@@ -114,7 +117,10 @@
   (#set! level "module"))
 ((call_expression
   function: (member_expression object: (identifier) @_object property: (property_identifier) @_callee)
-  arguments: (arguments . [(identifier) (member_expression)] @qualified . (string) @name . (object)) @function)
+  arguments: (arguments . [(identifier) (member_expression)] @qualified . (string) @name . (object [
+    (method_definition)
+    (pair value: [(arrow_function) (function_expression)])
+  ])) @function)
   (#set! level "module")
   (#eq? @_object "Object")
   (#eq? @_callee "defineProperty"))
@@ -171,7 +177,7 @@
     (method_definition)
     (pair value: [
       (arrow_function) (function_expression)
-      (call_expression arguments: (arguments [(arrow_function) (function_expression)]))
+      (call_expression arguments: (arguments [(arrow_function body: (statement_block)) (function_expression)]))
       (object [(method_definition) (pair value: [(arrow_function) (function_expression)])])
     ])
   ])))
@@ -189,9 +195,12 @@
   (#match? @qualified "\\.(prototype|fn)$")) @scope
 ; the module pattern: `const cart = (function () {…})()`
 (variable_declarator name: (identifier) @name value: (call_expression
-  function: (parenthesized_expression [
-    (function_expression) (arrow_function) (call_expression function: (function_expression))
-  ]))) @scope
+  function: [
+    (function_expression)
+    (parenthesized_expression [
+      (function_expression) (arrow_function) (call_expression function: (function_expression))
+    ])
+  ])) @scope
 
 ; functions and classes
 (function_declaration name: (_) @name) @function
@@ -208,7 +217,10 @@
 (class_declaration name: (_) @name) @class
 (variable_declarator name: (identifier) @name value: (class)) @class
 (assignment_expression left: [(identifier) (member_expression)] @qualified right: (class)) @class
+(assignment_expression left: (member_expression) @_left right: (class name: (_) @name)
+  (#match? @_left "^(module\\.)?exports$")) @class
 (export_statement "default" @name value: (class)) @class
+(return_statement (class name: (_) @name) @class)
 (class_body (method_definition name: (_) @name) @method)
 (class_body (class_static_block) @method (#set! name "static"))
 (comment) @comment

@@ -107,3 +107,30 @@ module.exports = function createCart() {
   function convert() {}
   return { convert: convert, rate: () => rates };
 });
+
+export const box = create({
+  id: read(() => id),
+  open: read(
+    () => open,
+    (value) => {
+      open = value;
+    },
+  ),
+});
+
+const legacy = function () {
+  function start() {}
+  return { start: start };
+}();
+
+module.exports = class Rates extends Map {
+  latest() {}
+};
+
+function mixin(Base) {
+  return class Mixed extends Base {};
+}
+
+export const config = {
+  plugins: [function sitemap() {}],
+};

@@ -70,8 +70,10 @@ const enum Level {
 export type Handler = (event: Event) => void;
 
 export const appRouter = router({
-  list: procedure.query(async () => []),
-  add: procedure.input(schema).mutation(({ input }) => input),
+  list: procedure.query(async () => {
+    return [];
+  }),
+  add: procedure.input(schema).mutation(function ({ input }) {}),
 });
 
 @Component({
@@ -90,4 +92,11 @@ export default defineComponent({
     const open = () => {};
     return { open };
   },
+});
+
+export type * from './types';
+
+vi.mock('./http', async (importOriginal) => {
+  const actual = await importOriginal<typeof import('./http')>();
+  return { ...actual, post: () => 1 };
 });
