@@ -138,6 +138,15 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         optional="alias",
         required_lines={"prototype": "$^", "macro": "$^", "typedef": r"^\s*\}\s*{name}\b"},
     ),
+    "cuda": CtagsLanguage(
+        parser="C++",
+        function="function prototype macro",
+        type="class struct union enum typedef",
+        optional="alias",
+        required_lines={"prototype": "$^", "macro": "$^", "typedef": r"^\s*\}"},
+        blanked=r"\b(?P<blank>__(?:global|device|host|forceinline|noinline|launch_bounds|shared|constant|restrict)__"
+        r"(?:\([^()\n]*\))?)|(?P<blank2><<<[^;{}]*?>>>)",
+    ),
     "csharp": CtagsLanguage(
         parser="C#", method="method property", type="class interface struct enum", optional="event typedef"
     ),

@@ -93,6 +93,25 @@ DECLARATIONS: Mapping[str, Declarations] = {
         # directives, fields
         optional=r"^[ \t]*directive[ \t]+(?P<name>@\w+)|^[ \t]+(?P<name2>\w+)[ \t]*[(:]",
     ),
+    "powershell": Declarations(
+        r"<\#.*?\#>|\#[^\n]*|@\"[ \t]*\r?\n.*?\n\"@|@'[ \t]*\r?\n.*?\n'@|'[^'\n]*'|\"(?:`.|[^\"`\n])*\"",
+        {
+            "class": r"^[ \t]*(?:class|enum)[ \t]+(?P<name>\w+)",
+            "function": r"(?:^|\{)[ \t]*(?:[Ff]unction|[Ff]ilter|workflow)[ \t]+(?P<name>(?:\w+:)?[^\s(){}=]+)",
+        },
+        optional=r"^[ \t]+(?:(?:static|hidden)[ \t]+)*(?:\[[\w.\[\]]+\][ \t]*)?(?P<name>\w+)[ \t]*\(",
+    ),
+    "groovy": Declarations(
+        r"\"\"\".*?\"\"\"|'''.*?'''|'(?:\\.|[^'\\\n])*'|" + _C_TOKENS,
+        {
+            "class": r"^[ \t]*(?:@\w+[ \t]+)?(?:(?:public|private|protected|static|final|abstract)[ \t]+)*"
+            r"(?:class|interface|trait|enum|@interface)[ \t]+(?P<name>\w+)",
+            "function": r"^[ \t]*(?:@\w+(?:\([^()\n]*\))?[ \t]+)*(?:(?:public|private|protected|static|final)[ \t]+)*"
+            r"(?:<[^()\n]*>[ \t]*)?(?!return|else|new|throw|task)(?:[a-z]+|[A-Z][\w.]*(?:<[^()\n]*>)?)(?:\[\])*"
+            r"[ \t]+(?P<name>\w+)[ \t]*" + _PARAMETERS + r"[ \t]*(?:throws[\w., \t]+)?\{",
+        },
+        optional=r"^[ \t]*(?:(?:public|private|protected)[ \t]+)?(?P<name>[A-Z]\w*)\(|\b(?P<name2>\w+)[ \t]*=[ \t]*\{",
+    ),
     "ocaml": Declarations(  # ctags loses its place after the first signature
         r"\(\*.*?\*\)|'(?:\\.|[^'\\\n])'|\"(?:\\.|[^\"\\])*\"",
         {

@@ -29,6 +29,7 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
             "xml": _C_MARKERS,
             "hash": r"^#+!?|^=begin$|^=end$",
             "pod": r"^#+!?|^=(?:cut$|over\b.*|[a-z]\w*\s*)",
+            "powershell": r"^<#+|#+>$|^#+",
             "julia": r"^#=+|=#$|^#+",
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
             "ml": r"^\(\*+|\*+\)$",

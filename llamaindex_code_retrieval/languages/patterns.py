@@ -29,7 +29,10 @@ def outline_by_patterns(source: str, language: str) -> Outline:
         code = _Code(close_brackets(source, style), style)
     nesting = Nesting(len(lines) - 1)
     for start, match, pattern in _matches(code, LANGUAGES[language].patterns):
-        names = [unquoted(name) for name in (match.groupdict().get("owner"), match["name"]) if name]
+        groups = match.groupdict()
+        names = [unquoted(name) for name in (groups.get("owner"), match["name"]) if name]
+        if names and groups.get("call"):
+            names[-1] = f"{groups['call']} {names[-1]}"
         if nesting.enter(start) and names:
             last = code.tokens[code.last(start, match.end(), has_body=pattern.has_body)]
             item = _item(code, code.rows(start, last), names, pattern.kind, nesting)

@@ -28,7 +28,8 @@ class Grammar:
 class Pattern:
     """A regular expression that finds definitions in a language without a grammar; ``^`` and ``$`` are ends of rows.
 
-    Its group ``name`` is the name, with or without quotes, and ``owner``, if there is one, the type in front of it.
+    Its group ``name`` is the name, with or without quotes, ``owner``, if there is one, the type in front of it, and
+    ``call`` a word that becomes part of the name, as in ``task build``.
     Comments are spaces to it. The definition ends where the brackets end that the match leaves open; if it leaves none
     open, with the match. With ``has_body``, the brackets that the match leaves open are those of the parameters, and
     the definition ends with the block in braces or the statement that follows them.
@@ -84,6 +85,13 @@ def _row(
     )
 
 
+# a macro before the name, as in `class API Name : Base {`, would be read as the name
+_CPP_MACROS = r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
+# `__global__`, and `<<<grid, block>>>` in calls
+_CUDA = (
+    r"\b(__(?:global|device|host|forceinline|noinline|launch_bounds|shared|constant|managed|restrict|grid_constant)__"
+    r"(?:\([^()\n]*\))?)|(<<<[^;{}]*?>>>)"
+)
 # lines of the preprocessor of OCaml
 _CPPO = (
     r"^[ \t]*(#[ \t]*(?:if|ifdef|ifndef|elif|else|endif|define|undef|include|ext|endext|error|warning)\b"
@@ -113,16 +121,19 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "ocaml": Grammar("tree_sitter_ocaml", "language_ocaml", blank=_CPPO),
         "ocaml_interface": Grammar("tree_sitter_ocaml", "language_ocaml_interface", blank=_CPPO),
         "c": Grammar("tree_sitter_c"),
-        # a macro before the name, as in `class API Name : Base {`, would be read as the name
-        "cpp": Grammar(
-            "tree_sitter_cpp", blank=r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
-        ),
+        "cpp": Grammar("tree_sitter_cpp", blank=_CPP_MACROS),
+        "cuda": Grammar("tree_sitter_cpp", blank=rf"{_CPP_MACROS}|{_CUDA}"),
         "csharp": Grammar("tree_sitter_c_sharp"),
         "julia": Grammar("tree_sitter_julia"),
         "elixir": Grammar("tree_sitter_elixir"),
         "dart": Grammar("tree_sitter_dart"),
         "graphql": Grammar("tree_sitter_graphql"),
         "perl": Grammar("tree_sitter_perl"),
+        # `: base(…)` of a constructor, `$folder/file` and `"^a$"`
+        "powershell": Grammar(
+            "tree_sitter_powershell",
+            blank=r"\)\s*(:\s*base\s*\([^()\n]*\))(?=\s*\{)|(?<=[\s(\"])\$\w+((?:[\\/][\w.*-]+)+)|(\$)\"(?=[\s,)}])",
+        ),
         "hcl": Grammar("tree_sitter_hcl"),
         "lua": Grammar("tree_sitter_lua"),
         # `4<> file`, `> file <<< text` and `${name%%]*}`
@@ -130,6 +141,33 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
             "tree_sitter_bash", blank=r"\d<(>)|>[ \t]*[^\s<>|;&()]+[ \t]+(<<<)|\$\{\w+(?:%%?|##?)(\][^}\n]{0,40})\}"
         ),
     }
+)
+
+_ANNOTATIONS = r"^[ \t]*(?:@(?!interface\b)\w[\w.]*(?:\([^()\n]*\))?\s+)*"
+_GROOVY_MODIFIERS = r"(?:(?:public|protected|private|static|final|abstract|synchronized)\s+)*"
+_GROOVY_PARAMETERS = r"\s*\((?!\s*['\"])(?:[^()]|\([^()]*\))*\)\s*(?:throws\s[\w.,\s]+)?\{"
+_GROOVY_STRING = r"'[^'\n]*'|\"[^\"\n]*\""
+_GROOVY_PATTERNS = (
+    Pattern(
+        "class",
+        _ANNOTATIONS + _GROOVY_MODIFIERS + r"(?:class|@?interface|trait|enum|record)\s+(?P<name>\w+)\b[^{};=]*\{",
+    ),
+    Pattern(  # a method, which may be named by a string
+        "function",
+        _ANNOTATIONS
+        + r"(?!(?:return|throw|new|else|in|assert|case|task|import|package)\b)"
+        + _GROOVY_MODIFIERS
+        + r"(?:<[^<>()\n]*>\s*)?\w[\w.]*(?:<[^()\n]*>)?(?:\[\])*[ \t]+"
+        + rf"(?P<name>(?!(?:if|for|while|switch|catch)\b)\w+|{_GROOVY_STRING})"
+        + _GROOVY_PARAMETERS,
+    ),
+    Pattern("method", _ANNOTATIONS + _GROOVY_MODIFIERS + r"(?P<name>[A-Z]\w*)" + _GROOVY_PARAMETERS),
+    Pattern("function", r"^[ \t]*(?:static\s+)?(?:def|Closure(?:<[^<>\n]*>)?)\s+(?P<name>\w+)\s*=\s*\{"),
+    Pattern("function", r"^[ \t]*(?P<call>task)\s+(?P<name>\w+)\s*(?:\([^()]*\))?\s*(?:<<\s*)?\{"),
+    Pattern(
+        "function",
+        rf"^[ \t]*(?:\w+\.)*(?P<call>stage|register|create)\s*\(\s*(?P<name>{_GROOVY_STRING})[^()\n]*\)\s*\{{",
+    ),
 )
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
@@ -163,6 +201,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "ocaml": _row("ml mli", shebangs="ocaml ocamlscript", grammars="ocaml ocaml_interface", comments="ml"),
         "c": _row("c h", grammars="c cpp"),  # a .h may be C++
         "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
+        "cuda": _row("cu cuh", grammars="cuda"),
         "csharp": _row("cs csx", grammars="csharp", comments="xml"),
         "hcl": _row("tf tfvars hcl tofu nomad", grammars="hcl"),
         "dart": _row("dart", shebangs="dart", grammars="dart"),
@@ -176,6 +215,9 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         ),
         "lua": _row(
             "lua rockspec", files=".luacheckrc .busted", shebangs="lua luajit", grammars="lua", comments="dash"
+        ),
+        "groovy": _row(
+            "groovy gradle gvy", files="Jenkinsfile Jenkinsfile.*", shebangs="groovy", patterns=_GROOVY_PATTERNS
         ),
         "bash": _row(
             "sh bash zsh ksh bats ebuild eclass",
@@ -192,6 +234,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             grammars="perl",
             comments="pod",
         ),
+        "powershell": _row("ps1 psm1 psd1", shebangs="pwsh powershell", grammars="powershell", comments="powershell"),
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents

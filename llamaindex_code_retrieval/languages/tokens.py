@@ -17,13 +17,15 @@ _COMMENTS: Mapping[str, str] = {
     "julia": r"\#=[\s\S]*?=\#|\#[^\n]*",
     "docstring": r"\#[^\n]*",
     "description": r"\#[^\n]*",
+    "powershell": r"<\#[\s\S]*?\#>|\#[^\n]*",
     "dash": r"--\[=*\[[\s\S]*?\]=*\]|--[^\n]*|\{-[\s\S]*?-\}",
     "ml": r"\(\*[\s\S]*?\*\)",
     "percent": r"%[^\n]*",
     "semicolon": r";[^\n]*",
 }
-# a string in three quotes that goes over the start of a definition has lost its end
-_LONG_STRINGS = r"(?P<long>\"{3}|'{3})(?:(?!(?P=long)|\n[ \t]*(?:async def|def|class) )[\s\S])*(?P=long)"
+_LONG_STRINGS = r"(?P<long>\"{3}|'{3})(?:(?!(?P=long))[\s\S])*(?P=long)"
+# a docstring that goes over the start of a definition has lost its end
+_DOCSTRINGS = r"(?P<long>\"{3}|'{3})(?:(?!(?P=long)|\n[ \t]*(?:async def|def|class) )[\s\S])*(?P=long)"
 _STRINGS = r'"(?:\\.|[^"\\\n])*"' + r"|'(?:\\.|[^'\\\n])*'"
 _OPEN_STRING = r"(?P<open>\"{3}|'{3}|\"(?!(?:\\.|[^\"\\\n])*\"))[^\n]*"
 
@@ -67,5 +69,6 @@ def tokens(source: str, style: str) -> Iterator[Token]:
 
 @cache
 def _pattern(style: str) -> re.Pattern[str]:
-    code = "|".join((_LONG_STRINGS, _OPEN_STRING, _STRINGS, r"[\w$]+|[^\s\w]"))
+    long_strings = _DOCSTRINGS if style == "docstring" else _LONG_STRINGS
+    code = "|".join((long_strings, _OPEN_STRING, _STRINGS, r"[\w$]+|[^\s\w]"))
     return re.compile(rf"(?P<comment>{_COMMENTS[style]})|(?P<break>\n)|{code}")
