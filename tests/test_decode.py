@@ -93,6 +93,8 @@ def test_declared_encodings(head: str, encoding: str, read_as: str) -> None:
         "# coding: utf-7\n",
         "# coding: unicode_escape\n",
         "# coding: no-such-thing\n",
+        "# coding: cp500\n",  # EBCDIC
+        "<?xml version='1.0' encoding='utf-16'?>\n",
     ],
 )
 def test_what_is_no_declaration_of_an_encoding(head: str) -> None:
@@ -161,6 +163,13 @@ def test_carriage_returns_are_line_ends_where_most_lines_end_so(text: str, read:
 @given(st.text(st.characters(exclude_characters="\0\r\ufeff", exclude_categories=["Cs"])))
 def test_utf8_without_carriage_returns_is_read_as_it_is(text: str) -> None:
     assert decode(text.encode()) in (Decoded(text), None if text.startswith("%PDF-") else Decoded(text))
+
+
+def test_one_long_line_takes_no_longer_than_many() -> None:
+    """A regular expression that looks for such lines would take the square of their length."""
+    decoded = decode(b"x = 1; " * 100_000 + b"\nname = 'caf\xe9'\n")
+    assert decoded is not None
+    assert decoded.how == "guessed"
 
 
 @given(st.binary(max_size=300))

@@ -270,6 +270,7 @@ def test_a_folder_that_lost_all_its_sources_empties_the_index(repository: Path, 
     assert (report.removed, len(index), index.files) == (added, 0, 0)
     assert report.left_out == {"deleted": {".py": 2, ".java": 1}}
     assert CodeRetriever(index).retrieve("total price") == []
+    assert index.update().files == 0
 
 
 @pytest.mark.parametrize("root", ["src", Path("src")])

@@ -120,6 +120,7 @@ def numbers(count: int) -> str:
         ("00000000: 7f45 4c46 0201 0100 0000 0000 0000 0000  .ELF............\n" * 100, "text"),
         ("INSERT INTO orders (id, name) VALUES (1, 'a');\n" * 100, "sql"),
         ("INSERT INTO orders VALUES\n" + "(1, 'a', NULL),\n" * 300, "sql"),
+        ("COPY orders FROM stdin;\n" + "1\ta\t\\N\n" * 400, "sql"),
         ("request: " + "x" * 9_000, "yaml"),
     ],
 )  # fmt: skip
@@ -134,6 +135,7 @@ def test_data(text: str, language: str) -> None:
         ("[" + '{"name": "a"},\n' * 100 + "{}]", "json"),
         ("x = [\n" + "    compute(1, 2),\n" * 300 + "]\n", "python"),
         ("CREATE TABLE orders (\n    id INTEGER,\n    name TEXT\n);\n" * 100, "sql"),
+        ("CREATE TABLE orders (\n\tid\t\tINTEGER,\n\tname\tTEXT\n);\n" * 100, "sql"),
         (numbers(20), "text"),
         (numbers(300), "notebook"),
         ("The quick brown fox jumps over the lazy dog.\n" * 300, "text"),

@@ -160,8 +160,8 @@ class CodeIndex(Generic[EmbeddingT]):
 
         Raises:
             TypeError: ``roots`` is a single path.
-            ValueError: no roots, a root that is not a folder or has wrong settings, or nothing to read in them although
-                the index is empty.
+            ValueError: no roots, a root that is not a folder or has wrong settings, or nothing to read when the roots
+                are indexed for the first time.
         """
         check_is_list(roots, "roots")
         with self._updating:
@@ -177,9 +177,10 @@ class CodeIndex(Generic[EmbeddingT]):
             for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
                 for file in walk(folder, counts, sources):
                     texts[prefix + file.path], languages[prefix + file.path] = file.text, file.language
-            if not texts and not self.files:
+            if not texts and not self.files and list(map(str, folders)) != self.roots:
                 raise ValueError(
-                    f"no file to index in {', '.join(map(str, folders))} ({describe_left_out(counts.left_out)})"
+                    f"no file to index in {', '.join(map(str, folders))} ({describe_left_out(counts.left_out)}); "
+                    "name another folder, or other source options"
                 )
             report = self._update_texts(
                 texts, languages, roots=tuple(map(str, folders)), sources=sources, progress=on_progress or no_progress

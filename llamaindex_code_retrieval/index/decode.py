@@ -27,9 +27,9 @@ _MARKUP_DECLARATIONS = (
     re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE),
     re.compile(rb"""\A@charset "([\w.:-]+)";"""),
 )
-_DECLARABLE = re.compile(
-    r"iso8859|iso2022|latin|cp\d|koi8|mac|gb|big5|shift_jis|euc|johab|tis|ptcp|kz1048|hz|utf-?(?:8|16|32)"
-)
+_DECLARABLE = re.compile(r"iso8859|iso2022|latin|cp\d|koi8|mac|gb|big5|shift_jis|euc|johab|tis|ptcp|kz1048|hz|utf-8")
+_ASCII = "abcxyzABCXYZ0189<>(){}=;"
+"""Characters that any encoding of source code has in common; one that lacks them, such as EBCDIC, declares nothing."""
 _STATEFUL = re.compile(r"iso2022|hz")
 """Encodings whose text is valid ASCII."""
 _SUPERSETS = {
@@ -161,7 +161,7 @@ def _declared_encoding(head: bytes) -> str | None:
                 codec = codecs.lookup(re.sub(r"-(?:unix|dos|mac)$", "", name)).name  # Emacs adds the line ends
             except LookupError:
                 continue
-            if _DECLARABLE.match(codec):
+            if _DECLARABLE.match(codec) and _ASCII.encode().decode(codec) == _ASCII:
                 return codec
     return None
 
@@ -178,7 +178,7 @@ def _guess_encoding(data: bytes) -> str | None:
     """Return an encoding if the bytes tell it clearly, from the first 16 kB of lines that are not ASCII."""
     from charset_normalizer import from_bytes
 
-    lines = b"\n".join(re.findall(rb"[^\r\n]*[\x80-\xff][^\r\n]*", data))
+    lines = b"\n".join(line for line in data.splitlines() if not line.isascii())
     if len(lines) > _SAMPLE_BYTES:
         lines = lines[:_SAMPLE_BYTES].rpartition(b"\n")[0] or lines[:_SAMPLE_BYTES]
     matches = sorted(

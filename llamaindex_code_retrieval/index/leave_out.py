@@ -99,13 +99,12 @@ _LONG_SHARE = 0.8
 _LEAST_LONG = 5_000
 """Characters of a file, at least, that is minified or data by the length of its lines."""
 _LARGE_LIST, _LARGE_JSON = 20_000, 200_000
-_SAMPLED_LINES = (20, 200)
-"""The first sample spares most files the second one."""
+_SAMPLES = ((20, 0.6), (200, 0.9))
+"""Number of lines, and share of them that looks like data; the first sample spares most files the second one."""
 _SAMPLED_CHARACTERS = 1_000
 """Of each of these lines."""
 _LEAST_DATA = 2_000
 """Characters of a file, at least, that is data by the shape of its lines."""
-_DATA_SHARE = 0.9
 _DATA_LINE = re.compile(
     r"""\s*(?:
         (?=.*\d)[-+.\d,;:|\s()\[\]{}eE/]+                                # numbers
@@ -116,7 +115,7 @@ _DATA_LINE = re.compile(
     )\s*""",
     re.VERBOSE,
 )
-_DATA_LINE_OF_SQL = re.compile(r"\s*(?:insert\s+into\b.*|\(.*\)[,;]\s*|[^\t]*\t.*)", re.IGNORECASE)
+_DATA_LINE_OF_SQL = re.compile(r"\s*(?:insert\s+into\b.*|\(.*\)[,;]\s*|\S[^\t]*\t.*)", re.IGNORECASE)
 
 
 def rule_for_name(name: str) -> str | None:
@@ -222,12 +221,12 @@ def _is_data(text: str, language: str) -> bool:
         return False
     lines = text.split("\n")
     shape = _DATA_LINE_OF_SQL if language == "sql" else _DATA_LINE
-    return all(_has_shape(_evenly(lines, count), shape) for count in _SAMPLED_LINES)
+    return all(_has_shape(_evenly(lines, count), shape, share) for count, share in _SAMPLES)
 
 
-def _has_shape(lines: Sequence[str], shape: re.Pattern[str]) -> bool:
+def _has_shape(lines: Sequence[str], shape: re.Pattern[str], share: float) -> bool:
     lines = [line[:_SAMPLED_CHARACTERS] for line in lines if line.strip()]
-    return sum(len(line) for line in lines if shape.fullmatch(line)) > _DATA_SHARE * sum(map(len, lines))
+    return sum(len(line) for line in lines if shape.fullmatch(line)) > share * sum(map(len, lines))
 
 
 def _evenly(lines: Sequence[str], count: int) -> Sequence[str]:
