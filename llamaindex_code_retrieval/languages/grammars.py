@@ -46,7 +46,7 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
 
     Adjacent definitions of the same scope are one if their patterns have ``(#set! merge)``, and a prototype whose
     pattern has it is one with the definition below it; one that does not join the definition above is none with
-    ``(#set! merge "only")``. A pattern with ``(#set! level "module")`` does not count inside functions. With
+    ``(#set! merge "only")``. A pattern with ``(#set! level "module")`` does not count directly in functions. With
     ``(#set! through "}")`` a definition without a block goes on to the next node beside it with this text, at most to
     the next such definition or the end of the block around it.
 

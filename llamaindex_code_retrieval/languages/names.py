@@ -11,6 +11,7 @@ _SEPARATOR = re.compile(r"::|->|\?\.|[.:#\\]")
 _PART = re.compile(r"[^\s()\[\]{}'\"`,;=]+")
 _OBJECTS = frozenset(("exports", "global", "globalThis", "module", "prototype", "self", "this", "window"))
 _QUOTES = re.compile(r"""(?s)[a-zA-Z@$]*("{3}|'{3}|["'`])(.*)\1$""")
+_ADJACENT_STRINGS = re.compile(r"""\s*(["'])\s+\1""")
 _MAX_LABEL = 80  # characters kept of a string that names a function
 
 
@@ -37,7 +38,8 @@ def qualified_name(
     if "label" in captures:
         node = captures["label"][0]
         call = [_SEPARATOR.split(node_text(each))[-1].strip() for each in captures.get("call", ())]
-        label = " ".join(unquoted(node_text(node)).split())[:_MAX_LABEL]
+        text = _ADJACENT_STRINGS.sub(" ", unquoted(node_text(node)))
+        label = " ".join(text.split())[:_MAX_LABEL].rstrip()
         return ([*owner, " ".join([*call, label])] if label else []), node
     if "qualified" in captures:
         node = captures["qualified"][0]

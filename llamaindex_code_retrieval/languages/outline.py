@@ -72,11 +72,6 @@ class Nesting:
         return next(item for item, _ in reversed(self._stack) if item.kind != "scope")
 
     @property
-    def in_function(self) -> bool:
-        """Whether this place is in a function or method."""
-        return any(item.kind in ("function", "method") for item, _ in self._stack)
-
-    @property
     def previous(self) -> Item | None:
         """The item in front of this place, in the same parent."""
         return self.parent.children[-1] if self.parent.children else None

@@ -241,7 +241,7 @@ class _TreeBuilder:
             names, name = qualified_name(match.captures, match.settings)
             if not nesting.enter(match.node.start_byte) or not names:
                 continue
-            if match.settings.get("level") == "module" and nesting.in_function:
+            if match.settings.get("level") == "module" and nesting.parent.kind in ("function", "method"):
                 continue
             item = self._item(match, nesting.relative(names), nesting)
             item.name_row = item.row if name is None else name.start_point.row

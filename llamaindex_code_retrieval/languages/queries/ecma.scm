@@ -61,23 +61,25 @@
     ]) @function)
   (#set! level "module")
   (#not-match? @call "^(define|require|replace|replaceAll|only|skip|todo|failing|concurrent|sequential)$"))
+; tests, also in functions: `it('adds', …)`, `it.only(…)`, `test.each(…)('adds %i', …)`
 ((call_expression
   function: [
+    (identifier) @call
     (member_expression
       object: [(identifier) @call (member_expression property: (property_identifier) @call)]
       property: (property_identifier) @_modifier)
-    (call_expression
-      function: (member_expression
-        object: [(identifier) @call (member_expression property: (property_identifier) @call)]
-        property: (property_identifier) @_modifier))
+    (member_expression property: (property_identifier) @call)
+    (call_expression function: (member_expression
+      object: [(identifier) @call (member_expression property: (property_identifier) @call)]
+      property: (property_identifier) @_modifier))
   ]
   arguments: (arguments
     .
     [(string) (template_string)] @label
     [(arrow_function) (function_expression) (generator_function)]) @function)
-  (#set! level "module")
-  (#any-of? @_modifier "only" "skip" "each" "todo" "failing" "concurrent" "sequential" "skipIf" "runIf"))
-; … and groups of tests, which are classes of tests
+  (#any-of? @call "it" "fit" "xit" "test" "xtest" "specify" "bench")
+  (#any-of? @_modifier "only" "skip" "each" "todo" "failing" "fails" "concurrent" "sequential" "skipIf" "runIf"))
+; groups of tests, which are classes of functions
 ((call_expression
   function: [
     (identifier) @call
@@ -91,10 +93,9 @@
     .
     [(string) (template_string)] @label
     [(arrow_function) (function_expression)]) @module)
-  (#set! level "module")
   (#any-of? @call "describe" "fdescribe" "xdescribe" "context" "suite" "module")
-  (#any-of? @_modifier "only" "skip" "each" "concurrent" "sequential" "skipIf" "runIf")
-  (#any-of? @_object "test" "QUnit" "Cypress"))
+  (#any-of? @_modifier "only" "skip" "each" "todo" "concurrent" "sequential" "skipIf" "runIf")
+  (#any-of? @_object "test" "QUnit"))
 ; hooks of tests and middleware have no string
 ((call_expression
   function: [(identifier) @name (member_expression property: (property_identifier) @name)]

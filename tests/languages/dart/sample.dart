@@ -98,7 +98,11 @@ void main() {
       expect(cart.items.map((item) => item.id), isEmpty);
     });
 
-    testWidgets('shows $name', (tester) async {});
+    testWidgets(
+      'shows $name '
+      'and price',
+      (tester) async {},
+    );
 
     blocTest<CartBloc, CartState>(
       'emits',

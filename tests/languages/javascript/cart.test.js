@@ -40,3 +40,18 @@ QUnit.module('totals', function (hooks) {
     assert.equal(0, 0);
   });
 });
+
+function shouldBehaveLikeCart(make) {
+  describe(`${make.name} of items`, () => {
+    beforeEach(() => make());
+
+    it('has a total', async () => {
+      await make().load('x', (item) => item.price);
+    });
+  });
+}
+
+test('subtests', async (t) => {
+  await t.test('of a test', () => {});
+  /x/.test('no', 1);
+});
