@@ -85,6 +85,7 @@ def test_generated_documents_are_read_and_configuration_unless_it_must_not_be_ed
     assert rule_for_text(f"{header}jobs: {{}}\n", "yaml") is None
     assert rule_for_text(f"{header}# Do not edit it by hand.\njobs: {{}}\n", "yaml") == "generated"
     assert rule_for_text(f"{header}x = 1\n", "python") == "generated"
+    assert rule_for_text(f"{header}x = 1\n", None) == "generated"
 
 
 def test_our_own_sources_are_read() -> None:
@@ -101,7 +102,8 @@ def test_minified_code() -> None:
     assert rule_for_text(statement * 20, "javascript") is None  # small
     code = "def f(a, b):\n    return a + b\n" * 400
     assert rule_for_text(f"{code}TABLE = '{'x' * 2_000}'\n", "python") is None  # one long line of many
-    assert rule_for_text("A paragraph of prose in a single line. " * 200, "markdown") is None
+    for language in ("markdown", None):
+        assert rule_for_text("A paragraph of prose in a single line. " * 200, language) is None
 
 
 def numbers(count: int) -> str:
@@ -121,10 +123,11 @@ def numbers(count: int) -> str:
         ("INSERT INTO orders (id, name) VALUES (1, 'a');\n" * 100, "sql"),
         ("INSERT INTO orders VALUES\n" + "(1, 'a', NULL),\n" * 300, "sql"),
         ("COPY orders FROM stdin;\n" + "1\ta\t\\N\n" * 400, "sql"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", None),
         ("request: " + "x" * 9_000, "yaml"),
     ],
 )  # fmt: skip
-def test_data(text: str, language: str) -> None:
+def test_data(text: str, language: str | None) -> None:
     assert rule_for_text(text, language) == "data"
 
 

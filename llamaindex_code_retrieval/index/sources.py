@@ -157,7 +157,7 @@ class _Reader:
         if decoded is None:
             return "binary"
         language = self._language(path, decoded.text)
-        rule = None if is_included else rule_for_text(decoded.text, language or UNKNOWN_KIND)
+        rule = None if is_included else rule_for_text(decoded.text, language)
         if rule is not None:
             return rule
         self.counts.read(path, decoded)
