@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _LATE = 10  # lines between a name and the line that ctags may report
-_ANONYMOUS = re.compile(r"__anon|Anonymous(?:Class|Function)[0-9a-f]{8}")
+_ANONYMOUS = re.compile(r"__anon|anonFunc[0-9a-f]{12}|Anonymous(?:Class|Function)[0-9a-f]{8}")
 
 
 class Tag(NamedTuple):
@@ -163,7 +163,7 @@ CTAGS: Mapping[str, CtagsLanguage] = {
     "sql": CtagsLanguage(
         parser="SQL", function="function procedure trigger", type="table view package", optional="index domain subtype"
     ),
-    "r": CtagsLanguage(parser="R", function="function functionVar method generic", type="class"),
+    "r": CtagsLanguage(parser="R", function="function method generic", type="class"),
     "julia": CtagsLanguage(parser="Julia", function="function macro", type="struct type module"),
     "objc": CtagsLanguage(
         parser="ObjectiveC",

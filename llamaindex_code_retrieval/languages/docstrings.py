@@ -27,10 +27,11 @@ COMMENT_STYLES: Mapping[str, re.Pattern[str]] = MappingProxyType(
         for style, pattern in {
             "c": r"^#+(?!\[)|" + _C_MARKERS + r"|^#\[doc\s*=\s*r?#*\"|\"#*\]$",
             "xml": _C_MARKERS,
-            "hash": r"^#+!?|^=begin$|^=end$",
+            "hash": r"^#+(?:!|'(?=\s|$))?|^=begin$|^=end$",
             "pod": r"^#+!?|^=(?:cut$|over\b.*|[a-z]\w*\s*)",
             "powershell": r"^<#+|#+>$|^#+",
             "julia": r"^#=+|=#$|^#+",
+            "sql": r"^--+|" + _C_MARKERS,
             "dash": r"^--+\[=*\[|^--+(?:\s?[|^!](?=\s|$))?|^\{-+\s?[|^!]?|-+\}$|\]=*\]-*$|" + _C_MARKERS,
             "ml": r"^\(\*+|\*+\)$",
             "percent": r"^%+",

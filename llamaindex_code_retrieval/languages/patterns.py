@@ -1,4 +1,4 @@
-"""Find definitions by the regular expressions of the table, in languages without a grammar."""
+"""Find definitions by regular expressions, in languages without a grammar."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from llamaindex_code_retrieval.languages.docstrings import comment_text
+from llamaindex_code_retrieval.languages.expressions import Pattern
 from llamaindex_code_retrieval.languages.names import unquoted
 from llamaindex_code_retrieval.languages.outline import Item, Nesting, Outline
 from llamaindex_code_retrieval.languages.repair import close_brackets
-from llamaindex_code_retrieval.languages.table import LANGUAGES, Pattern
+from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.languages.tokens import CLOSERS, Token, tokens
 
 _NOT_BREAK = re.compile(r"[^\n]")
-_OPERATORS = frozenset("+-*/%^&|~<>=,:!?.")
+_UNFINISHED = frozenset((*"+-*/%^&|~<>=,:!?.", "else"))
 """A row that ends with one is not the last of its statement."""
 _ENDS = frozenset(",;)]}")
 """One of these ends a statement inside brackets."""
@@ -29,13 +30,11 @@ def outline_by_patterns(source: str, language: str) -> Outline:
         code = _Code(close_brackets(source, style), style)
     nesting = Nesting(len(lines) - 1)
     for start, match, pattern in _matches(code, LANGUAGES[language].patterns):
-        groups = match.groupdict()
-        names = [unquoted(name) for name in (groups.get("owner"), match["name"]) if name]
-        if names and groups.get("call"):
-            names[-1] = f"{groups['call']} {names[-1]}"
+        names = _names(match)
         if nesting.enter(start) and names:
-            last = code.tokens[code.last(start, match.end(), has_body=pattern.has_body)]
-            item = _item(code, code.rows(start, last), names, pattern.kind, nesting)
+            last = code.tokens[code.last(start, match.end(), pattern)]
+            has_owner = bool(match.groupdict().get("owner"))
+            item = _item(code, code.rows(start, last), names, pattern.kind, nesting, has_owner=has_owner)
             item.name_row = item.row + code.text.count("\n", start, match.start("name"))
             item.docstring = comment_text(lines[item.first : item.row], style)
             nesting.add(item, last.end)
@@ -52,8 +51,10 @@ class _Code:
         self._rows = list(zip(source.split("\n"), self.text.split("\n"), strict=True))
         self.is_balanced = True
         self._closers: dict[int, int] = {}  # number of the opening token -> that of the closing one
+        self._around: list[int] = []  # number of the token that opens the brackets around each, -1 outside
         stack: list[int] = []
         for number, token in enumerate(self.tokens):
+            self._around.append(stack[-1] if stack else -1)
             if token.text in CLOSERS:
                 stack.append(number)
             elif token.text in CLOSERS.values():
@@ -80,13 +81,18 @@ class _Code:
         source, code = self._rows[row]
         return bool(source.strip()) and not code.strip()
 
-    def last(self, start: int, end: int, *, has_body: bool) -> int:
+    def call_around(self, start: int) -> str | None:
+        """Return the name of the call whose argument starts at ``start``, or ``None`` if there is no argument."""
+        number = self._around[bisect_left(self.starts, start)]
+        return self.tokens[number - 1].text if number > 0 and self.tokens[number].text == "(" else None
+
+    def last(self, start: int, end: int, pattern: Pattern) -> int:
         """Return the number of the last token of the definition whose pattern matched from ``start`` to ``end``."""
         number, after = bisect_left(self.starts, start), bisect_left(self.starts, end)
-        while number < after:
+        while number < after and not pattern.is_whole:
             closer = self._closer(number)
             if closer >= after:
-                return self._last_of_body(closer + 1) if has_body else closer
+                return self._last_of_body(closer + 1) if pattern.has_body else closer
             number = closer + 1
         return after - 1
 
@@ -99,7 +105,7 @@ class _Code:
         while number < len(self.tokens):
             token = self.tokens[number]
             if token.text in _ENDS or (
-                number > first and token.is_first and self.tokens[number - 1].text not in _OPERATORS
+                number > first and token.is_first and self.tokens[number - 1].text not in _UNFINISHED
             ):
                 break
             number = self._closer(number) + 1
@@ -127,20 +133,30 @@ def _matches(code: _Code, patterns: Sequence[Pattern]) -> Iterator[tuple[int, re
     for pattern in patterns:
         for match in re.finditer(pattern.expression, code.text, re.MULTILINE):
             start = match.end() - len(match[0].lstrip())
-            if start in starts:
+            call = None if pattern.calls is None or start not in starts else code.call_around(start)
+            if start in starts and (call is None or call in (pattern.calls or ())):
                 found.setdefault(start, (start, match, pattern))
     for start in sorted(found):
         yield found[start]
 
 
-def _item(code: _Code, rows: tuple[int, int], names: Sequence[str], kind: str, nesting: Nesting) -> Item:
+def _names(match: re.Match[str]) -> list[str]:
+    """Return the parts of the qualified name of a match, its own name last; none if it has no name."""
+    groups = {group: unquoted(text) for group, text in match.groupdict().items() if text}
+    name = " ".join(filter(None, (groups.get("call"), groups.get("name"))))
+    return [*filter(None, (groups.get("owner"), groups.get("qualifier"))), name] if groups.get("name") else []
+
+
+def _item(
+    code: _Code, rows: tuple[int, int], names: Sequence[str], kind: str, nesting: Nesting, *, has_owner: bool
+) -> Item:
     """Return the item of a definition, with the comments directly above it."""
     row, last = rows
     first = row
     while first - 1 > nesting.floor and code.is_comment(first - 1):
         first -= 1
     item = Item(
-        nesting.kind(kind, names),
+        nesting.kind(kind, names if has_owner else names[-1:]),
         names[-1],
         nesting.scope(names),
         first,

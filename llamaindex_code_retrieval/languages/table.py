@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 
+from llamaindex_code_retrieval.languages.expressions import GROOVY, PROTOBUF, SQL, Pattern, R
+
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?([\w.+-]+)|#!\s*(?:\S*/)?([\w.+-]+)")
 _VERSION = re.compile(r"[\d.]+$")
 
@@ -22,23 +24,6 @@ class Grammar:
     module: str
     function: str = "language"
     blank: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A regular expression that finds definitions in a language without a grammar; ``^`` and ``$`` are ends of rows.
-
-    Its group ``name`` is the name, with or without quotes, ``owner``, if there is one, the type in front of it, and
-    ``call`` a word that becomes part of the name, as in ``task build``.
-    Comments are spaces to it. The definition ends where the brackets end that the match leaves open; if it leaves none
-    open, with the match. With ``has_body``, the brackets that the match leaves open are those of the parameters, and
-    the definition ends with the block in braces or the statement that follows them.
-    """
-
-    kind: str
-    """"function" (in a class, a method), "method", "class" or "scope", which is only part of the names in it."""
-    expression: str
-    has_body: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,33 +128,6 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
     }
 )
 
-_ANNOTATIONS = r"^[ \t]*(?:@(?!interface\b)\w[\w.]*(?:\([^()\n]*\))?\s+)*"
-_GROOVY_MODIFIERS = r"(?:(?:public|protected|private|static|final|abstract|synchronized)\s+)*"
-_GROOVY_PARAMETERS = r"\s*\((?!\s*['\"])(?:[^()]|\([^()]*\))*\)\s*(?:throws\s[\w.,\s]+)?\{"
-_GROOVY_STRING = r"'[^'\n]*'|\"[^\"\n]*\""
-_GROOVY_PATTERNS = (
-    Pattern(
-        "class",
-        _ANNOTATIONS + _GROOVY_MODIFIERS + r"(?:class|@?interface|trait|enum|record)\s+(?P<name>\w+)\b[^{};=]*\{",
-    ),
-    Pattern(  # a method, which may be named by a string
-        "function",
-        _ANNOTATIONS
-        + r"(?!(?:return|throw|new|else|in|assert|case|task|import|package)\b)"
-        + _GROOVY_MODIFIERS
-        + r"(?:<[^<>()\n]*>\s*)?\w[\w.]*(?:<[^()\n]*>)?(?:\[\])*[ \t]+"
-        + rf"(?P<name>(?!(?:if|for|while|switch|catch)\b)\w+|{_GROOVY_STRING})"
-        + _GROOVY_PARAMETERS,
-    ),
-    Pattern("method", _ANNOTATIONS + _GROOVY_MODIFIERS + r"(?P<name>[A-Z]\w*)" + _GROOVY_PARAMETERS),
-    Pattern("function", r"^[ \t]*(?:static\s+)?(?:def|Closure(?:<[^<>\n]*>)?)\s+(?P<name>\w+)\s*=\s*\{"),
-    Pattern("function", r"^[ \t]*(?P<call>task)\s+(?P<name>\w+)\s*(?:\([^()]*\))?\s*(?:<<\s*)?\{"),
-    Pattern(
-        "function",
-        rf"^[ \t]*(?:\w+\.)*(?P<call>stage|register|create)\s*\(\s*(?P<name>{_GROOVY_STRING})[^()\n]*\)\s*\{{",
-    ),
-)
-
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         # programming languages
@@ -206,19 +164,13 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "hcl": _row("tf tfvars hcl tofu nomad", grammars="hcl"),
         "dart": _row("dart", shebangs="dart", grammars="dart"),
         "graphql": _row("graphql gql graphqls", grammars="graphql", comments="description"),
-        "protobuf": _row(
-            "proto",
-            patterns=(
-                Pattern("class", r"^[ \t]*(?:message|service|enum)\s+(?P<name>\w+)\s*\{"),
-                Pattern("method", r"^[ \t]*rpc\s+(?P<name>\w+)\s*\([^()]*\)\s*returns\s*\([^()]*\)\s*[{;]"),
-            ),
-        ),
+        "protobuf": _row("proto", patterns=PROTOBUF),
+        "sql": _row("sql psql pgsql ddl plsql pks pkb tsql", patterns=SQL, comments="sql"),
+        "r": _row("r rprofile", files=".Rprofile", shebangs="Rscript r littler", patterns=R, comments="hash"),
         "lua": _row(
             "lua rockspec", files=".luacheckrc .busted", shebangs="lua luajit", grammars="lua", comments="dash"
         ),
-        "groovy": _row(
-            "groovy gradle gvy", files="Jenkinsfile Jenkinsfile.*", shebangs="groovy", patterns=_GROOVY_PATTERNS
-        ),
+        "groovy": _row("groovy gradle gvy", files="Jenkinsfile Jenkinsfile.*", shebangs="groovy", patterns=GROOVY),
         "bash": _row(
             "sh bash zsh ksh bats ebuild eclass",
             files=".bashrc .bash_profile .bash_login .bash_logout .bash_aliases .profile .zshrc .zshenv .zprofile "

@@ -8,6 +8,8 @@ from functools import cache
 from typing import NamedTuple
 
 CLOSERS: Mapping[str, str] = {"(": ")", "[": "]", "{": "}"}
+SQL_STRING = r"'(?:''|\\(?:(?!'\s*[,;)])[\s\S])?|[^'\\])*+'"
+"""A string of SQL; a backslash before its last quote is one of its characters in most dialects."""
 _C_COMMENTS = r"//[^\n]*|/\*[\s\S]*?\*/|`(?:\\.|[^`\\])*`"
 _COMMENTS: Mapping[str, str] = {
     "c": _C_COMMENTS,
@@ -15,6 +17,7 @@ _COMMENTS: Mapping[str, str] = {
     "hash": r"\#[^\n]*",
     "pod": r"(?m:^=[a-z])[\s\S]*?(?:\n=cut\b[^\n]*|\Z)|\#[^\n]*",
     "julia": r"\#=[\s\S]*?=\#|\#[^\n]*",
+    "sql": r"--[^\n]*|/\*[\s\S]*?\*/",
     "docstring": r"\#[^\n]*",
     "description": r"\#[^\n]*",
     "powershell": r"<\#[\s\S]*?\#>|\#[^\n]*",
@@ -70,5 +73,6 @@ def tokens(source: str, style: str) -> Iterator[Token]:
 @cache
 def _pattern(style: str) -> re.Pattern[str]:
     long_strings = _DOCSTRINGS if style == "docstring" else _LONG_STRINGS
-    code = "|".join((long_strings, _OPEN_STRING, _STRINGS, r"[\w$]+|[^\s\w]"))
+    strings = ("(?P<open>(?!))", SQL_STRING, r'"[^"\n]*"') if style == "sql" else (long_strings, _OPEN_STRING, _STRINGS)
+    code = "|".join((*strings, r"[\w$]+|[^\s\w]"))
     return re.compile(rf"(?P<comment>{_COMMENTS[style]})|(?P<break>\n)|{code}")
