@@ -285,6 +285,15 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         check_is_list(queries, "queries")
         return self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
 
+    def tokenize_code(self, code: str) -> list[int]:
+        """Return the token ids of a code of any length, special tokens included: the ``tokenizer`` of a node parser.
+
+        >>> from llamaindex_code_retrieval import CodeNodeParser
+        >>> embedding = CodeEmbedding("embedded")
+        >>> parser = CodeNodeParser(max_tokens=embedding.max_code_tokens, tokenizer=embedding.tokenize_code)
+        """
+        return self.encoder.tokenize([code], side="code", truncate=False)[0]
+
     def truncated_codes(self, codes: Sequence[str]) -> int:
         """Return how many codes are longer than ``max_code_tokens``, so that their end is not embedded."""
         return int(self.encoder.is_truncated(codes, side="code").sum())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import random
 import subprocess
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Sequence
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +18,115 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, TextNode
+from llama_index.core.schema import Document, TextNode
+from nodes import assert_law, lines_of, parse, parse_document, path_for, rows
 from snippets import SNIPPETS
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.languages.syntax import definitions
-from llamaindex_code_retrieval.languages.table import LANGUAGES
+
+SHOP = """\
+import os
+
+RATE = 2
 
 
-def parse(text: str, path: str = "a.py", **options: int) -> list[TextNode]:
-    nodes = CodeNodeParser(**options).get_nodes_from_documents([Document(text=text, metadata={"path": path})])  # type: ignore[arg-type]
-    return [node for node in nodes if isinstance(node, TextNode)]
+class Cart:
+    '''A cart.'''
+
+    size = 0
+
+    def total(self):
+        '''The sum.'''
+        return self.size * RATE
+
+    limit = 9
+
+    class Line:
+        def save(self):
+            self.saved = True
+            return self
 
 
-def path_for(language: str) -> str:
-    return f"a.{LANGUAGES[language].extensions[0]}"
+def rate(items):
+    def one(item):
+        return item.rate
+
+    return map(one, items)
 
 
-def rows(nodes: Sequence[BaseNode]) -> list[tuple[str, str, int, int, str]]:
-    return [tuple(n.metadata[key] for key in ("kind", "scope", "start_line", "end_line", "docstring")) for n in nodes]
-
-
-def assert_law(text: str, path: str, **options: int) -> None:
-    """No line is lost or changed, none is in a node of more than max_lines; ids differ, characters are exact."""
-    nodes = parse(text, path, **options)
-    lines = text.split("\n")
-    covered: set[int] = set()
-    for node in nodes:
-        start, end = node.metadata["start_line"], node.metadata["end_line"]
-        assert node.text == "\n".join(lines[start - 1 : end])
-        assert node.text == text[node.start_char_idx : node.end_char_idx]
-        assert lines[start - 1].strip()
-        assert lines[end - 1].strip()
-        assert end - start < options.get("max_lines", 60)
-        covered.update(range(start, end + 1))
-    assert covered >= {number for number, line in enumerate(lines, start=1) if line.strip()}
-    assert len({node.node_id for node in nodes}) == len(nodes)
+print(rate([]))
+"""
 
 
 def test_nodes_of_a_python_file() -> None:
-    assert rows(parse(SNIPPETS["python"])) == [
-        ("module", "", 1, 4, ""),
-        ("class", "Cart", 7, 13, "A cart.\n\nHolds items."),
-        ("method", "Cart.__init__", 15, 16, ""),
-        ("method", "Cart.total", 18, 21, "Sum of \\d prices."),
-        ("class", "Cart", 23, 23, ""),
-        ("class", "Cart.Line", 25, 25, ""),
-        ("method", "Cart.Line.save", 26, 26, ""),
-        ("function", "rate", 29, 36, ""),  # with the function inside
-        ("module", "", 39, 39, ""),
-        ("function", "drive", 41, 41, ""),
+    assert rows(parse(SHOP)) == [
+        ("module", "", 1, 3, ""),
+        ("class", "Cart", 6, 9, "A cart."),
+        ("method", "Cart.total", 11, 13, "The sum."),
+        ("class", "Cart", 15, 15, ""),
+        ("class", "Cart.Line", 17, 17, ""),
+        ("method", "Cart.Line.save", 18, 20, ""),
+        ("function", "rate", 23, 27, ""),  # with the function inside
+        ("module", "", 30, 30, ""),
     ]
 
 
 def test_closing_lines_go_with_the_node_before() -> None:
-    assert rows(parse(SNIPPETS["cpp"], "a.cc")) == [
-        ("module", "", 1, 3, ""),
-        ("class", "Point", 5, 8, "A point."),
-        ("method", "Point.Point", 9, 9, ""),
-        ("class", "Point", 10, 10, ""),
-        ("method", "Point.length", 12, 15, "The length."),
-        ("method", "Point.operator==", 17, 17, ""),
-        ("class", "Point", 19, 21, ""),
-        ("method", "Point.~Point", 23, 25, ""),
-        ("class", "Box", 27, 27, ""),
-        ("method", "Box.at", 28, 29, ""),
-        ("module", "", 31, 31, ""),
-        ("function", "start", 32, 36, ""),
+    text = """\
+#ifdef API
+#define SIZE 9
+
+struct Point {
+  Point() {
+    x = SIZE;
+  }
+
+  int x;
+
+  void move() {
+    x++;
+  }
+};
+#elif defined(OLD)
+int start() {
+  return 0;
+}
+#endif  // API
+"""
+    assert rows(parse(text, "a.cc")) == [
+        ("module", "", 1, 2, ""),
+        ("class", "Point", 4, 4, ""),
+        ("method", "Point.Point", 5, 7, ""),
+        ("class", "Point", 9, 9, ""),
+        ("method", "Point.move", 11, 15, ""),
+        ("function", "start", 16, 19, ""),
     ]
-    assert rows(parse(SNIPPETS["ruby"], "a.rb"))[-1] == ("function", "helper", 33, 36, "")
+    ruby = "module A\n  def f\n    1\n  end\n\n  private\n\n  def g\n    2\n  end\nend\n"
+    assert lines_of(parse(ruby, "a.rb")) == [(1, 1), (2, 6), (8, 11)]
 
 
-def test_class_header_is_the_parent() -> None:
-    nodes = {(n.metadata["scope"], n.metadata["start_line"]): n for n in parse(SNIPPETS["python"])}
-    cart, line, save = nodes["Cart", 7], nodes["Cart.Line", 25], nodes["Cart.Line.save", 26]
-    members = [nodes["Cart.__init__", 15], nodes["Cart.total", 18], nodes["Cart", 23], line]
-    assert cart.parent_node is None
-    assert [child.node_id for child in cart.child_nodes or []] == [node.node_id for node in members]
-    assert {node.parent_node.node_id for node in members if node.parent_node} == {cart.node_id}
-    assert save.parent_node is not None
-    assert save.parent_node.node_id == line.node_id
-    assert nodes["rate", 29].parent_node is None
+def test_a_closing_line_does_not_make_a_node_too_large() -> None:
+    body = "".join(f"    int a{i} = {i};\n" for i in range(8))
+    text = f"class A {{\n  void f() {{\n{body}  }}\n}}\n"
+    assert lines_of(parse(text, "A.java", max_lines=11)) == [(1, 1), (2, 12)]
+    assert lines_of(parse(text, "A.java", max_lines=10)) == [(1, 1), (2, 11), (12, 12)]
+
+
+def test_prototypes_without_a_comment_stay_with_the_code_around_them() -> None:
+    text = """\
+interface Cart {
+  size(): number;
+  /** The sum. */
+  total(): number;
+  rate(): number;
+}
+"""
+    assert rows(parse(text, "cart.ts")) == [
+        ("class", "Cart", 1, 2, ""),
+        ("method", "Cart.total", 3, 4, "The sum."),
+        ("class", "Cart", 5, 6, ""),
+    ]
 
 
 def test_class_on_one_line_is_one_node() -> None:
@@ -116,8 +146,8 @@ def test_long_function_is_split_between_statements() -> None:
     body = [f"    if a > {i}:\n        a = f(\n            {i},\n        )" for i in range(6)]  # four lines each
     text = "def g(a):\n    '''Go.'''\n" + "\n".join(body) + "\n    return a\n"
     parts = parse(text, max_lines=12, overlap_lines=3)
-    # windows of 12 lines from 1, 8 and 16; the last `if` in the later half of each starts at 11, 19 and 27 (`return`)
-    assert [(n.metadata["start_line"], n.metadata["end_line"]) for n in parts] == [(1, 10), (8, 18), (16, 27)]
+    # 27 lines need 3 parts of 11, of which 3 are the part before's; the `if`s start in lines 3, 7, 11, 15, 19 and 23
+    assert lines_of(parts) == [(1, 10), (8, 18), (16, 27)]
     assert [(n.metadata["part"], n.metadata["parts"], n.metadata["scope"]) for n in parts] == [
         (1, 3, "g"),
         (2, 3, "g"),
@@ -129,30 +159,32 @@ def test_long_function_is_split_between_statements() -> None:
     assert "part" not in parse("def g(): pass")[0].metadata
 
 
-def test_text_without_statements_is_cut_hard() -> None:
-    text = "x = '''\n" + "a\n" * 18 + "'''"
-    nodes = parse(text, max_lines=8, overlap_lines=2)
-    assert [(n.metadata["start_line"], n.metadata["end_line"]) for n in nodes] == [(1, 8), (7, 14), (13, 20)]
-
-
 def test_long_function_with_functions_inside_is_opened() -> None:
-    inner = "\n".join(f"    def f{i}():\n        return {i}\n" for i in range(4))
-    text = f"def outer():\n    'Doc.'\n    x = 1\n\n{inner}\n    return x\n"
-    assert rows(parse(text, max_lines=100)) == [("function", "outer", 1, 17, "Doc.")]
+    inner = "\n".join(f"    def f{i}():\n        a = {i}\n        return a\n" for i in range(3))
+    text = f"def outer():\n    'Doc.'\n    x = 1\n\n{inner}\n    y = 2\n\n    def short(): return 3\n\n    return x\n"
+    assert rows(parse(text, max_lines=100)) == [("function", "outer", 1, 21, "Doc.")]
     assert rows(parse(text, max_lines=8, overlap_lines=2)) == [
         ("function", "outer", 1, 3, "Doc."),
-        ("function", "outer.f0", 5, 6, ""),
-        ("function", "outer.f1", 8, 9, ""),
-        ("function", "outer.f2", 11, 12, ""),
-        ("function", "outer.f3", 14, 15, ""),
-        ("function", "outer", 17, 17, ""),
+        ("function", "outer.f0", 5, 7, ""),
+        ("function", "outer.f1", 9, 11, ""),
+        ("function", "outer.f2", 13, 15, ""),
+        ("function", "outer", 17, 21, ""),  # with a function of one line
+    ]
+
+
+def test_a_class_inside_an_opened_function_is_one_node() -> None:
+    model = "    class Model:\n        def a(self):\n            x = 1\n            return x\n\n        b = 2\n"
+    text = f"def f():\n    x = 1\n    y = 2\n    z = 3\n{model}    g(Model)\n\n{model}    return 1\n"
+    assert rows(parse(text, max_lines=7, overlap_lines=1)) == [
+        ("function", "f", 1, 4, ""),
+        ("class", "f.Model", 5, 11, ""),  # with a line of the function after it
+        ("class", "f.Model", 13, 19, ""),
     ]
 
 
 def test_unknown_language_and_broken_code_become_windows() -> None:
     text = "\n".join(f"line {i}" for i in range(1, 21))
-    nodes = parse(text, "notes.txt", max_lines=10, overlap_lines=4)
-    assert [(n.metadata["start_line"], n.metadata["end_line"]) for n in nodes] == [(1, 10), (7, 16), (13, 20)]
+    nodes = parse(text, "notes.unknown", max_lines=10, overlap_lines=4)
     assert {(n.metadata["kind"], n.metadata["language"], n.metadata["scope"]) for n in nodes} == {
         ("window", "text", "")
     }
@@ -160,8 +192,8 @@ def test_unknown_language_and_broken_code_become_windows() -> None:
     assert {n.metadata["kind"] for n in parse(broken, "a.go")} == {"window"}
     assert definitions(broken, "go") == []
     # one bad line is no reason to give up
-    one_bad = SNIPPETS["java"].replace("private int rate = 2;", "private int = = 2;")
-    assert "Tax.withTax" in {n.metadata["scope"] for n in parse(one_bad, "A.java")}
+    one_bad = SHOP.replace("limit = 9", "limit = = 9")
+    assert "Cart.Line.save" in {n.metadata["scope"] for n in parse(one_bad)}
 
 
 def test_language_from_metadata_then_path_then_field() -> None:
@@ -192,6 +224,10 @@ def test_the_default_overlap_follows_from_max_lines(max_lines: int, overlap: int
         ({"max_lines": 10, "overlap_lines": 5}, r"overlap_lines must be .* \(10 // 2\), got 5; lower it or raise max"),
         ({"max_lines": 10, "overlap_lines": -1}, "overlap_lines must be at least 0 .* got -1"),
         ({"max_lines": "ten"}, "max_lines.* a valid integer, got 'ten'"),
+        ({"max_tokens": 8, "tokenizer": str.split}, "max_tokens must be at least 16, got 8"),
+        ({"max_tokens": 99}, "max_tokens=99 needs the tokenizer that counts them; pass tokenizer="),
+        ({"tokenizer": str.split}, "tokenizer has no effect without max_tokens; pass max_tokens=, or leave it out"),
+        ({"max_parent_lines": 60}, r"max_parent_lines must be more than max_lines \(60\), got 60"),
         ({"language": "cobol"}, "unknown language 'cobol'; known are python, java"),
         ({"id_func": {"id_func_name": "mine"}}, "id_func: 'mine' cannot be restored from its name; pass id_func="),
     ],
@@ -213,22 +249,6 @@ def test_settings_are_frozen_and_known() -> None:
         definitions("", "cobol")
 
 
-def test_embedded_text_is_the_code_and_the_document_keeps_its_metadata() -> None:
-    document = Document(text="def f():\n    return 1\n", metadata={"file_path": "src/a.py", "team": "x", "kind": "y"})
-    [node] = CodeNodeParser().get_nodes_from_documents([document])
-    assert node.metadata["team"] == "x"
-    assert (node.metadata["kind"], node.metadata["path"]) == ("function", "src/a.py")
-    assert node.get_content(metadata_mode=MetadataMode.EMBED) == "def f():\n    return 1"
-    assert sorted(node.get_metadata_str(mode=MetadataMode.LLM).split("\n")) == [
-        "end_line: 2",
-        "path: src/a.py",
-        "scope: f",
-        "start_line: 1",
-    ]
-    assert node.source_node is not None
-    assert node.source_node.node_id == document.node_id
-
-
 def test_equal_texts_have_their_own_places() -> None:
     text = "class A:\n    def f(self): pass\n\nclass B:\n    def f(self): pass\n\nx = 1\nclass A:\n    y = 2\n"
     # `class A:` is the text of a node and the beginning of another
@@ -238,17 +258,43 @@ def test_equal_texts_have_their_own_places() -> None:
     assert places == [text.index("    def"), text.rindex("    def")]
 
 
-def test_ids_depend_on_the_file_alone() -> None:
-    first, second = parse(SNIPPETS["go"], "a.go"), parse(SNIPPETS["go"], "a.go")
+def test_ids_depend_on_content_and_place() -> None:
+    first, second = parse(SHOP), parse(SHOP)
     assert [n.node_id for n in first] == [n.node_id for n in second]
-    assert not {n.node_id for n in first} & {n.node_id for n in parse(SNIPPETS["go"], "b.go")}
-    # sha256(b"a.py\0" b"1\0" b"1\0" b"x = 1")[:16], by hashlib
-    assert parse("x = 1\n")[0].node_id == "c32852e1-6c01-cf69-ecf5-c1e3e9c66fd5"
+    assert not {n.node_id for n in first} & {n.node_id for n in parse(SHOP, "b.py")}
+    # the first 16 bytes of the SHA-256, as a UUID of version 5, of chosen id, path, metadata; lines, character; text
+    content = b'["", "a.py", {}]\0[1, 1, 0]\0False\0x = 1'
+    expected = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=5)
+    assert str(expected) == parse("x = 1\n")[0].node_id == "e154645b-f3a5-5e5b-84e3-738596bb526a"
     own = CodeNodeParser(id_func=lambda i, document: f"{document.node_id}-{i}")
     nodes = own.get_nodes_from_documents(
         [Document(text="x = 1\ndef f(): pass\n", doc_id="d", metadata={"path": "a.py"})]
     )
     assert [n.node_id for n in nodes] == ["d-0", "d-1"]
+
+
+def ids(*documents: Document) -> list[str]:
+    return [node.node_id for node in parse_document(*documents)]
+
+
+def test_equal_files_of_two_repositories_have_different_ids() -> None:
+    text = "def f():\n    return 1\n"
+    one, two = (Document(text=text, metadata={"file_name": "a.py", "repository": name}) for name in ("one", "two"))
+    assert ids(one) != ids(two)
+    assert ids(one, two) == [*ids(one), *ids(two)]
+    assert ids(Document(text=text, doc_id="one/a.py")) != ids(Document(text=text, doc_id="two/a.py"))
+    # equal in all but their random ids
+    first, second = Document(text=text, metadata={"path": "a.py"}), Document(text=text, metadata={"path": "a.py"})
+    assert ids(first) == ids(second)
+    assert len(set(ids(first, second, first))) == 3
+    assert ids(first, second) == ids(second, first)
+
+
+def test_ids_do_not_depend_on_times() -> None:
+    stable = {"file_path": "/src/a.py", "file_type": "text/x-python"}
+    names = ("creation_date", "last_modified_date", "last_accessed_date", "file_size")
+    old, new = (Document(text="x = 1\n", metadata={**stable, **dict.fromkeys(names, value)}) for value in ("1", "2"))
+    assert ids(old) == ids(new)
 
 
 def test_pipeline_and_serialisation() -> None:
@@ -259,14 +305,19 @@ def test_pipeline_and_serialisation() -> None:
     assert CodeNodeParser.from_json(parser.to_json()).to_dict() == parser.to_dict()
     with pytest.raises(ValueError, match="pass id_func="):
         CodeNodeParser.from_dict({**parser.to_dict(), "id_func": {"id_func_name": "mine", "title": "id_func"}})
+    bounded = CodeNodeParser(max_tokens=20, tokenizer=str.split)
+    assert json.loads(bounded.to_json())["max_tokens"] == 20
+    with pytest.raises(ValueError, match="max_tokens=20 needs the tokenizer"):
+        CodeNodeParser.from_dict(bounded.to_dict())
+    again = CodeNodeParser.from_dict(bounded.to_dict(), tokenizer=str.split)
+    assert (again.to_dict(), again.tokenizer) == (bounded.to_dict(), str.split)
     documents = [Document(text=SNIPPETS[name], metadata={"path": path_for(name)}) for name in SNIPPETS]
     nodes = IngestionPipeline(transformations=[parser]).run(documents=documents)
-    assert [n.node_id for n in nodes] == [n.node_id for n in again.get_nodes_from_documents(documents)]
+    assert [n.node_id for n in nodes] == [n.node_id for n in parser.get_nodes_from_documents(documents)]
     assert {n.metadata["language"] for n in nodes} == set(SNIPPETS)
     assert [TextNode.from_dict(n.to_dict()) for n in nodes] == nodes
     # a node of another transformation is as good as a document
-    [node] = parser([TextNode(text="x = 1", metadata={"path": "a.py"})])
-    assert node.get_content(metadata_mode=MetadataMode.NONE) == "x = 1"
+    assert [node.text for node in parse_document(TextNode(text="x = 1", metadata={"path": "a.py"}))] == ["x = 1"]
 
 
 ODD = {
@@ -358,13 +409,3 @@ def test_grammars_are_loaded_on_first_use() -> None:
     code = "import sys, llamaindex_code_retrieval.chunking; print([m for m in sys.modules if 'tree_sitter_' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_relations_name_nodes_that_exist() -> None:
-    for language, text in SNIPPETS.items():
-        nodes = parse(text, path_for(language), max_lines=6, overlap_lines=1)
-        ids = {n.node_id for n in nodes}
-        for node in nodes:
-            related = [node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or [])]
-            assert {each.node_id for each in related if each} <= ids - {node.node_id}
-        assert NodeRelationship.PREVIOUS not in nodes[0].relationships

@@ -257,8 +257,29 @@ def test_files_that_cannot_be_parsed_are_counted_and_found(tmp_path: Path, embed
 def test_truncation_is_counted(tmp_path: Path, bert_folder: Path) -> None:
     (tmp_path / "long.py").write_text("def f():\n    return [" + "1, " * 100 + "]\n")
     (tmp_path / "short.py").write_text("x = 1\n")
-    report = CodeIndex(CodeEmbedding(str(bert_folder))).update([tmp_path])
-    assert report.truncated == 1
+    embedding = CodeEmbedding(str(bert_folder))
+    assert CodeIndex(embedding).update([tmp_path]).truncated == 0
+    own_bound = CodeNodeParser(max_tokens=1000, tokenizer=embedding.tokenize_code)
+    assert CodeIndex(embedding, parser=own_bound).update([tmp_path]).truncated == 1
+
+
+def test_an_update_with_another_model_bounds_the_nodes_by_its_tokens(bert_folder: Path, repository: Path) -> None:
+    index = CodeIndex(CodeEmbedding(str(bert_folder)))
+    index.update([repository])
+    index.embedding = CodeEmbedding(str(bert_folder), max_code_tokens=20)
+    assert index.update().truncated == 0
+    fresh = CodeIndex(index.embedding)
+    fresh.update([repository])
+    assert vectors_of(index) == vectors_of(fresh)
+
+
+def test_parents_are_not_indexed(embedding: CodeEmbedding) -> None:
+    text = "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n        return 2\n"
+    index, plain = CodeIndex(embedding, parser=CodeNodeParser(max_parent_lines=99)), CodeIndex(embedding)
+    index.update_texts({"a.py": text})
+    plain.update_texts({"a.py": text})
+    assert [node.node_id for node in index.nodes()] == [node.node_id for node in plain.nodes()]
+    assert {node.parent_node is None for node in index.nodes()} == {False}
 
 
 def test_a_folder_that_lost_all_its_sources_empties_the_index(repository: Path, embedding: CodeEmbedding) -> None:

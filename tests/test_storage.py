@@ -134,8 +134,31 @@ def test_an_index_of_the_older_format_is_read(saved: Path, embedding: CodeEmbedd
     manifest["contents"]["nodes.jsonl"] = sha256(nodes_file)
     (saved / "manifest.json").write_text(json.dumps(manifest))
     again = CodeIndex.load(saved, embedding=embedding)
-    assert [node.to_dict() for node in again.nodes()] == [node.to_dict() for node in index.nodes()]
+    for node, old in zip(index.nodes(), again.nodes(), strict=True):
+        assert old.excluded_embed_metadata_keys == list(node.metadata)
+        old.excluded_embed_metadata_keys = node.excluded_embed_metadata_keys
+        assert old == node
     assert again.update().embedded == 0
+
+
+def test_an_update_parses_the_files_of_an_older_parser_again(saved: Path, embedding: CodeEmbedding) -> None:
+    fresh = {node.node_id: node.metadata for node in CodeIndex.load(saved, embedding=embedding).nodes()}
+    index = CodeIndex.load(saved, embedding=embedding)
+    index.parser = CodeNodeParser(max_lines=2)  # stands for a version that made other nodes
+    index.update()
+    assert {node.node_id for node in index.nodes()} != fresh.keys()
+    index.save(saved)
+    manifest = read_manifest(saved)
+    current = CodeNodeParser().to_dict()
+    assert manifest["parser"] == current | {"max_lines": 2, "overlap_lines": 0}
+    manifest["parser"] = {name: value for name, value in current.items() if name != "version"}
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    again = CodeIndex.load(saved, embedding=embedding)
+    assert again.update().files == 3
+    assert {node.node_id: node.metadata for node in again.nodes()} == fresh
+    again.save(saved)
+    assert read_manifest(saved)["parser"] == current
+    assert again.update().added == 0
 
 
 def _with_other_texts(folder: Path, embedding: CodeEmbedding) -> CodeIndex:

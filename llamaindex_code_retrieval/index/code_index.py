@@ -29,6 +29,7 @@ from llamaindex_code_retrieval.index.source_options import SourceOptions, option
 from llamaindex_code_retrieval.index.sources import SourceCounts, path_prefixes, walk
 from llamaindex_code_retrieval.index.update import (
     IndexReport,
+    bounded_parser,
     files_of_nodes,
     next_snapshot,
     parse_texts,
@@ -209,11 +210,13 @@ class CodeIndex(Generic[EmbeddingT]):
         """
         start = time.perf_counter()
         with self._updating:
+            old = self._snapshot
             report = self._replace_snapshot(
                 files_of_nodes(nodes),
                 nodes,
-                roots=self._snapshot.roots,
+                roots=old.roots,
                 sources=self.sources,
+                parser_settings=old.parser_settings,
                 progress=on_progress or no_progress,
             )
         report.seconds = time.perf_counter() - start
@@ -229,10 +232,19 @@ class CodeIndex(Generic[EmbeddingT]):
         progress: Progress,
     ) -> IndexReport:
         start = time.perf_counter()
+        old, settings = self._snapshot, self.parser.to_dict()
+        # Another model may read fewer tokens, and another version or setting of the parser makes other nodes.
+        is_current = old.embedder.fingerprint == self._embedder.fingerprint and old.parser_settings == settings
         files, nodes = parse_texts(
-            texts, self.parser, languages=languages, known=self._snapshot.files, progress=progress
+            texts,
+            bounded_parser(self.parser, self._embedder),
+            languages=languages,
+            known=old.files if is_current else {},
+            progress=progress,
         )
-        report = self._replace_snapshot(files, nodes, roots=roots, sources=sources, progress=progress)
+        report = self._replace_snapshot(
+            files, nodes, roots=roots, sources=sources, parser_settings=settings, progress=progress
+        )
         report.seconds = time.perf_counter() - start
         return report
 
@@ -243,11 +255,20 @@ class CodeIndex(Generic[EmbeddingT]):
         *,
         roots: tuple[str, ...],
         sources: SourceOptions,
+        parser_settings: Mapping[str, Any],
         progress: Progress,
     ) -> IndexReport:
         old, store = self._snapshot, self.vector_store
         self._snapshot, report = next_snapshot(
-            old, files, nodes, embedder=self._embedder, store=store, roots=roots, sources=sources, progress=progress
+            old,
+            files,
+            nodes,
+            embedder=self._embedder,
+            store=store,
+            roots=roots,
+            sources=sources,
+            parser_settings=parser_settings,
+            progress=progress,
         )
         removed = [node_id for node_id in old.records if node_id not in self._snapshot.records]
         if removed and not isinstance(store, FaissStore):

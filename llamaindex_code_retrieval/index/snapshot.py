@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
@@ -46,6 +46,8 @@ class Snapshot:
     roots: tuple[str, ...] = ()
     sources: SourceOptions = field(default_factory=SourceOptions)
     """How the files of the roots were selected and read."""
+    parser_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings and version of the parser that made the nodes."""
     updated: str = ""
     """Time of the last update, ISO 8601 in UTC."""
     order: tuple[str, ...] = field(init=False)

@@ -86,7 +86,7 @@ def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[st
         "adapters": {language: fingerprint for language, fingerprint in embedder.fingerprints.items() if language},
         "dim": embedder.dim,
         "embedding": embedder.to_dict(),
-        "parser": parser.to_dict(),
+        "parser": snapshot.parser_settings or parser.to_dict(),
         "vector_store": snapshot.vectors.class_name(),
         "roots": list(snapshot.roots),
         "sources": snapshot.sources.given(),
@@ -157,6 +157,7 @@ def load(
         without_vector=_without_vector(target, manifest, data),
         roots=tuple(manifest["roots"]),
         sources=saved_source_options(target, manifest),
+        parser_settings=manifest["parser"],
         updated=manifest["updated"],
     )
     return LoadedIndex(embedder, parser, data.vectors, snapshot)
@@ -245,7 +246,7 @@ def _restore_parser(target: Path, manifest: dict[str, Any], parser: CodeNodePars
     saved = manifest["parser"]
     if parser is not None:
         settings = parser.to_dict()
-        changed = [name for name, value in saved.items() if settings.get(name) != value]
+        changed = [name for name, value in saved.items() if name != "version" and settings.get(name) != value]
         if changed:
             differences = ", ".join(f"{name}={saved[name]!r}, not {settings.get(name)!r}" for name in changed)
             raise ValueError(f"the index in {target} was built by a parser with {differences}; pass an equal one")
@@ -258,6 +259,11 @@ def _restore_parser(target: Path, manifest: dict[str, Any], parser: CodeNodePars
         raise ValueError(
             f"the index in {target} was built by a parser with the function {id_func!r} as id_func, which cannot be "
             "restored from its name; pass parser=CodeNodeParser(id_func=…)"
+        )
+    if saved.get("max_tokens") is not None:
+        raise ValueError(
+            f"the index in {target} was built by a parser with max_tokens={saved['max_tokens']} and a tokenizer, which "
+            "is not saved; pass parser=CodeNodeParser(max_tokens=…, tokenizer=…)"
         )
     return CodeNodeParser.from_dict(saved)
 

@@ -7,15 +7,17 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from llama_index.core.node_parser import get_leaf_nodes
 from llama_index.core.schema import Document, TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.embedding import node_language
+from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 from llamaindex_code_retrieval.index.embedders import Embedder, fingerprint_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.records import (
@@ -60,6 +62,13 @@ class IndexReport:
     seconds: float = 0.0
 
 
+def bounded_parser(parser: CodeNodeParser, embedder: Embedder) -> CodeNodeParser:
+    """Return a parser whose nodes the embedding reads to their end, unless ``parser`` has a bound of its own."""
+    if parser.max_tokens is None and isinstance(embedder, CodeEmbedding):
+        return parser.with_token_bound(embedder.max_code_tokens, embedder.tokenize_code)
+    return parser
+
+
 def parse_texts(
     texts: Mapping[str, str],
     parser: CodeNodeParser,
@@ -70,7 +79,8 @@ def parse_texts(
 ) -> tuple[dict[str, FileRecord], list[TextNode]]:
     """Parse the texts, source by path, that differ from the ``known`` ones; return all files and the new nodes.
 
-    ``languages`` has the language of a path where the parser is not to find it itself.
+    ``languages`` has the language of a path where the parser is not to find it itself. Parents of nodes are left out,
+    because an index embeds and returns all of its nodes.
     """
     files: dict[str, FileRecord] = {}
     nodes: list[TextNode] = []
@@ -82,7 +92,8 @@ def parse_texts(
         else:
             metadata = {"path": path} if language is None else {"path": path, "language": language}
             document = Document(text=texts[path], id_=path, metadata=metadata)
-            parsed = [node for node in parser.get_nodes_from_documents([document]) if isinstance(node, TextNode)]
+            leaves = get_leaf_nodes(parser.get_nodes_from_documents([document]))
+            parsed = [node for node in leaves if isinstance(node, TextNode)]
             for node in parsed:
                 keep_ids_of_relations(node)
             files[path] = {
@@ -118,6 +129,7 @@ def next_snapshot(
     store: BasePydanticVectorStore,
     roots: tuple[str, ...],
     sources: SourceOptions,
+    parser_settings: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Snapshot, IndexReport]:
     """Build a snapshot of the nodes that ``files`` lists, from ``nodes`` and ``old``, and store the new vectors.
@@ -156,6 +168,7 @@ def next_snapshot(
         words=words,
         roots=roots,
         sources=sources,
+        parser_settings=parser_settings,
         updated=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return snapshot, report

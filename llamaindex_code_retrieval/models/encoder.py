@@ -234,9 +234,9 @@ class Encoder(nn.Module):
         device: torch.device = next(self.backbone.parameters()).device
         return device
 
-    def tokenize(self, texts: Sequence[str], *, side: Side) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str], *, side: Side, truncate: bool = True) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, truncated to the limit of the side."""
-        return self._tokenize(texts, side)[0]
+        return self._tokenize(texts, side, truncate=truncate)[0]
 
     def is_truncated(self, texts: Sequence[str], *, side: Side) -> NDArray[np.bool_]:
         """Return for each text whether it is longer than the token limit, so that its end is not embedded."""
@@ -246,12 +246,14 @@ class Encoder(nn.Module):
         """Return the number of tokens that are read of all texts together, special tokens included."""
         return sum(map(len, self.tokenize(texts, side=side)))
 
-    def _tokenize(self, texts: Sequence[str], side: Side) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    def _tokenize(
+        self, texts: Sequence[str], side: Side, *, truncate: bool = True
+    ) -> tuple[list[list[int]], NDArray[np.bool_]]:
         check_is_list(texts, "texts")
         if side not in SIDES:
             raise ValueError(f"side must be 'query' or 'code', got {side!r}")
         prompt = self.spec.query_prompt if side == "query" else self.spec.code_prompt
-        return self.tokenization.rows(texts, max_tokens=self._max_tokens(side), prompt=prompt)
+        return self.tokenization.rows(texts, max_tokens=self._max_tokens(side) if truncate else None, prompt=prompt)
 
     def _max_tokens(self, side: Side) -> int:
         return self.max_query_tokens if side == "query" else self.max_code_tokens

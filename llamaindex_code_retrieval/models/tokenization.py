@@ -47,14 +47,16 @@ class Tokenization:
         return token_ids(self.tokenizer, texts)
 
     def rows(
-        self, texts: Sequence[str], *, max_tokens: int, prompt: str = ""
+        self, texts: Sequence[str], *, max_tokens: int | None, prompt: str = ""
     ) -> tuple[list[list[int]], NDArray[np.bool_]]:
         """Return the token ids of each text with ``prompt`` before it, and whether the text was truncated.
 
-        A row has at most ``max_tokens`` tokens, special tokens included.
+        A row has at most ``max_tokens`` tokens, special tokens included; ``None`` truncates nothing.
         """
-        room = max_tokens - len(self.prefix) - len(self.suffix)
         ids = self.ids([prompt + text for text in texts])
+        room = None if max_tokens is None else max_tokens - len(self.prefix) - len(self.suffix)
+        if room is None:
+            return [[*self.prefix, *row, *self.suffix] for row in ids], np.zeros(len(ids), dtype=np.bool_)
         truncated = np.fromiter((len(row) > room for row in ids), dtype=np.bool_, count=len(ids))
         return [[*self.prefix, *row[:room], *self.suffix] for row in ids], truncated
 

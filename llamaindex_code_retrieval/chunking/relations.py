@@ -1,0 +1,81 @@
+"""Relations between the nodes of a document: neighbours, headers, parts and parents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
+
+from llamaindex_code_retrieval.chunking.source import HEADER_ID
+from llamaindex_code_retrieval.languages.outline import Item
+
+
+class Leaf(NamedTuple):
+    """A node with the item that it is part of, the root outside definitions; with ``is_start`` the item starts here."""
+
+    node: TextNode
+    item: Item
+    is_start: bool
+
+
+def link_neighbours(leaves: Sequence[Leaf]) -> None:
+    """Link each node to the one before it and the one after it."""
+    for before, after in pairwise(leaves):
+        before.node.relationships[NodeRelationship.NEXT] = _reference(after.node)
+        after.node.relationships[NodeRelationship.PREVIOUS] = _reference(before.node)
+
+
+def set_headers(leaves: Sequence[Leaf], *, outer: str | None) -> None:
+    """Set in each node the id of its header: where its own definition starts, else where the one around it does.
+
+    ``outer`` is the header of what is outside all definitions.
+    """
+    starts: dict[int, TextNode] = {}  # by id() of the item
+    for node, item, is_start in leaves:
+        if is_start:
+            starts.setdefault(id(item), node)
+    for node, item, _ in leaves:
+        header: TextNode | None = None
+        around: Item | None = item
+        while around is not None and (header is None or header is node):
+            header = starts.get(id(around))
+            around = around.parent
+        if header is not None and header is not node:
+            node.metadata[HEADER_ID] = header.node_id
+        elif outer is not None:
+            node.metadata[HEADER_ID] = outer
+
+
+def add_parents(
+    top: Item, leaves: Sequence[Leaf], *, max_lines: int, whole_node: Callable[[Item], TextNode]
+) -> list[TextNode]:
+    """Return nodes with the whole text of items of up to ``max_lines`` lines, outermost first, linked to their nodes.
+
+    An item has one if its text is divided into at least two nodes.
+    """
+    own: dict[int, list[TextNode]] = {}  # by id() of the item
+    for node, item, _ in leaves:
+        own.setdefault(id(item), []).append(node)
+    parents: list[TextNode] = []
+
+    def gather(item: Item) -> list[TextNode]:
+        """Return the nodes of the item that have no parent yet."""
+        children = [*own.get(id(item), []), *(node for child in item.children for node in gather(child))]
+        if len(children) < 2 or item.last - item.first >= max_lines:
+            return children
+        children.sort(key=lambda node: (node.start_char_idx, node.end_char_idx))
+        parent = whole_node(item)
+        parent.relationships[NodeRelationship.CHILD] = [_reference(child) for child in children]
+        for child in children:
+            child.relationships[NodeRelationship.PARENT] = _reference(parent)
+        parents.append(parent)
+        return [parent]
+
+    gather(top)
+    return parents[::-1]
+
+
+def _reference(node: TextNode) -> RelatedNodeInfo:
+    return RelatedNodeInfo(node_id=node.node_id, node_type=ObjectType.TEXT)
