@@ -58,9 +58,8 @@ def makefile_layout(lines: Sequence[str]) -> Layout:
         if in_define or was_continued or line.startswith(("\t", "#")):
             in_define = in_define and not line.startswith("endef")
             continue
-        text = line.strip()
-        match = _DEFINE.match(text) or _VARIABLE.match(text) or _TARGET.match(line)
-        if match is not None and not text.startswith(".PHONY"):
+        match = _DEFINE.match(line) or _VARIABLE.match(line) or _TARGET.match(line)
+        if match is not None and not line.startswith(".PHONY"):
             in_define = match.re is _DEFINE
             first = comments_above(lines, row, _ABOVE_TARGET)
             starts.append(SectionStart(first, 1, match[1].rstrip(" \t&")[:_MAX_NAME], first))

@@ -47,6 +47,8 @@ class Language:
     """How doc comments are written: a name in ``docstrings.COMMENT_STYLES``."""
     scripts: bool = False
     """Whether the code stands in ``<script>`` elements."""
+    reads: str = "definitions"
+    """What becomes nodes of its files."""
 
 
 def _row(
@@ -58,6 +60,7 @@ def _row(
     patterns: tuple[Pattern, ...] = (),
     comments: str = "c",
     scripts: bool = False,
+    reads: str = "definitions",
 ) -> Language:
     return Language(
         extensions=tuple(extensions.split()),
@@ -67,6 +70,7 @@ def _row(
         patterns=patterns,
         comments=comments,
         scripts=scripts,
+        reads=reads,
     )
 
 
@@ -190,29 +194,42 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents
-        "markdown": _row("md markdown mdx mkd qmd rmd"),
-        "restructuredtext": _row("rst rest"),
-        "asciidoc": _row("adoc asciidoc"),
-        "notebook": _row("ipynb"),
-        # configuration and markup
-        "yaml": _row("yaml yml", files=".clang-format .clang-tidy"),
-        "toml": _row("toml", files="Pipfile"),
-        "json": _row("json jsonc json5 webmanifest", files=".babelrc .eslintrc .prettierrc"),
-        "xml": _row(
-            "xml xsd xsl xslt wsdl pom csproj vbproj fsproj props targets plist resx xaml storyboard xib xcscheme"
-        ),
-        "ini": _row("ini cfg conf properties editorconfig", files=".gitconfig .gitmodules .npmrc .flake8 .env .env.*"),
-        "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile"),
-        "makefile": _row("mk mak make", files="Makefile makefile GNUmakefile Makefile.*"),
-        "cmake": _row("cmake", files="CMakeLists.txt"),
-        "css": _row("css scss sass less"),
+        "markdown": _row("md markdown mdx mkd mdown qmd rmd", reads="headings"),
+        "restructuredtext": _row("rst rest", reads="headings"),
+        "asciidoc": _row("adoc asciidoc", reads="headings"),
+        "notebook": _row("ipynb", reads="cells and definitions"),
         "text": _row(
             "txt text patch diff",
             files="README LICENSE LICENCE COPYING NOTICE AUTHORS CONTRIBUTORS MAINTAINERS OWNERS CODEOWNERS CHANGES "
             "Changes CHANGELOG ChangeLog NEWS HISTORY INSTALL TODO VERSION .gitignore .gitattributes .gitkeep .keep "
             ".mailmap .git-blame-ignore-revs .dockerignore .npmignore .eslintignore .prettierignore .ignore .nvmrc "
             ".python-version .ruby-version .node-version .tool-versions .nojekyll",
+            reads="headings, paragraphs or windows",
         ),
+        # configuration and markup
+        "yaml": _row("yaml yml cff", files=".clang-format .clang-tidy", reads="keys"),
+        "toml": _row("toml", files="Pipfile", reads="keys"),
+        "json": _row(
+            "json jsonc json5 webmanifest code-workspace",
+            files=".babelrc .eslintrc .prettierrc .stylelintrc .swcrc .jshintrc .watchmanconfig",
+            reads="keys",
+        ),
+        "ini": _row(
+            "ini cfg conf properties editorconfig env service socket timer desktop",
+            files=".gitconfig .gitmodules .npmrc .flake8 .pylintrc .coveragerc .env .env.*",
+            reads="keys",
+        ),
+        "xml": _row(
+            "xml xsd xsl xslt wsdl csproj vbproj fsproj vcxproj nuspec props targets plist resx xaml storyboard xib "
+            "xcscheme",
+            reads="elements",
+        ),
+        "css": _row("css scss sass less", reads="rules"),
+        "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile", reads="stages"),
+        "makefile": _row(
+            "mk mak make", files="Makefile makefile GNUmakefile Makefile.* justfile Justfile", reads="targets"
+        ),
+        "cmake": _row("cmake", files="CMakeLists.txt", reads="functions and paragraphs"),
     }
 )
 CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars or language.patterns)
