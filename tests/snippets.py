@@ -6,14 +6,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from llamaindex_code_retrieval.languages.notebooks import Notebook, read_notebook
+from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+from llamaindex_code_retrieval.languages.text import outline_text
 
 FOLDER = Path(__file__).parent / "languages"
-SAMPLES = sorted(file for file in FOLDER.glob("*/*") if file.suffix != ".txt" or file.stem == "sample")
-SNIPPETS = {file.parent.name: file.read_bytes().decode() for file in SAMPLES if file.stem in ("sample", "Dockerfile")}
-"""A source of each language."""
+SAMPLES = sorted(file for file in FOLDER.glob("*/*") if file.suffix != ".txt" or not file.with_suffix("").exists())
+SNIPPETS = {
+    file.parent.name: file.read_bytes().decode()
+    for file in SAMPLES
+    if file.stem == "sample" and file.parent.name in CODE_LANGUAGES
+}
+"""A source of each language in which definitions are found."""
 
 
 def outline_file(sample: Path) -> Path:
@@ -35,8 +44,37 @@ def describe(found: list[Definition]) -> str:
     )
 
 
+def describe_outline(outline: Outline) -> str:
+    """Return a line for each item of a text: first and last line, kind and scope; those inside it are indented."""
+
+    def describe_items(items: Iterable[Item], indent: str) -> Iterator[str]:
+        for item in items:
+            yield f"{indent}{item.first + 1}-{item.last + 1} {item.kind} {item.scope}".rstrip() + "\n"
+            yield from describe_items(item.children, indent + "  ")
+
+    return "".join(describe_items([outline.top], ""))
+
+
+def describe_notebook(notebook: Notebook) -> str:
+    """Return a line for each item of a notebook: lines in the file, lines in the cells, kind and scope."""
+
+    def line(item: Item) -> str:
+        place = notebook.locate(item.first, item.last)
+        cells = f"cell {place.cell}:{place.cell_start_line}-{place.last_cell}:{place.cell_end_line}"
+        return f"{place.start_line}-{place.end_line} {cells} {item.kind} {item.scope}".rstrip() + "\n"
+
+    return "".join(map(line, descendants(notebook.outline.top)))
+
+
+def describe_sample(sample: Path) -> str:
+    """Return the description of a sample in the language of its folder."""
+    source, language = sample.read_bytes().decode(), sample.resolve().parent.name
+    if language in CODE_LANGUAGES:
+        return describe(definitions(source, language))
+    notebook = read_notebook(source) if language == "notebook" else None
+    return describe_outline(outline_text(source, language)) if notebook is None else describe_notebook(notebook)
+
+
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        sample = Path(name)
-        found = definitions(sample.read_bytes().decode(), sample.resolve().parent.name)
-        outline_file(sample).write_text(describe(found), encoding="utf-8")
+        outline_file(Path(name)).write_text(describe_sample(Path(name)), encoding="utf-8")

@@ -11,6 +11,7 @@ from llamaindex_code_retrieval.languages.sections import Layout, SectionStart, c
 NAMING_KEYS = ("name", "id", "title", "key", "label", "uses", "repo", "hosts", "alias")
 """Keys whose value names an item of a list, the first before the others."""
 _MAX_NAME = 80  # characters of a key or of the name of an item
+_MAX_ITEMS = 10  # lists nested in one line
 
 _HASH_COMMENT = re.compile(r"\s*#")
 _YAML_SEPARATOR = re.compile(r"---(?:\s.*)?|\.\.\.\s*")
@@ -18,9 +19,10 @@ _YAML_QUOTED_KEY = re.compile(r"""("[^"]*"|'[^']*')\s*:(?:\s+|$)""")
 _YAML_KEY_SEPARATOR = re.compile(r"\s*:(?:\s+|$)")
 _NO_YAML_VALUE = re.compile(r"(?:[&!]\S*(?:\s+|$))*(?:#.*)?")
 
-_TOML_TABLE = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
-_TOML_KEY = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[\w.-]|\s*\.\s*)+?)\s*=""")
-_TOML_TOKEN = re.compile(r"""\"\"\"|'''|"(?:[^"\\]|\\.)*+"|'[^']*'|#.*|[\[\]{}]""")
+_TOML_TABLE = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
+_TOML_NAME = r"""(?:"[^"]*"|'[^']*'|[\w-]++)"""
+_TOML_KEY = re.compile(rf"\s*({_TOML_NAME}(?:\s*\.\s*{_TOML_NAME})*+)\s*=")
+_TOML_TOKEN = re.compile(r"""\"\"\"|\'\'\'|"(?:[^"\\]|\\.)*+"?|'[^']*'?|#.*|[\[\]{}]""")
 
 _INI_COMMENT = re.compile(r"\s*[#;!]")
 _INI_SECTION = re.compile(r"\s*\[([^\]]+)\]\s*(?:[#;].*)?")
@@ -68,7 +70,9 @@ def yaml_layout(lines: Sequence[str]) -> Layout:
 
 def _yaml_entries(line: str, column: int, row: int) -> Iterator[_Entry]:
     """Yield the items and the key that start in a line."""
-    while line.startswith(("- ", "-\t"), column) or line[column:].rstrip() == "-":
+    for _ in range(_MAX_ITEMS):
+        if not line.startswith(("- ", "-\t"), column) and line[column:].rstrip() != "-":
+            break
         rest = line[column + 1 :].lstrip()
         key = _yaml_key(rest)
         is_scalar = key is None and not rest.startswith("- ")
@@ -93,7 +97,12 @@ def _yaml_key(text: str) -> tuple[str, str] | None:
 
 def _name_item(item: _Entry, entry: _Entry) -> None:
     if not item.name or entry.name == NAMING_KEYS[0]:
-        item.name = entry.value.split(" #")[0].strip(" \"'")[:_MAX_NAME]
+        item.name = _scalar(entry.value)
+
+
+def _scalar(value: str) -> str:
+    """Return a value without quotes and comment."""
+    return value.split(" #")[0].strip(" \"'")[:_MAX_NAME]
 
 
 def _yaml_starts(lines: Sequence[str], documents: Sequence[tuple[int, list[_Entry]]]) -> Iterator[SectionStart]:
@@ -113,9 +122,9 @@ def _document_name(entries: Sequence[_Entry]) -> str:
         if entry.level == 1:
             path = entry.name
         if entry.level == 1 and entry.name == "kind":
-            kind = entry.value
+            kind = _scalar(entry.value)
         elif entry.level == 2 and path == "metadata" and entry.name == "name":
-            name = entry.value
+            name = _scalar(entry.value)
     return f"{kind} {name}".strip()[:_MAX_NAME]
 
 
@@ -127,13 +136,15 @@ def toml_layout(lines: Sequence[str]) -> Layout:
     for row, line in enumerate(lines):
         if not quote and brackets <= 0:
             brackets = 0
-            first = comments_above(lines, row, _HASH_COMMENT)
-            if table := _TOML_TABLE.fullmatch(line):
+            table = _TOML_TABLE.fullmatch(line)
+            match = table or _TOML_KEY.match(line)
+            if match is not None:
+                first = comments_above(lines, row, _HASH_COMMENT)
+                level = 1 if table else 1 + in_table
+                starts.append(SectionStart(first, level, match[1].strip()[:_MAX_NAME], first))
+            if table:
                 in_table = 1
-                starts.append(SectionStart(first, 1, table[1][:_MAX_NAME], first))
                 continue
-            if key := _TOML_KEY.match(line):
-                starts.append(SectionStart(first, 1 + in_table, key[1][:_MAX_NAME], first))
         for token in _TOML_TOKEN.findall(line):
             if token in ('"""', "'''"):
                 quote = "" if quote == token else quote or token

@@ -15,17 +15,17 @@ _MAX_NAME = 80  # characters
 _MAX_UNCLOSED = 20  # elements that an end tag may close, besides its own
 
 _SLASH_COMMENT = re.compile(r"\s*(?://|/\*|\*)")
-_JSON_TOKEN = re.compile(
-    r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|[{}\[\],]|//[^\n]*|/\*|[A-Za-z_$][\w$]*(?=\s*:)"""
-)
+_JSON_TOKEN = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?|[{}\[\],]|//[^\n]*|/\*|[A-Za-z_$][\w$]*+""")
 _CSS_TOKEN = re.compile(
-    r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'|url\([^)\n]*\)|/\*|(?<!:)//[^\n]*|\#\{[^{}\n]*\}|[{};]"""
+    r""""(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?|url\([^()\n]*\)|/\*|(?<!:)//[^\n]*|\#\{[^{}\n]*\}|[{};]"""
 )
 _COMMENT = {"/*": "*/"}
 _XML_TOKEN = re.compile(r"<!--|<!\[CDATA\[|<\?|<(/?)([\w:.-]+)([^<>]*)>")
 _XML_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 _XML_NAME = re.compile(r"""\b(?:name|id|key|Name|Key|Id|Include|artifactId)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
-_PLIST_KEY = re.compile(r"([^<>\n]{1,80})</key>")
+_XML_TEXT = re.compile(r"\s*+([^<>\n]{1,80})</")
+_NAMING_ELEMENTS = ("name", "id", "artifactId", "title")
+"""Elements whose text names the element around them."""
 _SPACE = re.compile(r"\s*")
 
 
@@ -38,9 +38,6 @@ class _Scanner:
 
     def row(self, position: int) -> int:
         return bisect_right(self._offsets, position) - 1
-
-    def is_first_in_row(self, position: int) -> bool:
-        return not self.source[self._offsets[self.row(position)] : position].strip()
 
     def skip_space(self, position: int) -> int:
         match = _SPACE.match(self.source, position)
@@ -105,7 +102,7 @@ def json_layout(lines: Sequence[str]) -> Layout:
         elif bracket.expects_key:
             bracket.expects_key, bracket.key = False, text.strip("\"'")
             entries.append(_Entry(scanner.row(token.start()), len(stack), bracket.key))
-        elif bracket.item is not None and _is_name(bracket.key, bracket.item):
+        elif bracket.item is not None and text[0] in "\"'" and _is_name(bracket.key, bracket.item):
             bracket.item.name = text.strip("\"'")
     return Layout([entry.start(comments_above(lines, entry.row, _SLASH_COMMENT)) for entry in entries])
 
@@ -115,34 +112,40 @@ def _is_name(key: str, item: _Entry) -> bool:
 
 
 def xml_layout(lines: Sequence[str]) -> Layout:
-    """Find the elements that start a line, named by their tag and by an attribute such as ``name`` or ``id``."""
+    """Find the elements that start a line, named by their tag and by an attribute or element such as ``name``."""
     entries: list[_Entry] = []
-    stack: list[str] = []
+    stack: list[tuple[str, _Entry | None]] = []
     comment, below_comment = 0, -1  # first row of the last comment, and the row below it
+    last_row = -1  # where the last element starts or ends
     scanner = _Scanner(lines)
     for token, end in scanner.tokens(_XML_TOKEN, _XML_ENDS):
-        row = scanner.row(token.start())
-        if token[2] is None:
+        row, tag = scanner.row(token.start()), token[2]
+        if tag is None:
             comment, below_comment = row, scanner.row(end - 1) + 1
-        elif token[1]:
-            if token[2] in stack[-_MAX_UNCLOSED:]:
-                while stack.pop() != token[2]:
+            continue
+        is_first, last_row = row > last_row, row
+        if token[1]:
+            if any(name == tag for name, _ in stack[-_MAX_UNCLOSED:]):
+                while stack.pop()[0] != tag:
                     pass
-        else:
-            if scanner.is_first_in_row(token.start()):
-                first = comment if below_comment == row else row
-                entries.append(_Entry(first, len(stack) + 1, _element_name(token)))
-            if not token[3].endswith("/"):
-                stack.append(token[2])
+            continue
+        around = stack[-1][1] if stack else None
+        text = _XML_TEXT.match(token.string, token.end())
+        if around is not None and text is not None and tag in _NAMING_ELEMENTS and around.name == stack[-1][0]:
+            around.name += f" {text[1].strip()}"
+        entry = None
+        if is_first and lines[row].lstrip().startswith("<"):
+            name = text[1] if text is not None and tag == "key" else _element_name(token)  # of a property list
+            entry = _Entry(comment if below_comment == row else row, len(stack) + 1, name)
+            entries.append(entry)
+        if not token[3].endswith("/"):
+            stack.append((tag, entry))
     return Layout([entry.start(entry.row) for entry in entries])
 
 
 def _element_name(token: re.Match[str]) -> str:
-    if attribute := _XML_NAME.search(token[3]):
-        return f"{token[2]} {attribute[1] or attribute[2] or ''}".strip()
-    if token[2] == "key" and (key := _PLIST_KEY.match(token.string, token.end())):
-        return key[1]
-    return token[2]
+    attribute = _XML_NAME.search(token[3])
+    return f"{token[2]} {attribute[1] or attribute[2] or ''}".strip() if attribute else token[2]
 
 
 def css_layout(lines: Sequence[str]) -> Layout:

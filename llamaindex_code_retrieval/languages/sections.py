@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import accumulate
 
 from llamaindex_code_retrieval.languages.outline import Item, Outline
@@ -123,7 +124,7 @@ class _OutlineBuilder:
         can_join = False  # whether the last item is a section without items inside it
         for each in section.subsections:
             new = self._items(each)
-            is_leaf = len(new) == 1 and not new[0].children and new[0].scope == each.scope and _is_section(new[0])
+            is_leaf = len(new) == 1 and _is_leaf(new[0]) and new[0].scope == each.scope
             if is_leaf and can_join and self._size(items[-1].first, each.last) <= self.size.join:
                 items[-1].last = each.last
                 items[-1].symbol = _joined(items[-1].symbol, each.start.name)
@@ -131,7 +132,7 @@ class _OutlineBuilder:
             else:
                 items += new
             can_join = is_leaf
-        return self._without_tiny(items)
+        return self._without_tiny(items, section.scope)
 
     def _items(self, section: _Section) -> list[Item]:
         """Return the item of a section, or those of its subsections if it has hardly any text of its own."""
@@ -150,25 +151,35 @@ class _OutlineBuilder:
             return item.children
         return [item]
 
-    def _without_tiny(self, items: list[Item]) -> list[Item]:
-        """Make tiny items part of the next one, or of the last one at the end."""
+    def _without_tiny(self, items: list[Item], scope: str) -> list[Item]:
+        """Make tiny items part of the next one; at the end, of the one before if it is of the same level."""
         kept: list[Item] = []
         tiny: list[Item] = []
         for item in items:
-            if _is_section(item) and not item.children and self._content([*tiny, item]) <= self.size.tiny:
+            if _is_leaf(item) and self._content([*tiny, item]) <= self.size.tiny:
                 tiny.append(item)
                 continue
-            if tiny and _is_section(item):
-                item.first = tiny[0].first
-            else:
-                kept += _merged(tiny)
+            if tiny and not _is_section(item):
+                kept.append(self._merged(tiny, tiny[0], scope))
+                tiny = []
+            kept.append(self._merged([*tiny, item], item, scope))
             tiny = []
-            kept.append(item)
-        if tiny and kept and _is_section(kept[-1]):
-            _extend(kept[-1], tiny[-1].last)
-        else:
-            kept += _merged(tiny)
-        return kept
+        if tiny and kept and self._are_leaves(kept[-1:], scope):
+            tiny.insert(0, kept.pop())
+        return [*kept, self._merged(tiny, tiny[0], scope)] if tiny else kept
+
+    def _merged(self, items: Sequence[Item], item: Item, scope: str) -> Item:
+        """Return ``item`` with the rows of its neighbours, and with their names if all are of the same level."""
+        if len(items) > 1:
+            item.first, item.last = items[0].first, items[-1].last
+            if self._are_leaves(items, scope):
+                item.symbol = reduce(_joined, [each.symbol for each in items])
+                item.scope = self._scope(scope, item.symbol)
+        return item
+
+    def _are_leaves(self, items: Iterable[Item], scope: str) -> bool:
+        """Return whether items are sections of the scope without items inside them."""
+        return all(_is_leaf(item) and item.scope == self._scope(scope, item.symbol) for item in items)
 
     def _content(self, items: Sequence[Item]) -> int:
         return sum(self._size(item.row, item.last) for item in items)
@@ -181,18 +192,8 @@ def _is_section(item: Item) -> bool:
     return item.kind in ("section", "cell")
 
 
-def _merged(items: Sequence[Item]) -> list[Item]:
-    """Return neighbours as one item, with the name of the first."""
-    if items:
-        items[0].last = items[-1].last
-    return list(items[:1])
-
-
-def _extend(item: Item, last: int) -> None:
-    """Move the end of an item and of the last ones inside it."""
-    item.last = last
-    if item.children:
-        _extend(item.children[-1], last)
+def _is_leaf(item: Item) -> bool:
+    return _is_section(item) and not item.children
 
 
 def _joined(names: str, name: str) -> str:
