@@ -158,7 +158,7 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         function="function macro guard delegate operator",
         type="module protocol implementation",
         optional="callback test type exception record",
-        blanked=r'~[sS]\((?P<blank>.*?)^\s*\)|"""[ \t]*\n(?P<blank2>.*?)^[ \t]*"""',
+        blanked=r'~[sS][({\[](?P<blank>.*?)^\s*[)}\]]|"""[ \t]*\n(?P<blank2>.*?)^[ \t]*"""',
     ),
     "sql": CtagsLanguage(
         parser="SQL", function="function procedure trigger", type="table view package", optional="index domain subtype"

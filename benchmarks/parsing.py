@@ -35,7 +35,7 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.text import outline_text
 
 _MAX_FUZZED = 200_000  # characters of a file that is mutated
-_MAX_UPDATED = 300  # files of a repository whose update is checked
+_MAX_UPDATED = 100  # files of a repository whose update is checked
 _SHOWN = 10  # violations printed for each language
 
 
@@ -125,7 +125,7 @@ def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int
 
 
 def check_updates(texts: Sequence[Text]) -> list[str]:
-    """Return the repositories whose updated index differs from a new one; of each, at most 300 files are read."""
+    """Return the repositories whose updated index differs from a new one; of each, at most 100 files are read."""
     by_repository: dict[str, list[Text]] = {}
     for text in texts:
         by_repository.setdefault(text.name.partition("/")[0], []).append(text)
