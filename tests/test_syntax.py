@@ -41,10 +41,12 @@ def test_queries_avoid_faults_of_tree_sitter(grammar: str) -> None:
     assert "#not-any-of?" not in code, "#not-any-of? always holds"
 
 
-def test_header_may_be_cpp_and_typescript_may_hold_jsx() -> None:
+def test_grammar_with_the_fewest_errors_is_used() -> None:
     header = "class A : public B {\n public:\n  virtual int f() const { return 1; }\n};\n"
     assert [(d.kind, d.scope) for d in definitions(header, "c")] == [("class", "A"), ("method", "A.f")]
     assert [d.scope for d in definitions("const A = () => { return <b>hi</b>; };\n", "typescript")] == ["A"]
+    flow = "// @flow\ntype A = { b: string };\nexport class B<T> {\n  x: A;\n  f(y: T): A {\n    return x;\n  }\n}\n"
+    assert [d.scope for d in definitions(flow, "javascript")] == ["A", "B", "B.f"]
 
 
 @pytest.mark.parametrize(
