@@ -32,7 +32,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
     """Split documents into one node per function or method, and nodes for class headers and the code between.
 
     Text documents become nodes by headings and keys. Texts of an unknown kind, and code with syntax errors in more
-    than half of its lines, become overlapping windows.
+    than half of its lines, become overlapping windows. A document without text, such as an image, has no nodes.
 
     **Size.** A node has at most ``max_lines`` lines and 100 characters for each of them, and at most ``max_tokens`` of
     what ``tokenizer`` returns for its embedded text. ``CodeIndex`` sets both to those of its embedding; elsewhere pass
@@ -57,9 +57,9 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     **Relations.** ``header_id`` in the metadata is the id of the node with which the definition around a node begins:
     the header of a method's class, or the first part of a function. ``max_parent_lines`` adds nodes with the whole text
-    of what was divided, as parents of its nodes; keep them in a document store for an ``AutoMergingRetriever``, and
-    embed only LlamaIndex's ``get_leaf_nodes``. The nodes of another ``CodeNodeParser`` can be divided further, as in a
-    ``HierarchicalNodeParser``; their nodes keep the places and scopes in the file.
+    of divided classes, functions and sections, as parents of their nodes; keep all in the document store of an
+    ``AutoMergingRetriever``, and embed only LlamaIndex's ``get_leaf_nodes``. The nodes of another ``CodeNodeParser``
+    can be divided further, as in a ``HierarchicalNodeParser``; their nodes have their places and scopes in the file.
 
     >>> document = Document(text="import os\\n\\ndef cwd():\\n    return os.getcwd()\\n", metadata={"path": "a.py"})
     >>> [(n.metadata["kind"], n.metadata["scope"]) for n in CodeNodeParser().get_nodes_from_documents([document])]
@@ -105,8 +105,8 @@ class CodeNodeParser(PlainErrors, NodeParser):
             max_tokens: tokens of the longest node, at least 16.
             tokenizer: returns the tokens of a text; needed with ``max_tokens``, and not part of ``to_dict``.
             language: language of documents whose metadata and path do not tell it.
-            max_parent_lines: add nodes with the whole text of divided definitions, sections and files of up to so many
-                lines.
+            max_parent_lines: add nodes with the whole text of divided definitions and sections, the outermost that have
+                up to so many lines.
             include_metadata: copy the document's metadata to its nodes.
             include_prev_next_rel: link each node to the nodes before and after it.
             id_func: makes the id of a node from its number and its document.
@@ -198,7 +198,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
         return nodes
 
     def _nodes_of(self, document: BaseNode, ids: NodeIds) -> list[TextNode]:
-        """Return the parents among the nodes of a document, outermost first, and then the others in their order."""
+        """Return the parents among the nodes of a document and then the others, each in the order of their places."""
         source = Source(document, default_language=self.language, include_metadata=self.include_metadata)
         measure = self._measure(source)
         outline = _outline(source)

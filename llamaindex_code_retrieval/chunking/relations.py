@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llama_index.core.schema import NodeRelationship, ObjectType, RelatedNodeInfo, TextNode
 
 from llamaindex_code_retrieval.chunking.source import HEADER_ID
-from llamaindex_code_retrieval.languages.outline import Item
+from llamaindex_code_retrieval.languages.outline import Item, descendants
 
 
 class Leaf(NamedTuple):
@@ -51,30 +51,31 @@ def set_headers(leaves: Sequence[Leaf], *, outer: str | None) -> None:
 def add_parents(
     top: Item, leaves: Sequence[Leaf], *, max_lines: int, whole_node: Callable[[Item], TextNode]
 ) -> list[TextNode]:
-    """Return nodes with the whole text of items of up to ``max_lines`` lines, outermost first, linked to their nodes.
+    """Return nodes with the whole text of the outermost items of up to ``max_lines`` lines, linked to their nodes.
 
-    An item has one if its text is divided into at least two nodes.
+    An item has one if its text is divided into at least two nodes. The file is an item only if nothing is nested in it.
+    Parents have no parents: an ``AutoMergingRetriever`` would return both a class and the file around it if nodes of
+    one file had different numbers of ancestors.
     """
     own: dict[int, list[TextNode]] = {}  # by id() of the item
     for node, item, _ in leaves:
         own.setdefault(id(item), []).append(node)
     parents: list[TextNode] = []
-
-    def gather(item: Item) -> list[TextNode]:
-        """Return the nodes of the item that have no parent yet."""
-        children = [*own.get(id(item), []), *(node for child in item.children for node in gather(child))]
-        if len(children) < 2 or item.last - item.first >= max_lines:
-            return children
-        children.sort(key=lambda node: (node.start_char_idx, node.end_char_idx))
-        parent = whole_node(item)
-        parent.relationships[NodeRelationship.CHILD] = [_reference(child) for child in children]
-        for child in children:
-            child.relationships[NodeRelationship.PARENT] = _reference(parent)
-        parents.append(parent)
-        return [parent]
-
-    gather(top)
-    return parents[::-1]
+    waiting = top.children[::-1] or [top]
+    while waiting:
+        item = waiting.pop()
+        if item.last - item.first >= max_lines:
+            waiting += item.children[::-1]
+            continue
+        below = (node for each in (item, *descendants(item)) for node in own.get(id(each), []))
+        children = sorted(below, key=lambda node: (node.start_char_idx, node.end_char_idx))
+        if len(children) > 1:
+            parent = whole_node(item)
+            parent.relationships[NodeRelationship.CHILD] = [_reference(child) for child in children]
+            for child in children:
+                child.relationships[NodeRelationship.PARENT] = _reference(parent)
+            parents.append(parent)
+    return parents
 
 
 def _reference(node: TextNode) -> RelatedNodeInfo:
