@@ -24,6 +24,7 @@ from snippets import SNIPPETS
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.languages.syntax import definitions
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 SHOP = """\
 import os
@@ -180,6 +181,13 @@ def test_a_class_inside_an_opened_function_is_one_node() -> None:
         ("class", "f.Model", 5, 11, ""),  # with a line of the function after it
         ("class", "f.Model", 13, 19, ""),
     ]
+
+
+@pytest.mark.parametrize("language", CODE_LANGUAGES)
+def test_definitions_of_each_language_become_nodes(language: str) -> None:
+    document = Document(text=SNIPPETS[language], metadata={"path": path_for(language), "language": language})
+    scopes = {node.metadata["scope"] for node in parse_document(document)}
+    assert scopes & {definition.scope for definition in definitions(SNIPPETS[language], language)}
 
 
 def test_unknown_language_and_broken_code_become_windows() -> None:

@@ -19,7 +19,7 @@ from llamaindex_code_retrieval.languages.bounds import Bounds, Measure, Part, To
 from llamaindex_code_retrieval.languages.outline import Item, Outline
 from llamaindex_code_retrieval.languages.spans import spans_of
 from llamaindex_code_retrieval.languages.syntax import parse
-from llamaindex_code_retrieval.languages.table import LANGUAGES, known_language
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.languages.text import outline_text
 
 _VERSION = 2
@@ -245,7 +245,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
 def _outline(source: Source) -> Outline:
     """Return the outline of a source; code that cannot be parsed is one item of kind "window"."""
-    if not LANGUAGES[source.language].grammars:
+    if source.language not in CODE_LANGUAGES:
         return outline_text(source.text, source.language)
     parsed = parse(source.text, source.language)
     return outline_text(source.text, "text") if parsed is None else parsed
