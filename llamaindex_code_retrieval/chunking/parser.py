@@ -245,6 +245,8 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
 def _outline(source: Source) -> Outline:
     """Return the outline of a source; code that cannot be parsed is one item of kind "window"."""
+    if source.notebook is not None:
+        return source.notebook.outline
     if source.language not in CODE_LANGUAGES:
         return outline_text(source.text, source.language)
     parsed = parse(source.text, source.language)

@@ -57,9 +57,9 @@ def add_parents(
     Parents have no parents: an ``AutoMergingRetriever`` would return both a class and the file around it if nodes of
     one file had different numbers of ancestors.
     """
-    own: dict[int, list[TextNode]] = {}  # by id() of the item
-    for node, item, _ in leaves:
-        own.setdefault(id(item), []).append(node)
+    own: dict[int, list[tuple[int, TextNode]]] = {}  # by id() of the item: its nodes with their numbers in the file
+    for number, (node, item, _) in enumerate(leaves):
+        own.setdefault(id(item), []).append((number, node))
     parents: list[TextNode] = []
     waiting = top.children[::-1] or [top]
     while waiting:
@@ -67,8 +67,8 @@ def add_parents(
         if item.last - item.first >= max_lines:
             waiting += item.children[::-1]
             continue
-        below = (node for each in (item, *descendants(item)) for node in own.get(id(each), []))
-        children = sorted(below, key=lambda node: (node.start_char_idx, node.end_char_idx))
+        below = (numbered for each in (item, *descendants(item)) for numbered in own.get(id(each), []))
+        children = [node for _, node in sorted(below, key=lambda numbered: numbered[0])]
         if len(children) > 1:
             parent = whole_node(item)
             parent.relationships[NodeRelationship.CHILD] = [_reference(child) for child in children]

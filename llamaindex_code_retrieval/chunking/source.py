@@ -6,11 +6,13 @@ import hashlib
 import json
 import uuid
 from collections import Counter
+from dataclasses import asdict, fields
 from typing import Any
 
 from llama_index.core.schema import BaseNode, Document, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
 
 from llamaindex_code_retrieval.languages.bounds import Part
+from llamaindex_code_retrieval.languages.notebooks import CellLines, read_notebook
 from llamaindex_code_retrieval.languages.outline import Item
 from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of_text
 
@@ -18,9 +20,10 @@ HEADER_ID = "header_id"
 """The metadata key for the id of the node with which the definition around a node begins."""
 _MAX_DOCSTRING = 2000  # characters kept in the metadata
 _PATH_KEYS = ("path", "file_path", "file_name")
-_LLM_KEYS = ("path", "scope", "start_line", "end_line")
+_LLM_KEYS = ("path", "scope", "start_line", "end_line", "cell")
+_CELL_KEYS = ("cell_start_line", "last_cell", "cell_end_line")
 _OF_ONE_NODE = ("part", "parts", HEADER_ID)
-_OWN_KEYS = (*_LLM_KEYS, "language", "symbol", "kind", "docstring", *_OF_ONE_NODE)
+_OWN_KEYS = (*_LLM_KEYS, "language", "symbol", "kind", "docstring", *_CELL_KEYS, *_OF_ONE_NODE)
 _VOLATILE_KEYS = ("creation_date", "last_accessed_date", "last_modified_date", "file_size")
 _NOT_IN_IDS = frozenset((*_OWN_KEYS, *_VOLATILE_KEYS))
 
@@ -28,18 +31,22 @@ _NOT_IN_IDS = frozenset((*_OWN_KEYS, *_VOLATILE_KEYS))
 class Source:
     """A document to be parsed: a file, or a node of a ``CodeNodeParser`` that is divided further.
 
-    The nodes of such a node have their lines and characters in the file, and scopes inside the scope of the node.
+    The nodes of such a node have their lines and characters in the file, and scopes inside the scope of the node; of a
+    node of a notebook they have its lines. The text of a notebook is that of its cells.
     """
 
     def __init__(self, document: BaseNode, *, default_language: str | None, include_metadata: bool) -> None:
         given = document.metadata
         self.document = document
         self.path = str(next((given[key] for key in _PATH_KEYS if given.get(key)), document.node_id))
-        self.text = document.get_content(metadata_mode=MetadataMode.NONE)
+        text = document.get_content(metadata_mode=MetadataMode.NONE)
         language = given.get("language")
         if not isinstance(language, str) or language not in LANGUAGES:
-            language = language_of_text(self.path, self.text) or default_language or "text"
+            language = language_of_text(self.path, text) or default_language or "text"
         self.language: str = language
+        self.notebook = read_notebook(text) if language == "notebook" else None
+        self.text = text if self.notebook is None else self.notebook.text
+        self._cell_lines = None if isinstance(document, Document) else _cell_lines(given)
         self.header_id: str | None = None if isinstance(document, Document) else given.get(HEADER_ID)
         self._metadata = {key: value for key, value in given.items() if include_metadata and key not in _OF_ONE_NODE}
         self._display = _display(document, self._metadata)
@@ -63,16 +70,16 @@ class Source:
             "path": self.path,
             "language": self.language,
             **self._names(item),
-            "start_line": self._first_line + part.first,
-            "end_line": self._first_line + part.last,
+            **self._lines(part),
             "docstring": item.docstring[:_MAX_DOCSTRING] if is_start else "",
         }
+        has_place = self.notebook is None and self._cell_lines is None  # a notebook's cells are escaped in the file
         return TextNode(
             id_=id_,
             text=self.text[part.start : part.end],
             metadata={**self._metadata, **own},
-            start_char_idx=self._first_character + part.start,
-            end_char_idx=self._first_character + part.end,
+            start_char_idx=self._first_character + part.start if has_place else None,
+            end_char_idx=self._first_character + part.end if has_place else None,
             relationships={NodeRelationship.SOURCE: self._origin},
             **self._display,
         )
@@ -82,6 +89,14 @@ class Source:
         place = [self._first_line + part.first, self._first_line + part.last, self._first_character + part.start]
         text = self.text[part.start : part.end]
         return f"{self._identity}\0{place}\0{is_whole}\0{text}".encode(errors="surrogatepass")
+
+    def _lines(self, part: Part) -> dict[str, int]:
+        """Return the lines of a part in the file, and in the cells of a notebook."""
+        if self.notebook is not None:
+            return asdict(self.notebook.locate(part.first, part.last))
+        if self._cell_lines is not None:
+            return self._cell_lines
+        return {"start_line": self._first_line + part.first, "end_line": self._first_line + part.last}
 
     def _names(self, item: Item) -> dict[str, str]:
         """Return symbol, scope and kind of an item."""
@@ -124,14 +139,14 @@ def _display(document: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
     hidden = [key for key in _OWN_KEYS if key not in _LLM_KEYS] + aliases
     if next((key for key in _PATH_KEYS if metadata.get(key)), "path") in excluded:
         hidden.append("path")
-    fields = {
+    shown = {
         "excluded_embed_metadata_keys": _distinct(*document.excluded_embed_metadata_keys, *_OWN_KEYS, *aliases),
         "excluded_llm_metadata_keys": _distinct(*excluded, *hidden),
         "metadata_template": document.metadata_template,
         "metadata_separator": document.metadata_separator,
     }
     template = getattr(document, "text_template", None)
-    return fields if template is None else fields | {"text_template": template}
+    return shown if template is None else shown | {"text_template": template}
 
 
 def _distinct(*keys: str) -> list[str]:
@@ -142,9 +157,17 @@ def _place(document: BaseNode) -> tuple[int, int, dict[str, str] | None]:
     """Return first line, first character and names of a node of a ``CodeNodeParser``; (1, 0, None) for a file."""
     names = {key: document.metadata.get(key) for key in ("symbol", "scope", "kind")}
     line, character = document.metadata.get("start_line"), getattr(document, "start_char_idx", None)
+    if _cell_lines(document.metadata):
+        character = 0
     if isinstance(document, Document) or not isinstance(line, int) or not isinstance(character, int):
         return 1, 0, None
     return line, character, {key: str(name or "") for key, name in names.items()}
+
+
+def _cell_lines(metadata: dict[str, Any]) -> dict[str, int] | None:
+    """Return the lines of a node of a notebook."""
+    keys = [field.name for field in fields(CellLines)]
+    return {key: metadata[key] for key in keys} if all(isinstance(metadata.get(key), int) for key in keys) else None
 
 
 def _reference(document: BaseNode) -> RelatedNodeInfo:
