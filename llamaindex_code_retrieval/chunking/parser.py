@@ -32,7 +32,10 @@ class CodeNodeParser(PlainErrors, NodeParser):
     """Split documents into one node per function or method, and nodes for class headers and the code between.
 
     Text documents become nodes by headings and keys. Texts of an unknown kind, and code with syntax errors in more
-    than half of its lines, become overlapping windows. A document without text, such as an image, has no nodes.
+    than half of its lines, become overlapping windows. A document without text, such as an image, has no nodes. A
+    notebook is read as the sources of its code and Markdown cells: ``start_line`` and ``end_line`` point into the file,
+    ``cell`` and ``cell_start_line`` to ``last_cell`` and ``cell_end_line`` into the cells, all from 1; its nodes have
+    no character positions.
 
     **Size.** A node has at most ``max_lines`` lines and 100 characters for each of them, and at most ``max_tokens`` of
     what ``tokenizer`` returns for its embedded text. ``CodeIndex`` sets both to those of its embedding; elsewhere pass
