@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import random
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import Document, TextNode
+from llama_index.core.schema import Document, MetadataMode, TextNode
 from mutations import mutate
 
 from llamaindex_code_retrieval import CodeIndex, CodeNodeParser, FaissStore
+from llamaindex_code_retrieval.languages.bounds import CHARACTERS_PER_LINE, MAX_LINE_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Text:
 
 
 def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) -> Iterator[str]:
-    """Yield the laws that the nodes of a text break."""
+    """Yield the laws that the nodes of a text break; of a line that is cut into the most parts the rest may be lost."""
     covered = bytearray(len(text.text))
     for node in nodes:
         place = f"node at {node.metadata.get('start_line')}-{node.metadata.get('end_line')}"
@@ -47,11 +49,16 @@ def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) ->
         lines = text.text.count("\n", 0, start) + 1, text.text.count("\n", 0, end) + 1
         if lines != (node.metadata["start_line"], node.metadata["end_line"]):
             yield f"{place} is on the lines {lines}"
-        if node.text.count("\n") >= parser.max_lines:
-            yield f"{place} has more than {parser.max_lines} lines"
-    lost = next((i for i, is_covered in enumerate(covered) if not is_covered and not text.text[i].isspace()), None)
-    if lost is not None:
-        yield f"line {text.text.count(chr(10), 0, lost) + 1} is in no node"
+        if node.text.count("\n") >= parser.max_lines or len(node.text) > CHARACTERS_PER_LINE * parser.max_lines:
+            yield f"{place} has more than {parser.max_lines} lines, or {CHARACTERS_PER_LINE} characters for each"
+        embedded = node.get_content(MetadataMode.EMBED)
+        if parser.tokenizer and parser.max_tokens and len(parser.tokenizer(embedded)) > parser.max_tokens:
+            yield f"{place} has more than {parser.max_tokens} tokens"
+    parts = Counter(node.metadata["start_line"] for node in nodes if node.metadata.get("parts", 0) >= MAX_LINE_PARTS)
+    for number, (start, end) in enumerate(_line_places(text.text), start=1):
+        lost = "".join(char for place, char in enumerate(text.text[start:end], start) if not covered[place]).strip()
+        if lost and parts[number] < MAX_LINE_PARTS:
+            yield f"line {number} is not whole in nodes: {lost[:40]!r}"
     ids = {node.node_id for node in nodes}
     if len(ids) < len(nodes):
         yield "two nodes have one id"
@@ -59,6 +66,13 @@ def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) ->
         related = (node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or ()))
         if any(other is not None and (other.node_id not in ids or other.node_id == node.node_id) for other in related):
             yield f"a relation of node at {node.metadata['start_line']} names no other node"
+
+
+def _line_places(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    for line in text.split("\n"):
+        yield start, start + len(line)
+        start += len(line) + 1
 
 
 def check(text: Text, parser: CodeNodeParser) -> tuple[list[TextNode], list[str]]:

@@ -1,11 +1,12 @@
 """Speed of the node parser on real repositories, and its laws: nothing lost, nothing changed, nothing unbounded.
 
-The folder holds repositories of any languages. For each language: megabytes per second of the outline alone and of the
-whole node parser (median of the repeats), the share of the files that become windows only, and the violations of the
-laws, with the names of the files; of each repository whether an updated index is that of a fresh build. The exit status
-is 1 if a law is broken. With ``--fuzz`` the files are mutations of the
-real ones, drawn with a seed, and each must also be parsed in a time that its size bounds; ``--keep`` saves those that
-break a law. A run of some languages or repositories prints its figures and writes no file:
+The folder holds repositories of any languages. For each language: megabytes per second of the outline alone, of the
+whole node parser, and of the parser that counts the tokens of the default embedding (median of the repeats), the share
+of the files that become windows only, and the violations of the laws, with the names of the files; of each repository
+whether an updated index is that of a fresh build. The exit status is 1 if a law is broken. With ``--fuzz`` the files
+are mutations of the real ones, drawn with a seed, and each must also be parsed in a time that its size bounds; in one
+of five the tokens are counted. ``--keep`` saves those that break a law. A run of some languages or repositories prints
+its figures and writes no file:
 
     python benchmarks/parsing.py FOLDER [--language NAME] [--repository NAME] [--repeats 3]
     python benchmarks/parsing.py FOLDER --fuzz 1000 [--seed 0] [--keep FOLDER]
@@ -29,13 +30,14 @@ from laws import Text, check, update_violations
 from mutations import mutate
 from report import add_result_option, report
 
-from llamaindex_code_retrieval import CodeNodeParser
+from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser
 from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.text import outline_text
 
 _MAX_FUZZED = 200_000  # characters of a file that is mutated
 _MAX_UPDATED = 100  # files of a repository whose update is checked
+_COUNT_TOKENS = 5  # tokens are counted in one of so many mutations
 _SHOWN = 10  # violations printed for each language
 
 
@@ -49,6 +51,7 @@ class Measurement:
     windows: int = 0  # files that are windows only
     outline_seconds: list[float] = field(default_factory=list)
     parser_seconds: list[float] = field(default_factory=list)
+    bounded_seconds: list[float] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
     violations: list[str] = field(default_factory=list)
 
@@ -58,6 +61,7 @@ class Measurement:
         if self.outline_seconds:
             figures["outline_megabytes_per_second"] = _rate(self.bytes, self.outline_seconds)
             figures["parser_megabytes_per_second"] = _rate(self.bytes, self.parser_seconds)
+            figures["bounded_megabytes_per_second"] = _rate(self.bytes, self.bounded_seconds)
         figures["files_in_windows"] = round(self.windows / self.files, 4)
         figures["slowest_seconds"] = round(self.slowest[0], 2)
         figures["violations"] = len(self.violations)
@@ -91,10 +95,12 @@ def measure(texts: Sequence[Text], parser: CodeNodeParser, *, repeats: int) -> M
             else:
                 outline_text(text.text, text.language)
         found.outline_seconds.append(time.process_time() - start)
-        start = time.process_time()
-        for text in texts:
-            text.nodes(parser)
-        found.parser_seconds.append(time.process_time() - start)
+        unbounded = CodeNodeParser(max_lines=parser.max_lines)
+        for each, seconds in ((unbounded, found.parser_seconds), (parser, found.bounded_seconds)):
+            start = time.process_time()
+            for text in texts:
+                text.nodes(each)
+            seconds.append(time.process_time() - start)
     return found
 
 
@@ -102,12 +108,13 @@ def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int
     """Check the laws on mutations of real files of a language, and that each is parsed in time."""
     found = Measurement()
     texts = [text for text in texts if len(text.text) <= _MAX_FUZZED] or texts[:1]
+    unbounded = CodeNodeParser(max_lines=parser.max_lines)
     for number in range(count):
         draw = random.Random(f"{seed}-{texts[0].language}-{number}")
         first, second = draw.choice(texts), draw.choice(texts)
         text = Text(first.name, mutate(first.text, second.text, draw), first.language)
         start = time.process_time()
-        nodes, broken = check(text, parser)
+        nodes, broken = check(text, parser if number % _COUNT_TOKENS == 0 else unbounded)
         seconds = (time.process_time() - start) / 2
         if seconds > text.max_seconds:
             broken.append(f"{seconds:.1f} s for {len(text.text)} characters; {text.max_seconds:.1f} s are allowed")
@@ -151,7 +158,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     options_parser = make_parser()
     options = options_parser.parse_args()
-    parser = CodeNodeParser()
+    embedding = CodeEmbedding("embedded")
+    parser = CodeNodeParser(max_tokens=embedding.max_code_tokens, tokenizer=embedding.tokenize_code)
     measured: dict[str, Measurement] = {}
     every: list[Text] = []
     for language, files in selected_files(options_parser, options).items():
