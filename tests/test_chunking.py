@@ -134,7 +134,13 @@ def test_class_on_one_line_is_one_node() -> None:
     assert rows(parse("class A { int f() { return 1; } int g() { return 2; } }", "A.java")) == [
         ("class", "A", 1, 1, "")
     ]
-    assert rows(parse("function f() {} function g() {}\n", "a.js")) == [("function", "f", 1, 1, "")]
+    assert rows(parse("class A {\n  f() {} g() {}\n}\n", "a.js")) == [
+        ("class", "A", 1, 1, ""),
+        ("method", "A.f, g", 2, 3, ""),
+    ]
+    nodes = parse("".join(f"function f{i}() {{}} " for i in range(500)), "a.js")
+    assert {node.metadata["symbol"][:6] for node in nodes} == {"f0, f1"}
+    assert len(nodes[0].metadata["symbol"]) <= 103
     # a member that starts on the first line of a class of several lines leaves it a header of that line
     assert rows(parse("class A { int f() {\n return 1; }\n int x;\n}", "A.java")) == [
         ("class", "A", 1, 1, ""),

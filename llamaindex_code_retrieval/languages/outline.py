@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+_MAX_SYMBOL = 100  # characters of joined names
 _MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recursion and the length of a scope
 
 
@@ -47,6 +48,18 @@ class Outline:
     def depths(self) -> Mapping[int, int]:
         """Depth of the outermost statement or block that starts in a row; a long item is cut where this is lowest."""
         return self.find_depths()
+
+
+def joined_names(names: str, name: str) -> str:
+    """Append a name to a list of names, which ends with an ellipsis where it gets too long.
+
+    >>> joined_names("size", "total"), joined_names("size, total", "total")
+    ('size, total', 'size, total')
+    """
+    if not name or names.endswith("…") or name == names or names.endswith(f", {name}"):
+        return names
+    joined = f"{names}, {name}" if names else name
+    return joined if len(joined) <= _MAX_SYMBOL else f"{names}, …"
 
 
 def descendants(item: Item) -> Iterator[Item]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 
-from llamaindex_code_retrieval.languages.outline import Item, Outline
+from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_names
 
 _MIN_LINE = 25  # characters that a line counts at least: sixty short lines are as much to read as 1,500 characters
 _MAX_LEVEL = 12  # sections nested deeper are part of the section around them
 _PARAGRAPH_DEPTH = 10  # of a line below a blank one, which is a better place to cut than the middle of a paragraph
-_MAX_SYMBOL = 100  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class _OutlineBuilder:
             is_leaf = len(new) == 1 and _is_leaf(new[0]) and new[0].scope == each.scope
             if is_leaf and can_join and self._size(items[-1].first, each.last) <= self.size.join:
                 items[-1].last = each.last
-                items[-1].symbol = _joined(items[-1].symbol, each.start.name)
+                items[-1].symbol = joined_names(items[-1].symbol, each.start.name)
                 items[-1].scope = self._scope(section.scope, items[-1].symbol)
             else:
                 items += new
@@ -173,7 +172,7 @@ class _OutlineBuilder:
         if len(items) > 1:
             item.first, item.last = items[0].first, items[-1].last
             if self._are_leaves(items, scope):
-                item.symbol = reduce(_joined, [each.symbol for each in items])
+                item.symbol = reduce(joined_names, [each.symbol for each in items])
                 item.scope = self._scope(scope, item.symbol)
         return item
 
@@ -194,14 +193,6 @@ def _is_section(item: Item) -> bool:
 
 def _is_leaf(item: Item) -> bool:
     return _is_section(item) and not item.children
-
-
-def _joined(names: str, name: str) -> str:
-    """Append a name to a list of names, which ends with an ellipsis where it gets too long."""
-    if not name or names.endswith("…") or name == names or names.endswith(f", {name}"):
-        return names
-    joined = f"{names}, {name}" if names else name
-    return joined if len(joined) <= _MAX_SYMBOL else f"{names}, …"
 
 
 def _set_parents(item: Item) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llamaindex_code_retrieval.languages.bounds import Measure
-from llamaindex_code_retrieval.languages.outline import Item, Outline
+from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_names
 
 _FEW_LINES = 3  # a function inside a function, or the code between two of them, is no span if it has fewer
 # Lines that mean nothing alone: closing brackets, perhaps with a call or a comment after them, labels, `#endif`.
@@ -35,8 +35,9 @@ class Span:
 def spans_of(outline: Outline, measure: Measure) -> list[Span]:
     """Return the spans of a source in the order of their rows; some may be too large for a node.
 
-    Two definitions of the same rows make one span. A function of more than ``max_lines`` lines that contains functions
-    is divided into them and the code between. A prototype without a doc comment belongs to the code around it.
+    Definitions of the same rows make one span, and one item with the names of all that are not nested. A function of
+    more than ``max_lines`` lines that contains functions is divided into them and the code between. A prototype without
+    a doc comment belongs to the code around it.
     """
     spans: list[Span] = []
     for span in _divide(outline.top, measure.bounds.max_lines, in_function=False):
@@ -49,6 +50,10 @@ def spans_of(outline: Outline, measure: Measure) -> list[Span]:
             before.last = max(before.last, span.last)
         elif before is None or (before.first, before.last) != rows:
             spans.append(span)
+        elif span.item.parent is before.item.parent:
+            prefix = before.item.scope.removesuffix(before.item.symbol)
+            before.item.symbol = joined_names(before.item.symbol, span.item.symbol)
+            before.item.scope = prefix + before.item.symbol
     return spans
 
 
