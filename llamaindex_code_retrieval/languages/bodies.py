@@ -33,8 +33,9 @@ def without_signature_and_returns(source: str, language: str) -> str:
         parsed = parse(wrapped, language)
         if not isinstance(parsed, Parsed) or (body := _first_body(parsed)) is None:
             continue
+        raw = wrapped.encode(errors="replace")  # with the macros that were left out for parsing
         if best is None or not parsed.root.has_error:
-            best = body, parsed.raw
+            best = body, raw if len(raw) == len(parsed.raw) else parsed.raw
         if not parsed.root.has_error:
             break
     return "" if best is None else _without_returns(*best)

@@ -37,6 +37,7 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
 
     - ``@function``, a method if it stands in a class; ``@method``; ``@prototype``, a function without a body;
     - ``@class``; ``@module``, a class whose functions are no methods; ``@scope``, which only adds to the scope;
+      ``@alias``, a class without a body: another name of a type;
     - ``@comment`` and ``@attribute``: in rows of their own above a definition, they belong to it; with
       ``(#set! apart)`` blank rows may stand between;
     - ``@trailing``: a comment that may also stand behind or below what it describes;

@@ -90,7 +90,8 @@ def _declared(node: tree_sitter.Node) -> tuple[list[str], tree_sitter.Node | Non
     """Return the parts of the name in a C or C++ declarator; none if it does not declare a function."""
     is_function = False
     while node.type.endswith("_declarator"):
-        is_function = is_function or node.type == "function_declarator"
+        if node.type != "parenthesized_declarator":  # `int (*f)(int)` declares a pointer, `int *f(int)` a function
+            is_function = node.type == "function_declarator"
         inner = node.child_by_field_name("declarator") or next(
             (child for child in node.named_children if child.type.endswith(("declarator", "identifier"))), None
         )
@@ -107,7 +108,12 @@ def _declared(node: tree_sitter.Node) -> tuple[list[str], tree_sitter.Node | Non
         node = name
     text = " ".join(node_text(node).split())
     if node.type == "operator_cast":
-        return [*parts, text.partition("(")[0].strip()], node
+        function: tree_sitter.Node | None = node
+        while function is not None and function.type != "abstract_function_declarator":
+            function = next((child for child in function.named_children if child.type.startswith("abstract_")), None)
+        end = node.end_byte if function is None else function.start_byte
+        text = (node.text or b"")[: end - node.start_byte].decode(errors="replace")
+        return [*parts, " ".join(text.split())], node
     if node.type == "template_function":
         text = text.partition("<")[0].strip()
     return ([*parts, text] if is_function and text else []), node

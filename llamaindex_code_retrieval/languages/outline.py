@@ -14,7 +14,8 @@ _MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recur
 class Item:
     """A definition or a section with its rows (from 0, both ends included); the root is the whole file.
 
-    ``scope`` is the qualified name. A prototype declares a function without its body.
+    ``scope`` is the qualified name. A prototype declares a function without its body, or names a type that is defined
+    elsewhere.
     """
 
     kind: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import tree_sitter
 
+from llamaindex_code_retrieval.languages.conditionals import resolve_directives
 from llamaindex_code_retrieval.languages.docstrings import comment_text, python_docstring
 from llamaindex_code_retrieval.languages.grammars import definition_query, error_query, load_grammar
 from llamaindex_code_retrieval.languages.markup import markup_depths, only_scripts
@@ -27,6 +28,7 @@ _KINDS = {  # of captures -> of items
     "module": "class",
     "scope": "scope",
     "prototype": "function",
+    "alias": "class",
 }
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 
@@ -105,7 +107,7 @@ def parse(source: str, language: str) -> Outline | None:
         parsed = _parse(_blank(raw, blank) if blank else raw, grammar, lines, language)
         if best is None or parsed.errors < best[1].errors:
             best = grammar, parsed
-        if not parsed.root.has_error:
+        if not parsed.errors:
             return parsed
     if best is None:
         return None
@@ -115,7 +117,7 @@ def parse(source: str, language: str) -> Outline | None:
 
 def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
     root = tree_sitter.Parser(load_grammar(grammar)).parse(raw).root_node
-    top = _TreeBuilder(grammar, raw, LANGUAGES[language].comments).build(root, len(lines) - 1)
+    top = _TreeBuilder(grammar, raw, lines, LANGUAGES[language].comments).build(root)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
     if LANGUAGES[language].scripts:
         parsed.find_depths = lambda: markup_depths(lines, _depths(root))
@@ -128,11 +130,12 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the best parse of a source with errors after repairs that keep its rows."""
     blank = GRAMMARS[grammar].blank
     raw = _blank(raw, blank) if blank else raw
-    repaired = close_brackets(raw.decode(), LANGUAGES[language].comments).encode()
-    if repaired != raw:
-        closed = _parse(repaired, grammar, parsed.lines, language)
-        if closed.errors < parsed.errors:
-            raw, parsed = repaired, closed
+    for repair in (resolve_directives, close_brackets):
+        repaired = repair(raw.decode(), LANGUAGES[language].comments).encode()
+        if repaired != raw:
+            closed = _parse(repaired, grammar, parsed.lines, language)
+            if closed.errors < parsed.errors:
+                raw, parsed = repaired, closed
     for _ in range(_MAX_BLANKED):
         row = _smallest_error(grammar, parsed.root)
         if row is None:
@@ -167,7 +170,15 @@ def _count_errors(grammar: str, parsed: Parsed) -> int:
     bad: set[int] = set()
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
         (bad.update if is_error else bad.difference_update)(rows)
-    return sum(1 for row in bad if parsed.lines[row].strip()) + len(errors.get("missing", ()))
+    missing = sum(1 for node in errors.get("missing", ()) if not _is_macro_with_block(node))
+    return sum(1 for row in bad if parsed.lines[row].strip()) + missing
+
+
+def _is_macro_with_block(missing: tree_sitter.Node) -> bool:
+    """Return whether a missing semicolon stands in front of a block, as in ``TEST("adds") { }``: nothing is lost."""
+    statement = missing.parent if missing.type == ";" else None
+    after = None if statement is None else statement.next_sibling
+    return after is not None and after.type == "compound_statement"
 
 
 def _blank(raw: bytes, pattern: str) -> bytes:
@@ -225,6 +236,7 @@ class _TreeBuilder:
 
     grammar: str
     raw: bytes
+    lines: list[str]
     comments: str
     outer: dict[int, tree_sitter.Node] = field(default_factory=dict)
     above: dict[int, tuple[int, tree_sitter.Node | None]] = field(default_factory=dict)
@@ -233,10 +245,14 @@ class _TreeBuilder:
     """Comments that stand alone and may describe what is above, by their first row."""
     behind: dict[int, tree_sitter.Node] = field(default_factory=dict)
     """Comments that may describe what is before them in a row."""
+    raw_lines: list[bytes] = field(init=False)
 
-    def build(self, root: tree_sitter.Node, last_row: int) -> Item:
+    def __post_init__(self) -> None:
+        self.raw_lines = self.raw.split(b"\n")
+
+    def build(self, root: tree_sitter.Node) -> Item:
         """Return the root of the tree."""
-        nesting = Nesting(last_row)
+        nesting = Nesting(len(self.lines) - 1)
         for match in sorted(self._matches(root), key=lambda each: (each.node.start_byte, -each.node.end_byte)):
             names, name = qualified_name(match.captures, match.settings)
             if not nesting.enter(match.node.start_byte) or not names:
@@ -259,7 +275,6 @@ class _TreeBuilder:
         """
         found: dict[tuple[int, int], _Match] = {}
         query, settings = definition_query(self.grammar)
-        raw_lines = self.raw.split(b"\n")
         roots = [(root, 0)]
         for each, level in roots:
             for number, captures in tree_sitter.QueryCursor(query).matches(each):
@@ -270,7 +285,7 @@ class _TreeBuilder:
                         if place not in found or found[place].number <= number:
                             last = captures.get("end", [node])[0]
                             found[place] = _Match(kind, captures, settings[number], number, last)
-                self._keep_comments(captures, raw_lines, is_apart="apart" in settings[number])
+                self._keep_comments(captures, is_apart="apart" in settings[number])
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
@@ -279,9 +294,8 @@ class _TreeBuilder:
         _extend(found.values())
         return list(found.values())
 
-    def _keep_comments(
-        self, captures: Mapping[str, Sequence[tree_sitter.Node]], raw_lines: Sequence[bytes], *, is_apart: bool
-    ) -> None:
+    def _keep_comments(self, captures: Mapping[str, Sequence[tree_sitter.Node]], *, is_apart: bool) -> None:
+        raw_lines = self.raw_lines
         for kind in ("comment", "attribute", "trailing"):
             for node in captures.get(kind, ()):
                 rows, end = _rows(node), node.end_point
@@ -302,6 +316,13 @@ class _TreeBuilder:
         between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
         return tree_sitter.Parser(load_grammar(self.grammar), included_ranges=[between]).parse(self.raw).root_node
 
+    def _is_blanked(self, row: int) -> bool:
+        """Return whether a row is nothing but macros that were left out for parsing."""
+        blank, line = GRAMMARS[self.grammar].blank, self.lines[row].lstrip()
+        if not blank or self.raw_lines[row].strip() or not line or line.startswith("#"):
+            return False
+        return not _blank(line.encode(errors="replace"), blank).strip()
+
     def _item(self, match: _Match, names: Sequence[str], nesting: Nesting) -> SyntaxItem:
         node, parent = match.node, nesting.parent
         start = node
@@ -309,8 +330,11 @@ class _TreeBuilder:
             start = self.outer[start.id]
         row = first = start.start_point.row
         comments: list[tree_sitter.Node] = []
-        while first - 1 in self.above and self.above[first - 1][0] > nesting.floor:
-            first, comment = self.above[first - 1]
+        while first - 1 > nesting.floor:
+            above, comment = self.above.get(first - 1, (first - 1, None))
+            if above <= nesting.floor or (first - 1 not in self.above and not self._is_blanked(first - 1)):
+                break
+            first = above
             if comment is not None:
                 comments.append(comment)
         last = min(_rows(match.last)[-1], parent.last)
@@ -329,7 +353,7 @@ class _TreeBuilder:
             parent,
             row=row,
             node=node,
-            is_prototype=match.kind == "prototype",
+            is_prototype=match.kind in ("prototype", "alias"),
             holds_methods=match.kind == "class",
             merges="merge" in match.settings,
         )

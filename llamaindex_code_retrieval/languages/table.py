@@ -9,6 +9,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from llamaindex_code_retrieval.languages.expressions import GROOVY, PROTOBUF, SQL, Pattern, R
+from llamaindex_code_retrieval.languages.macros import C_MACROS
 
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?([\w.+-]+)|#!\s*(?:\S*/)?([\w.+-]+)")
 _VERSION = re.compile(r"[\d.]+$")
@@ -74,8 +75,6 @@ def _row(
     )
 
 
-# a macro before the name, as in `class API Name : Base {`, would be read as the name
-_CPP_MACROS = r"\b(?:class|struct)\s+([A-Z][A-Z0-9_]+)(?=\s+\w+\s*(?:final\s*)?[:{<])"
 # `__global__`, and `<<<grid, block>>>` in calls
 _CUDA = (
     r"\b(__(?:global|device|host|forceinline|noinline|launch_bounds|shared|constant|managed|restrict|grid_constant)__"
@@ -109,9 +108,9 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "haskell": Grammar("tree_sitter_haskell"),
         "ocaml": Grammar("tree_sitter_ocaml", "language_ocaml", blank=_CPPO),
         "ocaml_interface": Grammar("tree_sitter_ocaml", "language_ocaml_interface", blank=_CPPO),
-        "c": Grammar("tree_sitter_c"),
-        "cpp": Grammar("tree_sitter_cpp", blank=_CPP_MACROS),
-        "cuda": Grammar("tree_sitter_cpp", blank=rf"{_CPP_MACROS}|{_CUDA}"),
+        "c": Grammar("tree_sitter_c", blank=C_MACROS),
+        "cpp": Grammar("tree_sitter_cpp", blank=C_MACROS),
+        "cuda": Grammar("tree_sitter_cpp", blank=rf"{C_MACROS}|{_CUDA}"),
         "csharp": Grammar("tree_sitter_c_sharp"),
         "julia": Grammar("tree_sitter_julia"),
         "elixir": Grammar("tree_sitter_elixir"),

@@ -1,0 +1,53 @@
+"""Macros of C and C++, which a grammar cannot know: a regular expression whose groups are left out before parsing."""
+
+from __future__ import annotations
+
+_CAPITALS = r"[A-Z][A-Z0-9_]{2,}\b"
+# lengths are bounded, so that the time stays linear
+_BRACKETS = r"\((?:[^()]|\((?:[^()]|\([^()]{0,200}\)){0,200}\)){0,400}\)"
+_MACRO = rf"{_CAPITALS}(?:[ \t]*{_BRACKETS})?"
+_TYPE = r"(?:\w+(?:::\w+)*(?:<[^<>;{}()\n]*>)?[\s*&]+){1,8}"
+_NAME = r"(?:\w+::){0,4}(?:\w+|\([ \t]*\w+[ \t]*\)|operator\b[^\w\s(]*)"
+_KEYWORDS = (
+    "auto|bool|char|class|const|constexpr|double|enum|explicit|float|friend|inline|int|long|operator|short|signed|"
+    "static|struct|template|union|unsigned|virtual|void"
+)
+_ROW = r"(?<![=+|&(<?\\-]\n)^[ \t]*"  # that does not continue an expression
+
+C_MACROS = "|".join(
+    (
+        # comments of macros that go over several rows; not in other comments, strings and directives
+        r"(/\*(?:[^*\n\\]|\\\n|\\.|\*(?!/)){0,500}\*/)(?=[^\n]{0,300}\\\n)|//[^\n]*|/\*(?:[^*]|\*(?!/))*|\"(?:\\.|[^\"\\\n])*\"",
+        r"^[ \t]*#(?:[^\\\n/]|/(?!\*)|\\.|\\\n)*",
+        # `class API Name : Base {` would be read as a function, or with the name of the macro
+        rf"\b(?:class|struct|union|enum)\s+((?:{_MACRO}\s+){{1,4}})(?=\w+\s*(?:final\s*)?[:{{<])",
+        # `API int f(int x)`, `API ~A()`, `API A() : b(1)`
+        r"(?:^|[;{}>]|\b(?:static|inline|extern|virtual|explicit|friend|constexpr|typedef|template|\"C\"))[ \t]*"
+        rf"({_MACRO}(?:\s+{_MACRO}){{0,3}})"
+        rf"(?=\s+(?:~|(?:{_KEYWORDS})\b|{_TYPE}{_NAME}[ \t]*[(;=\[]|\w+{_BRACKETS}\s*(?:noexcept\s*)?:(?!:)))",
+        # a row that is only a macro, without a semicolon and no type of the function below; `TRY {`
+        rf"{_ROW}({_CAPITALS}(?!\s+(?!if|for|while|switch)\w+\s*\([^;{{}}]{{0,400}}\)\s*\{{)"
+        rf"|[A-Z][A-Z0-9_]*[ \t]*{_BRACKETS})[ \t]*(?://.*|/\*.*\*/[ \t]*)?$"
+        r"(?!\s*(?:[;,)=+*|&?:.<>{\]-]|/(?![/*])))",
+        rf"{_ROW}({_CAPITALS})(?=\s*\{{)",
+        # `void f() API {`, `void f() API;`
+        rf"\)\s*(?:(?:const|noexcept|override|final)\s+)*({_MACRO})"
+        r"(?=\s*(?:[{;=]|:(?!:)|->|(?:const|noexcept|override|final)\b))",
+        # `if CONSTEXPR (a)`, `template <class T, ENABLE_IF(…)>`, `typedef int (API *f)(int)`
+        rf"\b(?:if|for|while)[ \t]+({_CAPITALS})(?=[ \t]+\()|(,\s*{_CAPITALS}\s*{_BRACKETS})(?=\s*>)",
+        rf"\(({_CAPITALS})\s*\*\s*\w+\s*\)\s*\(",
+        # types as arguments
+        rf"^({_CAPITALS}{_BRACKETS}[ \t]*;)|(?<![&*])([&*]{{1,3}})(?=\s*\)\s*;)",
+        # `int count GUARDED_BY(mutex);`
+        r"[\w>*&][ \t]+[*&]*(?!(?:return|else|throw|new|delete|do|goto|case|co_\w+|"
+        rf"{_KEYWORDS})\b)\w+\s+([A-Z]+_[A-Z0-9_]*[ \t]*{_BRACKETS})(?=[ \t]*;)",
+        # annotations of the Linux kernel
+        r"\b(__(?:acquires\([^()\n]*\)|always_inline|always_unused|bitwise|cold|devexit|devinit|exit|exitdata|force|hot|"
+        r"init|initconst|initdata|iomem|kernel|latent_entropy|malloc|maybe_unused|must_check|net_exit|net_init|noreturn|"
+        r"percpu|pure|rcu|ref|refdata|releases\([^()\n]*\)|sched|unused|used|user|visible|weak))\b",
+        # access specifiers
+        rf"^[ \t]+({_CAPITALS}[ \t]*:)[ \t]*$"
+        r"|\b(?:public|protected|private)[ \t]+(\w+)[ \t]*:(?!:)|^[ \t]*(signals[ \t]*:)[ \t]*$",
+    )
+)
+"""Macros in capitals, where only a macro can stand, and what Qt adds to classes."""

@@ -1,0 +1,7 @@
+/* Old style. */
+static int old(a, b)
+    int a;
+    char *b;
+{
+    return a;
+}
