@@ -21,7 +21,7 @@ SOURCES = {sample: sample.read_bytes().decode() for sample in TEXT_SAMPLES}
 
 
 def scopes(source: str, language: str) -> list[str]:
-    return [item.scope for item in descendants(outline_text(source, language).top)]
+    return [item.scope for item in descendants(outline_text(source, language).top) if item.symbol]
 
 
 @pytest.mark.parametrize("sample", TEXT_SAMPLES, ids=lambda sample: f"{sample.parent.name}/{sample.name}")

@@ -19,6 +19,7 @@ _JSON_TOKEN = re.compile(r""""(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?|[{}\[\]
 _CSS_TOKEN = re.compile(
     r""""(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?|url\([^()\n]*\)|/\*|(?<!:)//[^\n]*|\#\{[^{}\n]*\}|[{};]"""
 )
+_HASH_COMMENT = re.compile(r"^\s*# .*$", re.MULTILINE)
 _COMMENT = {"/*": "*/"}
 _XML_TOKEN = re.compile(r"<!--|<!\[CDATA\[|<\?|<(/?)([\w:.-]+)([^<>]*)>")
 _XML_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
@@ -140,6 +141,8 @@ def xml_layout(lines: Sequence[str]) -> Layout:
             entries.append(entry)
         if not token[3].endswith("/"):
             stack.append((tag, entry))
+    for entry in entries[:1]:
+        entry.row = 0  # the prolog belongs to the root
     return Layout([entry.start(entry.row) for entry in entries])
 
 
@@ -165,7 +168,8 @@ def css_layout(lines: Sequence[str]) -> Layout:
         if selector < token.start() and (text == "{" or (text == ";" and depth == 0)):
             after = scanner.row(lead - 1) + 1 if lead else 0  # a comment may stand behind the rule before
             row = max(scanner.row(scanner.skip_space(lead)), min(after, scanner.row(selector)))
-            entries.append(_Entry(row, depth + 1, scanner.source[selector : token.start()] if text == "{" else ""))
+            name = _HASH_COMMENT.sub("", scanner.source[selector : token.start()]) if text == "{" else ""
+            entries.append(_Entry(row, depth + 1, name))
         depth = max(0, depth + (text == "{") - (text == "}"))
         lead = selector = end
     return Layout([entry.start(entry.row) for entry in entries])

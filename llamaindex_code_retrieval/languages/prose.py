@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llamaindex_code_retrieval.languages.documents import markdown_layout, restructuredtext_layout
 from llamaindex_code_retrieval.languages.sections import Layout, SectionStart
@@ -19,12 +19,13 @@ def prose_layout(lines: Sequence[str]) -> Layout:
     """Find the paragraphs of prose; other texts have no sections."""
     if not _is_prose(lines):
         return Layout([])
-    starts = [
-        SectionStart(row, 1, "", row)
-        for row, line in enumerate(lines)
-        if line.strip() and (row == 0 or not lines[row - 1].strip())
-    ]
-    return Layout(starts)
+    rows = (row for row, line in enumerate(lines) if line.strip() and (row == 0 or not lines[row - 1].strip()))
+    return Layout(paragraphs(rows))
+
+
+def paragraphs(rows: Iterable[int]) -> list[SectionStart]:
+    """Return sections without names that start in these rows."""
+    return [SectionStart(row, 1, kind="text") for row in rows]
 
 
 def document_language(lines: Sequence[str]) -> str | None:

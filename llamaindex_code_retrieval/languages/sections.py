@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_na
 _MIN_LINE = 25  # characters that a line counts at least: sixty short lines are as much to read as 1,500 characters
 _MAX_LEVEL = 12  # sections nested deeper are part of the section around them
 _PARAGRAPH_DEPTH = 10  # of a line below a blank one, which is a better place to cut than the middle of a paragraph
+_JOINED_KINDS = ("section", "cell", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class SectionStart:
     content: int = -1
     """First row of the content, below the heading; a key is content itself."""
     kind: str = "section"
-    """What is neither a "section" nor a "cell" is not joined or divided."""
+    """A definition is not joined or divided; all else is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class _OutlineBuilder:
 
 
 def _is_section(item: Item) -> bool:
-    return item.kind in ("section", "cell")
+    return item.kind in _JOINED_KINDS
 
 
 def _is_leaf(item: Item) -> bool:

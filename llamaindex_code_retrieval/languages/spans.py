@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llamaindex_code_retrieval.languages.bounds import Measure
 from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_names
 
+_DEFINITIONS = ("function", "method", "class")
 _FEW_LINES = 3  # a function inside a function, or the code between two of them, is no span if it has fewer
 # Lines that mean nothing alone: closing brackets, perhaps with a call or a comment after them, labels, `#endif`.
 _CLOSING_LINE = re.compile(
@@ -70,7 +71,7 @@ def _divide(item: Item, max_lines: int, *, in_function: bool) -> Iterator[Span]:
     for child in children:
         if row < child.first:
             yield Span(row, child.first - 1, item, not is_top and row == item.first)
-        elif row == item.first and not is_top:  # a member that starts on the first line of its class
+        elif row == item.first and item.kind in _DEFINITIONS:  # a member that starts on the first line of its class
             yield Span(row, row, item, True)
         yield from _divide(child, max_lines, in_function=in_function)
         row = max(row, child.last + 1)

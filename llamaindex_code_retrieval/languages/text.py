@@ -11,7 +11,7 @@ from llamaindex_code_retrieval.languages.configuration import ini_layout, toml_l
 from llamaindex_code_retrieval.languages.documents import asciidoc_layout, markdown_layout, restructuredtext_layout
 from llamaindex_code_retrieval.languages.nesting import css_layout, json_layout, xml_layout
 from llamaindex_code_retrieval.languages.outline import Outline
-from llamaindex_code_retrieval.languages.prose import document_language, prose_layout
+from llamaindex_code_retrieval.languages.prose import document_language, paragraphs, prose_layout
 from llamaindex_code_retrieval.languages.sections import Layout, SectionSize, outline_of_sections
 
 _DOCUMENT = SectionSize(join=250, divide=500, tiny=60, separator=" > ")
@@ -25,6 +25,12 @@ class _Format:
     size: SectionSize
 
 
+def _conf_layout(lines: Sequence[str]) -> Layout:
+    """Find keys, or blocks in braces, as in the configuration of web servers."""
+    layout = ini_layout(lines)
+    return layout if layout.starts else css_layout(lines)
+
+
 _FORMATS: Mapping[str, _Format] = MappingProxyType(
     {
         "markdown": _Format(markdown_layout, _DOCUMENT),
@@ -35,7 +41,7 @@ _FORMATS: Mapping[str, _Format] = MappingProxyType(
         "json": _Format(json_layout, _KEYS),
         "notebook": _Format(json_layout, _KEYS),  # what `read_notebook` cannot read
         "xml": _Format(xml_layout, _KEYS),
-        "ini": _Format(ini_layout, _KEYS),
+        "ini": _Format(_conf_layout, _KEYS),
         "dockerfile": _Format(dockerfile_layout, _KEYS),
         "makefile": _Format(makefile_layout, _KEYS),
         "cmake": _Format(cmake_layout, _KEYS),
@@ -43,6 +49,7 @@ _FORMATS: Mapping[str, _Format] = MappingProxyType(
         "text": _Format(prose_layout, _PROSE),
     }
 )
+_DOCUMENTS = tuple(language for language, format_ in _FORMATS.items() if format_.size is _DOCUMENT)
 
 
 def outline_text(source: str, language: str) -> Outline:
@@ -57,7 +64,10 @@ def outline_text(source: str, language: str) -> Outline:
     if language == "text":
         language = document_language(lines) or language
     format_ = _FORMATS.get(language, _FORMATS["text"])
-    layout = format_.layout(lines)
-    if not layout.starts and language != "text":
+    layout, size = format_.layout(lines), format_.size
+    if not layout.starts and layout.depths and language in _DOCUMENTS:  # paragraphs, with code and lists kept whole
+        outermost = sorted({0, *(row for row, depth in layout.depths.items() if depth == 1)})
+        layout, size = Layout(paragraphs(outermost), layout.depths), _PROSE
+    elif not layout.starts and language != "text":
         return outline_text(source, "text")
-    return outline_of_sections(lines, layout, format_.size, kind="text" if layout.starts else "window")
+    return outline_of_sections(lines, layout, size, kind="text" if layout.starts else "window")
