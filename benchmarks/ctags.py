@@ -148,7 +148,11 @@ CTAGS: Mapping[str, CtagsLanguage] = {
         r"(?:\([^()\n]*\))?)|(?P<blank2><<<[^;{}]*?>>>)",
     ),
     "csharp": CtagsLanguage(
-        parser="C#", method="method property", type="class interface struct enum", optional="event typedef"
+        parser="C#",
+        method="method property",
+        type="class interface struct enum",
+        optional="event typedef",
+        required_lines={"property": r"^(?!.*\b(?:get|init);).*(?:=>|\{\s*get\s*\{)"},
     ),
     "kotlin": CtagsLanguage(parser="Kotlin", function="method", type="class interface object typealias"),
     "lua": CtagsLanguage(parser="Lua", function="function"),

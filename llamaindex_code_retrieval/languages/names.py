@@ -51,7 +51,7 @@ def qualified_name(
     nodes = captures["name"]
     text = (settings.get("join") or "").join(" ".join(node_text(node).split()) for node in nodes)
     text = unquoted(text)
-    if nodes[0].type.startswith(("template_", "generic_")):
+    if nodes[0].type.startswith(("template_", "generic_")) and not settings.get("prefix"):
         text = text.partition("<")[0].strip()
     return ([*owner, (settings.get("prefix") or "") + text] if text else []), nodes[0]
 
