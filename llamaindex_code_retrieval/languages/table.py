@@ -193,9 +193,12 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents
-        "markdown": _row("md markdown mdx mkd mdown qmd rmd", reads="headings"),
+        "markdown": _row("md markdown mdx mkd mdown qmd rmd mdc svx", reads="headings"),
         "restructuredtext": _row("rst rest", reads="headings"),
         "asciidoc": _row("adoc asciidoc", reads="headings"),
+        "latex": _row("tex ltx", reads="headings"),
+        "org": _row("org", reads="headings"),
+        "pod": _row("pod", reads="headings"),
         "notebook": _row("ipynb", reads="cells and definitions"),
         "text": _row(
             "txt text patch diff",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from llamaindex_code_retrieval.languages.build_files import cmake_layout, dockerfile_layout, makefile_layout
 from llamaindex_code_retrieval.languages.configuration import ini_layout, toml_layout, yaml_layout
 from llamaindex_code_retrieval.languages.documents import asciidoc_layout, markdown_layout, restructuredtext_layout
+from llamaindex_code_retrieval.languages.heading_lines import LATEX, ORG, POD
 from llamaindex_code_retrieval.languages.nesting import css_layout, json_layout, xml_layout
 from llamaindex_code_retrieval.languages.outline import Outline
 from llamaindex_code_retrieval.languages.prose import document_language, paragraphs, prose_layout
@@ -36,6 +37,9 @@ _FORMATS: Mapping[str, _Format] = MappingProxyType(
         "markdown": _Format(markdown_layout, _DOCUMENT),
         "restructuredtext": _Format(restructuredtext_layout, _DOCUMENT),
         "asciidoc": _Format(asciidoc_layout, _DOCUMENT),
+        "latex": _Format(LATEX.layout, _DOCUMENT),
+        "org": _Format(ORG.layout, _DOCUMENT),
+        "pod": _Format(POD.layout, _DOCUMENT),
         "yaml": _Format(yaml_layout, _KEYS),
         "toml": _Format(toml_layout, _KEYS),
         "json": _Format(json_layout, _KEYS),
