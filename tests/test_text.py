@@ -29,10 +29,12 @@ def test_outline_of_every_format(sample: Path) -> None:
     assert describe_sample(sample) == outline_file(sample).read_text(encoding="utf-8")
 
 
-def test_every_format_has_a_sample_and_says_what_it_reads() -> None:
+def test_every_format_has_a_sample_and_says_what_divides_it() -> None:
     assert {sample.parent.name for sample in TEXT_SAMPLES} == set(TEXT_LANGUAGES)
     assert {language_of(sample) for sample in TEXT_SAMPLES} == set(TEXT_LANGUAGES)
-    assert [name for name, language in LANGUAGES.items() if language.reads == "definitions"] == list(CODE_LANGUAGES)
+    assert [name for name, language in LANGUAGES.items() if language.divided_by == "definitions"] == list(
+        CODE_LANGUAGES
+    )
 
 
 def assert_nested(item: Item, lines: int) -> None:

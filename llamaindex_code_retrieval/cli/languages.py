@@ -7,25 +7,7 @@ from typing import Any
 
 from llamaindex_code_retrieval.cli.console import print_json, print_table, print_text
 from llamaindex_code_retrieval.cli.options import json_option
-from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, LANGUAGES
-
-_DIVIDED_BY = {
-    "markdown": "headings",
-    "restructuredtext": "headings",
-    "asciidoc": "headings",
-    "notebook": "cells",
-    "yaml": "keys",
-    "toml": "keys",
-    "json": "keys",
-    "xml": "elements",
-    "ini": "sections",
-    "dockerfile": "stages",
-    "makefile": "targets",
-    "cmake": "commands",
-    "css": "rules",
-    "text": "paragraphs",
-}
-"""At what the text formats are divided into nodes."""
+from llamaindex_code_retrieval.languages.table import LANGUAGES
 
 
 def add_languages(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,7 +39,7 @@ def _row(name: str) -> dict[str, Any]:
     language = LANGUAGES[name]
     return {
         "name": name,
-        "divided_by": "definitions" if name in CODE_LANGUAGES else _DIVIDED_BY[name],
+        "divided_by": language.divided_by,
         "extensions": [f".{extension}" for extension in language.extensions],
         "file_names": list(language.file_names),
         "shebangs": list(language.shebangs),

@@ -45,7 +45,7 @@ _RULES_BY_NAME = {
 }
 """By rule: names of files and endings of names, in lower case."""
 
-_DOCUMENTS = frozenset(("markdown", "restructuredtext", "asciidoc", "notebook", "text"))
+_DOCUMENTS = frozenset("markdown restructuredtext asciidoc latex org pod notebook text".split())
 """Formats that are prose: long lines and the note of a generator do not make them worthless."""
 
 _CONFIGURATION = frozenset(("yaml", "toml", "json", "xml", "ini"))

@@ -48,8 +48,8 @@ class Language:
     """How doc comments are written: a name in ``docstrings.COMMENT_STYLES``."""
     scripts: bool = False
     """Whether the code stands in ``<script>`` elements."""
-    reads: str = "definitions"
-    """What becomes nodes of its files."""
+    divided_by: str = "definitions"
+    """At what its files are divided into nodes."""
 
 
 def _row(
@@ -61,7 +61,7 @@ def _row(
     patterns: tuple[Pattern, ...] = (),
     comments: str = "c",
     scripts: bool = False,
-    reads: str = "definitions",
+    divided_by: str = "definitions",
 ) -> Language:
     return Language(
         extensions=tuple(extensions.split()),
@@ -71,7 +71,7 @@ def _row(
         patterns=patterns,
         comments=comments,
         scripts=scripts,
-        reads=reads,
+        divided_by=divided_by,
     )
 
 
@@ -193,45 +193,45 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents
-        "markdown": _row("md markdown mdx mkd mdown qmd rmd mdc svx", reads="headings"),
-        "restructuredtext": _row("rst rest", reads="headings"),
-        "asciidoc": _row("adoc asciidoc", reads="headings"),
-        "latex": _row("tex ltx", reads="headings"),
-        "org": _row("org", reads="headings"),
-        "pod": _row("pod", reads="headings"),
-        "notebook": _row("ipynb", reads="cells and definitions"),
+        "markdown": _row("md markdown mdx mkd mdown qmd rmd mdc svx", divided_by="headings"),
+        "restructuredtext": _row("rst rest", divided_by="headings"),
+        "asciidoc": _row("adoc asciidoc", divided_by="headings"),
+        "latex": _row("tex ltx", divided_by="headings"),
+        "org": _row("org", divided_by="headings"),
+        "pod": _row("pod", divided_by="headings"),
+        "notebook": _row("ipynb", divided_by="cells and definitions"),
         "text": _row(
             "txt text patch diff",
             files="README LICENSE LICENCE COPYING NOTICE AUTHORS CONTRIBUTORS MAINTAINERS OWNERS CODEOWNERS CHANGES "
             "Changes CHANGELOG ChangeLog NEWS HISTORY INSTALL TODO VERSION .gitignore .gitattributes .gitkeep .keep "
             ".mailmap .git-blame-ignore-revs .dockerignore .npmignore .eslintignore .prettierignore .ignore .nvmrc "
             ".python-version .ruby-version .node-version .tool-versions .nojekyll",
-            reads="headings, paragraphs or windows",
+            divided_by="headings, paragraphs or windows",
         ),
         # configuration and markup
-        "yaml": _row("yaml yml cff", files=".clang-format .clang-tidy", reads="keys"),
-        "toml": _row("toml", files="Pipfile", reads="keys"),
+        "yaml": _row("yaml yml cff", files=".clang-format .clang-tidy", divided_by="keys"),
+        "toml": _row("toml", files="Pipfile", divided_by="keys"),
         "json": _row(
             "json jsonc json5 webmanifest code-workspace",
             files=".babelrc .eslintrc .prettierrc .stylelintrc .swcrc .jshintrc .watchmanconfig",
-            reads="keys",
+            divided_by="keys",
         ),
         "ini": _row(
             "ini cfg conf properties editorconfig env service socket timer desktop",
             files=".gitconfig .gitmodules .npmrc .flake8 .pylintrc .coveragerc .env .env.*",
-            reads="keys",
+            divided_by="keys",
         ),
         "xml": _row(
             "xml xsd xsl xslt wsdl csproj vbproj fsproj vcxproj nuspec props targets plist resx xaml storyboard xib "
             "xcscheme",
-            reads="elements",
+            divided_by="elements",
         ),
-        "css": _row("css scss sass less", reads="rules"),
-        "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile", reads="stages"),
+        "css": _row("css scss sass less", divided_by="rules"),
+        "dockerfile": _row("dockerfile", files="Dockerfile Dockerfile.* Containerfile", divided_by="stages"),
         "makefile": _row(
-            "mk mak make", files="Makefile makefile GNUmakefile Makefile.* justfile Justfile", reads="targets"
+            "mk mak make", files="Makefile makefile GNUmakefile Makefile.* justfile Justfile", divided_by="targets"
         ),
-        "cmake": _row("cmake", files="CMakeLists.txt", reads="functions and paragraphs"),
+        "cmake": _row("cmake", files="CMakeLists.txt", divided_by="functions and paragraphs"),
     }
 )
 CODE_LANGUAGES = tuple(name for name, language in LANGUAGES.items() if language.grammars or language.patterns)
