@@ -15,6 +15,7 @@ from mutations import mutate
 
 from llamaindex_code_retrieval import CodeIndex, CodeNodeParser, FaissStore
 from llamaindex_code_retrieval.languages.bounds import CHARACTERS_PER_LINE, MAX_LINE_PARTS
+from llamaindex_code_retrieval.languages.notebooks import read_notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +38,20 @@ class Text:
 
 
 def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) -> Iterator[str]:
-    """Yield the laws that the nodes of a text break; of a line that is cut into the most parts the rest may be lost."""
-    covered = bytearray(len(text.text))
+    """Yield the laws that the nodes of a text break.
+
+    Of a line that is cut into the most parts the rest may be lost. Nodes of a notebook are parts of the text of its
+    cells, without places in the file.
+    """
+    notebook = read_notebook(text.text) if text.language == "notebook" else None
     for node in nodes:
-        place = f"node at {node.metadata.get('start_line')}-{node.metadata.get('end_line')}"
-        start, end = node.start_char_idx, node.end_char_idx
-        if start is None or end is None or text.text[start:end] != node.text:
-            yield f"{place} is not the text between its characters"
-            continue
-        covered[start:end] = b"\1" * (end - start)
-        lines = text.text.count("\n", 0, start) + 1, text.text.count("\n", 0, end) + 1
-        if lines != (node.metadata["start_line"], node.metadata["end_line"]):
-            yield f"{place} is on the lines {lines}"
+        place = f"node at {node.metadata['start_line']}-{node.metadata['end_line']}"
         if node.text.count("\n") >= parser.max_lines or len(node.text) > CHARACTERS_PER_LINE * parser.max_lines:
             yield f"{place} has more than {parser.max_lines} lines, or {CHARACTERS_PER_LINE} characters for each"
         embedded = node.get_content(MetadataMode.EMBED)
         if parser.tokenizer and parser.max_tokens and len(parser.tokenizer(embedded)) > parser.max_tokens:
             yield f"{place} has more than {parser.max_tokens} tokens"
-    parts = Counter(node.metadata["start_line"] for node in nodes if node.metadata.get("parts", 0) >= MAX_LINE_PARTS)
-    for number, (start, end) in enumerate(_line_places(text.text), start=1):
-        lost = "".join(char for place, char in enumerate(text.text[start:end], start) if not covered[place]).strip()
-        if lost and parts[number] < MAX_LINE_PARTS:
-            yield f"line {number} is not whole in nodes: {lost[:40]!r}"
+    yield from _lost(text.text, nodes) if notebook is None else _lost_of_cells(notebook.text, nodes)
     ids = {node.node_id for node in nodes}
     if len(ids) < len(nodes):
         yield "two nodes have one id"
@@ -66,6 +59,38 @@ def violations(text: Text, nodes: Sequence[TextNode], parser: CodeNodeParser) ->
         related = (node.parent_node, node.prev_node, node.next_node, *(node.child_nodes or ()))
         if any(other is not None and (other.node_id not in ids or other.node_id == node.node_id) for other in related):
             yield f"a relation of node at {node.metadata['start_line']} names no other node"
+
+
+def _lost(text: str, nodes: Sequence[TextNode]) -> Iterator[str]:
+    """Yield which nodes are not the text at their places, and which lines are not whole in nodes."""
+    covered = bytearray(len(text))
+    for node in nodes:
+        lines = node.metadata["start_line"], node.metadata["end_line"]
+        start, end = node.start_char_idx, node.end_char_idx
+        if start is None or end is None or text[start:end] != node.text:
+            yield f"node at {lines[0]}-{lines[1]} is not the text between its characters"
+            continue
+        covered[start:end] = b"\1" * (end - start)
+        places = text.count("\n", 0, start) + 1, text.count("\n", 0, end) + 1
+        if places != lines:
+            yield f"node at {lines[0]}-{lines[1]} is on the lines {places}"
+    parts = Counter(node.metadata["start_line"] for node in nodes if node.metadata.get("parts", 0) >= MAX_LINE_PARTS)
+    for number, (start, end) in enumerate(_line_places(text), start=1):
+        lost = "".join(char for place, char in enumerate(text[start:end], start) if not covered[place]).strip()
+        if lost and parts[number] < MAX_LINE_PARTS:
+            yield f"line {number} is not whole in nodes: {lost[:40]!r}"
+
+
+def _lost_of_cells(text: str, nodes: Sequence[TextNode]) -> Iterator[str]:
+    """Yield which nodes are not a part of the text of the cells, and which short lines of it are in no node."""
+    lines: set[str] = set()
+    for node in nodes:
+        lines.update(node.text.split("\n"))
+        if node.text not in text:
+            yield f"node at {node.metadata['start_line']}-{node.metadata['end_line']} is not the text of cells"
+    for line in text.split("\n"):
+        if line.strip() and line not in lines and len(line) <= CHARACTERS_PER_LINE:
+            yield f"a line of a cell is in no node: {line[:40]!r}"
 
 
 def _line_places(text: str) -> Iterator[tuple[int, int]]:

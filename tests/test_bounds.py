@@ -132,6 +132,14 @@ def test_tokens_that_depend_on_other_lines_are_counted_in_the_node() -> None:
     assert max(last - first for first, last in lines_of(nodes)) == 3
 
 
+def test_a_part_of_a_line_that_is_cut_shorter_may_have_more_tokens() -> None:
+    def more_at_a_dash(text: str) -> range:
+        return range(len(text) // 4 + 5 * text.endswith("-"))
+
+    nodes = assert_law("abcd-" * 60, "a.txt", max_tokens=16, tokenizer=more_at_a_dash)
+    assert nodes[0].text == "abcd-" * 9
+
+
 def test_the_embedding_and_the_parser_count_alike(bert_folder: Path) -> None:
     embedding = CodeEmbedding(str(bert_folder), max_code_tokens=40)
     for length in (10, 37, 38, 39, 60):

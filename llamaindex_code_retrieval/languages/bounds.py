@@ -166,12 +166,22 @@ class Measure:
         size = min(end - start, self.bounds.max_characters)
         if max_tokens is not None:
             size = min(size, _CHARACTERS_PER_TOKEN * max_tokens)
-            while size > 1 and (tokens := self._count(self.text[start : start + size])) > max_tokens:
+        while True:
+            while max_tokens is not None and size > 1 and (tokens := self._tokens_between(start, size)) > max_tokens:
                 size = max(1, min(size - 1, size * max_tokens // tokens))
-        stop = start + size
+            stop = self._last_break(start, start + size, end)
+            # a shorter text may have more tokens, where its last word is not whole
+            if max_tokens is None or size == 1 or self._tokens_between(start, stop - start) <= max_tokens:
+                return stop
+            size = max(1, stop - start - 1)
+
+    def _tokens_between(self, start: int, size: int) -> int:
+        return self._count(self.text[start : start + size].rstrip())
+
+    def _last_break(self, start: int, stop: int, end: int) -> int:
         if stop == end:
             return end
-        breaks = [match.end() for match in _BREAK.finditer(self.text, start + size // 2, stop)]
+        breaks = [match.end() for match in _BREAK.finditer(self.text, (start + stop) // 2, stop)]
         return breaks[-1] if breaks else stop
 
 
