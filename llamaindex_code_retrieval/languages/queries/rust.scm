@@ -25,5 +25,5 @@
 (source_file (_ (macro_invocation macro: (_) @call (token_tree "(" . (identifier) @label "," (token_tree "{") . ")"))) @function)
 
 ([(line_comment) (block_comment)] @comment (#not-match? @comment "^(//!|/\\*!)"))  ; those describe what is around them
-((attribute_item) @attribute (#not-match? @attribute "^#\\[doc\\s*="))
-((attribute_item) @comment (#match? @comment "^#\\[doc\\s*="))
+((attribute_item) @attribute (#not-match? @attribute "^#\\[doc\\s*=\\s*r?#*\""))
+((attribute_item) @comment (#match? @comment "^#\\[doc\\s*=\\s*r?#*\""))
