@@ -131,3 +131,20 @@ def test_scripts_keep_their_rows_and_markup_its_nesting() -> None:
     [item] = parsed.top.children
     assert (item.scope, item.first, item.last) == ("f", 6, 8)
     assert [parsed.depths[row] for row in (0, 1, 2, 4, 5, 6)] == [0, 1, 2, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("path", "row", "kept"),
+    [
+        ("hcl/sample.tf", "}", ["variable.region", "locals", "aws_instance.web", "output.ip"]),
+        ("haskell/sample.hs", "x `plus` y = x + y", ["area", "<+>", "sorted", "Show (Tree a).show", "main"]),
+        ("ocaml/sample.ml", "let inc : int -> int = fun x -> x + 1", ["add", "odd", "depth", "Make.show", "counter"]),
+        ("zig/sample.zig", "const Handle = opaque {};", ["Point.init", "Shape.area", "List.append", "main"]),
+    ],
+)
+def test_a_broken_row_costs_one_definition(path: str, row: str, kept: list[str]) -> None:
+    sample = next(sample for sample in CODE_SAMPLES if sample.as_posix().endswith(path))
+    source = sample.read_text(encoding="utf-8")
+    found = definitions(source.replace(f"\n{row}\n", f"\n{row} (\n", 1), sample.parent.name)
+    assert {d.scope for d in found} >= set(kept)
+    assert len(found) > len(definitions(source, sample.parent.name)) - 4

@@ -16,10 +16,11 @@ from llamaindex_code_retrieval.languages.markup import markup_depths, only_scrip
 from llamaindex_code_retrieval.languages.names import node_text, qualified_name
 from llamaindex_code_retrieval.languages.outline import Item, Nesting, Outline, descendants
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
-from llamaindex_code_retrieval.languages.repair import close_brackets
+from llamaindex_code_retrieval.languages.repair import blank_segments, close_brackets
 from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
 
 _MAX_REPARSED = 3  # levels of macro calls whose arguments are parsed
+_FEW_ERRORS = 20  # no other grammar is tried if fewer than one in so many lines is in error
 _MAX_BLANKED = 4  # attempts to parse a file without the lines of its first error
 _KINDS = {  # of captures -> of items
     "function": "function",
@@ -92,8 +93,8 @@ def parse(source: str, language: str) -> Outline | None:
     The grammar that leaves the fewest lines in error is used, or the patterns of a language without grammars.
 
     A line is in error if the innermost definition or ERROR node around it is an ERROR node. Where no grammar parses
-    a file without errors, brackets are closed where its layout says so and lines in error are left out, as long as
-    that leaves fewer of them.
+    a file without errors, brackets are closed where its layout says so, and lines and segments in error are left out,
+    as long as that leaves fewer lines in error.
     """
     if LANGUAGES[language].patterns:
         return outline_by_patterns(source, language)
@@ -101,18 +102,22 @@ def parse(source: str, language: str) -> Outline | None:
     raw = source.encode(errors="replace")  # a lone surrogate becomes "?": positions stay the same
     if LANGUAGES[language].scripts:
         raw = only_scripts(raw)
-    best: tuple[str, Parsed] | None = None
+    attempts: list[tuple[str, Parsed]] = []
     for grammar in LANGUAGES[language].grammars:
         blank = GRAMMARS[grammar].blank
         parsed = _parse(_blank(raw, blank) if blank else raw, grammar, lines, language)
-        if best is None or parsed.errors < best[1].errors:
-            best = grammar, parsed
         if not parsed.errors:
             return parsed
-    if best is None:
-        return None
-    parsed = _recover(raw, *best, language)
-    return parsed if 2 * parsed.errors <= sum(1 for line in lines if line.strip()) else None
+        attempts.append((grammar, parsed))
+    code_lines = sum(1 for line in lines if line.strip())
+    best: Parsed | None = None
+    for grammar, parsed in sorted(attempts, key=lambda attempt: attempt[1].errors):
+        parsed = _recover(raw, grammar, parsed, language)
+        if best is None or parsed.errors < best.errors:
+            best = parsed
+        if _FEW_ERRORS * best.errors <= code_lines:
+            break
+    return best if best is not None and 2 * best.errors <= code_lines else None
 
 
 def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
@@ -129,7 +134,7 @@ def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
 def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the best parse of a source with errors after repairs that keep its rows."""
     blank = GRAMMARS[grammar].blank
-    raw = _blank(raw, blank) if blank else raw
+    source = raw = _blank(raw, blank) if blank else raw
     for repair in (resolve_directives, close_brackets):
         repaired = repair(raw.decode(), LANGUAGES[language].comments).encode()
         if repaired != raw:
@@ -147,6 +152,13 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
         if blanked.errors + 1 >= parsed.errors:  # the blanked line is lost too
             break
         raw, parsed = shorter, blanked
+    if parsed.errors > 1:
+        parser = tree_sitter.Parser(load_grammar(grammar))
+        shorter, lost = blank_segments(source, lambda segment: parser.parse(segment).root_node.has_error)
+        blanked = _parse(shorter, grammar, parsed.lines, language)
+        blanked.errors += lost
+        if blanked.errors < parsed.errors:
+            parsed = blanked
     return parsed
 
 
@@ -159,14 +171,12 @@ def _smallest_error(grammar: str, root: tree_sitter.Node) -> int | None:
 
 
 def _count_errors(grammar: str, parsed: Parsed) -> int:
-    """Count the lines in error; a missing token, which spans no line, counts as one."""
+    """Count the lines in error and the missing tokens; a definition whose last token is missing is in error."""
     errors = tree_sitter.QueryCursor(error_query(grammar)).captures(parsed.root)
+    items = [item for item in descendants(parsed.top) if isinstance(item, SyntaxItem)]
+    missing = {node.end_byte for node in errors.get("missing", ())}
     spans = [(error, _rows(error), True) for error in errors.get("error", ())]
-    spans += [
-        (item.node, range(item.first, item.last + 1), False)
-        for item in descendants(parsed.top)
-        if isinstance(item, SyntaxItem)
-    ]
+    spans += [(item.node, range(item.first, item.last + 1), item.node.end_byte in missing) for item in items]
     bad: set[int] = set()
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
         (bad.update if is_error else bad.difference_update)(rows)
