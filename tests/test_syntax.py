@@ -148,3 +148,7 @@ def test_a_broken_row_costs_one_definition(path: str, row: str, kept: list[str])
     found = definitions(source.replace(f"\n{row}\n", f"\n{row} (\n", 1), sample.parent.name)
     assert {d.scope for d in found} >= set(kept)
     assert len(found) > len(definitions(source, sample.parent.name)) - 4
+
+
+def test_deep_nesting_is_no_recursion() -> None:
+    assert definitions("f(){x " * 20_000, "c") == []

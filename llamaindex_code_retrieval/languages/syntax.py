@@ -31,6 +31,7 @@ _KINDS = {  # of captures -> of items
     "prototype": "function",
     "alias": "class",
 }
+_BLOCK = re.compile(rb"\s*\{")
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 
 
@@ -174,21 +175,19 @@ def _count_errors(grammar: str, parsed: Parsed) -> int:
     """Count the lines in error and the missing tokens; a definition whose last token is missing is in error."""
     errors = tree_sitter.QueryCursor(error_query(grammar)).captures(parsed.root)
     items = [item for item in descendants(parsed.top) if isinstance(item, SyntaxItem)]
-    missing = {node.end_byte for node in errors.get("missing", ())}
+    missing = [node.end_byte for node in errors.get("missing", ()) if not _is_macro_with_block(node, parsed.raw)]
+    ends = set(missing)
     spans = [(error, _rows(error), True) for error in errors.get("error", ())]
-    spans += [(item.node, range(item.first, item.last + 1), item.node.end_byte in missing) for item in items]
+    spans += [(item.node, range(item.first, item.last + 1), item.node.end_byte in ends) for item in items]
     bad: set[int] = set()
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
         (bad.update if is_error else bad.difference_update)(rows)
-    missing = sum(1 for node in errors.get("missing", ()) if not _is_macro_with_block(node))
-    return sum(1 for row in bad if parsed.lines[row].strip()) + missing
+    return sum(1 for row in bad if parsed.lines[row].strip()) + len(missing)
 
 
-def _is_macro_with_block(missing: tree_sitter.Node) -> bool:
+def _is_macro_with_block(missing: tree_sitter.Node, raw: bytes) -> bool:
     """Return whether a missing semicolon stands in front of a block, as in ``TEST("adds") { }``: nothing is lost."""
-    statement = missing.parent if missing.type == ";" else None
-    after = None if statement is None else statement.next_sibling
-    return after is not None and after.type == "compound_statement"
+    return missing.type == ";" and _BLOCK.match(raw, missing.end_byte) is not None
 
 
 def _blank(raw: bytes, pattern: str) -> bytes:
