@@ -1,4 +1,4 @@
-"""Macros of C and C++, which a grammar cannot know: a regular expression whose groups are left out before parsing."""
+"""What grammars cannot read: regular expressions whose groups are left out before parsing."""
 
 from __future__ import annotations
 
@@ -51,3 +51,18 @@ C_MACROS = "|".join(
     )
 )
 """Macros in capitals, where only a macro can stand, and what Qt adds to classes."""
+
+_KOTLIN_DECLARATION = r"\b(?:fun|val|var)[ \t]+(?:<[^(){}=;\n]{1,200}?>[ \t]+)?"
+KOTLIN = "|".join(
+    (
+        # `fun interface`, `actual constructor`, `val type: @Marked Int`, `$$"$id"`
+        r"\b(fun)[ \t]+interface\b|\b(suspend)(?=[ \t]*\{)|"
+        r"\b((?:(?:private|protected|internal|public)[ \t]+)?(?:actual|expect))(?=[ \t]+constructor\b)",
+        r"(?<=:)[ \t]*(@\w+(?:\([^()\n]*\))?)(?=[ \t]+\w)|(\$\$+)(?=\")",
+        # receivers: `fun Map<Int, List<T>>.only()`, `fun a.b.C.only()`
+        rf"{_KOTLIN_DECLARATION}[\w.]+(<[^{{}}=;\n]{{1,200}}?>)(?=\??\.[\w`])",
+        rf"{_KOTLIN_DECLARATION}((?:[a-z]\w*\.)+)(?=[A-Z]\w*[.<?])",
+        # `val model = Model()`, and then a call of `get`, which would be read as its getter
+        r"^[ \t]*va[lr]\b[^\n]*\n\s*(get)(?=\([\"\w]|[ \t]*\{)",
+    )
+)

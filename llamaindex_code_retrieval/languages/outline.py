@@ -124,10 +124,10 @@ class Nesting:
         self._stack.append((item, end))
 
     def finish(self) -> Item:
-        """Return the root, after dropping the prototypes of functions that the same file defines."""
+        """Return the root, after dropping the prototypes of functions and types that the same file defines."""
         items = list(descendants(self.top))
-        defined = {item.scope for item in items if not item.is_prototype}
+        defined = {(item.scope, item.kind == "class") for item in items if not item.is_prototype}
         for item in items:
-            if item.is_prototype and item.scope in defined and item.parent is not None:
+            if item.is_prototype and (item.scope, item.kind == "class") in defined and item.parent is not None:
                 item.parent.children.remove(item)
         return self.top

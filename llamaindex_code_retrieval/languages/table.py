@@ -9,7 +9,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from llamaindex_code_retrieval.languages.expressions import GROOVY, PROTOBUF, SQL, Pattern, R
-from llamaindex_code_retrieval.languages.macros import C_MACROS
+from llamaindex_code_retrieval.languages.macros import C_MACROS, KOTLIN
 
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?([\w.+-]+)|#!\s*(?:\S*/)?([\w.+-]+)")
 _VERSION = re.compile(r"[\d.]+$")
@@ -112,6 +112,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "cpp": Grammar("tree_sitter_cpp", blank=C_MACROS),
         "cuda": Grammar("tree_sitter_cpp", blank=rf"{C_MACROS}|{_CUDA}"),
         "csharp": Grammar("tree_sitter_c_sharp"),
+        "kotlin": Grammar("tree_sitter_kotlin", blank=KOTLIN),
         "julia": Grammar("tree_sitter_julia"),
         "elixir": Grammar("tree_sitter_elixir"),
         "dart": Grammar("tree_sitter_dart"),
@@ -190,6 +191,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             comments="pod",
         ),
         "powershell": _row("ps1 psm1 psd1", shebangs="pwsh powershell", grammars="powershell", comments="powershell"),
+        "kotlin": _row("kt kts", grammars="kotlin"),
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
         # documents
