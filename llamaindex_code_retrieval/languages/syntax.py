@@ -107,13 +107,13 @@ def parse(source: str, language: str) -> Outline | None:
     for grammar in LANGUAGES[language].grammars:
         blank = GRAMMARS[grammar].blank
         parsed = _parse(_blank(raw, blank) if blank else raw, grammar, lines, language)
-        if not parsed.errors:
+        if not parsed.root.has_error:
             return parsed
         attempts.append((grammar, parsed))
     code_lines = sum(1 for line in lines if line.strip())
     best: Parsed | None = None
     for grammar, parsed in sorted(attempts, key=lambda attempt: attempt[1].errors):
-        parsed = _recover(raw, grammar, parsed, language)
+        parsed = _recover(raw, grammar, parsed, language) if parsed.errors else parsed
         if best is None or parsed.errors < best.errors:
             best = parsed
         if _FEW_ERRORS * best.errors <= code_lines:

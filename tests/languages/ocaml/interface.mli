@@ -32,3 +32,6 @@ module Map : sig
 end
 
 external now : unit -> int = "caml_now"
+
+include Show.S with type t := t
+  and type output = Buffer.t

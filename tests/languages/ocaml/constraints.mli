@@ -1,0 +1,2 @@
+include Http.Header with type t = Http.Header.t
+  and type 'a io = 'a
