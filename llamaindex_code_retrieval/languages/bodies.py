@@ -9,8 +9,9 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.names import node_text
 from llamaindex_code_retrieval.languages.outline import descendants
-from llamaindex_code_retrieval.languages.syntax import Parsed, SyntaxItem, parse
+from llamaindex_code_retrieval.languages.syntax import Parsed, parse
 from llamaindex_code_retrieval.languages.table import known_language
+from llamaindex_code_retrieval.languages.tree import SyntaxItem
 
 _WRAPPERS = ("{}", "class X {{\n{}\n}}", "<?php\n{}", "<?php\nclass X {{\n{}\n}}")  # a method alone is not a valid file
 

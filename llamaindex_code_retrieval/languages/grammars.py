@@ -13,6 +13,7 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
+_NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
 
 
@@ -69,3 +70,17 @@ def query_text(name: str) -> str:
     text = (files("llamaindex_code_retrieval.languages") / "queries" / f"{name}.scm").read_text(encoding="utf-8")
     match = _INHERITS.match(text)
     return text if match is None else query_text(match[1]) + text
+
+
+def without_macros(raw: bytes, name: str) -> bytes:
+    """Replace the groups of each match of the grammar's ``blank`` by spaces."""
+    blank = GRAMMARS[name].blank
+    if not blank:
+        return raw
+    result = bytearray(raw)
+    for match in re.finditer(blank.encode(), raw, re.MULTILINE):
+        for group in range(1, len(match.groups()) + 1):
+            start, end = match.span(group)
+            if start >= 0:
+                result[start:end] = _NOT_LINE_BREAK.sub(b" ", raw[start:end])
+    return bytes(result)

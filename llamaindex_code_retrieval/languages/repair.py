@@ -1,19 +1,15 @@
-"""Close brackets or leave out segments where the layout of a source tells it: a broken line costs one function."""
+"""Close brackets where the layout of a source says that they end, so that one broken line costs one function."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from llamaindex_code_retrieval.languages.tokens import CLOSERS, tokens
 
 _MAX_LENGTH = 500_000
 # rows that stand at the margin wherever they are: labels and preprocessor directives
 _MARGIN_ROW = re.compile(r"(?m)[ \t]*(?:\#\s*[a-z]|(?!else|try|finally)\w+[ \t]*:[ \t]*(?://.*|/\*.*)?$)")
-
-_SEGMENT_START = re.compile(rb"\n[ \t\r]*\n(?=[^\s)\]}])")
 
 
 @dataclass(slots=True)
@@ -88,22 +84,3 @@ def close_brackets(source: str, style: str) -> str:
         result += [source[end:first], text]
         end = last
     return "".join([*result, source[end:]])
-
-
-def blank_segments(raw: bytes, is_broken: Callable[[bytes], bool]) -> tuple[bytes, int]:
-    """Replace broken segments of a source by spaces; return it and how many rows with code were replaced.
-
-    A segment starts where a blank row stands before one that is not indented.
-
-    >>> blank_segments(b"f (\\n\\n\\ng x\\n  y\\n", lambda segment: b"(" in segment)
-    (b'   \\n\\n\\ng x\\n  y\\n', 1)
-    """
-    starts = [0, *(match.end() for match in _SEGMENT_START.finditer(raw)), len(raw)]
-    result, rows = b"", 0
-    for first, last in pairwise(starts):
-        segment = raw[first:last]
-        if is_broken(segment):
-            rows += sum(1 for row in segment.split(b"\n") if row.strip())
-            segment = re.sub(rb"[^\r\n]", b" ", segment)
-        result += segment
-    return result, rows

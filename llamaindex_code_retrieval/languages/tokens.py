@@ -8,8 +8,11 @@ from functools import cache
 from typing import NamedTuple
 
 CLOSERS: Mapping[str, str] = {"(": ")", "[": "]", "{": "}"}
-SQL_STRING = r"'(?:''|\\(?:(?!'\s*[,;)])[\s\S])?|[^'\\])*+'"
-"""A string of SQL; a backslash before its last quote is one of its characters in most dialects."""
+SQL_STRING = r"'(?:''|\\(?:(?!'\s*[,;)])[\s\S])?|[^'\\\n]|\n(?!(?i:create)\b))*+'"
+"""A string of SQL, which does not go over a row that starts with ``CREATE``.
+
+A backslash before its last quote is one of its characters in most dialects.
+"""
 _C_COMMENTS = r"//[^\n]*|/\*[\s\S]*?\*/|`(?:\\.|[^`\\])*`"
 _COMMENTS: Mapping[str, str] = {
     "c": _C_COMMENTS,
