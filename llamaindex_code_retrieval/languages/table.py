@@ -105,7 +105,11 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "ruby": Grammar("tree_sitter_ruby"),
         "rust": Grammar("tree_sitter_rust"),
         "zig": Grammar("tree_sitter_zig"),
-        "haskell": Grammar("tree_sitter_haskell"),
+        # of hsc2hs: `#{peek point, x}`, `(#peek point, x)` and `#type int`
+        "haskell": Grammar(
+            "tree_sitter_haskell",
+            blank=r"(#\{)[^{},\n]*(?:(,)[^{},\n]*)?(\})|\((#)\w[^(),\n]*(?:(,)[^()\n]*)?\)|(#type)\b",
+        ),
         "ocaml": Grammar("tree_sitter_ocaml", "language_ocaml", blank=_CPPO),
         "ocaml_interface": Grammar("tree_sitter_ocaml", "language_ocaml_interface", blank=_CPPO),
         "c": Grammar("tree_sitter_c", blank=C_MACROS),
