@@ -41,7 +41,7 @@ DECLARATIONS: Mapping[str, Declarations] = {
         r"\"\"\".*?\"\"\"|" + _C_TOKENS,
         {
             "class": r"(?:^|[ \t])(?:class|object|trait|enum)[ \t]+(?P<name>\w+)",
-            "function": r"(?:^|[ \t])def[ \t]+(?P<name>`[^`\n]+`|\w+|[^\w\s(\[:=`]+)",
+            "function": r"(?:^|[ \t])def[ \t]+(?P<name>`[^`\n]+`|[\w$]+(?:(?<=_)[^\w\s(\[:`]+)?|[^\w\s(\[`]+)",
         },
         optional=r"(?:^|[ \t])(?:type|given)[ \t]+(?P<name>\w+)",
     ),
@@ -73,7 +73,7 @@ DECLARATIONS: Mapping[str, Declarations] = {
         _C_TOKENS,
         {
             "class": r"^[ \t]*(?:abstract[ \t]+)?(?:contract|interface|library|struct|enum)[ \t]+(?P<name>\w+)",
-            "function": r"^[ \t]*(?:function|modifier)[ \t]+(?P<name>\w+)|^[ \t]*(?P<name2>constructor)[ \t]*\(",
+            "function": r"^[ \t]*(?:function|modifier)[ \t]+(?P<name>[\w$]+)|^[ \t]*(?P<name2>constructor)[ \t]*\(",
         },
         optional=r"^[ \t]*(?:event|error|type)[ \t]+(?P<name>\w+)|^[ \t]*(?P<name2>receive|fallback)[ \t]*\(",
     ),

@@ -28,13 +28,14 @@ def qualified_name(
     - ``@label``: the first string argument of a call, after the called name in ``@call``, if there is one;
     - ``@declarator``: a declarator of C, which contains the name.
 
-    ``(#set! name …)`` is a fixed name and ``(#set! prefix …)`` stands in front of the name.
+    ``(#set! name …)`` is a fixed name, at ``@name`` if there is one, and ``(#set! prefix …)`` stands in front of the
+    name.
     """
     if "declarator" in captures:
         return _declared(captures["declarator"][0])
     owner = [_type_name(node_text(node)) for node in captures.get("owner", ())]
     if settings.get("name"):
-        return [*owner, str(settings["name"])], None
+        return [*owner, str(settings["name"])], next(iter(captures.get("name", ())), None)
     if "label" in captures:
         node = captures["label"][0]
         call = [_SEPARATOR.split(node_text(each))[-1].strip() for each in captures.get("call", ())]
@@ -49,8 +50,7 @@ def qualified_name(
     if "name" not in captures:
         return owner, captures["owner"][0] if owner else None
     nodes = captures["name"]
-    text = (settings.get("join") or "").join(" ".join(node_text(node).split()) for node in nodes)
-    text = unquoted(text)
+    text = (settings.get("join") or "").join(unquoted(" ".join(node_text(node).split())) for node in nodes)
     if nodes[0].type.startswith(("template_", "generic_")) and not settings.get("prefix"):
         text = text.partition("<")[0].strip()
     return ([*owner, (settings.get("prefix") or "") + text] if text else []), nodes[0]
@@ -80,7 +80,7 @@ def unquoted(text: str) -> str:
     >>> unquoted('"a b"'), unquoted(":seed"), unquoted(':"a b"'), unquoted("::A")
     ('a b', 'seed', 'a b', '::A')
     """
-    if re.match(r":[^:\s]", text):
+    if re.match(r":[\w\"']", text):
         text = text[1:]
     match = _QUOTES.match(text)
     return match[2] if match and match[2] else text

@@ -140,6 +140,13 @@ class TreeBuilder:
         between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
         return tree_sitter.Parser(load_grammar(self.grammar), included_ranges=[between]).parse(self.raw).root_node
 
+    def _last_row(self, node: tree_sitter.Node) -> int:
+        """Return the last row with code of a node; where indentation ends it, it goes on to the next code."""
+        row, column = node.end_point
+        while row > node.start_point.row and (row in self.above or not self.raw_lines[row][:column].strip()):
+            row, column = self.above.get(row, (row, None))[0] - 1, len(self.raw)
+        return max(row, node.start_point.row)
+
     def _is_blanked(self, row: int) -> bool:
         """Return whether a row is nothing but macros that were left out for parsing."""
         line = self.lines[row].lstrip()
@@ -161,7 +168,7 @@ class TreeBuilder:
             first = above
             if comment is not None:
                 comments.append(comment)
-        last = min(rows_of(match.last)[-1], parent.last)
+        last = min(self._last_row(match.last), parent.last)
         behind = self.behind.get(last) if row == last else None  # behind more rows, it describes the last one
         comment = behind or self.below.get(last + 1)
         if not comments and comment is not None and comment.start_byte >= match.last.end_byte:

@@ -16,9 +16,9 @@
 ; members with code; `{ get; set; }` is none
 (property_declaration name: (_) @name accessors: (accessor_list (accessor_declaration body: (_)))) @method
 (property_declaration name: (_) @name value: (arrow_expression_clause)) @method
-(indexer_declaration accessors: (accessor_list (accessor_declaration body: (_)))
+(indexer_declaration "this" @name accessors: (accessor_list (accessor_declaration body: (_)))
   (#set! name "this[]")) @method
-(indexer_declaration value: (arrow_expression_clause)
+(indexer_declaration "this" @name value: (arrow_expression_clause)
   (#set! name "this[]")) @method
 (event_declaration name: (_) @name accessors: (accessor_list (accessor_declaration body: (_)))) @method
 

@@ -10,7 +10,7 @@
 (function_declaration [(user_type) (nullable_type) (parenthesized_type)] @owner . name: (_) @name) @prototype
 (function_declaration [(user_type) (nullable_type) (parenthesized_type)] @owner . name: (_) @name
   (function_body)) @function
-(secondary_constructor (#set! name "constructor")) @method
+(secondary_constructor "constructor" @name) @method
 
 ; properties with code
 (property_declaration (variable_declaration (identifier) @name) [(getter (function_body)) (setter (function_body))]) @function
