@@ -348,6 +348,7 @@ ODD = {
     "parentheses on lines": "(\n" * 5_000,
     "classes": "class A {\n" * 1_500 + "}\n" * 1_500,
     "functions": "function a() {\n" * 1_500 + "}\n" * 1_500,
+    "assignments": "this.a = this.b.c('x', [ " * 800 + " ])" * 800 + "\nfunction f() {}\n",
     "closers": "}" + ")" * 300 + "x\n" + " " * 2_000 + "\n}" * 50,
 }
 

@@ -59,12 +59,6 @@ def definition_query(name: str) -> tuple[tree_sitter.Query, tuple[Mapping[str, s
     return query, tuple(query.pattern_settings(number) for number in range(query.pattern_count))
 
 
-@cache
-def error_query(name: str) -> tree_sitter.Query:
-    """Return the query that finds what a grammar could not parse."""
-    return tree_sitter.Query(load_grammar(name), "(ERROR) @error (MISSING) @missing")
-
-
 def query_text(name: str) -> str:
     """Return the text of ``queries/NAME.scm``, after that of the file that its first line inherits."""
     text = (files("llamaindex_code_retrieval.languages") / "queries" / f"{name}.scm").read_text(encoding="utf-8")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tree_sitter
 
 from llamaindex_code_retrieval.languages.blocks import without_broken_blocks
 from llamaindex_code_retrieval.languages.conditionals import resolve_directives
-from llamaindex_code_retrieval.languages.grammars import error_query, load_grammar, without_macros
+from llamaindex_code_retrieval.languages.grammars import load_grammar, without_macros
 from llamaindex_code_retrieval.languages.markup import markup_depths, only_scripts
 from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
@@ -104,7 +105,7 @@ def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
     if LANGUAGES[language].scripts:
         parsed.find_depths = lambda: markup_depths(lines, _depths(root))
     if root.has_error:
-        parsed.errors = _count_errors(grammar, parsed)
+        parsed.errors = _count_errors(parsed)
     return parsed
 
 
@@ -118,7 +119,7 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
             if closed.errors < parsed.errors:
                 raw, parsed = repaired, closed
     for _ in range(_MAX_BLANKED):
-        row = _smallest_error(grammar, parsed.root)
+        row = _smallest_error(parsed.root)
         if row is None:
             break
         raw_lines = raw.split(b"\n")
@@ -148,21 +149,29 @@ def _quality(parsed: Parsed) -> tuple[bool, int, int]:
     return 2 * parsed.errors <= code_lines, sum(1 for _ in descendants(parsed.top)), code_lines - parsed.errors
 
 
-def _smallest_error(grammar: str, root: tree_sitter.Node) -> int | None:
+def _smallest_error(root: tree_sitter.Node) -> int | None:
     """Return the row where the smallest error starts: large ones contain what follows the mistake."""
-    errors = tree_sitter.QueryCursor(error_query(grammar)).captures(root)
-    nodes = [*errors.get("error", ()), *errors.get("missing", ())]
-    starts = ((len(rows_of(node)), node.start_point.row) for node in nodes)
+    starts = ((len(rows_of(node)), node.start_point.row) for node in _errors(root))
     return min(starts, default=(0, None))[1]
 
 
-def _count_errors(grammar: str, parsed: Parsed) -> int:
+def _errors(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
+    """Yield the ERROR nodes and the missing tokens. A query would visit what has no errors, slowly if it is deep."""
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if node.is_error or node.is_missing:
+            yield node
+        nodes += [child for child in node.children if child.has_error or child.is_error]
+
+
+def _count_errors(parsed: Parsed) -> int:
     """Count the lines in error and the missing tokens; a definition whose last token is missing is in error."""
-    errors = tree_sitter.QueryCursor(error_query(grammar)).captures(parsed.root)
+    errors = list(_errors(parsed.root))
     items = [item for item in descendants(parsed.top) if isinstance(item, SyntaxItem)]
-    missing = [node.end_byte for node in errors.get("missing", ()) if not _is_macro_with_block(node, parsed.raw)]
+    missing = [node.end_byte for node in errors if node.is_missing and not _is_macro_with_block(node, parsed.raw)]
     ends = set(missing)
-    spans = [(error, rows_of(error), True) for error in errors.get("error", ())]
+    spans = [(error, rows_of(error), True) for error in errors if error.is_error]
     spans += [(item.node, range(item.first, item.last + 1), item.node.end_byte in ends) for item in items]
     bad: set[int] = set()
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):

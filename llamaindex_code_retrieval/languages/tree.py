@@ -14,6 +14,9 @@ from llamaindex_code_retrieval.languages.names import node_text, qualified_name
 from llamaindex_code_retrieval.languages.outline import Item, Nesting
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
+_MAX_OPEN_MATCHES = 512
+"""Matches that a query may have begun at once, four times as many as real files need: the time for a file is quadratic
+in the depth of its nesting otherwise. Those begun first are dropped."""
 _MAX_REPARSED = 3  # levels of macro calls whose arguments are parsed
 _KINDS = {  # of captures -> of items
     "function": "function",
@@ -101,7 +104,7 @@ class TreeBuilder:
         query, settings = definition_query(self.grammar)
         roots = [(root, 0)]
         for each, level in roots:
-            for number, captures in tree_sitter.QueryCursor(query).matches(each):
+            for number, captures in tree_sitter.QueryCursor(query, match_limit=_MAX_OPEN_MATCHES).matches(each):
                 for kind in _KINDS:
                     if kind in captures:
                         node = captures[kind][0]
