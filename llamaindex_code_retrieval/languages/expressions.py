@@ -23,7 +23,8 @@ class Pattern:
     """
 
     kind: str
-    """"function" (in a class, a method), "method", "class" or "scope", which is only part of the names in it."""
+    """"function" (in a class, a method), "method", "class", "module", which is a class whose functions are no methods,
+    or "scope", which is only part of the names in it."""
     expression: str
     has_body: bool = False
     is_whole: bool = False
@@ -139,5 +140,6 @@ R = (
         r"^[ \t]*method\(\s*(?P<name>[\w.]+)\s*,\s*(?P<owner>[\w.]+)[^()\n]*\)\s*<-\s*function\s*\(",
         has_body=True,
     ),
-    Pattern("function", r"^[ \t]*(?P<call>test_that|describe|it|context)\(\s*(?:desc\s*=\s*)?" + _R_NAME),
+    Pattern("module", r"^[ \t]*(?P<call>describe|context)\(\s*" + _R_NAME),
+    Pattern("function", r"^[ \t]*(?P<call>test_that|it)\(\s*(?:desc\s*=\s*)?" + _R_NAME),
 )

@@ -156,7 +156,7 @@ def _item(
     while first - 1 > nesting.floor and code.is_comment(first - 1):
         first -= 1
     item = Item(
-        nesting.kind(kind, names if has_owner else names[-1:]),
+        nesting.kind("class" if kind == "module" else kind, names if has_owner else names[-1:]),
         names[-1],
         nesting.scope(names),
         first,

@@ -43,6 +43,7 @@
 ; tests, routes, schemas and other blocks that a call names
 ((call target: (identifier) @call (arguments . [(string) (atom)] @label) (do_block)) @function
   (#not-match? @call "^(if|unless|case|for|with|quote|raise|scope|def.*|assert.*|refute.*)$"))
+((call target: (identifier) @call (arguments . (string) @label) (do_block)) @module (#eq? @call "describe"))
 
 (comment) @comment
 ((unary_operator operator: "@" operand: (call target: (identifier) @_name (arguments (_)))) @attribute

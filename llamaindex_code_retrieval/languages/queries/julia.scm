@@ -69,6 +69,9 @@
 
 ((macrocall_expression (macro_identifier (identifier) @call) (macro_argument_list . (string_literal) @label)) @function
   (#any-of? @call "testset" "testitem" "testsnippet" "testmodule"))
+((macrocall_expression (macro_identifier (identifier) @call) (macro_argument_list . (string_literal) @label
+  (compound_statement (macrocall_expression (macro_identifier (identifier) @_inner))))) @module
+  (#eq? @call "testset") (#eq? @_inner "testset"))
 
 [(line_comment) (block_comment)] @comment
 (source_file (string_literal) @comment)

@@ -16,5 +16,7 @@
   (#not-match? @call "[.:]g?sub$"))
 ((function_call name: (_) @call arguments: (arguments . (string) @label . (function_definition) . (table_constructor)))
   @function)
+((function_call name: (_) @call arguments: (arguments . (string) @label . (function_definition) .)) @module
+  (#any-of? @call "describe" "context" "insulate" "expose"))
 
 (comment) @comment

@@ -27,9 +27,12 @@
 (alias name: [(identifier) (simple_symbol) (constant) (operator) (setter)] @name) @prototype
 
 ; tests, tasks, routes and other blocks that a call names
+((call method: (identifier) @call arguments: (argument_list . (_) @label) block: (_)) @module
+  (#any-of? @call "describe" "fdescribe" "xdescribe" "context" "fcontext" "xcontext" "feature" "shared_examples"
+    "shared_examples_for" "shared_context")
+  (#not-match? @label "^(\\[|->|\\{)"))
 ((call method: (identifier) @call arguments: (argument_list . (_) @label) block: (_)) @function
-  (#any-of? @call "describe" "fdescribe" "xdescribe" "context" "fcontext" "xcontext" "feature" "scenario" "it" "fit"
-    "xit" "specify" "example" "shared_examples" "shared_examples_for" "shared_context" "matcher")
+  (#any-of? @call "it" "fit" "xit" "specify" "example" "scenario" "matcher")
   (#not-match? @label "^(\\[|->|\\{)"))
 ((call !receiver method: [(identifier) (constant)] @call
   arguments: (argument_list . [(simple_symbol) (string) (regex)] @label) block: (do_block)) @function
