@@ -169,12 +169,12 @@ CTAGS: Mapping[str, CtagsLanguage] = {
     ),
     "r": CtagsLanguage(parser="R", function="function method generic", type="class"),
     "julia": CtagsLanguage(parser="Julia", function="function macro", type="struct type module"),
-    "objc": CtagsLanguage(
+    "objectivec": CtagsLanguage(
         parser="ObjectiveC",
         function="function",
-        method="method",
-        type="interface implementation protocol category",
-        optional="typedef struct enum property",
+        method="method class",
+        type="interface implementation protocol",
+        optional="typedef struct enum",
     ),
     "perl": CtagsLanguage(
         parser="Perl",
@@ -195,9 +195,10 @@ def _blank(match: re.Match[str]) -> str:
 
 def _line_of_name(lines: Sequence[str], name: str, line: int) -> int:
     """Return ``line``, or the nearest line above it with the name if it has none: ctags may report a line too late."""
-    name = re.split(r"::|[.:\\ ]", name.rstrip(":"))[-1]
+    parts = re.split(r"::|[.:\\ ]", name.rstrip(":"))
+    name = parts[0 if name.endswith(":") else -1]  # a selector of Objective-C starts with its name
     for number in range(line, max(0, line - _LATE), -1):
-        if name in lines[number - 1]:
+        if re.search(rf"(?<!\w){re.escape(name)}" if name[:1].isalnum() else re.escape(name), lines[number - 1]):
             return number
     return line
 

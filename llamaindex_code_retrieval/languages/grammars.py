@@ -67,14 +67,18 @@ def query_text(name: str) -> str:
 
 
 def without_macros(raw: bytes, name: str) -> bytes:
-    """Replace the groups of each match of the grammar's ``blank`` by spaces."""
+    """Replace the groups of each match of the grammar's ``blank`` by spaces, or a group with a name by its name."""
     blank = GRAMMARS[name].blank
     if not blank:
         return raw
     result = bytearray(raw)
-    for match in re.finditer(blank.encode(), raw, re.MULTILINE):
-        for group in range(1, len(match.groups()) + 1):
+    pattern = re.compile(blank.encode(), re.MULTILINE)
+    words = {number: word.encode() for word, number in pattern.groupindex.items()}
+    for match in pattern.finditer(raw):
+        for group in range(1, pattern.groups + 1):
             start, end = match.span(group)
             if start >= 0:
                 result[start:end] = _NOT_LINE_BREAK.sub(b" ", raw[start:end])
+                word = words.get(group, b"")
+                result[start : start + len(word)] = word
     return bytes(result)

@@ -14,11 +14,15 @@ _KEYWORDS = (
 )
 _ROW = r"(?<![=+|&(<?\\-]\n)^[ \t]*"  # that does not continue an expression
 
-C_MACROS = "|".join(
+# comments in macros of several rows are left out; other comments, strings and directives are passed over
+_PASSED = "|".join(
     (
-        # comments of macros that go over several rows; not in other comments, strings and directives
-        r"(/\*(?:[^*\n\\]|\\\n|\\.|\*(?!/)){0,500}\*/)(?=[^\n]{0,300}\\\n)|//[^\n]*|/\*(?:[^*]|\*(?!/))*|\"(?:\\.|[^\"\\\n])*\"",
-        r"^[ \t]*#(?:[^\\\n/]|/(?!\*)|\\.|\\\n)*",
+        r"(/\*(?:[^*\n\\]|\\\n|\\.|\*(?!/)){0,500}\*/)(?=[^\n]{0,300}\\\n)",
+        r"//[^\n]*|/\*(?:[^*]|\*(?!/))*|\"(?:\\.|[^\"\\\n])*\"|^[ \t]*#(?:[^\\\n/]|/(?!\*)|\\.|\\\n)*",
+    )
+)
+_MACROS = "|".join(
+    (
         # `class API Name : Base {` would be read as a function, or with the name of the macro
         rf"\b(?:class|struct|union|enum)\s+((?:{_MACRO}\s+){{1,4}})(?=\w+\s*(?:final\s*)?[:{{<])",
         # `API int f(int x)`, `API ~A()`, `API A() : b(1)`
@@ -32,7 +36,7 @@ C_MACROS = "|".join(
         rf"{_ROW}({_CAPITALS})(?=\s*\{{)",
         # `void f() API {`, `void f() API;`
         rf"\)\s*(?:(?:const|noexcept|override|final)\s+)*({_MACRO})"
-        r"(?=\s*(?:[{;=]|:(?!:)|->|(?:const|noexcept|override|final)\b))",
+        r"(?=\s*(?:[{;=]|:\s+\w|->|(?:const|noexcept|override|final)\b))",
         # `if CONSTEXPR (a)`, `template <class T, ENABLE_IF(…)>`, `typedef int (API *f)(int)`
         rf"\b(?:if|for|while)[ \t]+({_CAPITALS})(?=[ \t]+\()|(,\s*{_CAPITALS}\s*{_BRACKETS})(?=\s*>)",
         rf"\(({_CAPITALS})\s*\*\s*\w+\s*\)\s*\(",
@@ -50,7 +54,20 @@ C_MACROS = "|".join(
         r"|\b(?:public|protected|private)[ \t]+(\w+)[ \t]*:(?!:)|^[ \t]*(signals[ \t]*:)[ \t]*$",
     )
 )
+C_MACROS = rf"{_PASSED}|{_MACROS}"
 """Macros in capitals, where only a macro can stand, and what Qt adds to classes."""
+
+OBJECTIVE_C = "|".join(
+    (
+        _PASSED,
+        # `typedef NS_ENUM(NSInteger, Kind) {` becomes `enum Kind {`
+        r"\b(?:(typedef)\s+)?(?P<enum>[A-Z]{2}_(?:CLOSED_|ERROR_)?(?:ENUM|OPTIONS)[ \t]*\([^,()\n]+,[ \t]*)\w+(\))"
+        r"(?=\s*\{)",
+        # `- (void)close API;`
+        rf"^[-+][^;{{}}]{{0,1000}}?[\w)]\s+({_MACRO}(?:\s+{_MACRO}){{0,3}})(?=\s*[;{{])",
+        _MACROS,
+    )
+)
 
 _KOTLIN_DECLARATION = r"\b(?:fun|val|var)[ \t]+(?:<[^(){}=;\n]{1,200}?>[ \t]+)?"
 KOTLIN = "|".join(

@@ -12,6 +12,7 @@ _PART = re.compile(r"[^\s()\[\]{}'\"`,;=]+")
 _OBJECTS = frozenset(("exports", "global", "globalThis", "module", "prototype", "self", "this", "window"))
 _QUOTES = re.compile(r"""(?s)[a-zA-Z@$]*("{3}|'{3}|["'`])(.*)\1$""")
 _ADJACENT_STRINGS = re.compile(r"""\s*(["'])\s+\1""")
+_C_STATEMENTS = frozenset(("for", "if", "return", "switch", "while"))  # after a macro, they look like functions
 _MAX_LABEL = 80  # characters kept of a string that names a function
 
 
@@ -116,7 +117,7 @@ def _declared(node: tree_sitter.Node) -> tuple[list[str], tree_sitter.Node | Non
         return [*parts, " ".join(text.split())], node
     if node.type == "template_function":
         text = text.partition("<")[0].strip()
-    return ([*parts, text] if is_function and text else []), node
+    return ([*parts, text] if is_function and text and text not in _C_STATEMENTS else []), node
 
 
 def _type_name(text: str) -> str:

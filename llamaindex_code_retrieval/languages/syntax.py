@@ -15,7 +15,7 @@ from llamaindex_code_retrieval.languages.markup import markup_depths, only_scrip
 from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
 from llamaindex_code_retrieval.languages.repair import close_brackets
-from llamaindex_code_retrieval.languages.table import LANGUAGES, known_language
+from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
 from llamaindex_code_retrieval.languages.tree import SyntaxItem, TreeBuilder, rows_of
 
 _FEW_ERRORS = 20  # no other grammar is tried if fewer than one in so many lines is in error
@@ -83,6 +83,8 @@ def parse(source: str, language: str) -> Outline | None:
         raw = only_scripts(raw)
     attempts: list[tuple[str, Parsed]] = []
     for grammar in LANGUAGES[language].grammars:
+        if attempts and not re.search(GRAMMARS[grammar].sign, source):
+            continue
         parsed = _parse(without_macros(raw, grammar), grammar, lines, language)
         if not parsed.root.has_error:
             return parsed

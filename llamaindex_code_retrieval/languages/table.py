@@ -9,7 +9,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from llamaindex_code_retrieval.languages.expressions import GROOVY, PROTOBUF, SQL, Pattern, R
-from llamaindex_code_retrieval.languages.macros import C_MACROS, KOTLIN
+from llamaindex_code_retrieval.languages.macros import C_MACROS, KOTLIN, OBJECTIVE_C
 
 _SHEBANG = re.compile(r"#!\s*(?:\S*/)?env\s+(?:-\S+\s+|\w+=\S*\s+)*(?:\S*/)?([\w.+-]+)|#!\s*(?:\S*/)?([\w.+-]+)")
 _VERSION = re.compile(r"[\d.]+$")
@@ -19,12 +19,15 @@ _VERSION = re.compile(r"[\d.]+$")
 class Grammar:
     """The module and function that load a tree-sitter grammar; its query is ``queries/NAME.scm``.
 
-    What the groups of ``blank`` match is replaced by spaces before parsing: macros that the grammar cannot know.
+    What the groups of ``blank`` match is replaced by spaces before parsing: macros that the grammar cannot know. A
+    group with a name, which is shorter than what it matches, is replaced by its name.
     """
 
     module: str
     function: str = "language"
     blank: str = ""
+    sign: str = ""
+    """A regular expression for sources; without a match, it is tried only if it is the first of its language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
         "cuda": Grammar("tree_sitter_cpp", blank=rf"{C_MACROS}|{_CUDA}"),
         "csharp": Grammar("tree_sitter_c_sharp"),
         "kotlin": Grammar("tree_sitter_kotlin", blank=KOTLIN),
+        "objc": Grammar("tree_sitter_objc", blank=OBJECTIVE_C, sign=r"(?m)^[ \t]*(?:@[a-z]+|#[ \t]*import)\b"),
         "swift": Grammar("tree_sitter_swift"),
         "scala": Grammar("tree_sitter_scala"),
         "solidity": Grammar("tree_sitter_solidity"),
@@ -168,7 +172,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "zig": _row("zig", grammars="zig"),
         "haskell": _row("hs hsc hs-boot", shebangs="runhaskell runghc stack", grammars="haskell", comments="dash"),
         "ocaml": _row("ml mli", shebangs="ocaml ocamlscript", grammars="ocaml ocaml_interface", comments="ml"),
-        "c": _row("c h", grammars="c cpp"),  # a .h may be C++
+        "c": _row("c h", grammars="c cpp objc"),  # a .h may be C++ or Objective-C
         "cpp": _row("cc cpp cxx c++ hpp hh hxx h++ ipp inl tpp", grammars="cpp"),
         "cuda": _row("cu cuh", grammars="cuda"),
         "csharp": _row("cs csx", grammars="csharp", comments="xml"),
@@ -199,6 +203,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         ),
         "powershell": _row("ps1 psm1 psd1", shebangs="pwsh powershell", grammars="powershell", comments="powershell"),
         "kotlin": _row("kt kts", grammars="kotlin"),
+        "objectivec": _row("m mm", grammars="objc cpp"),
         "swift": _row("swift", grammars="swift"),
         "scala": _row("scala sc sbt", grammars="scala"),
         "solidity": _row("sol", grammars="solidity"),
