@@ -38,13 +38,13 @@ class CodeNodeParser(PlainErrors, NodeParser):
     no character positions.
 
     **Size.** A node has at most ``max_lines`` lines and 100 characters for each of them, and at most ``max_tokens`` of
-    what ``tokenizer`` returns for its embedded text. ``CodeIndex`` sets both to those of its embedding; elsewhere pass
-    ``max_tokens=embedding.max_code_tokens, tokenizer=embedding.tokenize_code``, else an embedding model may read only
-    the beginning of a node. What is larger is cut between statements into parts of similar size, with ``part`` and
-    ``parts`` in their metadata, that overlap by up to ``overlap_lines``; a large function that contains functions is
-    first divided like a class. Every line that is not blank is in at least one node, and a node is whole lines:
-    ``start_line`` to ``end_line`` of ``text.split("\\n")``. Only a line that is too long for a node is cut inside, and
-    of a line that would need more than 50 parts only the first 50 are kept.
+    what ``tokenizer`` returns for its embedded text. ``CodeIndex`` sets both to those of a ``CodeEmbedding``; elsewhere
+    pass ``max_tokens=embedding.max_code_tokens, tokenizer=embedding.tokenize_code``, else an embedding model may read
+    only the beginning of a node. What is larger is cut between statements into parts of similar size, with ``part`` and
+    ``parts`` in their metadata, that overlap by up to ``overlap_lines``; a function of more than ``max_lines`` lines
+    that contains functions is first divided like a class. Every line that is not blank is in at least one node, and a
+    node is whole lines: ``start_line`` to ``end_line`` of ``text.split("\\n")``. Only a line that is too long for a
+    node is cut inside, and of a line that would need more than 50 parts only the first 50 are kept.
 
     **Path and language.** The path is the document's metadata ``path``, ``file_path`` or ``file_name``, else its id.
     The language is its metadata ``language`` if that is a known one, else that of the path or of the ``#!`` line, else
@@ -237,7 +237,9 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     def _measure(self, source: Source) -> Measure:
         bounds = Bounds(self.max_lines, self.overlap_lines, self.max_tokens, self.tokenizer)
-        measure = Measure(source.text, bounds, embedded=source.embedded if source.embeds_metadata else None)
+        if not source.embeds_metadata:
+            return Measure(source.text, bounds)
+        measure = Measure(source.text, bounds, embedded=source.embedded)
         if self.max_tokens is not None and measure.tokens_without_code > self.max_tokens // 2:
             raise ValueError(
                 f"the metadata of document {source.document.node_id!r} that is embedded with the code is over half of "

@@ -69,7 +69,10 @@ def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="tokens of a node that are embedded (default: the model's)",
     )
     parser.add_argument(
-        "--max-lines", type=positive, metavar="N", help="lines of a node; longer ones are split (default: 60)"
+        "--max-lines",
+        type=positive,
+        metavar="N",
+        help="lines of a node; what has more, or more tokens than the model reads, is split (default: 60)",
     )
     parser.add_argument(
         "--overlap-lines",

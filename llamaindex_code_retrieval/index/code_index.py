@@ -56,9 +56,10 @@ class CodeIndex(Generic[EmbeddingT]):
     >>> CodeRetriever(index).retrieve("say hello")[0].node.metadata["scope"]
     'hello'
 
-    ``embedding`` may be any LlamaIndex embedding model. A ``CodeEmbedding`` with several adapters embeds every node
-    with the adapter of its language. After ``embedding.use_adapter(…)``, searches and :meth:`save` use the previous
-    adapter and its vectors until the next update, which embeds the nodes of that language again.
+    ``embedding`` may be any LlamaIndex embedding model. No node has more tokens than a ``CodeEmbedding`` reads; for
+    another model pass a parser with ``max_tokens`` and its tokenizer. A ``CodeEmbedding`` with several adapters embeds
+    every node with the adapter of its language. After ``embedding.use_adapter(…)``, searches and :meth:`save` use the
+    previous adapter and its vectors until the next update, which embeds the nodes of that language again.
 
     ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. :meth:`save` does not
     write the vectors of another store: pass the store to :meth:`load`. Several indexes may share a store.

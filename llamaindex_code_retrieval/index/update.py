@@ -49,7 +49,8 @@ class IndexReport:
     """Nodes that went to the embedding model or its cache: their text was not in the index before, or their language
     has another adapter now."""
     truncated: int = 0
-    """Nodes of this run's ``embedded`` that are longer than the model's token limit."""
+    """Nodes of this run's ``embedded`` that are longer than the model's token limit: nodes that were given to
+    ``update_nodes`` or made by a parser with another ``max_tokens``."""
     unparsed_files: int = 0
     """Files of a known language that could not be parsed and are indexed by line windows."""
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
