@@ -30,6 +30,7 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 KINDS = ("function", "method", "class")
 MISTAKES = Path(__file__).with_name("ctags_mistakes.json")
+_OBJECTIVE_C = re.compile(r"(?m)^@(?:interface|protocol|implementation|class)\b")
 _MAX_LINE = 2000  # characters; a file with a longer line is minified or data
 _QUALIFIER = re.compile(r".*(?:::|\\|(?<=\w)[.:](?=[\w-]+$))", re.DOTALL)
 
@@ -224,7 +225,9 @@ def _reference(files: Sequence[CheckoutFile], sources: Sequence[str], language: 
     groups: dict[tuple[str, str], list[int]] = {}
     for number, file in enumerate(files):
         extension = file.path.suffix[1:] or "txt"
-        parser = "cpp" if extension == "h" and language == "c" else language  # its parser of C++ reads C headers too
+        parser = language
+        if language == "c" and extension == "h":  # the parser of C++ reads C headers too
+            parser = "objectivec" if _OBJECTIVE_C.search(sources[number]) else "cpp"
         groups.setdefault((parser, extension), []).append(number)
     found: dict[int, list[Tag]] = {}
     for (parser, extension), numbers in groups.items():
