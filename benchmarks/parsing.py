@@ -5,8 +5,9 @@ whole node parser, and of the parser that counts the tokens of the default embed
 of the files that become windows only, and the violations of the laws, with the names of the files; of each repository
 whether an updated index is that of a fresh build. The exit status is 1 if a law is broken. With ``--fuzz`` the files
 are mutations of the real ones, drawn with a seed, and each must also be parsed in a time that its size bounds; in one
-of five the tokens are counted. ``--keep`` saves those that break a law. A run of some languages or repositories prints
-its figures and writes no file:
+of five the tokens are counted. Of the definitions beside a line into which a bracket or quote is put, the share that is
+still found is measured. ``--keep`` saves files that break a law. Both kinds of runs keep the figures of the other in
+the file; a run of some languages or repositories prints its figures and writes no file:
 
     python benchmarks/parsing.py FOLDER [--language NAME] [--repository NAME] [--repeats 3]
     python benchmarks/parsing.py FOLDER --fuzz 1000 [--seed 0] [--keep FOLDER]
@@ -15,6 +16,7 @@ its figures and writes no file:
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import sys
@@ -28,15 +30,16 @@ from typing import Any
 from checkouts import add_checkout_options, is_partial, selected_files
 from laws import Text, check, update_violations
 from mutations import mutate
-from report import add_result_option, report
+from report import add_result_option, environment, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser
-from llamaindex_code_retrieval.languages.syntax import parse
+from llamaindex_code_retrieval.languages.syntax import definitions, parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.text import outline_text
 
 _MAX_FUZZED = 200_000  # characters of a file that is mutated
 _MAX_UPDATED = 100  # files of a repository whose update is checked
+_BREAK_A_LINE = 4  # one of so many files that are mutated is also parsed with one broken line
 _COUNT_TOKENS = 5  # tokens are counted in one of so many mutations
 _SHOWN = 10  # violations printed for each language
 
@@ -53,6 +56,7 @@ class Measurement:
     parser_seconds: list[float] = field(default_factory=list)
     bounded_seconds: list[float] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
+    kept: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
@@ -62,6 +66,8 @@ class Measurement:
             figures["outline_megabytes_per_second"] = _rate(self.bytes, self.outline_seconds)
             figures["parser_megabytes_per_second"] = _rate(self.bytes, self.parser_seconds)
             figures["bounded_megabytes_per_second"] = _rate(self.bytes, self.bounded_seconds)
+        if self.kept:
+            figures["definitions_kept_beside_a_broken_line"] = round(statistics.fmean(self.kept), 4)
         figures["files_in_windows"] = round(self.windows / self.files, 4)
         figures["slowest_seconds"] = round(self.slowest[0], 2)
         figures["violations"] = len(self.violations)
@@ -118,6 +124,8 @@ def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int
         seconds = (time.process_time() - start) / 2
         if seconds > text.max_seconds:
             broken.append(f"{seconds:.1f} s for {len(text.text)} characters; {text.max_seconds:.1f} s are allowed")
+        if text.language in CODE_LANGUAGES and number % _BREAK_A_LINE == 0:
+            found.kept += kept_definitions(first, draw)
         found.files += 1
         found.bytes += len(text.text.encode(errors="replace"))
         found.nodes += len(nodes)
@@ -129,6 +137,21 @@ def fuzz(texts: Sequence[Text], parser: CodeNodeParser, *, count: int, seed: int
             file = keep / f"{text.language}-{seed}-{number}{Path(text.name).suffix}"
             file.write_bytes(text.text.encode(errors="surrogatepass"))
     return found
+
+
+def kept_definitions(text: Text, draw: random.Random) -> list[float]:
+    """Return the share of the definitions that are found after a bracket or quote is put into a line of code.
+
+    Those that the line is a part of do not count. The list is empty if no others are in the file.
+    """
+    lines = text.text.split("\n")
+    row = draw.choice([row for row, line in enumerate(lines) if line.strip()] or [0])
+    before = definitions(text.text, text.language)
+    others = Counter(each.symbol for each in before if not each.start_line <= row + 1 <= each.end_line)
+    place = draw.randint(0, len(lines[row]))
+    lines[row] = lines[row][:place] + draw.choice("()[]{}\"'") + lines[row][place:]
+    after = Counter(each.symbol for each in definitions("\n".join(lines), text.language))
+    return [(others & after).total() / others.total()] if others else []
 
 
 def check_updates(texts: Sequence[Text]) -> list[str]:
@@ -174,10 +197,15 @@ def main() -> int:
         for violation in found.violations[:_SHOWN]:
             print(f"  {violation}", flush=True)
     broken = check_updates(every) if every else []
-    if not is_partial(options) and not options.fuzz:
+    if not is_partial(options):
         figures = {language: found.figures() for language, found in measured.items()}
-        repositories = len(list(options.folder.glob("*/")))
-        report(options.result, {"repositories": repositories, "update_violations": len(broken), "languages": figures})
+        record = json.loads(options.result.read_text(encoding="utf-8")) if options.result.is_file() else {}
+        if options.fuzz:
+            record |= {"fuzzed": {"seed": options.seed, "languages": figures}}
+        else:
+            record |= {"repositories": len(list(options.folder.glob("*/"))), "update_violations": len(broken)}
+            record |= {"languages": figures}
+        report(options.result, {key: value for key, value in record.items() if key not in environment()})
     return int(bool(broken) or any(found.violations for found in measured.values()))
 
 
