@@ -64,8 +64,7 @@ def test_nodes_of_a_python_file() -> None:
     assert rows(parse(SHOP)) == [
         ("module", "", 1, 3, ""),
         ("class", "Cart", 6, 9, "A cart."),
-        ("method", "Cart.total", 11, 13, "The sum."),
-        ("class", "Cart", 15, 15, ""),
+        ("method", "Cart.total", 11, 15, "The sum."),  # with the line after it
         ("class", "Cart.Line", 17, 17, ""),
         ("method", "Cart.Line.save", 18, 20, ""),
         ("function", "rate", 23, 27, ""),  # with the function inside
@@ -98,13 +97,25 @@ int start() {
     assert rows(parse(text, "a.cc")) == [
         ("module", "", 1, 2, ""),
         ("class", "Point", 4, 4, ""),
-        ("method", "Point.Point", 5, 7, ""),
-        ("class", "Point", 9, 9, ""),
+        ("method", "Point.Point", 5, 9, ""),
         ("method", "Point.move", 11, 15, ""),
         ("function", "start", 16, 19, ""),
     ]
     ruby = "module A\n  def f\n    1\n  end\n\n  private\n\n  def g\n    2\n  end\nend\n"
     assert lines_of(parse(ruby, "a.rb")) == [(1, 1), (2, 6), (8, 11)]
+
+
+def test_the_short_header_of_a_test_group_goes_with_its_first_test() -> None:
+    tests = "".join(f"    it('does {i}', () => {{\n      f({i})\n    }})\n\n" for i in range(3))
+    text = f"describe('cart', () => {{\n  describe('total', () => {{\n{tests}  }})\n}})\n"
+    assert rows(parse(text, "a.test.js")) == [
+        ("function", "describe cart.describe total.it does 0", 1, 5, ""),
+        ("function", "describe cart.describe total.it does 1", 7, 9, ""),
+        ("function", "describe cart.describe total.it does 2", 11, 16, ""),
+    ]
+    assert lines_of(parse(text, "a.test.js", max_lines=4)) == [(1, 1), (2, 5), (7, 9), (11, 13), (15, 16)]
+    longer = text.replace("{\n  describe", "{\n  const a = 1\n  const b = 2\n  describe")
+    assert lines_of(parse(longer, "a.test.js"))[:2] == [(1, 3), (4, 7)]
 
 
 def test_a_closing_line_does_not_make_a_node_too_large() -> None:
@@ -125,8 +136,7 @@ interface Cart {
 """
     assert rows(parse(text, "cart.ts")) == [
         ("class", "Cart", 1, 2, ""),
-        ("method", "Cart.total", 3, 4, "The sum."),
-        ("class", "Cart", 5, 6, ""),
+        ("method", "Cart.total", 3, 6, "The sum."),
     ]
 
 
@@ -142,10 +152,10 @@ def test_class_on_one_line_is_one_node() -> None:
     assert {node.metadata["symbol"][:6] for node in nodes} == {"f0, f1"}
     assert len(nodes[0].metadata["symbol"]) <= 103
     # a member that starts on the first line of a class of several lines leaves it a header of that line
-    assert rows(parse("class A { int f() {\n return 1; }\n int x;\n}", "A.java")) == [
+    assert rows(parse("class A { int f() {\n return 1; }\n int x;\n int y;\n}", "A.java")) == [
         ("class", "A", 1, 1, ""),
         ("method", "A.f", 1, 2, ""),
-        ("class", "A", 3, 4, ""),
+        ("class", "A", 3, 5, ""),
     ]
 
 

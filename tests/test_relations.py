@@ -36,6 +36,8 @@ class Cart:
             return 1
 
     limit = 3
+    rate = 2
+    name = "cart"
 
 
 def checkout(cart):
@@ -49,7 +51,7 @@ def by_place(nodes: Sequence[BaseNode]) -> dict[tuple[int, int], BaseNode]:
 
 def test_a_node_names_the_node_with_the_header_of_its_definition() -> None:
     nodes = by_place(parse(SHOP))
-    assert list(nodes) == [(1, 1), (4, 5), (7, 8), (10, 11), (13, 13), (14, 16), (18, 18), (21, 22)]
+    assert list(nodes) == [(1, 1), (4, 5), (7, 8), (10, 11), (13, 13), (14, 16), (18, 20), (23, 24)]
     headers = {place: node.metadata.get("header_id") for place, node in nodes.items()}
     cart, line = nodes[4, 5].node_id, nodes[13, 13].node_id
     assert [headers[place] for place in nodes] == [None, None, cart, cart, cart, line, cart, None]
@@ -65,12 +67,12 @@ def test_the_header_of_a_later_part_is_the_first_part() -> None:
 def test_parents_have_the_whole_text() -> None:
     nodes = parse(SHOP, max_parent_lines=61)
     parent, leaves = nodes[0], nodes[1:]
-    assert rows([parent]) == [("class", "Cart", 4, 18, "A cart.")]
-    assert parent.text == "\n".join(SHOP.split("\n")[3:18])
+    assert rows([parent]) == [("class", "Cart", 4, 20, "A cart.")]
+    assert parent.text == "\n".join(SHOP.split("\n")[3:20])
     assert parent.prev_node is parent.next_node is parent.parent_node is None
     assert get_leaf_nodes(nodes) == leaves  # type: ignore[arg-type]
     assert [leaf.node_id for leaf in leaves] == [node.node_id for node in parse(SHOP)]
-    assert lines_of(get_root_nodes(nodes)) == [(4, 18), (1, 1), (21, 22)]  # type: ignore[arg-type]
+    assert lines_of(get_root_nodes(nodes)) == [(4, 20), (1, 1), (23, 24)]  # type: ignore[arg-type]
     members = leaves[1:-1]  # those of the nested class too
     assert [child.node_id for child in parent.child_nodes or []] == [node.node_id for node in members]
     assert {node.parent_node.node_id for node in members if node.parent_node} == {parent.node_id}
@@ -137,7 +139,7 @@ def merged(nodes: Sequence[BaseNode], embedding: CodeEmbedding, query: str, *, t
 
 
 def test_auto_merging_returns_whole_definitions(embedding: CodeEmbedding) -> None:
-    assert merged(parse(SHOP, max_parent_lines=61), embedding, "total", top_k=8) == [(1, 1), (4, 18), (21, 22)]
+    assert merged(parse(SHOP, max_parent_lines=61), embedding, "total", top_k=8) == [(1, 1), (4, 20), (23, 24)]
     # nodes without parents stay as they are: merging never replaces methods by the header of their class
     assert merged(parse(SHOP), embedding, "total", top_k=8) == lines_of(parse(SHOP))
 
@@ -152,8 +154,8 @@ def test_auto_merging_needs_most_members(embedding: CodeEmbedding) -> None:
         retriever = AutoMergingRetriever(index.as_retriever(similarity_top_k=9), context)
         return sorted(lines_of([hit.node for hit in retriever.retrieve("total")]))
 
-    assert found((4, 5), (10, 11), (21, 22)) == [(4, 5), (10, 11), (21, 22)]  # two of the class's six nodes
-    assert found((4, 5), (7, 8), (13, 13), (18, 18)) == [(4, 18)]
+    assert found((4, 5), (10, 11), (23, 24)) == [(4, 5), (10, 11), (23, 24)]  # two of the class's six nodes
+    assert found((4, 5), (7, 8), (13, 13), (18, 20)) == [(4, 20)]
 
 
 def test_auto_merging_over_a_code_index(embedding: CodeEmbedding) -> None:
@@ -166,7 +168,7 @@ def test_auto_merging_over_a_code_index(embedding: CodeEmbedding) -> None:
     context = StorageContext.from_defaults(docstore=SimpleDocumentStore())
     context.docstore.add_documents(nodes)
     retriever = AutoMergingRetriever(CodeRetriever(index, top_k=99, mode="dense"), context)  # type: ignore[arg-type]
-    assert sorted(lines_of([hit.node for hit in retriever.retrieve("total")])) == [(1, 1), (4, 18), (21, 22)]
+    assert sorted(lines_of([hit.node for hit in retriever.retrieve("total")])) == [(1, 1), (4, 20), (23, 24)]
 
 
 def test_nodes_of_a_parser_are_divided_further_at_their_place() -> None:

@@ -10,11 +10,11 @@ from llamaindex_code_retrieval.languages.bounds import Measure
 from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_names
 
 _DEFINITIONS = ("function", "method", "class")
-_FEW_LINES = 3  # a function inside a function, or the code between two of them, is no span if it has fewer
+_FEW_LINES = 3  # a function inside a function, and the code between definitions inside one, is no span if it has fewer
 # Lines that mean nothing alone: closing brackets, perhaps with a call or a comment after them, labels, `#endif`.
 _CLOSING_LINE = re.compile(
     r"""(?: [^\w'"`#@$<\\/*]+ (?: \([\w$.,\s()]*\)+;? | while\s*\(.*\); )? \s* (?: //.* | /\*.*\*/ )? )?
-      | (?: end | else | begin | private | protected | public ) \s* :? \s* (?: \#.* )?
+      | (?: end [\s);,]* | else | begin | private | protected | public ) \s* :? \s* (?: \#.* )?
       | \# \s* (?: if | ifdef | ifndef | elif | else | endif | undef ) \b .*""",
     re.VERBOSE,
 )
@@ -55,7 +55,7 @@ def spans_of(outline: Outline, measure: Measure) -> list[Span]:
             prefix = before.item.scope.removesuffix(before.item.symbol)
             before.item.symbol = joined_names(before.item.symbol, span.item.symbol)
             before.item.scope = prefix + before.item.symbol
-    return spans
+    return _with_short_headers(spans, measure)
 
 
 def _divide(item: Item, max_lines: int, *, in_function: bool) -> Iterator[Span]:
@@ -87,10 +87,31 @@ def _belongs_to(before: Span, span: Span, measure: Measure) -> bool:
     """Return whether rows that mean little alone go with the span before them."""
     if span.is_start:
         return False
-    is_little = span.item.kind in ("function", "method") and span.last - span.first + 1 < _FEW_LINES
+    is_little = span.item.kind in ("function", "method", "class") and span.last - span.first + 1 < _FEW_LINES
     if not is_little and not all(map(_is_closing_line, measure.lines[span.first : span.last + 1])):
         return False
     return measure.fits(before.first, span.last) or not measure.fits(before.first, before.last)
+
+
+def _with_short_headers(spans: list[Span], measure: Measure) -> list[Span]:
+    """Join the short header of a module or test group, as ``describe('cart', () => {``, with what follows in it."""
+    kept: list[Span] = []
+    for span in reversed(spans):
+        item = span.item
+        is_header = span.is_start and item.kind == "class" and not item.holds_methods and not item.docstring
+        after = kept[-1] if kept else None
+        if (
+            is_header
+            and span.last - span.first + 1 < _FEW_LINES
+            and after is not None
+            and after.is_start
+            and span.last < after.first <= item.last
+            and measure.fits(span.first, after.last)
+        ):
+            after.first = span.first
+        else:
+            kept.append(span)
+    return kept[::-1]
 
 
 def _is_closing_line(line: str) -> bool:
