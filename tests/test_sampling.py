@@ -110,6 +110,11 @@ def test_hard_positive_is_the_body_without_returns(language: str) -> None:
     assert hard_positive(FUNCTIONS[language], language) == body
 
 
+def test_bodies_keep_macros_that_are_left_out_for_parsing() -> None:
+    source = "int f(int x) API_PURE {\n  LOG_ENTRY(x)\n  x += 1;\n  return x;\n}"
+    assert without_signature_and_returns(source, "c") == "LOG_ENTRY(x)\nx += 1;"
+
+
 @pytest.mark.parametrize("code", ["def f(x):\n    return x", "y = 1", "?? not ( code", ""])
 def test_hard_positive_of_nothing_else_is_the_code(code: str) -> None:
     assert hard_positive(code, "python") == code

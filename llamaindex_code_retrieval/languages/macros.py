@@ -35,11 +35,14 @@ _MACROS = "|".join(
         r"(?!\s*(?:[;,)=+*|&?:.<>{\]-]|/(?![/*])))",
         rf"{_ROW}({_CAPITALS})(?=\s*\{{)",
         # `void f() API {`, `void f() API;`
-        rf"\)\s*(?:(?:const|noexcept|override|final)\s+)*({_MACRO})"
+        rf"\)\s*(?:(?:const|noexcept|override|final)\s+)*({_MACRO}(?:\s+{_MACRO}){{0,3}})"
         r"(?=\s*(?:[{;=]|:\s+\w|->|(?:const|noexcept|override|final)\b))",
         # `if CONSTEXPR (a)`, `template <class T, ENABLE_IF(…)>`, `typedef int (API *f)(int)`
         rf"\b(?:if|for|while)[ \t]+({_CAPITALS})(?=[ \t]+\()|(,\s*{_CAPITALS}\s*{_BRACKETS})(?=\s*>)",
         rf"\(({_CAPITALS})\s*\*\s*\w+\s*\)\s*\(",
+        # `T *nonnull value`, `constexpr A::operator int()`
+        r"(?<=[*&])[ \t]*(\w*(?:[nN]onnull|[nN]ullable|null(?:ability)?_(?:unspecified|unknown)))(?=[ \t]+\w|[,)])",
+        r"\b(constexpr)(?=[ \t]+(?:\w+::)+operator\b)",
         # types as arguments
         rf"^({_CAPITALS}{_BRACKETS}[ \t]*;)|(?<![&*])([&*]{{1,3}})(?=\s*\)\s*;)",
         # `int count GUARDED_BY(mutex);`
@@ -50,7 +53,7 @@ _MACROS = "|".join(
         r"init|initconst|initdata|iomem|kernel|latent_entropy|malloc|maybe_unused|must_check|net_exit|net_init|noreturn|"
         r"percpu|pure|rcu|ref|refdata|releases\([^()\n]*\)|sched|unused|used|user|visible|weak))\b",
         # access specifiers
-        rf"^[ \t]+({_CAPITALS}[ \t]*:)[ \t]*$"
+        rf"^[ \t]*({_CAPITALS}[ \t]*:)[ \t]*$"
         r"|\b(?:public|protected|private)[ \t]+(\w+)[ \t]*:(?!:)|^[ \t]*(signals[ \t]*:)[ \t]*$",
     )
 )

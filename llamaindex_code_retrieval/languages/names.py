@@ -12,7 +12,8 @@ _PART = re.compile(r"[^\s()\[\]{}'\"`,;=]+")
 _OBJECTS = frozenset(("exports", "global", "globalThis", "module", "prototype", "self", "this", "window"))
 _QUOTES = re.compile(r"""(?s)[a-zA-Z@$]*("{3}|'{3}|["'`])(.*)\1$""")
 _ADJACENT_STRINGS = re.compile(r"""\s*(["'])\s+\1""")
-_C_STATEMENTS = frozenset(("for", "if", "return", "switch", "while"))  # after a macro, they look like functions
+_C_STATEMENTS = frozenset(("for", "if", "requires", "return", "switch", "while"))
+"""What looks like a function of C after a macro."""
 _MAX_LABEL = 80  # characters kept of a string that names a function
 
 

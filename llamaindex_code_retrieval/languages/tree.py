@@ -151,9 +151,11 @@ class TreeBuilder:
         return max(row, node.start_point.row)
 
     def _is_blanked(self, row: int) -> bool:
-        """Return whether a row is nothing but macros that were left out for parsing."""
-        line = self.lines[row].lstrip()
-        if not GRAMMARS[self.grammar].blank or self.raw_lines[row].strip() or not line or line.startswith("#"):
+        """Return whether a row is nothing but macros that were left out for parsing, and no directive or label."""
+        line = self.lines[row].strip()
+        if not GRAMMARS[self.grammar].blank or self.raw_lines[row].strip() or not line:
+            return False
+        if line.startswith("#") or line.endswith(":"):
             return False
         return not without_macros(line.encode(errors="replace"), self.grammar).strip()
 
