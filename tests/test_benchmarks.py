@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -157,3 +158,11 @@ def test_an_update_of_the_samples_is_a_fresh_build(load) -> None:
     laws = load("laws")
     texts = [laws.Text(f"{language}.txt", source, language) for language, source in SNIPPETS.items()]
     assert list(laws.update_violations(texts)) == []
+
+
+def test_definitions_beside_a_broken_line_are_counted(load) -> None:
+    parsing = load("parsing")
+    text = parsing.Text("a.py", "def f():\n    return 1\n\n\ndef g():\n    return 2\n", "python")
+    for seed in range(5):
+        assert parsing.kept_definitions(text, random.Random(seed)) == [1.0]
+    assert parsing.kept_definitions(parsing.Text("a.py", "x = 1\n", "python"), random.Random(0)) == []
