@@ -116,6 +116,7 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
         ("// ------\n// Runs.\n// ------\nfunction f() {}", "Runs.", 1),
         ("/* Runs. */\nfunction f() {}", "Runs.", 1),
         ("/**\n * Runs.\n *\n *   - one\n **/\nfunction f() {}", "Runs.\n\n  - one", 1),
+        ("/*!\n * @brief Runs.\n */\nfunction f() {}", "@brief Runs.", 1),
         ("/// Runs.\n// eslint-disable-next-line\nfunction f() {}", "Runs.", 1),
     ],
 )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import tree_sitter
 
 _DIRECTIVE = re.compile(
-    r"(?://|/\*|#)\s*(?:go:|nolint|eslint|prettier-|@ts-|rubocop:|clang-format|NOLINT|istanbul |shellcheck |!)"
+    r"(?://|/\*|#)\s*(?:go:|nolint|eslint|prettier-|@ts-|rubocop:|clang-format|NOLINT|istanbul |shellcheck )|#!"
 )
 # a string as a doc comment: `"""…"""`, `@doc """…"""`, `@doc raw"…" ->`
 _STRING = re.compile(r"""(?s)(?:@\w+\s*)?(?:raw|md|~[sS])?("{3}|'{3}|")(.*)\1(?:\s*->)?$""")
