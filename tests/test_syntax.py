@@ -153,3 +153,8 @@ def test_a_broken_row_costs_one_definition(path: str, row: str, kept: list[str])
 
 def test_deep_nesting_is_no_recursion() -> None:
     assert definitions("f(){x " * 20_000, "c") == []
+
+
+@pytest.mark.parametrize("end", ["", "\r", "\n"])
+def test_a_heredoc_of_perl_may_be_cut_off(end: str) -> None:
+    assert [d.scope for d in definitions(f"sub f {{ 1 }}\nprint <<EOF;\n  $x \\{end}", "perl")] == ["f"]

@@ -101,7 +101,8 @@ def parse(source: str, language: str) -> Outline | None:
 
 
 def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
-    root = tree_sitter.Parser(load_grammar(grammar)).parse(raw).root_node
+    # the scanner of Perl never ends where a heredoc is cut off in the middle of a line
+    root = tree_sitter.Parser(load_grammar(grammar)).parse(raw if raw.endswith(b"\n") else raw + b"\n").root_node
     top = TreeBuilder(grammar, raw, lines, LANGUAGES[language].comments).build(root)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
     if LANGUAGES[language].scripts:
