@@ -158,3 +158,4 @@ def test_deep_nesting_is_no_recursion() -> None:
 @pytest.mark.parametrize("end", ["", "\r", "\n"])
 def test_a_heredoc_of_perl_may_be_cut_off(end: str) -> None:
     assert [d.scope for d in definitions(f"sub f {{ 1 }}\nprint <<EOF;\n  $x \\{end}", "perl")] == ["f"]
+    assert [d.end_line for d in definitions(f"package A;\nprint <<EOF;\n  $x \\{end}", "perl")] == [3]

@@ -79,6 +79,8 @@ def parse(source: str, language: str) -> Outline | None:
         return outline_by_patterns(source, language)
     lines = source.split("\n")
     raw = source.encode(errors="replace")  # a lone surrogate becomes "?": positions stay the same
+    if not raw.endswith(b"\n"):
+        raw += b"\n"  # the scanner of Perl never ends where a heredoc is cut off in the middle of a line
     if LANGUAGES[language].scripts:
         raw = only_scripts(raw)
     attempts: list[tuple[str, Parsed]] = []
@@ -101,8 +103,7 @@ def parse(source: str, language: str) -> Outline | None:
 
 
 def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
-    # the scanner of Perl never ends where a heredoc is cut off in the middle of a line
-    root = tree_sitter.Parser(load_grammar(grammar)).parse(raw if raw.endswith(b"\n") else raw + b"\n").root_node
+    root = tree_sitter.Parser(load_grammar(grammar)).parse(raw).root_node
     top = TreeBuilder(grammar, raw, lines, LANGUAGES[language].comments).build(root)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
     if LANGUAGES[language].scripts:
@@ -179,7 +180,7 @@ def _count_errors(parsed: Parsed) -> int:
     bad: set[int] = set()
     for _, rows, is_error in sorted(spans, key=lambda span: (span[0].start_byte, -span[0].end_byte)):
         (bad.update if is_error else bad.difference_update)(rows)
-    return sum(1 for row in bad if parsed.lines[row].strip()) + len(missing)
+    return sum(1 for row in bad if row < len(parsed.lines) and parsed.lines[row].strip()) + len(missing)
 
 
 def _is_macro_with_block(missing: tree_sitter.Node, raw: bytes) -> bool:
