@@ -151,6 +151,12 @@ def test_a_broken_row_costs_one_definition(path: str, row: str, kept: list[str])
     assert len(found) > len(definitions(source, sample.parent.name)) - 4
 
 
+def test_a_source_without_layout_is_not_repaired() -> None:
+    source = "f x = (\n\ng x = x + 1\n\nh x = x\n"
+    assert [d.scope for d in definitions(source, "haskell")] == ["f", "g", "h"]
+    assert definitions(f"{source}-- {'x' * 5_000}\n", "haskell") == []
+
+
 def test_deep_nesting_is_no_recursion() -> None:
     assert definitions("f(){x " * 20_000, "c") == []
 

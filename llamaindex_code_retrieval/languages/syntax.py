@@ -20,6 +20,8 @@ from llamaindex_code_retrieval.languages.tree import SyntaxItem, TreeBuilder, ro
 
 _FEW_ERRORS = 20  # no other grammar is tried if fewer than one in so many lines is in error
 _MAX_BLANKED = 4  # attempts to parse a file without the lines of its first error
+_MAX_LINE = 5_000
+"""Characters of a line: a source with a longer one is not repaired. It has no layout, and takes long to parse again."""
 _BLOCK = re.compile(rb"\s*\{")
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 
@@ -92,9 +94,10 @@ def parse(source: str, language: str) -> Outline | None:
             return parsed
         attempts.append((grammar, parsed))
     code_lines = sum(1 for line in lines if line.strip())
+    has_layout = max(map(len, lines)) <= _MAX_LINE
     best: Parsed | None = None
     for grammar, parsed in sorted(attempts, key=lambda attempt: attempt[1].errors):
-        parsed = _recover(raw, grammar, parsed, language) if parsed.errors else parsed
+        parsed = _recover(raw, grammar, parsed, language) if parsed.errors and has_layout else parsed
         if best is None or parsed.errors < best.errors:
             best = parsed
         if _FEW_ERRORS * best.errors <= code_lines:
