@@ -85,7 +85,7 @@ class Comparison:
     correct: Counter[str] = field(default_factory=Counter)
     optional: Counter[str] = field(default_factory=Counter)
     same_kind: int = 0
-    excused: Counter[str] = field(default_factory=Counter)
+    excused: Counter[tuple[str, str]] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
 
     def add(self, file: str, source: str, ours: Sequence[Definition], tags: Sequence[Tag]) -> None:
@@ -98,10 +98,10 @@ class Comparison:
             if tag in duplicates:
                 continue
             line = lines[tag.line - 1]
-            if tag not in pairs and self._excuse("reports", tag.reference_kind, tag.name, line):
-                continue
             if not tag.required or _is_abstract(lines, tag):
                 self.optional["found" if tag in pairs else "left out"] += 1
+                continue
+            if tag not in pairs and self._excuse("reports", tag.reference_kind, tag.name, line):
                 continue
             self.required[tag.kind] += 1
             if tag in pairs:
@@ -125,12 +125,17 @@ class Comparison:
     def _excuse(self, mistake: str, kind: str, name: str, line: str) -> bool:
         for each in self.mistakes:
             if each.mistake == mistake and each.covers(kind, name, line):
-                self.excused[each.reason] += 1
+                self.excused[mistake, each.reason] += 1
                 return True
         return False
 
     def figures(self) -> dict[str, Any]:
-        """Return what the report says of the language."""
+        """Return what the report says of the language; the reference is taken to be right in ``if_always_right``."""
+        by_side: Counter[str] = Counter()
+        by_reason: Counter[str] = Counter()
+        for (side, reason), number in self.excused.items():
+            by_side[side] += number
+            by_reason[reason] += number
         return {
             "files": self.files,
             "lines": self.lines,
@@ -140,7 +145,11 @@ class Comparison:
             "precision": _shares(self.correct, self.found),
             "same_kind": _share(self.same_kind, self.recalled.total()),
             "optional": dict(self.optional),
-            "mistakes_of_the_reference": {each.reason: self.excused[each.reason] for each in self.mistakes},
+            "if_always_right": {
+                "recall": _share(self.recalled.total(), self.required.total() + by_side["reports"]),
+                "precision": _share(self.correct.total(), self.found.total() + by_side["misses"]),
+            },
+            "mistakes_of_the_reference": dict(by_reason.most_common()),
         }
 
 
@@ -266,7 +275,7 @@ def _print_differences(comparison: Comparison, count: int) -> None:
         if len(rows) > count > 0:
             print(f"  ... {len(rows)} {side} in all")
     if count:
-        for reason, number in comparison.excused.most_common():
+        for (_, reason), number in comparison.excused.most_common():
             print(f"  {number:5} mistakes of the reference: {reason}")
 
 
