@@ -65,8 +65,8 @@ GROOVY = (
 
 _SQL_HEAD = r"(?i)^(?P<indent>[ \t]*)CREATE\s+(?:OR\s+(?:REPLACE|ALTER)\s+)?"
 _SQL_NAME = (
-    r"(?:IF\s+NOT\s+EXISTS\s+)?(?:(?:[^\s.(;]+\.)*\[?(?P<qualifier>[^\s.(;\[\]]+)\]?\s*\.\s*)?"
-    r"\[?(?P<name>\"[^\"\n]+\"|`[^`\n]+`|[\w$#@]+)"
+    r"(?:IF\s+NOT\s+EXISTS\s+)?(?:(?:[^\s.(;]+\.)*(?P<qualifier>[^\s.(;]+)\s*\.\s*)?"
+    r"(?P<name>\"[^\"\n]+\"|`[^`\n]+`|\[[^\]\n]+\]|[\w$#@]+)"
 )
 _SQL_TEXT = SQL_STRING + r"|\$(?P<{0}>\w*)\$[\s\S]*?\$(?P={0})\$"
 _SQL_END = r"^(?P=indent)END\b(?!\s+(?:IF|LOOP|CASE|WHILE|REPEAT)\b)"

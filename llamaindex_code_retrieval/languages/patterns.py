@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.languages.tokens import CLOSERS, Token, tokens
 _NOT_BREAK = re.compile(r"[^\n]")
 _UNFINISHED = frozenset((*"+-*/%^&|~<>=,:!?.", "else"))
 """A row that ends with one is not the last of its statement."""
+_IN_BRACKETS = re.compile(r"^\[(.+)\]$")  # names of SQL
 _ENDS = frozenset(",;)]}")
 """One of these ends a statement inside brackets."""
 
@@ -142,7 +143,7 @@ def _matches(code: _Code, patterns: Sequence[Pattern]) -> Iterator[tuple[int, re
 
 def _names(match: re.Match[str]) -> list[str]:
     """Return the parts of the qualified name of a match, its own name last; none if it has no name."""
-    groups = {group: unquoted(text) for group, text in match.groupdict().items() if text}
+    groups = {group: unquoted(_IN_BRACKETS.sub(r"\1", text)) for group, text in match.groupdict().items() if text}
     name = " ".join(filter(None, (groups.get("call"), groups.get("name"))))
     return [*filter(None, (groups.get("owner"), groups.get("qualifier"))), name] if groups.get("name") else []
 

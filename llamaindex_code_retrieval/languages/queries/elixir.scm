@@ -47,6 +47,8 @@
 
 (comment) @comment
 ((unary_operator operator: "@" operand: (call target: (identifier) @_name (arguments (_)))) @attribute
+  (#set! apart)
   (#any-of? @_name "doc" "spec" "impl" "deprecated" "tag" "since" "dialyzer" "describetag"))
 ((unary_operator operator: "@" operand: (call target: (identifier) @_name (arguments [(string) (sigil)]))) @comment
+  (#set! apart)
   (#any-of? @_name "doc" "typedoc"))

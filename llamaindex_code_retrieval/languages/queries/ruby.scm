@@ -35,9 +35,11 @@
   (#any-of? @call "it" "fit" "xit" "specify" "example" "scenario" "matcher")
   (#not-match? @label "^(\\[|->|\\{)"))
 ((call !receiver method: [(identifier) (constant)] @call
-  arguments: (argument_list . [(simple_symbol) (string) (regex)] @label) block: (do_block)) @function
-  (#any-of? @call "let" "let!" "subject" "test" "should" "setup" "task" "multitask" "file" "rule" "lane" "factory"
-    "trait" "get" "post" "put" "patch" "delete" "options" "head" "Given" "When" "Then" "And" "But"))
+  arguments: (argument_list . [(simple_symbol) (string) (regex)] @label) block: (_)) @function
+  (#any-of? @call "test" "should" "setup" "task" "multitask" "file" "rule" "lane" "factory" "trait" "get" "post" "put"
+    "patch" "delete" "options" "head" "Given" "When" "Then" "And" "But"))
+((call !receiver method: (identifier) @call arguments: (argument_list . (_) @label) block: (do_block)) @function
+  (#any-of? @call "let" "let!" "subject"))
 ((call !receiver method: [(identifier) (constant)] @call
   arguments: (argument_list . (pair key: [(hash_key_symbol) (simple_symbol) (string)] @label)) block: (_)) @function
   (#any-of? @call "task" "multitask" "file" "rule"))

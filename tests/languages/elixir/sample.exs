@@ -31,7 +31,10 @@ defmodule Shop.Cart do
     %__MODULE__{items: items}
   end
 
+  @doc "Starts it."
+
   @impl true
+
   def init(_), do: {:ok, nil}
 
   @doc "Sums \"all\"."

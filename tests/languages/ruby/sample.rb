@@ -119,6 +119,8 @@ Given(/^a cart with (\d+) lines$/) do |count|
   count
 end
 
+task(:clean) { rm_rf 'tmp' }
+
 test 'the truth' do
   assert true
 end

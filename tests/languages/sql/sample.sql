@@ -63,7 +63,7 @@ AS
 SELECT * FROM [dbo].[cart] WHERE id = @id;
 SELECT 2;
 GO
-CREATE PROC dbo.PutCart AS
+CREATE PROC dbo.[Put Cart] AS
 BEGIN
     BEGIN TRANSACTION;
     COMMIT;
