@@ -10,7 +10,7 @@ from snippets import SAMPLES, SNIPPETS, describe, outline_file
 
 from llamaindex_code_retrieval.languages.grammars import query_text
 from llamaindex_code_retrieval.languages.syntax import Definition, Parsed, definitions, parse
-from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of, language_of_text
 
 CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGUAGES]
 
@@ -64,6 +64,28 @@ def test_grammar_with_the_fewest_errors_is_used() -> None:
 )
 def test_language_of(path: str | Path, language: str | None) -> None:
     assert language_of(path) == language
+
+
+@pytest.mark.parametrize(
+    ("first_line", "language"),
+    [
+        ("#!/bin/sh", "bash"),
+        ("#! /usr/bin/perl -w", "perl"),
+        ("#!/usr/bin/env -S python3 -u", "python"),
+        ("#!/usr/bin/env -S uv run --script", "python"),
+        ("#!/usr/bin/env PYTHONPATH=. python3.12", "python"),
+        ("#!/usr/local/bin/lua5.3", "lua"),
+        ("#!/usr/bin/env Rscript", "r"),
+        ("#!/usr/bin/env bats", "bash"),
+        ("#!/usr/bin/ruby1.9", "ruby"),
+        ("#!/usr/bin/awk -f", None),
+        ("#!", None),
+        ("# python", None),
+    ],
+)
+def test_language_of_scripts(first_line: str, language: str | None) -> None:
+    assert language_of_text("bin/tool", f"{first_line}\n") == language
+    assert language_of_text("tool.go", f"{first_line}\n") == "go"
 
 
 def only(source: str, language: str, scope: str) -> Definition:

@@ -147,7 +147,11 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         # programming languages
         "python": _row(
-            "py pyi pyw", files="SConstruct SConscript", shebangs="python pypy", grammars="python", comments="docstring"
+            "py pyi pyw",
+            files="SConstruct SConscript",
+            shebangs="python pypy uv",
+            grammars="python",
+            comments="docstring",
         ),
         "java": _row("java", grammars="java"),
         "javascript": _row("js mjs cjs jsx", files="Jakefile", shebangs="node", grammars="javascript tsx"),
