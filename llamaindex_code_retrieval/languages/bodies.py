@@ -35,6 +35,7 @@ def without_signature_and_returns(source: str, language: str) -> str:
         if not isinstance(parsed, Parsed) or (body := _first_body(parsed)) is None:
             continue
         raw = wrapped.encode(errors="replace")  # with the macros that were left out for parsing
+        raw = raw if raw.endswith(b"\n") else raw + b"\n"  # as it was parsed
         if best is None or not parsed.root.has_error:
             best = body, raw if len(raw) == len(parsed.raw) else parsed.raw
         if not parsed.root.has_error:
