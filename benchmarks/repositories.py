@@ -24,8 +24,15 @@ from typing import Any
 from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
-MODES = ("fused", "dense", "bm25")
+MODES: Mapping[str, Mapping[str, Any]] = {
+    "fused": {},
+    "fused, code only": {"languages": CODE_LANGUAGES},
+    "dense": {"mode": "dense"},
+    "bm25": {"mode": "bm25"},
+}
+"""Options of the retriever. The answers to the benchmark's questions are code; documents are never relevant."""
 CATEGORIES = ("architecture", "semantic", "symbol")
 _DEPTH = 10
 
@@ -82,7 +89,7 @@ def measure(
     seconds = time.perf_counter() - start
     answers = []
     for mode in modes:
-        retriever = CodeRetriever(index, mode=mode, top_k=_DEPTH)
+        retriever = CodeRetriever(index, top_k=_DEPTH, **MODES[mode])
         for question in questions:
             start = time.perf_counter()
             hits = retriever.retrieve(question["query"])
@@ -156,7 +163,7 @@ def main() -> None:
     indexes: dict[str, Any] = {}
     for name in names:
         questions = json.loads((options.questions / "annotations" / f"{name}.json").read_text("utf-8"))
-        found, indexes[name] = measure(known[name], questions, options.repositories / name, options.mode or MODES)
+        found, indexes[name] = measure(known[name], questions, options.repositories / name, options.mode or list(MODES))
         answers += found
         print(name, indexes[name], {mode: row[name] for mode, row in summarise(found).items()}, file=sys.stderr)
     published = json.loads((options.questions / "published.json").read_text("utf-8"))
