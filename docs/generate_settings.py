@@ -1,4 +1,4 @@
-"""Write ``settings.md``: every setting of components, trainings, recipes and suites, from the classes themselves.
+"""Write ``settings.md``: every setting of components, indexing, trainings and suites, from the classes themselves.
 
 python docs/generate_settings.py [--print]
 """
@@ -17,6 +17,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser, CodeReranke
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval._settings import Settings
 from llamaindex_code_retrieval.eval import gate, suite
+from llamaindex_code_retrieval.index import SourceOptions
 from llamaindex_code_retrieval.training import config, recipes
 
 COMPONENTS: tuple[type[BaseModel], ...] = (CodeEmbedding, CodeNodeParser, CodeReranker)
@@ -54,6 +55,7 @@ def page() -> str:
     """Return the page's Markdown."""
     parts = [INTRODUCTION, "## Components\n"]
     parts += [_component(kind) for kind in COMPONENTS]
+    parts += ["## Indexing\n", _section("Which files are read", SourceOptions)]
     parts.append("## Trainings\n")
     parts += [_section(title, kind) for title, kind in TRAINING]
     parts.append("## Suites\n")

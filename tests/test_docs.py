@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from llamaindex_code_retrieval.cli.main import build_parser, main
+from llamaindex_code_retrieval.index.leave_out import RULES
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.models.locate import ARTIFACTS
 from llamaindex_code_retrieval.training import Pair
 from llamaindex_code_retrieval.training.pairs import write_pairs
@@ -167,8 +169,17 @@ def test_the_settings_page_is_up_to_date() -> None:
 
 def test_each_benchmark_writes_its_figures_beside_it() -> None:
     for script in sorted((ROOT / "benchmarks").glob("*.py")):
-        if script.name in ("report.py", "runs.py"):  # shared by the scripts
+        if "def make_parser(" not in script.read_text(encoding="utf-8"):  # shared by the scripts
             continue
         assert f"benchmarks/{script.name}" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
         figures = json.loads(script.with_suffix(".json").read_text(encoding="utf-8"))
         assert figures, script
+
+
+def test_the_page_of_languages_names_every_rule_and_language() -> None:
+    page = (ROOT / "docs" / "languages.md").read_text(encoding="utf-8")
+    assert [f"| {rule} | {text} |" for rule, text in RULES.items() if f"| {rule} | {text} |" not in page] == []
+    words = set(re.findall(r"[a-z]+", page.lower().replace("c++", "cpp").replace("c#", "csharp").replace("-", "")))
+    assert set(CODE_LANGUAGES) - words == set()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"of {len(CODE_LANGUAGES)} languages" in readme
