@@ -187,3 +187,12 @@ def test_deep_nesting_is_no_recursion() -> None:
 def test_a_heredoc_of_perl_may_be_cut_off(end: str) -> None:
     assert [d.scope for d in definitions(f"sub f {{ 1 }}\nprint <<EOF;\n  $x \\{end}", "perl")] == ["f"]
     assert [d.end_line for d in definitions(f"package A;\nprint <<EOF;\n  $x \\{end}", "perl")] == [3]
+
+
+def test_a_parser_that_stalls_is_stopped() -> None:
+    source = (
+        "{{}\ns\n#abc\nmy class OrderManager(list total::class.java)\n\n    } catch (_: Exception) {\n\n        null\n"
+        "\n    }\n\n  \n\n        if (orders == null) {\n\n            delegate.add(content)\n\n            return\n\n"
+        "        }\n\n\n\n        try {\n"
+    )
+    assert parse(source, "kotlin") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -13,6 +13,8 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
+_MAX_STALLED = 5000  # reports of the parser from one place: about a second, 200 MB and four times what real files need
+_CHUNK = 4096  # bytes that the parser reads at once
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
 
@@ -28,6 +30,26 @@ def load_grammar(name: str) -> tree_sitter.Language:
         new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         pointer = new_capsule(pointer, b"tree_sitter.Language", None)
     return tree_sitter.Language(pointer)
+
+
+def parse_tree(raw: bytes, name: str, ranges: Sequence[tree_sitter.Range] = ()) -> tree_sitter.Node | None:
+    """Return the root of the syntax tree of ``raw``, or of ``ranges`` of it; ``None`` if the parser stalls.
+
+    The recovery from errors may go on at one place for ever in grammars with a scanner of their own, such as Kotlin's.
+    """
+    place, stalled = -1, 0
+
+    def stalls(offset: int, _has_error: bool) -> bool:
+        nonlocal place, stalled
+        place, stalled = offset, stalled + 1 if offset == place else 0
+        return stalled > _MAX_STALLED
+
+    parser = tree_sitter.Parser(load_grammar(name), included_ranges=list(ranges) or None)
+    try:
+        tree = parser.parse(lambda offset, _point: raw[offset : offset + _CHUNK], progress_callback=stalls)
+    except ValueError:  # stalled
+        return None
+    return tree.root_node
 
 
 @cache

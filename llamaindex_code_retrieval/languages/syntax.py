@@ -10,7 +10,7 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.blocks import without_broken_blocks
 from llamaindex_code_retrieval.languages.conditionals import resolve_directives
-from llamaindex_code_retrieval.languages.grammars import load_grammar, without_macros
+from llamaindex_code_retrieval.languages.grammars import parse_tree, without_macros
 from llamaindex_code_retrieval.languages.markup import markup_depths, only_scripts
 from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
@@ -90,9 +90,10 @@ def parse(source: str, language: str) -> Outline | None:
         if attempts and not re.search(GRAMMARS[grammar].sign, source):
             continue
         parsed = _parse(without_macros(raw, grammar), grammar, lines, language)
-        if not parsed.root.has_error:
-            return parsed
-        attempts.append((grammar, parsed))
+        if parsed is not None:
+            if not parsed.root.has_error:
+                return parsed
+            attempts.append((grammar, parsed))
     code_lines = sum(1 for line in lines if line.strip())
     has_layout = max(map(len, lines)) <= _MAX_LINE
     best: Parsed | None = None
@@ -105,8 +106,10 @@ def parse(source: str, language: str) -> Outline | None:
     return best if best is not None and 2 * best.errors <= code_lines else None
 
 
-def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed:
-    root = tree_sitter.Parser(load_grammar(grammar)).parse(raw).root_node
+def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed | None:
+    root = parse_tree(raw, grammar)
+    if root is None:
+        return None
     top = TreeBuilder(grammar, raw, lines, LANGUAGES[language].comments).build(root)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
     if LANGUAGES[language].scripts:
@@ -123,7 +126,7 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
         repaired = repair(raw.decode(), LANGUAGES[language].comments).encode()
         if repaired != raw:
             closed = _parse(repaired, grammar, parsed.lines, language)
-            if closed.errors < parsed.errors:
+            if closed is not None and closed.errors < parsed.errors:
                 raw, parsed = repaired, closed
     for _ in range(_MAX_BLANKED):
         row = _smallest_error(parsed.root)
@@ -133,7 +136,7 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
         raw_lines[row] = _NOT_LINE_BREAK.sub(b" ", raw_lines[row])
         shorter = b"\n".join(raw_lines)
         blanked = _parse(shorter, grammar, parsed.lines, language)
-        if blanked.errors + 1 >= parsed.errors:  # the blanked line is lost too
+        if blanked is None or blanked.errors + 1 >= parsed.errors:  # the blanked line is lost too
             break
         raw, parsed = shorter, blanked
     return _leave_out_blocks(raw, grammar, parsed, language)
@@ -141,11 +144,15 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
 
 def _leave_out_blocks(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the parse of a source without the blocks that do not parse, if it is better."""
-    parser = tree_sitter.Parser(load_grammar(grammar))
-    shorter, lost = without_broken_blocks(raw, lambda block: not parser.parse(block).root_node.has_error)
-    if not lost:
+
+    def parses(block: bytes) -> bool:
+        root = parse_tree(block, grammar)
+        return root is not None and not root.has_error
+
+    shorter, lost = without_broken_blocks(raw, parses)
+    other = _parse(shorter, grammar, parsed.lines, language) if lost else None
+    if other is None:
         return parsed
-    other = _parse(shorter, grammar, parsed.lines, language)
     other.errors += lost
     return max(parsed, other, key=_quality)
 

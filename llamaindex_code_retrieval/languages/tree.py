@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import tree_sitter
 
 from llamaindex_code_retrieval.languages.docstrings import comment_text, python_docstring
-from llamaindex_code_retrieval.languages.grammars import definition_query, load_grammar, without_macros
+from llamaindex_code_retrieval.languages.grammars import definition_query, parse_tree, without_macros
 from llamaindex_code_retrieval.languages.names import node_text, qualified_name
 from llamaindex_code_retrieval.languages.outline import Item, Nesting
 from llamaindex_code_retrieval.languages.table import GRAMMARS
@@ -117,7 +117,7 @@ class TreeBuilder:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
                     brackets = [node for node in captures.get("reparse", ()) if node.child_count > 1]
-                    roots += [(self._reparse(node), level + 1) for node in brackets]
+                    roots += [(root, level + 1) for root in map(self._reparse, brackets) if root is not None]
         _extend(found.values())
         return list(found.values())
 
@@ -137,11 +137,11 @@ class TreeBuilder:
                         last += 1
                     self.above[last] = rows[0], node if kind == "comment" else None
 
-    def _reparse(self, node: tree_sitter.Node) -> tree_sitter.Node:
+    def _reparse(self, node: tree_sitter.Node) -> tree_sitter.Node | None:
         """Parse what stands between the brackets of ``node`` as code of its own."""
         first, last = node.children[0], node.children[-1]
         between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
-        return tree_sitter.Parser(load_grammar(self.grammar), included_ranges=[between]).parse(self.raw).root_node
+        return parse_tree(self.raw, self.grammar, [between])
 
     def _last_row(self, node: tree_sitter.Node) -> int:
         """Return the last row with code of a node; where indentation ends it, it goes on to the next code."""
