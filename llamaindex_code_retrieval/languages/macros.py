@@ -75,6 +75,7 @@ OBJECTIVE_C = "|".join(
 _KOTLIN_DECLARATION = r"\b(?:fun|val|var)[ \t]+(?:<[^(){}=;\n]{1,200}?>[ \t]+)?"
 KOTLIN = "|".join(
     (
+        r"//[^\n]*|/\*(?:[^*]|\*(?!/))*|\"(?:\\.|[^\"\\\n])*\"",  # not in comments and strings
         # `fun interface`, `actual constructor`, `val type: @Marked Int`, `$$"$id"`
         r"\b(fun)[ \t]+interface\b|\b(suspend)(?=[ \t]*\{)|"
         r"\b((?:(?:private|protected|internal|public)[ \t]+)?(?:actual|expect))(?=[ \t]+constructor\b)",

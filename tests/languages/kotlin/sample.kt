@@ -72,6 +72,7 @@ inline fun <reified T> Map<String, List<T>>.only(key: String): T = getValue(key)
 val String.last: Char
     get() = this[length - 1]
 
+// A fun interface.
 fun interface Listener {
     fun onEvent(event: String)
 }
