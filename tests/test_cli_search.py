@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import Shell
 from llama_index.core.schema import TextNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
@@ -57,6 +59,17 @@ def test_nodes_of_another_parser_have_no_place(shell: Shell, bert_folder: Path) 
     assert "first:1" in shell("search", "total", "--index", "idx")
     [hit] = shell("search", "total", "--index", "idx", "--json")
     assert (hit["file"], hit["text"]) == (None, "def total(): pass")
+
+
+def test_lines_of_a_notebook_are_those_of_its_cell(shell: Shell, bert_folder: Path) -> None:
+    """Not those of the file, where each line of a cell is a string of JSON."""
+    code = "import math\n\n\ndef total(cart):\n    return math.fsum(cart)\n"
+    cells = [new_markdown_cell("# Prices\n\nThe sums of carts."), new_code_cell(code)]
+    Path("book.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)))
+    shell("index", ".", "--out", "idx", "--model", bert_folder)
+    lines = shell("search", "total of a cart", "--mode", "bm25", "--top-n", 1, "--index", "idx").splitlines()
+    assert lines[0].startswith(" 1. book.ipynb#cell 2:4 ")
+    assert lines[1:] == ["❱ 4 def total(cart):", "❱ 5     return math.fsum(cart)"]
 
 
 def test_no_hit_is_exit_code_1(shell: Shell, indexed: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llamaindex_code_retrieval.cli.console import print_code, print_json, print_message, print_parts
 from llamaindex_code_retrieval.cli.options import common_options, index_option, positive, refuse_without_effect
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
-from llamaindex_code_retrieval.models.query_encoder import AUTO, find_query_encoder
+from llamaindex_code_retrieval.models.query_encoder_config import AUTO, find_query_encoder
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
@@ -162,10 +162,10 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, 
     words = {word for word in code_words(question) if len(word) > 2}
     for rank, hit in enumerate(hits, start=1):
         metadata = hit.node.metadata
-        first = metadata.get("start_line", 1)
+        place, first = _place(hit, index)
         print_parts(
             (f"{rank:>2}. ", "bold"),
-            (f"{_path(hit, index)}:{first}", "cyan"),
+            (f"{place}:{first}", "cyan"),
             (f"  {hit.get_score():.3f}", "dim"),
             (f"  {metadata.get('scope') or '(' + metadata.get('kind', 'node') + ')'}", "bold green"),
         )
@@ -178,9 +178,17 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, 
         )
 
 
-def _path(hit: NodeWithScore, index: CodeIndex) -> str:
-    """Return the path of a hit's file from here if it lies below, else as indexed; the id of a node without a path."""
-    if "path" not in hit.node.metadata:
-        return hit.node_id
-    file = index.file_of(hit.node.metadata["path"])
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else hit.node.metadata["path"])
+def _place(hit: NodeWithScore, index: CodeIndex) -> tuple[str, int]:
+    """Return the file of a hit and its first line; of a node of a notebook, the cell too and the line in the cell.
+
+    The path is that from here if the file lies below, else as indexed. A node without a path has its id.
+    """
+    metadata = hit.node.metadata
+    first = metadata.get("start_line", 1)
+    if "path" not in metadata:
+        return hit.node_id, first
+    file = index.file_of(metadata["path"])
+    path = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else metadata["path"])
+    if metadata.keys() >= {"cell", "cell_start_line"}:
+        return f"{path}#cell {metadata['cell']}", metadata["cell_start_line"]
+    return path, first

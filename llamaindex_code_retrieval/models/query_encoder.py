@@ -16,13 +16,18 @@ from llamaindex_code_retrieval._io import read_json, sha256, short_hash
 from llamaindex_code_retrieval.models.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    ARTIFACTS,
     CONFIG,
     QUERY_WEIGHTS,
     TOKENIZER,
 )
-from llamaindex_code_retrieval.models.locate import locate_query_encoder, shipped_query_encoders
-from llamaindex_code_retrieval.models.query_encoder_config import REMEDY, Kind, QueryEncoderConfig
+from llamaindex_code_retrieval.models.locate import locate_query_encoder
+from llamaindex_code_retrieval.models.query_encoder_config import (
+    AUTO,
+    REMEDY,
+    Kind,
+    QueryEncoderConfig,
+    find_query_encoder,
+)
 from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_shapes
 from llamaindex_code_retrieval.models.weights import check_weights, load_weights, read_arrays
 
@@ -30,9 +35,6 @@ if TYPE_CHECKING:  # a static query encoder works without torch, which is slow t
     from torch import nn
 
     from llamaindex_code_retrieval.models.encoder import Encoder
-
-AUTO = "auto"
-"""The name that stands for the static query encoder that comes with the package for a teacher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,34 +121,6 @@ class QueryEncoder:
             fingerprint=_fingerprint(folder, config, encoder),
             encoder=encoder,
         )
-
-
-def find_query_encoder(name_or_path: str | Path, *, teacher: str) -> Path:
-    """Return the folder of a query encoder of the teacher with this fingerprint; no model is loaded.
-
-    Raises:
-        ValueError: no such query encoder, damaged files, or a student of another teacher.
-    """
-    folder = locate_query_encoder(_shipped_for(teacher) if str(name_or_path) == AUTO else name_or_path)
-    config = QueryEncoderConfig.read(folder)
-    if config.teacher_fingerprint != teacher:
-        raise ValueError(
-            f"the query encoder {name_or_path} was distilled from {config.teacher_name!r} with the adapter "
-            f"{config.teacher_adapter!r}, fingerprint {config.teacher_fingerprint}, and the vectors here are of the "
-            f"model with fingerprint {teacher}: take a query encoder of that model, or distil one"
-        )
-    return folder
-
-
-def _shipped_for(teacher: str) -> str:
-    for name in shipped_query_encoders():
-        config = QueryEncoderConfig.read(ARTIFACTS / name)
-        if config.kind == "static" and config.teacher_fingerprint == teacher:
-            return name
-    raise ValueError(
-        f"no query encoder comes with the package for the fingerprint {teacher}; distil one "
-        "(`code-retrieval distil`) and name its folder"
-    )
 
 
 def _fingerprint(folder: Path, config: QueryEncoderConfig, encoder: Encoder | StaticEncoder) -> str:

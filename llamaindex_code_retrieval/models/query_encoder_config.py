@@ -1,4 +1,4 @@
-"""``query_encoder.json``: the description of a query encoder of this package, saved beside its weights."""
+"""``query_encoder.json``: the description of a query encoder of this package, saved beside its weights; find one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Literal, Self, get_args
 
 from llamaindex_code_retrieval._io import read_json, write_atomically
-from llamaindex_code_retrieval.models.files import QUERY_CONFIG
+from llamaindex_code_retrieval.models.files import ARTIFACTS, QUERY_CONFIG
+from llamaindex_code_retrieval.models.locate import locate_query_encoder, shipped_query_encoders
 
 Kind = Literal["static", "layers", "transformer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+AUTO = "auto"
+"""The name that stands for the static query encoder that comes with the package for a teacher."""
 
 FORMAT = 1
 REMEDY = "distil it again"
@@ -82,3 +86,31 @@ class QueryEncoderConfig:
             "max_tokens": self.max_tokens,
         }
         write_atomically(folder / QUERY_CONFIG, json.dumps(record, indent=1) + "\n")
+
+
+def find_query_encoder(name_or_path: str | Path, *, teacher: str) -> Path:
+    """Return the folder of a query encoder of the teacher with this fingerprint; no model is loaded.
+
+    Raises:
+        ValueError: no such query encoder, damaged files, or a student of another teacher.
+    """
+    folder = locate_query_encoder(_shipped_for(teacher) if str(name_or_path) == AUTO else name_or_path)
+    config = QueryEncoderConfig.read(folder)
+    if config.teacher_fingerprint != teacher:
+        raise ValueError(
+            f"the query encoder {name_or_path} was distilled from {config.teacher_name!r} with the adapter "
+            f"{config.teacher_adapter!r}, fingerprint {config.teacher_fingerprint}, and the vectors here are of the "
+            f"model with fingerprint {teacher}: take a query encoder of that model, or distil one"
+        )
+    return folder
+
+
+def _shipped_for(teacher: str) -> str:
+    for name in shipped_query_encoders():
+        config = QueryEncoderConfig.read(ARTIFACTS / name)
+        if config.kind == "static" and config.teacher_fingerprint == teacher:
+            return name
+    raise ValueError(
+        f"no query encoder comes with the package for the fingerprint {teacher}; distil one "
+        "(`code-retrieval distil`) and name its folder"
+    )
