@@ -121,9 +121,7 @@ def test_the_report_says_what_was_left_out_and_how_to_take_it_in(
     (repository / "large.txt").write_text("a line\n" * 200_000)
     (repository / "wide.py").write_text("x = 1\n", encoding="utf-16")
     command = ["index", repository, "--out", "idx", "--model", bert_folder]
-    rows = {
-        line.split("│")[1].strip(): line.split("│")[2].strip() for line in shell(*command).splitlines() if "│" in line
-    }
+    rows = dict(line.split("\t") for line in shell(*command).splitlines()[1:])
     assert rows["left out"] == (
         "2 data (.csv 1, .svg 1), 1 lock (.lock), 1 too large (.txt); "
         "take in with --include GLOB or --max-file-size SIZE"

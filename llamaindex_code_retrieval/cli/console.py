@@ -1,8 +1,11 @@
-"""All output of the command line: the only module that writes to the terminal.
+"""Write to the terminal. No other module of the command line writes, except ``terminal`` for this one.
 
 Indexed code, path names, symbols, repository names and error texts come from elsewhere and may hold terminal escape
 sequences. Every function here escapes what could act on a terminal, and never interprets markup, so that no command
 has to remember to.
+
+Where the output is no terminal, it is plain text: no colours, lines of any length, columns separated by tabs. rich,
+which is slow to import, is only used on a terminal.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,30 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.syntax import Syntax
-from rich.table import Table
-from rich.text import Text
-
 from llamaindex_code_retrieval import _io
 from llamaindex_code_retrieval._io import clean_text, printable
 
 _PROGRAM = "code-retrieval"
 _QUIET_SECONDS = 60
 """Between two lines of progress where there is no terminal to draw bars on."""
-
-_UNLIMITED = 10_000
-"""Width of a table, in characters, where there is no terminal: lines stay whole for grep and the like."""
 
 _STAGES = {
     "parse": "parsing files",
@@ -78,33 +64,39 @@ class _LogFormatter(logging.Formatter):
         return printable(super().format(record), multiline=True)
 
 
-class _Console(Console):
-    def __init__(self, file: IO[str]) -> None:
-        super().__init__(file=file, markup=False, emoji=False, highlight=False)
+def _is_terminal(file: IO[str]) -> bool:
+    """Return whether to write with colours, which the environment variable FORCE_COLOR forces or, if empty, forbids."""
+    forced = os.environ.get("FORCE_COLOR")
+    return file.isatty() if forced is None else forced != ""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        raise OutputClosedError
 
-    def text(self, text: str, style: str = "", *, multiline: bool = True) -> Text:
-        """Return ``text`` escaped for this console."""
-        return Text(printable(text, multiline=multiline, encoding=self.encoding), style=style)
+def _encoding(file: IO[str]) -> str:
+    return getattr(file, "encoding", None) or "utf-8"
 
-    def write(self, content: RenderableType) -> None:
-        """Write whole lines, which the terminal wraps."""
-        self.print(content, soft_wrap=True)
+
+def _write(text: str, file: IO[str]) -> None:
+    try:
+        file.write(text)
+        file.flush()
+    except BrokenPipeError:
+        raise OutputClosedError from None
 
 
 def print_text(text: str, *, file: IO[str] | None = None, end: str = "\n") -> None:
     """Print text of one line or more to stdout, or to ``file``."""
-    console = _Console(file or sys.stdout)
-    console.print(console.text(text), soft_wrap=True, end=end)
+    file = file or sys.stdout
+    _write(printable(text, multiline=True, encoding=_encoding(file)) + end, file)
 
 
 def print_parts(*parts: tuple[str, str]) -> None:
     """Print one line of parts, each with its style (``""`` for none)."""
-    console = _Console(sys.stdout)
-    console.write(Text.assemble(*(console.text(text, style, multiline=False) for text, style in parts)))
+    escaped = [(printable(text, encoding=_encoding(sys.stdout)), style) for text, style in parts]
+    if _is_terminal(sys.stdout):
+        from llamaindex_code_retrieval.cli import terminal
+
+        terminal.print_parts(*escaped)
+    else:
+        _write("".join(text for text, _ in escaped) + "\n", sys.stdout)
 
 
 def print_message(text: str) -> None:
@@ -134,50 +126,43 @@ def print_table(
 ) -> None:
     """Print a table under its title, with the columns under the headings ``numeric`` aligned to the right.
 
-    No cell is cut: where a table with headings is wider than the terminal, its rows are printed as lists.
+    No cell is cut. Where a table with headings is wider than the terminal, its rows are printed as lists; where there
+    is no terminal, its columns are separated by tabs, and the lines of a cell by commas.
     """
-    console = _Console(sys.stdout)
-    console.write(console.text(title, "italic", multiline=False))
-    table = Table(show_header=bool(headings))
-    for heading in headings:
-        table.add_column(console.text(heading), justify="right" if heading in numeric else "left")
-    if not headings:
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*map(console.text, row))
-    if not console.is_terminal:
-        console.width = _UNLIMITED
-    if headings and _width(table, console) > console.width:
-        for row in rows:
-            console.write(console.text(row[0], "bold"))
-            for heading, cell in zip(headings[1:], row[1:], strict=True):
-                console.write(console.text(f"  {heading}: {cell}"))
-    else:
-        console.print(table)
+    encoding = _encoding(sys.stdout)
+    title = printable(title, encoding=encoding)
+    headings = [printable(heading, encoding=encoding) for heading in headings]
+    if _is_terminal(sys.stdout):
+        from llamaindex_code_retrieval.cli import terminal
 
-
-def _width(table: Table, console: Console) -> int:
-    """Return the width of a table whose cells are not folded."""
-    return Measurement.get(console, console.options.update(width=_UNLIMITED), table).maximum
+        cells = [[printable(cell, multiline=True, encoding=encoding) for cell in row] for row in rows]
+        terminal.print_table(title, cells, headings=headings, numeric=numeric)
+        return
+    cells = [[printable(cell.replace("\n", ", "), encoding=encoding) for cell in row] for row in rows]
+    lines = [title, *("\t".join(row) for row in (headings, *cells) if row)]
+    _write("\n".join(lines) + "\n", sys.stdout)
 
 
 def print_code(code: str, *, language: str, first_line: int, marked: Collection[int] = ()) -> None:
     """Print source code with line numbers, and a mark before the lines whose numbers are in ``marked``.
 
-    On a terminal, lines are cut at its width.
+    On a terminal, it is coloured, and lines are cut at its width.
     """
-    console = _Console(sys.stdout)
-    escaped = printable(code, multiline=True, encoding=console.encoding)
-    syntax = Syntax("", language, theme="ansi_dark", background_color="default")
-    lines = syntax.highlight(escaped).split("\n", allow_blank=True)
-    mark, width = printable("❱", encoding=console.encoding), len(str(first_line + len(lines)))
-    for number, line in enumerate(lines[: escaped.count("\n") + 1], start=first_line):
-        text = Text.assemble((f"{mark} " if number in marked else "  ", "red"), (f"{number:>{width}} ", "dim"), line)
-        text.expand_tabs(4)
-        if console.is_terminal:
-            text.truncate(console.width)
-        console.write(text)
+    encoding = _encoding(sys.stdout)
+    lines = printable(code, multiline=True, encoding=encoding).expandtabs(4).split("\n")
+    mark, width = printable("❱", encoding=encoding), len(str(first_line + len(lines)))
+    margins = [
+        (f"{mark} " if number in marked else "  ", f"{number:>{width}} ")
+        for number in range(first_line, first_line + len(lines))
+    ]
+    if _is_terminal(sys.stdout):
+        from llamaindex_code_retrieval.cli import terminal
+
+        terminal.print_code(lines, margins, language=language)
+    else:
+        _write(
+            "".join(f"{mark}{number}{line}\n" for (mark, number), line in zip(margins, lines, strict=True)), sys.stdout
+        )
 
 
 @contextmanager
@@ -186,25 +171,22 @@ def progress_bars(*, clock: Callable[[], float] = time.monotonic) -> Iterator[_i
 
     Where stderr is no terminal it prints a line a minute instead; ``clock`` returns seconds.
     """
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_Console(sys.stderr), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-        last_line = clock()
+    if _is_terminal(sys.stderr):
+        from llamaindex_code_retrieval.cli import terminal
 
-        def show(stage: str, done: int, total: int) -> None:
-            nonlocal last_line
-            description = printable(_STAGES.get(stage, stage))
-            if not bars.console.is_terminal and clock() - last_line > _QUIET_SECONDS:
-                last_line = clock()
-                print_text(f"{description}: {done:,} of {total:,}", file=sys.stderr)
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(description, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+        with terminal.progress_bars() as draw:
+            yield lambda stage, done, total: draw(_describe(stage), done, total)
+        return
+    last_line = clock()
 
-        yield show
+    def show(stage: str, done: int, total: int) -> None:
+        nonlocal last_line
+        if clock() - last_line > _QUIET_SECONDS:
+            last_line = clock()
+            print_text(f"{_describe(stage)}: {done:,} of {total:,}", file=sys.stderr)
+
+    yield show
+
+
+def _describe(stage: str) -> str:
+    return printable(_STAGES.get(stage, stage))
