@@ -6,7 +6,7 @@ import os
 import re
 import string
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 _CLASSES = {
@@ -92,7 +92,8 @@ class Globs:
     """
 
     patterns: tuple[Pattern, ...]
-    _folders: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    regex: re.Pattern[bytes]
+    """Matches the paths of the files: one expression, because it is tried on each file of an index."""
 
     @classmethod
     def parse(cls, globs: Iterable[str]) -> Self:
@@ -101,22 +102,19 @@ class Globs:
         Raises:
             ValueError: a glob is empty, negated or invalid.
         """
-        return cls(tuple(map(_parse_glob, globs)))
+        patterns = tuple(map(_parse_glob, globs))
+        return cls(patterns, re.compile(b"|".join(map(_regex_of_paths, patterns)) or b"(?!)", re.DOTALL))
 
     def matches(self, path: str) -> bool:
         """Return whether a glob names the file ``path``, relative to the root, or a folder that holds it."""
-        return bool(self.patterns) and (self._names(path, is_folder=False) or self._matches_folder(path))
+        return self.regex.fullmatch(os.fsencode(path)) is not None
 
-    def _matches_folder(self, path: str) -> bool:
-        folder = path.rpartition("/")[0]
-        if not folder:
-            return False
-        if folder not in self._folders:
-            self._folders[folder] = self._names(folder, is_folder=True) or self._matches_folder(folder)
-        return self._folders[folder]
 
-    def _names(self, path: str, *, is_folder: bool) -> bool:
-        return any(pattern.matches(os.fsencode(path), is_folder=is_folder) for pattern in self.patterns)
+def _regex_of_paths(pattern: Pattern) -> bytes:
+    """Return the expression for the files that a pattern names, and for those in the folders that it names."""
+    above = b"" if pattern.has_slash else b"(?:.*/)?"
+    below = b"/.*" if pattern.folders_only else b"(?:/.*)?"
+    return above + b"(?:%s)" % pattern.regex.pattern + below
 
 
 def _parse_glob(glob: str) -> Pattern:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+KINDS = ("function", "method", "class", "module", "section", "cell", "text", "window")
+"""Kinds of nodes: definitions; a module is the code outside them; sections, cells of notebooks and the texts outside
+them; windows of a text without a structure."""
+
 _MAX_SYMBOL = 100  # characters of joined names
 _MAX_DEPTH = 50  # definitions nested deeper are not extracted: bounds the recursion and the length of a scope
 
@@ -19,6 +23,7 @@ class Item:
     """
 
     kind: str
+    """One of ``KINDS``."""
     symbol: str
     scope: str
     first: int
