@@ -1,0 +1,130 @@
+"""FAISS indexes of unit vectors: exact up to a size, inverted files (IVF) above; how they are trained and searched."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXACT_LIMIT = 100_000
+"""Up to this many vectors a search compares every one; above, those in the nearest cells only."""
+
+SAMPLE_PER_CELL = 64
+"""k-means sees this many vectors for each cell."""
+
+_ITERATIONS = 8
+_GPU_LIMIT = 2048  # FAISS returns at most this many hits from a GPU
+_SEED = 0
+
+
+def number_of_cells(count: int, *, exact_limit: int = EXACT_LIMIT) -> int:
+    """Return the number of cells for ``count`` vectors: 1, so that every search is exact, or 2·√count.
+
+    >>> number_of_cells(100_000), number_of_cells(1_000_000)
+    (1, 2000)
+    """
+    return 1 if count <= exact_limit else 2 * round(math.sqrt(count))
+
+
+def number_of_probes(cells: int, *, share: float = 1.0) -> int:
+    """Return how many cells a search visits of which a filter leaves this ``share`` of the vectors.
+
+    It grows as the share shrinks, so that a search compares as many vectors with a filter as without, up to all.
+
+    >>> [number_of_probes(2000, share=share) for share in (1, 0.1, 0.001)]
+    [63, 625, 2000]
+    """
+    return min(cells, math.ceil(max(8, cells / 32) / max(share, 1e-9)))
+
+
+def new_index(dim: int, cells: int, *, half: bool = False) -> Any:
+    """Return an empty ``IndexIVFFlat``, or with ``half`` an ``IndexIVFScalarQuantizer`` of fp16 numbers.
+
+    One cell needs no training: the index is exact. More have to be trained with :func:`train`.
+    """
+    faiss = import_faiss()
+    quantizer = faiss.IndexFlatIP(dim)
+    if half:
+        kind, is_residual = faiss.ScalarQuantizer.QT_fp16, False
+        index = faiss.IndexIVFScalarQuantizer(quantizer, dim, cells, kind, faiss.METRIC_INNER_PRODUCT, is_residual)
+    else:
+        index = faiss.IndexIVFFlat(quantizer, dim, cells, faiss.METRIC_INNER_PRODUCT)
+    if cells == 1:
+        quantizer.add(np.zeros((1, dim), dtype=np.float32))
+        index.is_trained = True
+    return index
+
+
+def train(index: Any, sample: NDArray[np.float32]) -> None:
+    """Find the centroids of the cells by k-means over unit vectors; the same sample gives the same cells."""
+    index.cp.seed = _SEED
+    index.cp.niter = _ITERATIONS
+    index.cp.min_points_per_centroid = 1  # FAISS would print a warning for a small sample
+    index.cp.max_points_per_centroid = len(sample)  # else FAISS samples again
+    index.train(sample)
+
+
+def search(
+    index: Any, query: NDArray[np.float32], *, top_k: int, selector: Any = None, matching: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the ids and cosines of the ``top_k`` best vectors, and of those that tie with the last; ties by id.
+
+    ``selector`` is a FAISS ``IDSelector`` and ``matching`` the number of vectors that it selects; without them all
+    match. If the nearest cells hold fewer than ``top_k`` of those, all cells are searched.
+    """
+    faiss = import_faiss()
+    matching = index.ntotal if matching is None else matching
+    top_k = min(top_k, matching)
+    if top_k < 1:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+    probes = number_of_probes(index.nlist, share=matching / index.ntotal)
+    limit = min(top_k + 1, matching)  # one more shows whether the last one ties
+    while True:
+        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+        (scores,), (ids,) = index.search(query[np.newaxis], limit, params=parameters)
+        found = int((ids >= 0).sum())  # FAISS fills up with -1
+        if found < top_k and probes < index.nlist:
+            probes = index.nlist
+        elif top_k < found == limit < matching and scores[-1] == scores[top_k - 1]:
+            limit = min(2 * limit, matching)
+        else:
+            break
+    order = np.lexsort((ids[:found], -scores[:found]))
+    return ids[order], scores[order]
+
+
+def search_on_gpu(
+    index: Any, query: NDArray[np.float32], *, top_k: int, mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Return what :func:`search` returns, of the ids in ``mask`` if given; ``None`` if the CPU has to search.
+
+    FAISS's GPU indexes have no selectors and return at most 2048 hits, so more hits are fetched and filtered here.
+    """
+    limit = min(2 * top_k + 16, index.ntotal)
+    if limit > _GPU_LIMIT or top_k < 1:
+        return None
+    (scores,), (ids,) = index.search(query[np.newaxis], limit)
+    kept = ids >= 0 if mask is None else (ids >= 0) & mask[ids]
+    ids, scores = ids[kept], scores[kept]
+    if limit < index.ntotal and (len(ids) <= top_k or scores[-1] == scores[top_k - 1]):
+        return None
+    order = np.lexsort((ids, -scores))
+    return ids[order], scores[order]
+
+
+def import_faiss() -> Any:
+    """Import and return FAISS.
+
+    Raises:
+        ImportError: FAISS is not installed; the message names both packages that provide it.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "FAISS is not installed; run: pip install faiss-cpu (or faiss-gpu on a machine with CUDA), "
+            "or pass another LlamaIndex vector store"
+        ) from error
+    return faiss
