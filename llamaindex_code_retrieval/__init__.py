@@ -5,7 +5,6 @@ The public names load on first use, so that importing the package, or its light 
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval._optional import lazy_attributes
@@ -55,6 +54,8 @@ def __getattr__(name: str) -> Any:
 
 def _version() -> str:
     """Return the installed version, or that of ``pyproject.toml`` in a checkout that is not installed."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version("llamaindex-code-retrieval")
     except importlib.metadata.PackageNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -48,6 +47,8 @@ def installed_version(distribution: str) -> str:
     >>> installed_version("no-such-distribution")
     'unknown'
     """
+    import importlib.metadata  # imports slowly
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -70,6 +70,75 @@ def test_light_modules_do_not_import_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+HEAVY = (
+    "datasets faiss huggingface_hub importlib.metadata llama_index numpy peft pydantic pygments rich tantivy torch "
+    "transformers tree_sitter"
+).split()
+
+
+def heavy_imports(code: str, *arguments: object) -> set[str]:
+    """Return the packages of ``HEAVY`` that a new process has imported after running ``code``."""
+    code += f"\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+COMMAND = """
+import sys
+from llamaindex_code_retrieval.cli.main import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as exit_:  # of --help
+    code = exit_.code
+assert code == 0, code
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imports"),
+    [
+        ("--help", ""),
+        ("search --help", ""),
+        ("train --help", ""),
+        ("languages", ""),
+        ("models", ""),
+        ("models --json", "numpy"),
+        ("info --index INDEX", ""),
+        ("recipes", "importlib.metadata numpy pydantic"),
+        ("benchmark REPOSITORY --out OUT", "importlib.metadata numpy pydantic tree_sitter"),
+    ],
+)
+def test_a_command_imports_only_what_it_uses(
+    arguments: str, imports: str, indexed: Path, repository: Path, tmp_path: Path
+) -> None:
+    paths = {"INDEX": indexed, "REPOSITORY": repository, "OUT": tmp_path / "out"}
+    assert heavy_imports(COMMAND, *(paths.get(word, word) for word in arguments.split())) == set(imports.split())
+
+
+def test_a_static_query_encoder_imports_no_framework() -> None:
+    code = """
+from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.query_encoder_config import AUTO, QueryEncoderConfig
+from llamaindex_code_retrieval.models.files import ARTIFACTS
+
+teacher = QueryEncoderConfig.read(ARTIFACTS / "embedded-general-static").teacher_fingerprint
+student = QueryEncoder.load_static(AUTO, teacher=teacher)
+assert student.encode_queries(["parse a date"]).shape == (1, 384)
+"""
+    assert heavy_imports(code) == {"numpy"}
+
+
+def test_only_a_terminal_needs_rich() -> None:
+    code = "from llamaindex_code_retrieval.cli.console import {0}\n{0}({1})"
+    for name, arguments in (
+        ("print_table", "'t', [('a', 'b')]"),
+        ("print_parts", "('a', 'bold')"),
+        ("print_code", "'x = 1', language='python', first_line=1"),
+    ):
+        assert heavy_imports(code.format(name, arguments)) == set(), name
+
+
 def test_public_names_of_evaluation() -> None:
     from llamaindex_code_retrieval import eval as package
 

@@ -23,7 +23,6 @@ from llamaindex_code_retrieval.cli.options import (
     print_waiting,
     source_options,
 )
-from llamaindex_code_retrieval.index.source_options import options_of
 from llamaindex_code_retrieval.languages.table import known_language
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
@@ -90,6 +89,7 @@ def run_index(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.lock import update_lock
+    from llamaindex_code_retrieval.index.source_options import options_of
 
     check_sources(options.sources)
     sources = parse_source_options(options)

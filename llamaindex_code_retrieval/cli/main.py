@@ -6,7 +6,6 @@ Results go to stdout, progress and messages to stderr.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import io
 import os
 import sys
@@ -87,6 +86,8 @@ def _fail(message: str, options: argparse.Namespace) -> int:
 
 def _where_to_report() -> str:
     """Return where the installed package says that issues are reported."""
+    import importlib.metadata  # imports slowly
+
     try:
         urls = importlib.metadata.metadata(_DISTRIBUTION).get_all("Project-URL") or []
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed

@@ -13,7 +13,6 @@ from llamaindex_code_retrieval.models.catalog import BASES, DEFAULT_ADAPTERS, kn
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ARTIFACTS, DAMAGED
 from llamaindex_code_retrieval.models.locate import shipped_adapters, shipped_query_encoders, shipped_rerankers
 from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
-from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
 
 
 def add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +46,8 @@ def run_models(options: argparse.Namespace) -> int:
 
 def _artifacts_of(base: str) -> dict[str, Any]:
     """Return the names of the package's adapters, rerankers and query encoders for a base model."""
+    from llamaindex_code_retrieval.models.reranker_config import RerankerConfig
+
     adapters = {
         name: read_json(ARTIFACTS / name / ADAPTER_CONFIG, remedy=DAMAGED)["base_model_name_or_path"]
         for name in shipped_adapters()

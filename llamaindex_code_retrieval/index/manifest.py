@@ -6,10 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval._io import read_json
-from llamaindex_code_retrieval.index.source_options import SourceOptions
+
+if TYPE_CHECKING:  # imports pydantic, which no search needs
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
 
 FORMAT = 3
 _READABLE_FORMATS = (2, 3)  # format 2 kept less of a node
@@ -96,6 +98,8 @@ def saved_source_options(folder: Path, manifest: Mapping[str, Any]) -> SourceOpt
     Raises:
         ValueError: they are damaged, or name a language that this version does not know.
     """
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
+
     try:
         return SourceOptions(**manifest.get("sources", {}))
     except (TypeError, ValueError) as error:
