@@ -1,11 +1,29 @@
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.index.words import LexicalIndex, code_words
+from llamaindex_code_retrieval.index.words import (
+    FIELD_WEIGHTS,
+    LexicalIndex,
+    WordDocument,
+    WordIndex,
+    WordIndexError,
+    WordSearcher,
+    code_words,
+)
 
 TEXTS = [
     "def readFile(path): open(path)",
@@ -25,7 +43,18 @@ TEXTS = [
         ("__init__ _private", ["init", "private"]),
         ("CONSTANT_VALUE", ["constant", "value"]),
         ("x+=1;//ok", ["x", "1", "ok"]),
-        ("größe 文件", ["gr", "öß", "e", "文件"]),
+        ("größe 文件", ["größe", "文件"]),
+        ("getCaféName_2", ["get", "café", "name", "2"]),
+        ("cafe\u0301 CAF\u00c9", ["café", "café"]),  # composed and decomposed
+        ("ПриветМир HTTPСервер", ["привет", "мир", "http", "сервер"]),
+        ("读取配置 表", ["读取", "取配", "配置", "表"]),
+        ("load设定file", ["load", "设定", "file"]),
+        ("読み込む", ["読み", "み込", "込む"]),
+        ("ﾃﾞｰﾀ ＡＢＣ１", ["デー", "ータ", "abc", "1"]),  # half-width and full-width
+        ("설정파일", ["설정", "정파", "파일"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
+        ("👍️ ok", ["ok"]),
+        ("\ud800 x", ["x"]),
         ("", []),
         ("___ --- \n", []),
     ],
@@ -34,7 +63,18 @@ def test_identifiers_are_split(text: str, words: list[str]) -> None:
     assert code_words(text) == words
 
 
-def test_scores_are_bm25() -> None:
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_words_do_not_depend_on_other_words(text: str) -> None:
+    assert code_words(f"{text} é") == [*code_words(text), "é"]
+
+
+@given(st.text())
+def test_words_are_lower_case_and_without_spaces(text: str) -> None:
+    words = code_words(text)
+    assert all(word and word == word.lower() and not any(map(str.isspace, word)) for word in words)
+
+
+def test_scores_of_a_lexical_index_are_bm25() -> None:
     """By hand: Lucene's BM25, k1 = 1.5, b = 0.75, for the one text that holds "server"."""
     index = LexicalIndex.build(TEXTS)
     lengths = [len(code_words(text)) for text in TEXTS]
@@ -46,7 +86,7 @@ def test_scores_are_bm25() -> None:
     assert score == pytest.approx(expected, rel=1e-5)
 
 
-def test_order_ties_and_misses() -> None:
+def test_order_ties_and_misses_of_a_lexical_index() -> None:
     index = LexicalIndex.build([*TEXTS, TEXTS[1]])
     assert [row for row, _ in index.search("HTTP", top_k=5)] == [1, 5]
     assert [row for row, _ in index.search("HTTP", top_k=1)] == [1]
@@ -56,9 +96,273 @@ def test_order_ties_and_misses() -> None:
 
 
 @pytest.mark.parametrize("texts", [TEXTS, [], ["", "--"]])
-def test_save_and_load(texts: list[str], tmp_path: Path) -> None:
+def test_save_and_load_a_lexical_index(texts: list[str], tmp_path: Path) -> None:
     index = LexicalIndex.build(texts)
     index.save(tmp_path)
     again = LexicalIndex.load(tmp_path, size=len(texts))
     assert again.search("read the file", top_k=3) == index.search("read the file", top_k=3)
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".pkl", ".pickle")]
+
+
+def bodies(texts: Iterable[str], *, first: int = 1) -> list[WordDocument]:
+    return [WordDocument(number, "", "", "", "", text) for number, text in enumerate(texts, start=first)]
+
+
+def index_of(*commits: Iterable[WordDocument], folder: Path | None = None) -> WordIndex:
+    index = WordIndex.in_memory() if folder is None else WordIndex.create(folder)
+    for documents in commits:
+        with index.writer() as writer:
+            writer.add(documents)
+            writer.commit()
+    return index
+
+
+def bm25(
+    documents: Iterable[WordDocument], query: str, weights: Mapping[str, float], *, k1: float = 1.2, b: float = 0.75
+) -> dict[int, float]:
+    """Return the score of each document that shares a word with the query."""
+    documents = list(documents)
+    scores: Counter[int] = Counter()
+    for field, weight in weights.items():
+        texts = {document.number: code_words(getattr(document, field)) for document in documents}
+        mean = sum(map(len, texts.values())) / len(texts)
+        for word in code_words(query):
+            frequency = sum(word in text for text in texts.values())
+            idf = math.log(1 + (len(texts) - frequency + 0.5) / (frequency + 0.5))
+            for number, text in texts.items():
+                if weight and (count := text.count(word)):
+                    norm = k1 * (1 - b + b * len(text) / mean)
+                    scores[number] += weight * idf * count * (k1 + 1) / (count + norm)
+    return dict(scores)
+
+
+WORDS = st.sampled_from(["read", "file", "line", "http", "größe", "读取"])
+TEXT = st.lists(WORDS, max_size=6).map(" ".join)
+FIELDS = st.tuples(TEXT, TEXT, TEXT, TEXT, TEXT)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    texts=st.lists(FIELDS, min_size=1, max_size=30),
+    query=st.lists(WORDS, max_size=4).map(" ".join),
+    top_k=st.integers(1, 40),
+    weights=st.fixed_dictionaries({name: st.sampled_from([0, 0.5, 1, 2]) for name in FIELD_WEIGHTS}),
+    data=st.data(),
+)
+def test_hits_are_those_of_bm25(
+    texts: list[tuple[str, str, str, str, str]],
+    query: str,
+    top_k: int,
+    weights: dict[str, float],
+    data: st.DataObject,
+) -> None:
+    documents = [WordDocument(number, *fields) for number, fields in enumerate(texts, start=1)]
+    numbers = [document.number for document in documents]
+    allowed = data.draw(st.none() | st.sets(st.sampled_from(numbers)).map(sorted), label="allowed")
+    half = len(documents) // 2
+    hits = (
+        index_of(documents[:half], documents[half:])
+        .searcher()
+        .search(
+            query,
+            top_k=top_k,
+            allowed=None if allowed is None else np.array(allowed, dtype=np.int64),
+            weights=weights,
+        )
+    )
+    expected = bm25(documents, query, weights)
+    if allowed is not None:
+        expected = {number: score for number, score in expected.items() if number in allowed}
+    assert len(hits) == min(top_k, len(expected))
+    assert hits == sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+    assert dict(hits) == pytest.approx({number: expected[number] for number, _ in hits}, rel=1e-4)
+    others = [score for number, score in expected.items() if number not in dict(hits)]
+    assert max(others, default=-math.inf) <= min((score for _, score in hits), default=math.inf) * (1 + 1e-4)
+
+
+def test_score_by_hand() -> None:
+    """One of two documents has the word, in a field of two words where the mean is one: idf = ln 2."""
+    index = index_of([WordDocument(7, "readFile", "", "", "", "x"), WordDocument(8, "", "", "", "", "x")])
+    expected = 2 * math.log(2) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 2))
+    [(number, score)] = index.searcher().search("file", top_k=3, weights={"symbol": 2.0})
+    assert (number, score) == (7, pytest.approx(expected, rel=1e-4))
+    [(_, twice)] = index.searcher().search("file File", top_k=3, weights={"symbol": 2.0})
+    assert twice == pytest.approx(2 * expected, rel=1e-4)
+
+
+def test_equal_scores_are_in_the_order_of_numbers() -> None:
+    index = index_of(*([WordDocument(number, "read", "", "a/b", "", "read a line")] for number in (9, 3, 7, 1, 5)))
+    for top_k in range(1, 6):
+        assert [number for number, _ in index.searcher().search("read line", top_k=top_k)] == [1, 3, 5, 7, 9][:top_k]
+
+
+def test_allowed_documents_that_score_least_are_found() -> None:
+    """The best 1,900 of 2,000 documents are not allowed."""
+    index = index_of(bodies(["file " * (1 + (number <= 1900)) + "line" for number in range(1, 2001)]))
+    searcher = index.searcher()
+    allowed = np.arange(1901, 2001, dtype=np.int64)
+    assert [number for number, _ in searcher.search("file", top_k=3, allowed=allowed)] == [1901, 1902, 1903]
+    assert [number for number, _ in searcher.search("file", top_k=3, allowed=allowed[-1:])] == [2000]
+    everything = np.arange(1, 5000, dtype=np.int64)
+    assert searcher.search("file", top_k=9, allowed=everything) == searcher.search("file", top_k=9)
+
+
+def test_searches_without_hits() -> None:
+    searcher = index_of(bodies(["read a file"])).searcher()
+    assert searcher.search("absent", top_k=3) == []
+    assert searcher.search("-- ", top_k=3) == []
+    assert searcher.search("file", top_k=3, weights={}) == []
+    assert searcher.search("file", top_k=3, weights={"symbol": 1.0}) == []
+    assert searcher.search("file", top_k=3, allowed=np.array([], dtype=np.int64)) == []
+    assert WordIndex.in_memory().searcher().search("file", top_k=3) == []
+
+
+@pytest.mark.parametrize(
+    ("top_k", "weights", "message"),
+    [
+        (0, None, "top_k must be at least 1, got 0"),
+        (1, {"name": 1.0}, "'name' is no field"),
+        (1, {"body": -1.0}, "at least 0, got -1.0 for body"),
+        (1, {"body": math.nan}, "at least 0, got nan for body"),
+    ],
+)
+def test_bad_searches(top_k: int, weights: dict[str, float] | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WordIndex.in_memory().searcher().search("x", top_k=top_k, weights=weights)
+
+
+def found(searcher: WordSearcher, query: str) -> list[int]:
+    return sorted(number for number, _ in searcher.search(query, top_k=100))
+
+
+def segments(folder: Path) -> set[str]:
+    return {path.name.partition(".")[0] for path in folder.iterdir() if len(path.name.partition(".")[0]) == 32}
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_searcher_keeps_its_commit(on_disk: bool, tmp_path: Path) -> None:
+    index = index_of(bodies(["a file", "a line"]), folder=tmp_path / "words" if on_disk else None)
+    before, stamp = index.searcher(), index.opstamp()
+    with index.writer() as writer:
+        writer.remove([1, 99])
+        writer.add(bodies(["another file"], first=2**62))
+        assert found(index.searcher(), "file") == [1]
+        writer.commit()
+        assert found(index.searcher(), "file") == [2**62]
+    assert index.opstamp() > stamp
+    assert (before.documents, index.documents) == (2, 2)
+    assert (found(before, "file"), found(index.searcher(), "file line")) == ([1], [2, 2**62])
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_is_not_committed_is_discarded(on_disk: bool, tmp_path: Path) -> None:
+    index = index_of(bodies(["a file"]), folder=tmp_path / "words" if on_disk else None)
+    stamp = index.opstamp()
+
+    def fail() -> None:
+        with index.writer() as writer:
+            writer.remove([1])
+            writer.add(bodies(["a line"], first=2))
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    with index.writer() as writer:
+        writer.add(bodies(["a line"], first=3))
+    assert (index.documents, index.opstamp(), found(index.searcher(), "file line")) == (1, stamp, [1])
+
+
+def test_files_of_old_commits_do_not_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    index = index_of(*(bodies(["a file"], first=number) for number in range(1, 21)), folder=folder)
+    with index.writer() as writer:
+        writer.remove(range(1, 20))
+        writer.commit()
+        writer.add(bodies(["never committed"], first=30))
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    assert segments(folder) == {each["segment_id"].replace("-", "") for each in meta["segments"]}
+    assert len(segments(folder)) < 10
+    assert found(WordIndex.open(folder).searcher(), "file") == [20]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from llamaindex_code_retrieval.index.words import WordDocument, WordIndex
+
+with WordIndex.open(Path(sys.argv[1])).writer() as writer:
+    writer.add([WordDocument(2, "", "", "", "", "a file")])
+    writer.commit()
+    writer.remove([1])
+    writer.add([WordDocument(3, "", "", "", "", "a file")])
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_process_leaves_its_last_commit_and_no_lock(tmp_path: Path) -> None:
+    index = index_of(bodies(["a file"]), folder=tmp_path / "words")
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "words")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "written\n"
+        assert found(index.searcher(), "file") == [1, 2]  # a reader waits for nothing
+        child.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+    with index.writer() as writer:
+        writer.add(bodies(["a file"], first=4))
+        writer.commit()
+    assert found(index.searcher(), "file") == [1, 2, 4]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from llamaindex_code_retrieval.index.words import WordDocument, WordIndex
+
+index = WordIndex.open(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    with index.writer() as writer:
+        writer.add([WordDocument(2, "", "", "", "", "a file")])
+        writer.commit()
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a limit on the size of files stands for a full disk")
+def test_a_full_disk_leaves_the_last_commit(tmp_path: Path) -> None:
+    index = index_of(bodies(["a file"]), folder=tmp_path / "words")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "words")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("the word index cannot be written: ")
+    assert found(index.searcher(), "file") == [1]
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(WordIndexError, match=r"no word index in .*build it again"):
+            WordIndex.open(folder)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="not empty"):
+        WordIndex.create(tmp_path)
+
+
+def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
+    index_of(bodies(["a file"]), folder=tmp_path / "words")
+    (tmp_path / "words" / "words.json").write_text('{"format": 0}', encoding="utf-8")
+    with pytest.raises(WordIndexError, match=r"of \{'format': 0\}, not of format 1"):
+        WordIndex.open(tmp_path / "words")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    index_of(bodies(["a file"]), folder=folder)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        if content:  # tantivy's lock files are empty
+            path.write_bytes(content[: len(content) // 2])
+            with pytest.raises(WordIndexError, match="is damaged; build it again"):
+                WordIndex.open(folder)
+            path.write_bytes(content)
+    assert found(WordIndex.open(folder).searcher(), "file") == [1]

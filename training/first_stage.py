@@ -10,7 +10,7 @@ import numpy as np
 
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
-from llamaindex_code_retrieval.index.words import LexicalIndex
+from llamaindex_code_retrieval.index.words import WordDocument, WordIndex
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.ranking import (
     BM25_WEIGHT,
@@ -110,11 +110,17 @@ def retrieve(held_out: HeldOutQueries, first_stage: CodeEmbedding | Encoder, *, 
         code_vectors = first_stage.embed_codes(pool, [held_out.languages[code] for code in pool])
     cosines = query_vectors @ code_vectors.T  # (queries, codes)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : max(depth, CANDIDATES)]
-    words = LexicalIndex.build(pool)
+    words = WordIndex.in_memory()
+    with words.writer() as writer:
+        writer.add(
+            WordDocument(row, symbol="", scope="", path="", docstring="", body=code) for row, code in enumerate(pool)
+        )
+        writer.commit()
+    searcher = words.searcher()
     retrieved = []
     for query, rows in zip(queries, nearest, strict=True):
         by_vectors = [pool[row] for row in rows]
-        by_words = [pool[row] for row, _ in words.search(query, top_k=len(rows))]
+        by_words = [pool[row] for row, _ in searcher.search(query, top_k=len(rows))]
         hits = reciprocal_rank_fusion(
             [by_vectors, by_words], weights=(DENSE_WEIGHT, BM25_WEIGHT), rank_constant=RANK_CONSTANT
         )
