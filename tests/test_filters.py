@@ -14,14 +14,15 @@ from llamaindex_code_retrieval.index.ignore import Globs
 from llamaindex_code_retrieval.languages.testing import is_test_path
 
 _SECOND = 1_000_000_000
-FILES = [  # path, time of its change in seconds, language
+FILES: list[tuple[str, int | None, str]] = [  # path, time of its change in seconds, language
     ("src/cart.py", 100, "python"),
     ("src/cart/Cart.java", 200, "java"),
     ("src/cart/CartTest.java", 300, "java"),
     ("tests/data/prices.sql", None, "sql"),
     ("docs/guide.md", 400, "markdown"),
     ("src/x';--.go", 500, "go"),
-    ("notes", 600, None),
+    ("notes", 600, ""),
+    ("old/caf\udce9.py", None, "python"),  # a name that is not UTF-8
 ]
 
 
@@ -29,16 +30,19 @@ FILES = [  # path, time of its change in seconds, language
 def database() -> Iterator[sqlite3.Connection]:
     """A node of each kind "class" and "function" in each file; the ids are ``path:kind``."""
     connection = sqlite3.connect(":memory:")
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogatepass")
     connection.executescript(
         "CREATE TABLE files(number INTEGER PRIMARY KEY, path TEXT, mtime INTEGER, language TEXT);"
         "CREATE TABLE nodes(number INTEGER PRIMARY KEY, id TEXT, file INTEGER, language TEXT, kind TEXT);"
     )
     for path, seconds, language in FILES:
         mtime = None if seconds is None else seconds * _SECOND
-        row = connection.execute("INSERT INTO files(path, mtime, language) VALUES(?, ?, ?)", (path, mtime, language))
+        raw = path.encode("utf-8", "surrogatepass")
+        query = "INSERT INTO files(path, mtime, language) VALUES(CAST(? AS TEXT), ?, ?)"
+        row = connection.execute(query, (raw, mtime, language))
         for kind in ("class", "function"):
-            values = (f"{path}:{kind}", row.lastrowid, language, kind)
-            connection.execute("INSERT INTO nodes(id, file, language, kind) VALUES(?, ?, ?, ?)", values)
+            query = "INSERT INTO nodes(id, file, language, kind) VALUES(CAST(? AS TEXT), ?, ?, ?)"
+            connection.execute(query, (raw + f":{kind}".encode(), row.lastrowid, language, kind))
     yield connection
     connection.close()
 
@@ -69,9 +73,11 @@ def since(seconds: int) -> datetime:
         ({}, [path for path, _, _ in FILES]),
         ({"paths": ["src/**"]}, ["src/cart.py", "src/cart/Cart.java", "src/cart/CartTest.java", "src/x';--.go"]),
         ({"paths": ["cart"]}, ["src/cart/Cart.java", "src/cart/CartTest.java"]),
-        ({"paths": ["*.py", "docs/"]}, ["src/cart.py", "docs/guide.md"]),
+        ({"paths": ["*.py", "docs/"]}, ["src/cart.py", "docs/guide.md", "old/caf\udce9.py"]),
+        ({"paths": ["old/*"], "tests": False}, ["old/caf\udce9.py"]),
+        ({"paths": ["caf\udce9*"], "doc_ids": ["old/caf\udce9.py"]}, ["old/caf\udce9.py"]),
         ({"paths": ["/src/**"], "not_paths": ["*.java", "*.go"]}, ["src/cart.py"]),
-        ({"not_paths": ["src"]}, ["tests/data/prices.sql", "docs/guide.md", "notes"]),
+        ({"not_paths": ["src"]}, ["tests/data/prices.sql", "docs/guide.md", "notes", "old/caf\udce9.py"]),
         ({"paths": ["x';--.go"]}, ["src/x';--.go"]),
         ({"languages": ["java", "go"]}, ["src/cart/Cart.java", "src/cart/CartTest.java", "src/x';--.go"]),
         ({"languages": ["", "sql"]}, ["tests/data/prices.sql", "notes"]),
@@ -83,7 +89,10 @@ def since(seconds: int) -> datetime:
         ({"node_ids": ["notes:class", "src/x';--.go:class", "no"]}, ["src/x';--.go", "notes"]),
         ({"node_ids": []}, []),
         ({"doc_ids": ["notes", "docs/guide.md"], "tests": False}, ["docs/guide.md", "notes"]),
-        ({"condition": Condition("n.number > ? OR n.number = ?", (12, 1)), "tests": False}, ["src/cart.py", "notes"]),
+        (
+            {"condition": Condition("n.number > ? OR n.number = ?", (14, 1)), "tests": False},
+            ["src/cart.py", "old/caf\udce9.py"],
+        ),
     ],
 )
 def test_a_filter_selects_what_all_its_parts_select(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
@@ -36,7 +35,7 @@ class SqlFunction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition on the nodes of an index, as SQL over ``nodes n JOIN files f ON f.number = n.file``.
+    """A condition on the nodes of an index, as SQL over ``nodes n``.
 
     All values are parameters. Conditions can be compared and are keys of dictionaries, so that their result can be
     cached.
@@ -157,9 +156,9 @@ class NodeFilter:
     def where(self) -> Condition:
         """Return the filter as a condition."""
         parts = [
-            _one_of("n.id", self.node_ids),
-            _of_languages(self.languages),
-            _one_of("n.kind", self.kinds),
+            one_of("n.id", self.node_ids),
+            one_of("n.language", self.languages),
+            one_of("n.kind", self.kinds),
             self._of_file(),
             self.condition,
         ]
@@ -170,15 +169,17 @@ class NodeFilter:
 
     def _of_file(self) -> Condition:
         """Return the conditions on the file. They are in a subquery, which SQLite evaluates once for each file."""
-        where = _one_of("path", self.doc_ids)
+        where = one_of("path", self.doc_ids)
         if self.modified_since is not None:
             nanoseconds = (self.modified_since - _EPOCH) // timedelta(microseconds=1) * 1000
             where &= Condition("mtime >= ?", (nanoseconds,))
         for name, globs in (("matches_globs", self.paths), ("NOT matches_globs", self.not_paths)):
             if globs:
-                where &= Condition(f"{name}(path, ?)", (json.dumps(globs),), frozenset([_MATCHES_GLOBS]))
+                where &= Condition(f"{name}(CAST(path AS BLOB), ?)", (json.dumps(globs),), frozenset([_MATCHES_GLOBS]))
         if self.tests is not None:
-            where &= Condition(f"{'' if self.tests else 'NOT '}is_test_path(path)", (), frozenset([_IS_TEST_PATH]))
+            where &= Condition(
+                f"{'' if self.tests else 'NOT '}is_test_path(CAST(path AS BLOB))", (), frozenset([_IS_TEST_PATH])
+            )
         if where == Condition():
             return where
         return Condition(f"n.file IN (SELECT number FROM files WHERE {where.sql})", where.parameters, where.functions)
@@ -216,17 +217,11 @@ def _distinct(values: Collection[str], name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _one_of(column: str, values: Collection[str] | None) -> Condition:
+def one_of(column: str, values: Collection[str] | None) -> Condition:
+    """Return the condition that a column has one of ``values``; ``None`` stands for any value."""
     if values is None:
         return Condition()
     return Condition(f"{column} IN (SELECT value FROM json_each(?))", (json.dumps(values),))
-
-
-def _of_languages(languages: Collection[str] | None) -> Condition:
-    condition = _one_of("n.language", languages)
-    if languages is None or "" not in languages:
-        return condition
-    return Condition(f"({condition.sql} OR n.language IS NULL)", condition.parameters)
 
 
 @lru_cache(maxsize=64)
@@ -234,9 +229,10 @@ def _parsed_globs(globs: str) -> Globs:
     return Globs.parse(json.loads(globs))
 
 
-def _matches_globs(path: str | bytes, globs: str) -> bool:
-    return _parsed_globs(globs).matches(os.fsdecode(path))
+def _text(path: bytes) -> str:
+    """Decode a path, which may have lone surrogates, as the names of files do that are not UTF-8."""
+    return path.decode("utf-8", "surrogatepass")
 
 
-_MATCHES_GLOBS = SqlFunction("matches_globs", 2, _matches_globs)
-_IS_TEST_PATH = SqlFunction("is_test_path", 1, lambda path: is_test_path(os.fsdecode(path)))
+_MATCHES_GLOBS = SqlFunction("matches_globs", 2, lambda path, globs: _parsed_globs(globs).matches(_text(path)))
+_IS_TEST_PATH = SqlFunction("is_test_path", 1, lambda path: is_test_path(_text(path)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
 
 _FOLDER = re.compile(
-    r"(?:^|/)(?:(?i:(?:[^/]*[._-])?tests?|testing|specs?|__tests__|__mocks__|unittests?|test[._-]?data|fixtures|e2e)"
-    r"|[^/]*[a-z\d]Tests?)/"  # FooTests/ of Swift, androidTest/ of Kotlin
+    r"(?i:(?:.*[._-])?tests?|testing|specs?|__tests__|__mocks__|unittests?|test[._-]?data|fixtures|e2e)"
+    r"|.*[a-z\d]Tests?",  # FooTests/ of Swift, androidTest/ of Kotlin
+    re.DOTALL,
 )
 _NAME = re.compile(
     r"(?:test_.*|conftest|tests?|runtests"  # test_x.py, test_x.c, tests.rs, runtests.jl
@@ -32,7 +33,12 @@ def is_test_path(path: str) -> bool:
     >>> [is_test_path(path) for path in ("src/x_test.go", "tests/data.json", "src/latest.go", "docs/test_plan.md")]
     [True, True, False, False]
     """
-    if _FOLDER.search(path):
+    *folders, name = path.split("/")
+    if any(map(_is_test_folder, folders)):
         return True
-    name = PurePosixPath(path).name
     return _NAME.fullmatch(name) is not None and (name.endswith(".phpt") or language_of(name) in CODE_LANGUAGES)
+
+
+@lru_cache(maxsize=10_000)
+def _is_test_folder(name: str) -> bool:
+    return _FOLDER.fullmatch(name) is not None
