@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llamaindex_code_retrieval.index.file_state import SourceCounts
 from llamaindex_code_retrieval.index.ignore import Globs, IgnoreFile
-from llamaindex_code_retrieval.index.sources import SourceCounts, _walk_files
+from llamaindex_code_retrieval.index.listing import _walk_files
 
 NAMES = ["a", "b", "ab", "a.py", "b.py", "A", "a b", "é", "[a]", "a]", "!a", "#a", "-", "build", "a\\b"]
 PIECES = [
@@ -60,7 +61,7 @@ def listed_by_git(root: Path) -> list[str]:
 
 
 def listed_by_us(root: Path) -> list[str]:
-    return sorted(_walk_files(root, "", SourceCounts()))
+    return sorted(path for path, _ in _walk_files(str(root), "", SourceCounts(), None))
 
 
 def write(root: Path, path: str, content: str) -> None:

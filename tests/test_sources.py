@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from llamaindex_code_retrieval.index.file_state import SourceCounts
 from llamaindex_code_retrieval.index.source_options import SourceOptions
-from llamaindex_code_retrieval.index.sources import SourceCounts, SourceFile, read_sources, walk
+from llamaindex_code_retrieval.index.sources import SourceFile, read_sources, walk
 
 
 def _paths(root: Path, options: SourceOptions | None = None) -> list[str]:
@@ -274,7 +275,8 @@ def test_each_root_of_a_benchmark_has_its_settings(project: Path, tmp_path: Path
 WALK_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from llamaindex_code_retrieval.index.sources import SourceCounts, walk
+from llamaindex_code_retrieval.index.file_state import SourceCounts
+from llamaindex_code_retrieval.index.sources import walk
 list(walk(Path(sys.argv[1]), SourceCounts()))  # loads all that it needs while the interpreter may still read it
 if os.getuid() == 0:
     os.setuid(65534)

@@ -131,8 +131,9 @@ def run_demo(
 
 def library_sources(modules: Collection[str]) -> dict[str, str]:
     """Return the text of each source file of ``modules`` by its path, without tests."""
+    from llamaindex_code_retrieval.index.file_state import SourceCounts
     from llamaindex_code_retrieval.index.source_options import SourceOptions
-    from llamaindex_code_retrieval.index.sources import SourceCounts, walk
+    from llamaindex_code_retrieval.index.sources import walk
 
     library = Path(sysconfig.get_path("stdlib"))
     return {

@@ -22,11 +22,13 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index import storage
 from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
+from llamaindex_code_retrieval.index.file_state import SourceCounts
 from llamaindex_code_retrieval.index.leave_out import describe_left_out
 from llamaindex_code_retrieval.index.records import FileRecord
 from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
 from llamaindex_code_retrieval.index.source_options import SourceOptions, options_of
-from llamaindex_code_retrieval.index.sources import SourceCounts, path_prefixes, walk
+from llamaindex_code_retrieval.index.source_roots import path_prefixes
+from llamaindex_code_retrieval.index.sources import walk
 from llamaindex_code_retrieval.index.update import (
     IndexReport,
     bounded_parser,

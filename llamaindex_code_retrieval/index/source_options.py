@@ -13,9 +13,6 @@ from llamaindex_code_retrieval._settings import Settings
 from llamaindex_code_retrieval.index.ignore import Globs
 from llamaindex_code_retrieval.languages.table import known_language
 
-MAX_FILE_SIZE = 1_000_000
-"""Bytes of the largest file that is read by default."""
-
 _PYPROJECT, _OWN_FILE = "pyproject.toml", ".code-retrieval.toml"
 _TABLE = "code-retrieval"
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}

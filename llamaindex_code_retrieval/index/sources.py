@@ -1,35 +1,32 @@
-"""List and read the files of a folder: those that git lists, or else those that no ``.gitignore`` excludes."""
+"""Read the files of a folder that are worth indexing, and tell why the others are left out."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llamaindex_code_retrieval.index.decode import Decoded, decode, is_binary
-from llamaindex_code_retrieval.index.git import run_git
-from llamaindex_code_retrieval.index.ignore import Globs, IgnoreFile
+from llamaindex_code_retrieval.index.decode import decode, is_binary
+from llamaindex_code_retrieval.index.file_state import FileState, FileStatus, SourceCounts, text_digest
+from llamaindex_code_retrieval.index.ignore import Globs
 from llamaindex_code_retrieval.index.leave_out import rule_for_name, rule_for_text
-from llamaindex_code_retrieval.index.source_options import MAX_FILE_SIZE, SourceOptions, options_of
+from llamaindex_code_retrieval.index.listing import list_files
+from llamaindex_code_retrieval.index.source_roots import SourceRoot, SourceRules
 from llamaindex_code_retrieval.languages.table import language_of_text
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
 
 UNKNOWN_KIND = "text"
 """The language of files that the table of languages does not know."""
 
-_NOT_OURS = frozenset(
-    ".git .hg .svn .tox .nox .venv __pycache__ __pypackages__ node_modules bower_components site-packages .mypy_cache "
-    ".pytest_cache .ruff_cache .cache .gradle .idea .eggs .ipynb_checkpoints .terraform .next .nuxt .svelte-kit".split()
-)
-"""Folders outside git that hold what others wrote or what tools keep there."""
 _HEAD_BYTES = 8_192
 _NOTEBOOK_FACTOR = 20
 """How much larger than other files notebooks may be: most of one are its outputs, which are not indexed."""
-
-_Rules = tuple[tuple[int, IgnoreFile], ...]
-"""The ``.gitignore`` files above a path, and how many bytes of the path each leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,57 +38,24 @@ class SourceFile:
     language: str
 
 
-@dataclass(slots=True)
-class SourceCounts:
-    """What a walk left out, and what it read in another way than most files."""
-
-    left_out: dict[str, Counter[str]] = field(default_factory=dict)
-    """Files that were left out: by reason, then by extension, such as ".csv"; empty for a name without one."""
-    encodings: dict[str, Counter[str]] = field(default_factory=dict)
-    """Files that are not UTF-8: by how their encoding was found (``decode.How``), then by encoding."""
-    unknown: Counter[str] = field(default_factory=Counter)
-    """Files of no known kind, read as plain text: by extension."""
-
-    def leave_out(self, reason: str, path: str) -> None:
-        """Count a file that is left out."""
-        self.left_out.setdefault(reason, Counter())[extension_of(path)] += 1
-
-    def read(self, path: str, decoded: Decoded) -> None:
-        """Count a file that was read."""
-        if decoded.how is not None:
-            self.encodings.setdefault(decoded.how, Counter())[decoded.encoding] += 1
-
-
-def extension_of(path: str) -> str:
-    """Return the extension of a file in lower case with its dot; empty for a name without one.
-
-    >>> extension_of("data/Prices.CSV"), extension_of("Makefile"), extension_of(".gitignore")
-    ('.csv', '', '')
-    """
-    return PurePosixPath(path).suffix.lower()
-
-
 def walk(root: Path, counts: SourceCounts, options: SourceOptions | None = None) -> Iterator[SourceFile]:
     """Yield the text files under ``root`` in path order, and count the others in ``counts``.
 
-    Inside a git checkout these are the files that git tracks or would track. Elsewhere ``.gitignore`` files are obeyed
-    as git does, and folders of installed packages and caches such as ``node_modules`` are left out. In checkouts inside
-    the folder, submodules among them, their own rules apply. Symbolic links are not followed: their targets are
-    read where they are. The rules of :mod:`.leave_out` leave out what is not worth reading.
+    The files are those of :func:`.listing.list_files`. Symbolic links are not followed: their targets are read where
+    they are. The rules of :mod:`.leave_out` leave out what is not worth reading.
 
-    ``options`` are completed by the folder's own settings; see :func:`options_of`.
+    ``options`` are completed by the folder's own settings; see :func:`.source_options.options_of`.
 
     Raises:
         ValueError: ``root`` is not a folder, or its own settings are wrong.
     """
-    if not root.is_dir():
-        kind = "a file" if root.exists() else "missing"
-        raise ValueError(f"{root} is not a folder ({kind}); name a folder with source code, or a git URL")
-    reader = _Reader(root, counts, options_of(root, options or SourceOptions()))
-    for path in sorted(set(_list(root, "", counts))):
-        file = reader.read(path)
-        if file is not None:
-            yield file
+    paths = sorted({path for path, _ in list_files(root, counts)})
+    reader = FileReader(SourceRoot(root, "", SourceRules.of(root, options)))
+    for path in paths:
+        state, text = reader.read(path)
+        counts.add(state)
+        if text is not None:
+            yield SourceFile(path, text, state.language)
 
 
 def read_sources(roots: Iterable[Path]) -> Iterator[tuple[str, str]]:
@@ -110,168 +74,78 @@ def read_sources(roots: Iterable[Path]) -> Iterator[tuple[str, str]]:
             yield f"{name}/{file.path}", file.text
 
 
-def path_prefixes(folders: Sequence[Path]) -> list[str]:
-    """Return the prefix of the paths of each root: nothing for a single root, else a name that tells the roots apart.
+class FileReader:
+    """Reads the files of one root by its rules."""
 
-    >>> path_prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
-    ['lib/', 'lib-2/', 'app/']
-    """
-    if len(folders) == 1:
-        return [""]
-    prefixes: list[str] = []
-    for folder in folders:
-        name, number = folder.name, 1
-        while f"{name}/" in prefixes:
-            number += 1
-            name = f"{folder.name}-{number}"
-        prefixes.append(f"{name}/")
-    return prefixes
+    def __init__(self, root: SourceRoot) -> None:
+        self._root = root
+        rules = root.rules
+        self._only, self._include, self._exclude = map(Globs.parse, (rules.only, rules.include, rules.exclude))
+        self._languages = sorted(rules.ext.items(), key=lambda each: -len(each[0]))
 
-
-class _Reader:
-    """Reads the files of one root."""
-
-    def __init__(self, root: Path, counts: SourceCounts, options: SourceOptions) -> None:
-        self.root = root
-        self.counts = counts
-        self.only, self.include, self.exclude = map(Globs.parse, (options.only, options.include, options.exclude))
-        self.languages = sorted(options.ext.items(), key=lambda each: -len(each[0]))
-        self.max_size = options.max_file_size or MAX_FILE_SIZE
-
-    def read(self, path: str) -> SourceFile | None:
-        """Return the file at ``path``, or count why it is left out."""
-        result = self._read(path)
-        if isinstance(result, SourceFile):
-            return result
-        self.counts.leave_out(result, path)
-        return None
-
-    def _read(self, path: str) -> SourceFile | str:
-        if self.exclude.matches(path) or (self.only.patterns and not self.only.matches(path)):
-            return "excluded"
-        is_included = self.include.matches(path)
-        data = self._bytes(path, is_included=is_included)
-        if isinstance(data, str):
-            return data
-        decoded = decode(data)
-        if decoded is None:
-            return "binary"
-        language = self._language(path, decoded.text)
-        rule = None if is_included else rule_for_text(decoded.text, language)
-        if rule is not None:
-            return rule
-        self.counts.read(path, decoded)
-        if language is None:
-            self.counts.unknown[extension_of(path)] += 1
-        return SourceFile(path, decoded.text, language or UNKNOWN_KIND)
-
-    def _bytes(self, path: str, *, is_included: bool) -> bytes | str:
-        """Return the content of a file, or why it is left out."""
-        full = self.root / path
+    def read(self, path: str) -> tuple[FileState, str | None]:
+        """Return the state and text of the file at ``path``, relative to the root; no text if it is left out."""
+        checked = time.time_ns()
+        status: FileStatus | None = None
+        result: bytes | str
         try:
-            status = full.lstat()
-            if stat.S_ISLNK(status.st_mode):
-                return "symbolic link"
-            if not stat.S_ISREG(status.st_mode):
-                return "not a regular file"
-            rule = None if is_included else rule_for_name(full.name)
-            if rule is not None:
-                return rule
-            is_large = status.st_size > self.max_size * (_NOTEBOOK_FACTOR if full.suffix == ".ipynb" else 1)
-            with full.open("rb") as file:
-                data = file.read(_HEAD_BYTES if is_large else -1)
-        except FileNotFoundError:  # listed by git, but not in the work tree; or gone since it was listed
-            return "deleted"
+            status = FileStatus.of(self._root.folder / path)
+            result = self.left_out_unread(path, status) or self._bytes(path, status)
+        except (FileNotFoundError, NotADirectoryError):  # listed by git, but not in the work tree; or gone meanwhile
+            result = self.left_out_unread(path, None)
         except OSError as error:
-            return f"unreadable ({error.strerror})"
+            result = "excluded" if self._is_excluded(path) else f"unreadable ({error.strerror})"
+        times = (status.size, status.mtime, status.ctime, status.inode) if status else (-1, 0, 0, 0)
+        state = FileState(self._root.prefix + path, *times, checked)
+        if isinstance(result, bytes):
+            return self._decoded(path, state, result)
+        return state._replace(left_out=result), None
+
+    def left_out_unread(self, path: str, status: FileStatus | None) -> str:
+        """Return why a file is left out as far as its path and status tell; empty if its content has to be read."""
+        if self._is_excluded(path):
+            return "excluded"
+        if status is None:
+            return "deleted"
+        if stat.S_ISLNK(status.mode):
+            return "symbolic link"
+        if not stat.S_ISREG(status.mode):
+            return "not a regular file"
+        return "" if self._include.matches(path) else rule_for_name(os.path.basename(path)) or ""
+
+    def _is_excluded(self, path: str) -> bool:
+        return self._exclude.matches(path) or (bool(self._only.patterns) and not self._only.matches(path))
+
+    def _bytes(self, path: str, status: FileStatus) -> bytes | str:
+        """Return the content of a file, or why it is left out."""
+        max_size = self._root.rules.max_file_size * (_NOTEBOOK_FACTOR if path.endswith(".ipynb") else 1)
+        is_large = status.size > max_size
+        with open(self._root.folder / path, "rb") as file:
+            data = file.read(_HEAD_BYTES if is_large else -1)
         if is_binary(data):
             return "binary"
         return "too large" if is_large else data
 
+    def _decoded(self, path: str, state: FileState, data: bytes) -> tuple[FileState, str | None]:
+        decoded = decode(data)
+        if decoded is None:
+            return state._replace(left_out="binary"), None
+        language = self._language(path, decoded.text)
+        rule = None if self._include.matches(path) else rule_for_text(decoded.text, language)
+        if rule is not None:
+            return state._replace(left_out=rule), None
+        state = state._replace(
+            digest=text_digest(decoded.text, language or UNKNOWN_KIND),
+            language=language or UNKNOWN_KIND,
+            encoding="" if decoded.how is None else decoded.encoding,
+            how=decoded.how or "",
+            unknown=language is None,
+        )
+        return state, decoded.text
+
     def _language(self, path: str, text: str) -> str | None:
         name = path.lower()
-        for extension, language in self.languages:
+        for extension, language in self._languages:
             if name.endswith(extension):
                 return language
         return language_of_text(path, text)
-
-
-def _list(root: Path, prefix: str, counts: SourceCounts) -> Iterator[str]:
-    """Yield the path of each file under ``root`` after ``prefix``; in checkouts inside it their own rules apply."""
-    listed = _git_files(root)
-    if listed is None:
-        yield from _walk_files(root, prefix, counts)
-        return
-    for path in listed:
-        if (root / path).is_dir() and not (root / path).is_symlink():  # git lists files, and folders of checkouts
-            yield from _list_checkout(root / path, f"{prefix}{path.rstrip('/')}/", counts)
-        else:
-            yield prefix + path
-
-
-def _list_checkout(folder: Path, prefix: str, counts: SourceCounts) -> Iterator[str]:
-    if (folder / ".git").exists():
-        yield from _list(folder, prefix, counts)
-        return
-    files = list(_walk_files(folder, prefix, counts))
-    if not files:
-        counts.leave_out("submodule that is not checked out", "")
-    yield from files
-
-
-def _git_files(root: Path) -> list[str] | None:
-    """Return what git tracks or would track under ``root``; ``None`` outside a work tree or where git ignores it."""
-    try:
-        ignored = run_git("check-ignore", "-q", ".", folder=root)
-        if ignored.returncode != 1:  # 0: the root itself is ignored, 128: no work tree
-            return None
-        listing = run_git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate", folder=root)
-    except FileNotFoundError:  # no git on this machine
-        return None
-    if listing.returncode != 0:
-        return None
-    return [os.fsdecode(name) for name in listing.stdout.split(b"\0") if name]
-
-
-def _walk_files(root: Path, prefix: str, counts: SourceCounts) -> Iterator[str]:
-    """Yield what :func:`_list` yields for a folder outside git; a file below an excluded folder is not re-included."""
-    folders: list[tuple[str, _Rules]] = [("", ())]
-    while folders:
-        path, rules = folders.pop()
-        try:
-            with os.scandir(root / path) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            counts.leave_out(f"unreadable folder ({error.strerror})", "")
-            continue
-        rules = _with_ignore_file(root, path, rules)
-        for entry in entries:
-            below, is_folder = path + entry.name, entry.is_dir(follow_symlinks=False)
-            if entry.name == ".git" or _is_ignored(os.fsencode(below), is_folder, rules):
-                continue
-            if not is_folder:
-                yield prefix + below
-            elif entry.name in _NOT_OURS or os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
-                counts.left_out.setdefault("package or cache folder", Counter())[entry.name] += 1
-            elif os.path.exists(os.path.join(entry.path, ".git")):
-                yield from _list(Path(entry.path), f"{prefix}{below}/", counts)
-            else:
-                folders.append((below + "/", rules))
-
-
-def _with_ignore_file(root: Path, path: str, rules: _Rules) -> _Rules:
-    file = root / path / ".gitignore"
-    try:
-        if not stat.S_ISREG(file.lstat().st_mode):  # git follows no link here
-            return rules
-        return (*rules, (len(os.fsencode(path)), IgnoreFile.parse(file.read_bytes())))
-    except OSError:  # missing, or unreadable, which is counted like any other file
-        return rules
-
-
-def _is_ignored(path: bytes, is_folder: bool, rules: _Rules) -> bool:
-    for start, file in reversed(rules):  # the deepest file decides
-        verdict = file.verdict(path[start:], is_folder=is_folder)
-        if verdict is not None:
-            return verdict
-    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 from llamaindex_code_retrieval.index.embedders import Embedder, fingerprint_of
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
+from llamaindex_code_retrieval.index.file_state import text_digest
 from llamaindex_code_retrieval.index.records import (
     FileRecord,
     NodeRecord,
@@ -87,7 +87,7 @@ def parse_texts(
     nodes: list[TextNode] = []
     for done, path in enumerate(sorted(texts), start=1):
         language = languages.get(path)
-        digest = _text_digest(texts[path], language)
+        digest = text_digest(texts[path], language)
         if path in known and known[path]["sha256"] == digest:
             files[path] = known[path]
         else:
@@ -114,7 +114,7 @@ def files_of_nodes(nodes: Sequence[TextNode]) -> dict[str, FileRecord]:
         ValueError: two nodes have the same id.
     """
     files: dict[str, FileRecord] = {
-        node.node_id: {"sha256": _text_digest(node.text), "nodes": [node.node_id], "parsed": True} for node in nodes
+        node.node_id: {"sha256": text_digest(node.text), "nodes": [node.node_id], "parsed": True} for node in nodes
     }
     if len(files) != len(nodes):
         raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
@@ -267,9 +267,3 @@ def stable_copy(store: BasePydanticVectorStore) -> BasePydanticVectorStore:
 
 def _is_unparsed(node: TextNode) -> bool:
     return node.metadata["kind"] == "window" and node_language(node.metadata) in CODE_LANGUAGES
-
-
-def _text_digest(text: str, language: str | None = None) -> str:
-    """Return the hash of a text, and of its language where that was not left to the parser."""
-    content = text if language is None else f"{language}\0{text}"
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,7 +12,8 @@ from pathlib import Path
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval._settings import check_is_list
-from llamaindex_code_retrieval.index.sources import SourceCounts, SourceFile, walk
+from llamaindex_code_retrieval.index.file_state import SourceCounts
+from llamaindex_code_retrieval.index.sources import SourceFile, walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.training.mining.comments import summary

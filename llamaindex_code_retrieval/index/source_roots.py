@@ -1,0 +1,104 @@
+"""``SourceRoot``: a folder of an index, the prefix of its paths, and the rules by which its files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.source_options import SourceOptions
+
+MAX_FILE_SIZE = 1_000_000
+"""Bytes of the largest file that is read by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRules:
+    """Which files of a root are read, and in which language: ``SourceOptions`` completed by the root's own settings.
+
+    Files that were read by equal rules need not be read again. Unlike ``SourceOptions``, which checks the values, this
+    class does not import pydantic.
+    """
+
+    only: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    ext: Mapping[str, str] = field(default_factory=dict)
+    max_file_size: int = MAX_FILE_SIZE
+    version: str = ""
+    """Of this package: another one may know more languages, or leave out other files."""
+
+    @classmethod
+    def of(cls, folder: Path, options: SourceOptions | None = None) -> Self:
+        """Return the rules of a folder; see :func:`.source_options.options_of`.
+
+        Raises:
+            ValueError: the folder's own settings are wrong.
+        """
+        from llamaindex_code_retrieval import __version__
+        from llamaindex_code_retrieval.index.source_options import SourceOptions, options_of
+
+        complete = options_of(folder, options or SourceOptions())
+        return cls(
+            only=complete.only,
+            include=complete.include,
+            exclude=complete.exclude,
+            ext=complete.ext,
+            max_file_size=complete.max_file_size or MAX_FILE_SIZE,
+            version=__version__,
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the rules that :meth:`to_json` wrote."""
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**restored)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rules as JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRoot:
+    """A folder whose files are indexed."""
+
+    folder: Path
+    prefix: str
+    """What the paths of its files begin with in the index; see :func:`path_prefixes`."""
+    rules: SourceRules
+
+
+def source_roots(folders: Iterable[Path], options: SourceOptions) -> list[SourceRoot]:
+    """Return the roots of an index.
+
+    Raises:
+        ValueError: the settings of a folder are wrong.
+    """
+    folders = list(folders)
+    return [
+        SourceRoot(folder, prefix, SourceRules.of(folder, options))
+        for folder, prefix in zip(folders, path_prefixes(folders), strict=True)
+    ]
+
+
+def path_prefixes(folders: Sequence[Path]) -> list[str]:
+    """Return the prefix of the paths of each root: nothing for a single root, else a name that tells the roots apart.
+
+    >>> path_prefixes([Path("/a/lib"), Path("/b/lib"), Path("/c/app")])
+    ['lib/', 'lib-2/', 'app/']
+    """
+    if len(folders) == 1:
+        return [""]
+    prefixes: list[str] = []
+    for folder in folders:
+        name, number = folder.name, 1
+        while f"{name}/" in prefixes:
+            number += 1
+            name = f"{folder.name}-{number}"
+        prefixes.append(f"{name}/")
+    return prefixes
