@@ -121,6 +121,27 @@ def test_a_write_within_the_same_tick_of_the_clock_is_noticed(project: Path) -> 
     assert [change.text for change in find_changes(roots_of(project), known)] == ["a = 2\n"]
 
 
+def test_a_write_whose_time_is_set_back_is_noticed(project: Path) -> None:
+    known = read_everything(project)
+    changed_before = (project / "a.py").stat().st_ctime_ns
+    while (project / "a.py").stat().st_ctime_ns == changed_before:
+        write(project, {"a.py": "a = 2\n"})
+        os.utime(project / "a.py", ns=(LONG_AGO, LONG_AGO))
+    assert [change.text for change in find_changes(roots_of(project), known)] == ["a = 2\n"]
+
+
+def test_two_files_that_change_places_are_noticed(project: Path) -> None:
+    """Some file systems change neither time of a file that is renamed."""
+    known = read_everything(project)
+    for source, target in (("a.py", "c.py"), ("b.py", "a.py"), ("c.py", "b.py")):
+        (project / source).rename(project / target)
+    status = {name: (project / name).stat() for name in ("a.py", "b.py")}
+    for name, each in status.items():
+        known[name] = known[name]._replace(mtime=each.st_mtime_ns, ctime=each.st_ctime_ns)
+    changes = find_changes(roots_of(project), settled(known))
+    assert [(change.state.path, change.text) for change in changes] == [("a.py", "b = 1\n"), ("b.py", "a = 1\n")]
+
+
 def test_a_file_from_the_future_is_read_each_time(project: Path) -> None:
     """Its time is later than the clock's: the clock went back, or another machine wrote it."""
     known = read_everything(project)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from llamaindex_code_retrieval._optional import installed_version
+
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.source_options import SourceOptions
 
@@ -37,7 +39,6 @@ class SourceRules:
         Raises:
             ValueError: the folder's own settings are wrong.
         """
-        from llamaindex_code_retrieval import __version__
         from llamaindex_code_retrieval.index.source_options import SourceOptions, options_of
 
         complete = options_of(folder, options or SourceOptions())
@@ -47,7 +48,7 @@ class SourceRules:
             exclude=complete.exclude,
             ext=complete.ext,
             max_file_size=complete.max_file_size or MAX_FILE_SIZE,
-            version=__version__,
+            version=installed_version("llamaindex-code-retrieval"),
         )
 
     @classmethod
