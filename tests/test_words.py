@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tantivy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamaindex_code_retrieval.index.code_words import code_words
+from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
 from llamaindex_code_retrieval.index.words import (
     FIELD_WEIGHTS,
     LexicalIndex,
@@ -22,7 +25,6 @@ from llamaindex_code_retrieval.index.words import (
     WordIndex,
     WordIndexError,
     WordSearcher,
-    code_words,
 )
 
 TEXTS = [
@@ -32,46 +34,6 @@ TEXTS = [
     "",
     "읽기 파일",
 ]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("snake_case_name", ["snake", "case", "name"]),
-        ("camelCaseName", ["camel", "case", "name"]),
-        ("HTTPServerError2", ["http", "server", "error", "2"]),
-        ("__init__ _private", ["init", "private"]),
-        ("CONSTANT_VALUE", ["constant", "value"]),
-        ("x+=1;//ok", ["x", "1", "ok"]),
-        ("größe 文件", ["größe", "文件"]),
-        ("getCaféName_2", ["get", "café", "name", "2"]),
-        ("cafe\u0301 CAF\u00c9", ["café", "café"]),  # composed and decomposed
-        ("ПриветМир HTTPСервер", ["привет", "мир", "http", "сервер"]),
-        ("读取配置 表", ["读取", "取配", "配置", "表"]),
-        ("load设定file", ["load", "设定", "file"]),
-        ("読み込む", ["読み", "み込", "込む"]),
-        ("ﾃﾞｰﾀ ＡＢＣ１", ["デー", "ータ", "abc", "1"]),  # half-width and full-width
-        ("설정파일", ["설정", "정파", "파일"]),
-        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
-        ("👍️ ok", ["ok"]),
-        ("\ud800 x", ["x"]),
-        ("", []),
-        ("___ --- \n", []),
-    ],
-)
-def test_identifiers_are_split(text: str, words: list[str]) -> None:
-    assert code_words(text) == words
-
-
-@given(st.text(st.characters(max_codepoint=127)))
-def test_ascii_words_do_not_depend_on_other_words(text: str) -> None:
-    assert code_words(f"{text} é") == [*code_words(text), "é"]
-
-
-@given(st.text())
-def test_words_are_lower_case_and_without_spaces(text: str) -> None:
-    words = code_words(text)
-    assert all(word and word == word.lower() and not any(map(str.isspace, word)) for word in words)
 
 
 def test_scores_of_a_lexical_index_are_bm25() -> None:
@@ -366,3 +328,31 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
                 WordIndex.open(folder)
             path.write_bytes(content)
     assert found(WordIndex.open(folder).searcher(), "file") == [1]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="access is decided by permissions")
+def test_a_read_only_folder_is_searched(tmp_path: Path) -> None:
+    """Its reader sees later commits of a process that can write. Root can always write, so links are made here."""
+    folder = tmp_path / "words"
+    index = index_of(bodies(["a file"]), folder=folder)
+    links = ReadOnlyFolder(folder)
+    reader = WordIndex(tantivy.Index.open(str(links.path)), folder, read_only=links)
+    assert found(reader.searcher(), "file") == [1]
+    with index.writer() as writer:
+        writer.add(bodies(["a file"], first=2))
+        writer.commit()
+    assert (found(reader.searcher(), "file"), reader.opstamp()) == ([1, 2], index.opstamp())
+    with pytest.raises(PermissionError, match="opened to be read only"), reader.writer():
+        pass
+    folder.chmod(0o500)
+    try:
+        assert found(WordIndex.open(folder).searcher(), "file") == [1, 2]
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_who_may_read_one_file_may_read_all(tmp_path: Path) -> None:
+    index_of(bodies(["a file"]), folder=tmp_path / "words")
+    modes = {path.stat().st_mode for path in (tmp_path / "words").iterdir() if not path.name.endswith(".lock")}
+    assert len(modes) == 1

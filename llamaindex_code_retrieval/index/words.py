@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import os
+import stat
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.index.code_words import code_words, join_words
+from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
 
 if TYPE_CHECKING:
     import tantivy
@@ -34,71 +37,6 @@ _HEAP_BYTES = 50_000_000
 _SCORE_BITS = 16
 _COST_OF_NUMBER = 10
 """Measured: one allowed document in the query takes as long as to fetch and filter so many more hits."""
-
-_ASCII_WORD = re.compile(r"[a-z]+|[A-Z](?:[a-z]+|[A-Z]*(?![a-z]))|[0-9]+")
-_SHAPE_OF_WORD = re.compile(r"(?:Um*)+(?![lm])|(?:Um*)?l[lm]*|d+|c+|o[om]*")
-_CJK = re.compile(
-    "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
-    "\uac00-\ud7ff\uf900-\ufaff\U00020000-\U000323af]"
-)
-
-
-class _Shapes(dict[int, str]):
-    """The kind of each character, for ``str.translate``: one letter, or a space between words."""
-
-    def __missing__(self, code_point: int) -> str:
-        self[code_point] = _shape(chr(code_point))
-        return self[code_point]
-
-
-def _shape(character: str) -> str:
-    if character.isupper() or character.istitle():
-        return "U"
-    if character.islower():
-        return "l"
-    if character.isdecimal():
-        return "d"
-    if unicodedata.category(character).startswith("M"):
-        return "m"  # accents and vowel signs, which continue a word
-    if not character.isalnum():
-        return " "
-    return "c" if _CJK.match(character) else "o"
-
-
-_SHAPES = _Shapes()
-
-
-def code_words(text: str) -> list[str]:
-    """Return the lower-cased words of a text, identifiers split at camelCase, snake_case and digits.
-
-    A word is a run of letters or of digits in any script, after Unicode normalisation (NFKC). Chinese, Japanese and
-    Korean texts do not separate words as others do: each pair of neighbouring characters is a word, and a character
-    that stands alone.
-
-    >>> code_words("parseHTTPHeader(max_size, utf8)")
-    ['parse', 'http', 'header', 'max', 'size', 'utf', '8']
-    >>> code_words("getGrößeDerDatei(café)")
-    ['get', 'größe', 'der', 'datei', 'café']
-    >>> code_words("def 读取配置(表)")
-    ['def', '读取', '取配', '配置', '表']
-    """
-    return _join_words(text).split()
-
-
-def _join_words(text: str) -> str:
-    """Return the words of a text separated by spaces."""
-    words = _ASCII_WORD.findall(text) if text.isascii() else _unicode_words(unicodedata.normalize("NFKC", text))
-    return " ".join(words).lower()
-
-
-def _unicode_words(text: str) -> Iterator[str]:
-    shapes = text.translate(_SHAPES)
-    for match in _SHAPE_OF_WORD.finditer(shapes):
-        first, end = match.span()
-        if shapes[first] == "c" and end - first > 2:
-            yield from (text[start : start + 2] for start in range(first, end - 1))
-        else:
-            yield text[first:end]
 
 
 class WordDocument(NamedTuple):
@@ -123,10 +61,13 @@ class WordIndex:
     count in the frequency of their words until tantivy merges the segment that holds them.
     """
 
-    def __init__(self, index: tantivy.Index, folder: Path | None) -> None:
+    def __init__(
+        self, index: tantivy.Index, folder: Path | None = None, *, read_only: ReadOnlyFolder | None = None
+    ) -> None:
         index.config_reader("manual")  # else a thread looks for commits; searcher() does that
         self._index = index
         self._folder = folder
+        self._read_only = read_only
         self._opstamp = 0
         self._loaded: object = None
         self._lock = threading.Lock()
@@ -155,21 +96,23 @@ class WordIndex:
         try:
             saved = json.loads((folder / _FORMAT_FILE).read_text(encoding="utf-8"))
             if saved != {"format": _FORMAT}:
-                raise WordIndexError(f"the word index {folder} is of {saved}, not of format {_FORMAT}; build it again")
-            return cls(tantivy.Index.open(str(folder)), folder)
+                raise WordIndexError(f"word index {folder} is of {saved}, not of format {_FORMAT}; build it again")
+            read_only = None if os.access(folder, os.W_OK) else ReadOnlyFolder(folder)
+            path = folder if read_only is None else read_only.path
+            return cls(tantivy.Index.open(str(path)), folder, read_only=read_only)
         except FileNotFoundError as error:
             raise WordIndexError(f"no word index in {folder}; build it again") from error
         except WordIndexError:
             raise
         except ValueError as error:
-            raise WordIndexError(f"the word index {folder} is damaged; build it again ({error})") from error
+            raise WordIndexError(f"word index {folder} is damaged; build it again ({error})") from error
 
     @classmethod
     def in_memory(cls) -> Self:
         """Make an empty index that is not saved."""
         import tantivy
 
-        return cls(tantivy.Index(_schema()), None)
+        return cls(tantivy.Index(_schema()))
 
     @property
     def documents(self) -> int:
@@ -188,18 +131,20 @@ class WordIndex:
         with self._lock:
             newest = self._newest()
             if newest != self._loaded:
+                if self._read_only is not None:
+                    self._read_only.refresh()
                 try:
                     self._index.reload()
                 except ValueError as error:
-                    raise WordIndexError(
-                        f"the word index {self._folder} is damaged; build it again ({error})"
-                    ) from error
+                    raise WordIndexError(f"word index {self._folder} is damaged; build it again ({error})") from error
                 self._loaded = newest
             return WordSearcher(self._index.searcher(), self._index.schema)
 
     @contextmanager
     def writer(self) -> Iterator[WordWriter]:
         """Change the index; there may be one writer at a time. What is not committed inside the block is discarded."""
+        if self._read_only is not None:
+            raise PermissionError(f"the word index {self._folder} cannot be written; it was opened to be read only")
         inner = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
         writer = WordWriter(inner, self._set_opstamp)
         try:
@@ -210,19 +155,27 @@ class WordIndex:
                     inner.rollback()
                     inner.garbage_collect_files()
                 inner.wait_merging_threads()
+            self._let_others_read()
 
     def _set_opstamp(self, opstamp: int) -> None:
         self._opstamp = opstamp
+
+    def _let_others_read(self) -> None:
+        """Give the files that tantivy makes for its own user the permissions of the others."""
+        if self._folder is not None:
+            mode = stat.S_IMODE((self._folder / _FORMAT_FILE).stat().st_mode)
+            for name in (_META_FILE, ".managed.json"):
+                (self._folder / name).chmod(mode)
 
     def _newest(self) -> object:
         """Return what differs after each commit."""
         if self._folder is None:
             return self._opstamp
         try:
-            stat = (self._folder / _META_FILE).stat()
+            file = (self._folder / _META_FILE).stat()
         except FileNotFoundError as error:
             raise WordIndexError(f"no word index in {self._folder}; build it again") from error
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+        return file.st_ino, file.st_mtime_ns, file.st_size
 
 
 class WordWriter:
@@ -245,7 +198,7 @@ class WordWriter:
             fields = tantivy.Document()
             fields.add_integer("number", int(document.number))
             for name in FIELD_WEIGHTS:
-                if words := _join_words(getattr(document, name)):
+                if words := join_words(getattr(document, name)):
                     fields.add_text(name, words)
             self.is_changed = True
             with _write_errors():
