@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import Document, TextNode
 from nodes import assert_law, lines_of, parse, parse_document, path_for, rows
-from snippets import SNIPPETS
+from snippets import SAMPLES, SNIPPETS
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.languages.outline import KINDS
 from llamaindex_code_retrieval.languages.syntax import definitions
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
@@ -204,6 +205,12 @@ def test_definitions_of_each_language_become_nodes(language: str) -> None:
     document = Document(text=SNIPPETS[language], metadata={"path": path_for(language), "language": language})
     scopes = {node.metadata["scope"] for node in parse_document(document)}
     assert scopes & {definition.scope for definition in definitions(SNIPPETS[language], language)}
+
+
+def test_the_kinds_of_nodes_are_those_that_filters_know() -> None:
+    samples = [sample for sample in SAMPLES if sample.stem == "sample"]
+    kinds = {node.metadata["kind"] for sample in samples for node in parse(sample.read_text("utf-8"), sample.name)}
+    assert kinds | {"window"} == set(KINDS)
 
 
 def test_unknown_language_and_broken_code_become_windows() -> None:

@@ -181,7 +181,8 @@ def test_a_glob_matches_a_file_or_a_folder_above_it(globs: list[str], path: str)
 
 @pytest.mark.parametrize(
     "path",
-    "test/a.c src/tests/data.json pkg/testdata/x.go js/__tests__/a.js spec/models/user.rb Foo.Tests/Bar.cs "
+    "test/a.c src/tests/data.json pkg/testdata/x.go core/testFixtures/A.java pkg/testutil/a.go "
+    "js/__tests__/a.js spec/models/user.rb Foo.Tests/Bar.cs "
     "Tests/CartTests/Cart.swift app/src/androidTest/java/A.java integration-tests/a.py test_cart.py cart_test.py "
     "conftest.py tests.py cart_test.go CartTest.java CartTests.cs CartTestCase.java CartIT.java TestCart.java "
     "CartSpec.scala CartSuite.scala CartSpec.groovy CartSpec.hs CartTest.php cart.test.ts cart.spec.tsx cart-test.js "
@@ -196,7 +197,8 @@ def test_tests_are_recognised_by_their_path(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     "src/cart.py latest.go contest.py src/attest/a.go Latest.java testimonials.js docs/test-plan.md openapi-spec.yaml "
-    "audit.cs protest/a.py Testament.java Circuit.java EDIT.sql spec.md inspect.rb greatest.rs manifest.json".split(),
+    "audit.cs protest/a.py Testament.java Circuit.java EDIT.sql spec.md inspect.rb greatest.rs manifest.json "
+    "Spec.java Suite.scala src/test_dashboard.json".split(),
 )
 def test_other_files_are_no_tests(path: str) -> None:
     assert not is_test_path(path)

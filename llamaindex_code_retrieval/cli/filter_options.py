@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from llamaindex_code_retrieval.index.filters import NodeFilter, parse_since
 from llamaindex_code_retrieval.languages.outline import KINDS
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.filters import NodeFilter
 
 _FIELDS = {
     "path": "paths",
@@ -22,7 +25,7 @@ def filter_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--path``, ``--not-path``, ``--language``, ``--kind``, ``--tests``, ``--no-tests`` and ``--since``."""
     group = parser.add_argument_group(
         "which nodes are searched",
-        "All of these must hold. Globs are those of .gitignore, relative to the indexed folder. --path, --not-path, "
+        "All of these must hold. Globs are those of .gitignore, for the paths in the index. --path, --not-path, "
         "--language and --kind may be repeated: one of the values is enough, and no glob of --not-path may match.",
     )
     group.add_argument("--path", action="append", metavar="GLOB", help="only files that match, such as 'src/**'")
@@ -47,6 +50,8 @@ def parse_filter(options: argparse.Namespace) -> NodeFilter:
     Raises:
         ValueError: a value is wrong; the message names its option.
     """
+    from llamaindex_code_retrieval.index.filters import NodeFilter, parse_since
+
     node_filter = NodeFilter()
     for name, field in _FIELDS.items():
         value = getattr(options, name.replace("-", "_"))

@@ -8,14 +8,15 @@ from functools import lru_cache
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, language_of
 
 _FOLDER = re.compile(
-    r"(?i:(?:.*[._-])?tests?|testing|specs?|__tests__|__mocks__|unittests?|test[._-]?data|fixtures|e2e)"
+    r"(?i:(?:.*[._-])?tests?|testing|tst|specs?|__tests__|__mocks__|unittests?|fixtures|e2e"
+    r"|test[._-]?(?:data|files|fixtures|helpers?|resources|utils?))"
     r"|.*[a-z\d]Tests?",  # FooTests/ of Swift, androidTest/ of Kotlin
     re.DOTALL,
 )
 _NAME = re.compile(
     r"(?:test_.*|conftest|tests?|runtests"  # test_x.py, test_x.c, tests.rs, runtests.jl
     r"|.*[._-](?:tests?|unittests?|specs?|e2e|cy)"  # x_test.go, x_spec.rb, x.test.ts, x.Tests.ps1, x.cy.js
-    r"|.*(?:Tests?|TestCase|Spec|Suite)"  # XTest.java, XTests.cs, XSpec.scala, XSuite.scala
+    r"|.+(?:Tests?|TestCase|Spec|Suite)"  # XTest.java, XTests.cs, XSpec.scala, XSuite.scala
     r"|(?:Test[A-Z].*|.*[a-z\d]IT)(?=\.(?:java|kt|groovy)$)"  # TestX.java, XIT.java
     r"|test[._-].*(?=\.[rR]$))\.[^.]+"  # test-x.R
     r"|.*\.(?:t|bats|t\.sol|phpt|tftest\.hcl)",
