@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.console import print_message
+from llamaindex_code_retrieval.index.locate import INDEX_NAME, find_index
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import shipped_adapters
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.source_options import SourceOptions
 
-DEFAULT_INDEX = ".code-retrieval"
+DEFAULT_INDEX = INDEX_NAME
 
 
 def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
@@ -52,6 +53,11 @@ def index_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", default=DEFAULT_INDEX, metavar="DIR", help="folder of the index (default: %(default)s)"
     )
+
+
+def default_index() -> Path:
+    """Return the index of the code base that the working folder belongs to, or else ``DEFAULT_INDEX`` here."""
+    return find_index() or Path(DEFAULT_INDEX)
 
 
 def source_options(parser: argparse.ArgumentParser) -> None:

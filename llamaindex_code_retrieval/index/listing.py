@@ -68,16 +68,21 @@ def _list_checkout(folder: str, prefix: str, counts: SourceCounts, quiet_seconds
 def _git_files(root: str, quiet_seconds: float | None) -> list[str] | None:
     """Return what git tracks or would track under ``root``; ``None`` outside a work tree or where git ignores it."""
     arguments = "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"
-    try:
-        ignored = run_git("check-ignore", "-q", ".", folder=root, quiet_seconds=quiet_seconds)
-        if ignored.returncode != 1:  # 0: the root itself is ignored, 128: no work tree
-            return None
-        listing = run_git(*arguments, folder=root, quiet_seconds=quiet_seconds)
-    except FileNotFoundError:  # no git on this machine
+    if not is_in_checkout(root, quiet_seconds=quiet_seconds):
         return None
+    listing = run_git(*arguments, folder=root, quiet_seconds=quiet_seconds)
     if listing.returncode != 0:
         return None
     return [os.fsdecode(name) for name in listing.stdout.split(b"\0") if name]
+
+
+def is_in_checkout(folder: str | Path, *, quiet_seconds: float | None = None) -> bool:
+    """Return whether a folder is in the work tree of a git checkout that does not ignore the folder itself."""
+    try:
+        ignored = run_git("check-ignore", "-q", ".", folder=folder, quiet_seconds=quiet_seconds)
+    except FileNotFoundError:  # no git on this machine
+        return False
+    return ignored.returncode == 1  # 0: the folder is ignored, 128: no work tree
 
 
 def _walk_files(root: str, prefix: str, counts: SourceCounts, quiet_seconds: float | None) -> Iterator[Listed]:

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from llamaindex_code_retrieval._settings import Settings
 from llamaindex_code_retrieval.index.ignore import Globs
+from llamaindex_code_retrieval.index.source_roots import SETTINGS_FILES
 from llamaindex_code_retrieval.languages.table import known_language
 
-_PYPROJECT, _OWN_FILE = "pyproject.toml", ".code-retrieval.toml"
+_PYPROJECT, _OWN_FILE = SETTINGS_FILES
 _TABLE = "code-retrieval"
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)

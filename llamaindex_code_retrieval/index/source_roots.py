@@ -12,6 +12,8 @@ from llamaindex_code_retrieval._optional import installed_version
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.source_options import SourceOptions
 
+SETTINGS_FILES = "pyproject.toml", ".code-retrieval.toml"
+"""Files of a root that set its own rules; in the first one, a table does."""
 MAX_FILE_SIZE = 1_000_000
 """Bytes of the largest file that is read by default."""
 

@@ -111,6 +111,13 @@ class FileReader:
             return "symbolic link"
         if not stat.S_ISREG(status.mode):
             return "not a regular file"
+        return self._rule_for_name(path)
+
+    def left_out_by_name(self, path: str) -> str:
+        """Return why a file is left out as far as its path tells; empty otherwise."""
+        return "excluded" if self._is_excluded(path) else self._rule_for_name(path)
+
+    def _rule_for_name(self, path: str) -> str:
         return "" if self._include.matches(path) else rule_for_name(os.path.basename(path)) or ""
 
     def _is_excluded(self, path: str) -> bool:
