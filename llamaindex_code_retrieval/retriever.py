@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypedDict
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import MetadataFilters
 
-from llamaindex_code_retrieval._settings import check_is_list
-from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
-from llamaindex_code_retrieval.languages.table import LANGUAGES
-from llamaindex_code_retrieval.ranking import (
-    BM25_WEIGHT,
-    CANDIDATES,
-    DENSE_WEIGHT,
-    RANK_CONSTANT,
-    reciprocal_rank_fusion,
-)
-
-Mode = Literal["dense", "bm25", "fused"]
+from llamaindex_code_retrieval.index.code_index import AdapterGroup, CodeIndex
+from llamaindex_code_retrieval.index.filters import Condition, NodeFilter
+from llamaindex_code_retrieval.index.metadata_filters import condition_of
+from llamaindex_code_retrieval.index.rank import Mode, QueryVector, RankedHit, Ranking
+from llamaindex_code_retrieval.index.records import to_node
+from llamaindex_code_retrieval.index.tables import NodeRow
+from llamaindex_code_retrieval.index.view import View
+from llamaindex_code_retrieval.ranking import BM25_WEIGHT, CANDIDATES, DENSE_WEIGHT, RANK_CONSTANT
 
 
 class RetrieverOptions(TypedDict, total=False):
@@ -35,7 +31,7 @@ class RetrieverOptions(TypedDict, total=False):
     bm25_weight: float
     candidates: int
     rank_constant: int
-    languages: Collection[str] | None
+    filters: NodeFilter | MetadataFilters | None
     callback_manager: CallbackManager | None
 
 
@@ -43,8 +39,11 @@ class CodeRetriever(BaseRetriever):
     """Retrieves the ``top_k`` nodes of an index for a query.
 
     ``mode`` is "dense" (cosine), "bm25" (BM25 over the words inside identifiers) or "fused" (weighted reciprocal rank
-    fusion of the first ``candidates`` of both). Ties are broken by node id, so that two runs agree. With ``languages``
-    only nodes of these languages are retrieved; ``""`` stands for nodes without one.
+    fusion of the first ``candidates`` of both). Ties are broken by node id, so that two runs agree. ``filters``
+    restricts the search: a :class:`.NodeFilter`, or LlamaIndex's ``MetadataFilters`` on the metadata of nodes.
+
+    Of the parts of a long definition the best one is returned for all; the metadata ``also_lines`` names the lines of
+    the other parts that were found.
 
     Where the index uses several adapters, the query is embedded by each and compared with the vectors that the same
     adapter made. Cosines of two adapters cannot be compared, so the rankings, which share no node, are fused by rank:
@@ -60,8 +59,8 @@ class CodeRetriever(BaseRetriever):
     made for rankings of similar quality, costs 0.04 MRR on CoSQA.
 
     Raises:
-        ValueError: an option out of range, one that has no effect in this mode, or a language that neither the index
-            nor the table of languages knows.
+        ValueError: an option out of range, one that has no effect in this mode, or a filter by a language that neither
+            the index nor the table of languages knows.
     """
 
     def __init__(
@@ -74,45 +73,51 @@ class CodeRetriever(BaseRetriever):
         bm25_weight: float | None = None,
         candidates: int | None = None,
         rank_constant: int | None = None,
-        languages: Collection[str] | None = None,
+        filters: NodeFilter | MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        if mode not in ("dense", "bm25", "fused"):
-            raise ValueError(f"mode must be 'dense', 'bm25' or 'fused', got {mode!r}")
         fusion = {"dense_weight": dense_weight, "bm25_weight": bm25_weight, "candidates": candidates}
         if mode == "bm25":
             fusion["rank_constant"] = rank_constant  # mode "dense" fuses the rankings of several adapters
-        without_effect = [name for name, value in fusion.items() if value is not None and mode != "fused"]
-        if without_effect:
+        without_effect = [name for name, value in fusion.items() if value is not None]
+        if without_effect and mode in ("dense", "bm25"):
             raise ValueError(
                 f"mode {mode!r} does not use {' and '.join(without_effect)}; leave that out, or use mode 'fused'"
             )
-        dense_weight = DENSE_WEIGHT if dense_weight is None else dense_weight
-        bm25_weight = BM25_WEIGHT if bm25_weight is None else bm25_weight
-        candidates = CANDIDATES if candidates is None else candidates
-        rank_constant = RANK_CONSTANT if rank_constant is None else rank_constant
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if candidates < 1:
-            raise ValueError(f"candidates must be at least 1, got {candidates}")
-        weights = (dense_weight, bm25_weight)
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
-            raise ValueError(f"weights must be >= 0 and not both 0, got {dense_weight} and {bm25_weight}")
-        if not rank_constant >= 0:  # NaN is refused too
-            raise ValueError(f"rank_constant must be >= 0, got {rank_constant}")
+        self.ranking = Ranking(
+            top_k=top_k,
+            mode=mode,
+            dense_weight=DENSE_WEIGHT if dense_weight is None else dense_weight,
+            bm25_weight=BM25_WEIGHT if bm25_weight is None else bm25_weight,
+            candidates=CANDIDATES if candidates is None else candidates,
+            rank_constant=RANK_CONSTANT if rank_constant is None else rank_constant,
+        )
         super().__init__(callback_manager=callback_manager)
         self.index = index
-        self.top_k = top_k
-        self.mode: Mode = mode
-        self.dense_weight = dense_weight
-        self.bm25_weight = bm25_weight
-        self.candidates = candidates
-        self.rank_constant = rank_constant
-        self.languages = None if languages is None else _known_languages(languages, index)
+        self.filters = filters
+        self._languages = None
+        self._condition: Condition | None = None
+        if isinstance(filters, NodeFilter):
+            if filters.languages is not None:
+                filters.check_languages(index.languages)
+            self._languages = filters.languages
+            self._condition = None if filters.is_empty else filters.where()
+        elif filters is not None:
+            self._condition = condition_of(filters)
+
+    @property
+    def top_k(self) -> int:
+        """Number of hits."""
+        return self.ranking.top_k
+
+    @property
+    def mode(self) -> Mode:
+        """How nodes are ranked."""
+        return self.ranking.mode
 
     def embed_query(self, query: str) -> list[list[float]]:
         """Return the query's vector by each adapter in use, for :meth:`rank`; none in mode "bm25"."""
-        return [embedder.get_query_embedding(query) for embedder, _ in self._adapter_groups(self.index.snapshot)]
+        return [group.embedder.get_query_embedding(query) for group in self._groups()]
 
     def rank(self, query: str, vectors: Sequence[list[float]]) -> list[tuple[str, float]]:
         """Return ids and scores of the ``top_k`` best nodes, without building the nodes.
@@ -120,83 +125,75 @@ class CodeRetriever(BaseRetriever):
         Raises:
             ValueError: not one vector for each adapter in use, as when the index was updated after the embedding.
         """
-        snapshot = self.index.snapshot
-        groups = self._adapter_groups(snapshot)
-        if len(vectors) != len(groups):
-            raise ValueError(f"rank needs the query's vector by {len(groups)} adapters in use, got {len(vectors)}")
-        return self._rank(snapshot, groups, query, vectors)
+        with self._view() as view:
+            groups = self._groups(view)
+            if len(vectors) != len(groups):
+                raise ValueError(f"rank needs the query's vector by {len(groups)} adapters in use, got {len(vectors)}")
+            return [(hit.id, hit.score) for hit in self._rank(view, groups, query, vectors)]
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        snapshot = self.index.snapshot
-        groups = self._adapter_groups(snapshot)
         query = query_bundle.query_str
-        vectors = _query_vectors(query_bundle, groups)
-        if vectors is None:
-            vectors = [embedder.get_query_embedding(query) for embedder, _ in groups]
-        return self._hits(snapshot, groups, query, vectors)
+        while True:
+            groups = self._groups()
+            vectors = _given_vectors(query_bundle, groups)
+            if vectors is None:
+                vectors = [group.embedder.get_query_embedding(query) for group in groups]
+            hits = self._hits(groups, query, vectors)
+            if hits is not None:
+                return hits
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        snapshot = self.index.snapshot
-        groups = self._adapter_groups(snapshot)
         query = query_bundle.query_str
-        vectors = _query_vectors(query_bundle, groups)
-        if vectors is None:
-            vectors = await asyncio.gather(*[embedder.aget_query_embedding(query) for embedder, _ in groups])
-        return await asyncio.to_thread(self._hits, snapshot, groups, query, vectors)
+        while True:
+            groups = await asyncio.to_thread(self._groups)
+            vectors = _given_vectors(query_bundle, groups)
+            if vectors is None:
+                vectors = await asyncio.gather(*[group.embedder.aget_query_embedding(query) for group in groups])
+            hits = await asyncio.to_thread(self._hits, groups, query, vectors)
+            if hits is not None:
+                return hits
 
-    def _adapter_groups(self, snapshot: Snapshot) -> list[AdapterGroup]:
-        return [] if self.mode == "bm25" else self.index.adapter_groups(self.languages, snapshot=snapshot)
+    def _view(self) -> AbstractContextManager[View]:
+        return self.index.view(words=self.mode != "dense")
+
+    def _groups(self, view: View | None = None) -> list[AdapterGroup]:
+        return [] if self.mode == "bm25" else self.index.adapter_groups(view, languages=self._languages)
 
     def _hits(
-        self, snapshot: Snapshot, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[list[float]]
-    ) -> list[NodeWithScore]:
-        ranking = self._rank(snapshot, groups, query, vectors)
-        return [NodeWithScore(node=snapshot.node(node_id), score=score) for node_id, score in ranking]
+        self, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[Sequence[float]]
+    ) -> list[NodeWithScore] | None:
+        """Return the hits; ``None`` if other adapters have come into use since the query was embedded."""
+        with self._view() as view:
+            if [group.fingerprint for group in self._groups(view)] != [group.fingerprint for group in groups]:
+                return None
+            hits = self._rank(view, groups, query, vectors)
+            rows = view.rows(number for hit in hits for number in (hit.number, *hit.others))
+        return [NodeWithScore(node=_node_of(hit, rows), score=hit.score) for hit in hits]
 
     def _rank(
-        self, snapshot: Snapshot, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[list[float]]
-    ) -> list[tuple[str, float]]:
-        depth = max(self.top_k, self.candidates) if self.mode == "fused" else self.top_k
-        dense = [
-            snapshot.search_vectors(vector, top_k=depth, languages=group.languages)
-            for vector, group in zip(vectors, groups, strict=True)
+        self, view: View, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[Sequence[float]]
+    ) -> list[RankedHit]:
+        has_several = len(view.reading.models()) > 1
+        by_model = [
+            QueryVector(group.fingerprint if has_several else None, vector)
+            for group, vector in zip(groups, vectors, strict=True)
         ]
-        bm25 = snapshot.search_words(query, top_k=depth, languages=self.languages) if self.mode != "dense" else []
-        if self.mode == "bm25":
-            return bm25
-        if self.mode == "dense" and len(dense) <= 1:
-            return dense[0] if dense else []
-        return self._fuse(dense, bm25)[: self.top_k]
-
-    def _fuse(
-        self, dense: Sequence[Sequence[tuple[str, float]]], bm25: Sequence[tuple[str, float]]
-    ) -> list[tuple[str, float]]:
-        dense_weight, bm25_weight = (self.dense_weight, self.bm25_weight) if self.mode == "fused" else (1.0, 0.0)
-        weights = [*[dense_weight] * len(dense), bm25_weight]
-        rankings = [[node_id for node_id, _ in ranking] for ranking in (*dense, bm25)]
-        hits = reciprocal_rank_fusion(rankings, weights=weights, rank_constant=self.rank_constant)
-        if len(dense) <= 1:
-            return hits
-        # A node is in one dense ranking at most, so the largest possible sum is that of one dense ranking and BM25.
-        scale = sum(weights) / (dense_weight + bm25_weight)
-        cosines = {node_id: cosine for ranking in dense for node_id, cosine in ranking}
-        scaled = [(node_id, score * scale) for node_id, score in hits]
-        return sorted(scaled, key=lambda hit: (-hit[1], -cosines.get(hit[0], -1.0), hit[0]))
+        nearest = self.index.nearest_in(view)
+        return self.ranking.rank(view, query, by_model, condition=self._condition, nearest=nearest)
 
 
-def _query_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) -> list[list[float]] | None:
+def _node_of(hit: RankedHit, rows: Mapping[int, NodeRow]) -> TextNode:
+    node = to_node(rows[hit.number])
+    others = [rows[number].metadata for number in hit.others]
+    if others:
+        lines = sorted((other.get("start_line", 0), other.get("end_line", 0)) for other in others)
+        node.metadata["also_lines"] = ", ".join(f"{first}-{last}" for first, last in lines)
+        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, "also_lines"]
+        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, "also_lines"]
+    return node
+
+
+def _given_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) -> list[list[float]] | None:
     """Return the vector that the caller gave with the query, if it can be compared with all vectors of the index."""
     vector = query_bundle.embedding
     return [vector] if vector is not None and len(groups) == 1 else None
-
-
-def _known_languages(languages: Collection[str], index: CodeIndex[Any]) -> frozenset[str]:
-    check_is_list(languages, "languages")
-    unknown = sorted(set(languages) - {"", *LANGUAGES, *index.languages})
-    if unknown:
-        indexed = ", ".join(filter(None, index.languages)) or "none"
-        raise ValueError(
-            f"unknown language {', '.join(map(repr, unknown))}; the index has {indexed}; "
-            f"known are {', '.join(LANGUAGES)}"
-        )
-    return frozenset(languages)

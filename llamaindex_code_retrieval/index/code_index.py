@@ -1,42 +1,55 @@
-"""``CodeIndex``: build, update, search, save and load the index of a code base."""
+"""``CodeIndex``: build, open, update and search the index of a code base."""
 
 from __future__ import annotations
 
 import copy
+import logging
+import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, Unpack, cast
 
+import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.index import storage
+from llamaindex_code_retrieval.index.caches import make_caches
+from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
 from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, embedder_of
+from llamaindex_code_retrieval.index.external import ExternalVectors
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
-from llamaindex_code_retrieval.index.file_state import SourceCounts
-from llamaindex_code_retrieval.index.leave_out import describe_left_out
-from llamaindex_code_retrieval.index.records import FileRecord
-from llamaindex_code_retrieval.index.snapshot import AdapterGroup, Snapshot
-from llamaindex_code_retrieval.index.source_options import SourceOptions, options_of
-from llamaindex_code_retrieval.index.source_roots import path_prefixes
-from llamaindex_code_retrieval.index.sources import walk
-from llamaindex_code_retrieval.index.update import (
-    IndexReport,
-    bounded_parser,
-    files_of_nodes,
-    next_snapshot,
-    parse_texts,
-    stable_copy,
+from llamaindex_code_retrieval.index.file_state import FileState, text_digest
+from llamaindex_code_retrieval.index.folder import check_folder, open_storage, rebuild_command
+from llamaindex_code_retrieval.index.locate import restore_root, store_root
+from llamaindex_code_retrieval.index.lock import update_lock
+from llamaindex_code_retrieval.index.rank import Nearest
+from llamaindex_code_retrieval.index.records import to_node
+from llamaindex_code_retrieval.index.restore import (
+    check_model,
+    load_model,
+    model_settings,
+    restore_parser,
+    restore_source_options,
+    unloaded_model,
 )
+from llamaindex_code_retrieval.index.source_files import SourceFiles, has_same_nodes
+from llamaindex_code_retrieval.index.source_options import SourceOptions
+from llamaindex_code_retrieval.index.source_roots import SourceRoot, SourceRules, path_prefixes, source_roots
+from llamaindex_code_retrieval.index.storage import DATABASE, Storage
+from llamaindex_code_retrieval.index.tables import Reading
+from llamaindex_code_retrieval.index.update import FileNodes, IndexReport, Update, bounded_parser, parse_text
+from llamaindex_code_retrieval.index.view import IndexReader, View
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -46,55 +59,164 @@ if TYPE_CHECKING:
 
     from llamaindex_code_retrieval.retriever import CodeRetriever, RetrieverOptions
 
+logger = logging.getLogger(__name__)
+
 EmbeddingT = TypeVar("EmbeddingT", bound=BaseEmbedding, default=CodeEmbedding)
+
+_WAIT_SECONDS = 600.0
+_NO_STATUS = (-2, 0, 0, 0, 0)
+"""Size, times and inode of what is no file on disk: no status equals it."""
+
+
+class AdapterGroup(NamedTuple):
+    """The languages whose vectors one adapter made. Vectors of two groups cannot be compared with each other."""
+
+    embedder: Embedder
+    """Embeds queries with this adapter."""
+    languages: list[str]
+    fingerprint: str
 
 
 class CodeIndex(Generic[EmbeddingT]):
-    """A searchable code base: build it, update it, save it, load it, and search it with a ``CodeRetriever``.
+    """A searchable code base in a folder: build it, open it, update it, and search it.
 
-    >>> from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
-    >>> index = CodeIndex(CodeEmbedding())
-    >>> report = index.update_texts({"greet.py": "def hello(name):\\n    return f'Hello, {name}!'\\n"})
-    >>> CodeRetriever(index).retrieve("say hello")[0].node.metadata["scope"]
+    >>> from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
+    >>> with CodeIndex(CodeEmbedding()) as index:
+    ...     report = index.update_texts({"greet.py": "def hello(name):\\n    return f'Hello, {name}!'\\n"})
+    ...     index.search("say hello")[0].node.metadata["scope"]
     'hello'
+
+    The index is a database on disk: opening it reads nothing, every update is saved at once, and a kill loses the
+    batch of files under way at most. Without ``folder`` it is in a temporary folder, which is removed with the object;
+    :meth:`save` copies it.
 
     ``embedding`` may be any LlamaIndex embedding model. No node has more tokens than a ``CodeEmbedding`` reads; for
     another model pass a parser with ``max_tokens`` and its tokenizer. A ``CodeEmbedding`` with several adapters embeds
-    every node with the adapter of its language. After ``embedding.use_adapter(…)``, searches and :meth:`save` use the
-    previous adapter and its vectors until the next update, which embeds the nodes of that language again.
+    every node with the adapter of its language. After ``embedding.use_adapter(…)``, searches use the previous adapter
+    and its vectors until the next update, which embeds the nodes of that language again.
 
-    ``vector_store`` may be any LlamaIndex vector store; the default is a :class:`FaissStore`. :meth:`save` does not
-    write the vectors of another store: pass the store to :meth:`load`. Several indexes may share a store.
+    ``vector_store`` may be any LlamaIndex vector store; the vectors are then kept there and not in the folder. Several
+    indexes may share a store.
 
-    Searches may run in other threads during an update: each sees the index before or after it. With a store other than
-    ``FaissStore``, a search during an update may miss nodes that are being replaced. Updates run one after the other.
+    Searches may run in other threads and processes during an update: each sees one state of the index. Updates run one
+    after the other.
+
+    Raises:
+        ValueError: ``folder`` is a file, holds other things than an index, or an index that this version cannot read.
     """
 
     def __init__(
         self,
         embedding: EmbeddingT,
+        folder: str | Path | None = None,
         *,
         parser: CodeNodeParser | None = None,
         vector_store: BasePydanticVectorStore | None = None,
     ) -> None:
         embedder = embedder_of(embedding)
-        store = FaissStore(embedder.dim) if vector_store is None else vector_store
-        snapshot = Snapshot(vectors=stable_copy(store), embedder=copy.deepcopy(embedder))
-        self._set(embedder, parser or CodeNodeParser(), store, snapshot)
+        _check_dim(vector_store, embedder.dim)
+        parser = parser or CodeNodeParser()
+        temporary = None
+        if folder is None:
+            temporary = _temporary_folder()
+            folder = temporary.name
+        target = Path(folder)
+        check_folder(target)
+        target.mkdir(parents=True, exist_ok=True)
+        settings = {
+            **model_settings(embedder),
+            "parser": parser.to_dict(),
+            "vector_store": None if vector_store is None else vector_store.class_name(),
+            "roots": [],
+            "sources": {},
+            "rules": [],
+            "updated": "",
+        }
+        storage = Storage.create(target, settings)
+        self._set(embedder, parser, vector_store, storage, temporary=temporary)
 
     def _set(
-        self, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
+        self,
+        embedder: Embedder,
+        parser: CodeNodeParser,
+        vector_store: BasePydanticVectorStore | None,
+        storage: Storage,
+        *,
+        temporary: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        if isinstance(vector_store, FaissStore) and vector_store.dim != embedder.dim:
-            raise ValueError(
-                f"the vector store has {vector_store.dim} dimensions, the embedding {embedder.dim}; "
-                f"pass FaissStore({embedder.dim}), or leave vector_store out"
-            )
         self._embedder = embedder
+        self._made_by = copy.deepcopy(embedder)
         self.parser = parser
         self.vector_store = vector_store
-        self._snapshot = snapshot
-        self._updating = threading.Lock()
+        self._external = None if vector_store is None else ExternalVectors(vector_store)
+        self._storage = storage
+        self._reader = IndexReader(storage)
+        self._temporary = temporary
+        self._updating = threading.RLock()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        embedding: EmbeddingT | None = None,
+        parser: CodeNodeParser | None = None,
+        vector_store: BasePydanticVectorStore | None = None,
+        query_encoder: str | Path | None = None,
+        cache_folder: str | Path | None = None,
+        device: str | None = None,
+        words_only: bool = False,
+    ) -> CodeIndex[EmbeddingT]:
+        """Open an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
+
+        With ``words_only`` no model is loaded: the index can be searched in the mode "bm25", and not be updated.
+        ``parser`` is needed only if the index was built by a parser with an ``id_func`` or by a subclass, and must have
+        the same settings.
+
+        Raises:
+            ValueError: there is no index in ``folder``; it is damaged or of another format; ``embedding`` has another
+                fingerprint, or ``parser`` other settings, than those that built it; ``vector_store`` holds none of its
+                nodes; the query encoder was not distilled from the index's model.
+        """
+        options = {"query_encoder": query_encoder, "cache_folder": cache_folder, "device": device}
+        model_options = [name for name, value in options.items() if value is not None]
+        if embedding is not None and model_options:
+            raise ValueError(f"give {', '.join(model_options)} to the embedding, or leave the embedding out")
+        if words_only and (embedding is not None or model_options):
+            raise ValueError(f"words_only loads no model; leave out {', '.join(model_options) or 'embedding'}")
+        target = Path(folder)
+        storage = open_storage(target)
+        try:
+            with storage.reading() as reading:
+                settings = reading.settings()
+                if vector_store is None and settings["vector_store"] is not None:
+                    raise ValueError(
+                        f"{target} keeps its vectors in a {settings['vector_store']}; pass it as vector_store"
+                    )
+                if vector_store is not None:
+                    _check_store(target, settings, reading, vector_store)
+            embedder: Embedder
+            if embedding is not None:
+                embedder = embedder_of(embedding)
+            elif words_only:
+                embedder = unloaded_model(settings)
+            else:
+                embedder = load_model(
+                    target, settings, query_encoder=query_encoder, cache_folder=cache_folder, device=device
+                )
+            check_model(target, settings, embedder)
+            restored = restore_parser(target, settings, parser)
+        except BaseException:
+            storage.close()
+            raise
+        index = cls.__new__(cls)
+        index._set(embedder, restored, vector_store, storage)
+        return index
+
+    @property
+    def folder(self) -> Path:
+        """Where the index is."""
+        return self._storage.folder
 
     @property
     def embedding(self) -> EmbeddingT:
@@ -105,45 +227,48 @@ class CodeIndex(Generic[EmbeddingT]):
     @embedding.setter
     def embedding(self, embedding: EmbeddingT) -> None:
         embedder = embedder_of(embedding)
-        if embedder.dim != self._embedder.dim:
+        if self.vector_store is not None and embedder.dim != self._embedder.dim:
             raise ValueError(
-                f"the vectors of the index have {self._embedder.dim} dimensions, those of the new embedding "
+                f"the vectors in the vector store have {self._embedder.dim} dimensions, those of the new embedding "
                 f"{embedder.dim}; build another index with it"
             )
         self._embedder = embedder
 
-    @property
-    def snapshot(self) -> Snapshot:
-        """The current state. Later updates do not change it."""
-        return self._snapshot
-
     def __len__(self) -> int:
-        return len(self._snapshot.records)
+        with self._storage.reading() as reading:
+            return reading.count("nodes")
 
     @property
     def files(self) -> int:
         """Number of files indexed."""
-        return len(self._snapshot.files)
+        with self._storage.reading() as reading:
+            return reading.file_count()
 
     @property
     def languages(self) -> dict[str, int]:
         """Number of nodes by language."""
-        return {language: len(ids) for language, ids in self._snapshot.by_language.items()}
+        with self._storage.reading() as reading:
+            return reading.languages()
 
     @property
     def roots(self) -> list[str]:
         """The folders of the last :meth:`update`."""
-        return list(self._snapshot.roots)
+        return [str(restore_root(root, self.folder)) for root in self._setting("roots")]
 
     @property
     def sources(self) -> SourceOptions:
         """Which files the last :meth:`update` read, and in which language."""
-        return self._snapshot.sources
+        return restore_source_options(self.folder, {"sources": self._setting("sources")})
 
     @property
     def updated(self) -> str:
         """Time of the last update, ISO 8601 in UTC; empty before the first one."""
-        return self._snapshot.updated
+        updated: str = self._setting("updated")
+        return updated
+
+    def _setting(self, name: str) -> Any:
+        with self._storage.reading() as reading:
+            return reading.settings(name)[name]
 
     # --- building and updating ---------------------------------------------------------------------------------------
 
@@ -156,8 +281,8 @@ class CodeIndex(Generic[EmbeddingT]):
     ) -> IndexReport:
         """Update the index to the content of the folders ``roots``, by default those of the last update.
 
-        Only what changed is embedded: files by content hash, and inside a changed file the nodes whose text is new.
-        Nodes of files that are gone are removed. With several roots a path begins with its root's folder name.
+        Only files whose size, times or inode have changed are read; inside a changed file only nodes whose text is new
+        are embedded. Nodes of files that are gone are removed. With several roots a path begins with its root's name.
 
         ``sources`` says which files are read and in which language, by default as in the last update. What it leaves
         open is read from the settings file of each root; see :func:`.source_options.options_of`.
@@ -166,29 +291,30 @@ class CodeIndex(Generic[EmbeddingT]):
             TypeError: ``roots`` is a single path.
             ValueError: no roots, a root that is not a folder or has wrong settings, or nothing to read when the roots
                 are indexed for the first time.
+            TimeoutError: another process has been updating the index for ten minutes.
+            OSError: the index cannot be written.
         """
         check_is_list(roots, "roots")
-        with self._updating:
+        with self._locked():
             folders = [Path(root).expanduser().resolve() for root in (self.roots if roots is None else roots)]
             if not folders:
                 raise ValueError("there is nothing to index: name at least one folder")
             sources = self.sources if sources is None else sources
-            for folder in folders:
-                options_of(folder, sources)  # fails before the files of another root are read
-            counts = SourceCounts()
-            texts: dict[str, str] = {}
-            languages: dict[str, str] = {}
-            for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
-                for file in walk(folder, counts, sources):
-                    texts[prefix + file.path], languages[prefix + file.path] = file.text, file.language
-            if not texts and not self.files and list(map(str, folders)) != self.roots:
-                raise ValueError(
-                    f"no file to index in {', '.join(map(str, folders))} ({describe_left_out(counts.left_out)}); "
-                    "name another folder, or other source options"
-                )
-            report = self._update_texts(
-                texts, languages, roots=tuple(map(str, folders)), sources=sources, progress=on_progress or no_progress
+            walk = SourceFiles(
+                source_roots(folders, sources), self._storage, self.parser, self._embedder, on_progress or no_progress
             )
+            report = self._run(
+                walk.files,
+                removed=walk.removed,
+                refreshed=lambda: walk.touched,
+                progress=on_progress,
+                settings={
+                    "roots": [store_root(folder, self.folder) for folder in folders],
+                    "sources": sources.given(),
+                },
+                final_settings={"rules": walk.rules},
+            )
+        counts = walk.counts
         report.left_out = {reason: dict(files.most_common()) for reason, files in sorted(counts.left_out.items())}
         report.encodings = {how: dict(files.most_common()) for how, files in sorted(counts.encodings.items())}
         report.unknown = dict(counts.unknown.most_common())
@@ -196,10 +322,20 @@ class CodeIndex(Generic[EmbeddingT]):
 
     def update_texts(self, texts: Mapping[str, str], *, on_progress: Progress | None = None) -> IndexReport:
         """Update the index to ``texts``, source by path. Paths that are not in ``texts`` are removed."""
-        with self._updating:
-            return self._update_texts(
-                texts, {}, roots=self._snapshot.roots, sources=self.sources, progress=on_progress or no_progress
-            )
+        with self._locked():
+            with self._storage.reading() as reading:
+                known = reading.files()
+                is_current = has_same_nodes(reading, self.parser, self._embedder)
+            parser = bounded_parser(self.parser, self._embedder)
+
+            def files() -> Iterator[FileNodes]:
+                for done, path in enumerate(sorted(texts), start=1):
+                    state = FileState(path, *_NO_STATUS, text_digest(texts[path]))
+                    if not (is_current and path in known and known[path].has_content_of(state)):
+                        yield parse_text(texts[path], state, parser, language=None)
+                    (on_progress or no_progress)("parse", done, len(texts))
+
+            return self._run(files, removed=lambda: known.keys() - texts.keys(), progress=on_progress)
 
     def update_nodes(self, nodes: Sequence[TextNode], *, on_progress: Progress | None = None) -> IndexReport:
         """Update the index to these nodes. Other nodes are removed.
@@ -211,74 +347,68 @@ class CodeIndex(Generic[EmbeddingT]):
             TypeError: a node that cannot be saved: a document, a custom node class, metadata that is not JSON.
             ValueError: two nodes have the same id, or an ``IndexNode`` holds an object.
         """
-        start = time.perf_counter()
-        with self._updating:
-            old = self._snapshot
-            report = self._replace_snapshot(
-                files_of_nodes(nodes),
-                nodes,
-                roots=old.roots,
-                sources=self.sources,
-                parser_settings=old.parser_settings,
-                progress=on_progress or no_progress,
+        files = _files_of_nodes(nodes)
+        with self._locked():
+            with self._storage.reading() as reading:
+                known = reading.files()
+            return self._run(
+                lambda: files,
+                removed=lambda: known.keys() - {file.state.path for file in files},
+                progress=on_progress,
+                may_move=True,
             )
-        report.seconds = time.perf_counter() - start
-        return report
 
-    def _update_texts(
+    def changes(self, *, limit_seconds: float = 0.5) -> ChangeCounts:
+        """Count the files that the next :meth:`update` would find changed, within a time limit.
+
+        Raises:
+            ValueError: a root is not a folder.
+        """
+        with self._storage.reading() as reading:
+            known, settings = reading.files(), reading.settings("roots", "rules")
+        folders = [restore_root(root, self.folder) for root in settings["roots"]]
+        rules = map(SourceRules.from_json, settings["rules"])
+        roots = list(map(SourceRoot, folders, path_prefixes(folders), rules))
+        return count_changes(roots, known, limit_seconds=limit_seconds)
+
+    def _run(
         self,
-        texts: Mapping[str, str],
-        languages: Mapping[str, str],
+        files: Callable[[], Iterable[FileNodes]],
         *,
-        roots: tuple[str, ...],
-        sources: SourceOptions,
-        progress: Progress,
+        removed: Callable[[], Collection[str]],
+        refreshed: Callable[[], Iterable[FileState]] = tuple,
+        progress: Progress | None,
+        settings: Mapping[str, Any] | None = None,
+        final_settings: Mapping[str, Any] | None = None,
+        may_move: bool = False,
     ) -> IndexReport:
+        """Run an update; an interrupted one leaves ``settings``, by which another one can go on."""
         start = time.perf_counter()
-        old, settings = self._snapshot, self.parser.to_dict()
-        # Another model may read fewer tokens, and another version or setting of the parser makes other nodes.
-        is_current = old.embedder.fingerprint == self._embedder.fingerprint and old.parser_settings == settings
-        files, nodes = parse_texts(
-            texts,
-            bounded_parser(self.parser, self._embedder),
-            languages=languages,
-            known=old.files if is_current else {},
-            progress=progress,
+        report = IndexReport()
+        embedder = copy.deepcopy(self._embedder)  # use_adapter may change it meanwhile
+        update = Update(self._storage, embedder, sink=self._external, report=report, progress=progress or no_progress)
+        update.run(
+            files,
+            removed=removed,
+            refreshed=refreshed,
+            first_settings=settings or {},
+            settings={**model_settings(embedder), "parser": self.parser.to_dict(), **(final_settings or {})},
+            may_move=may_move,
         )
-        report = self._replace_snapshot(
-            files, nodes, roots=roots, sources=sources, parser_settings=settings, progress=progress
-        )
+        self._made_by = embedder
         report.seconds = time.perf_counter() - start
         return report
 
-    def _replace_snapshot(
-        self,
-        files: Mapping[str, FileRecord],
-        nodes: Sequence[TextNode],
-        *,
-        roots: tuple[str, ...],
-        sources: SourceOptions,
-        parser_settings: Mapping[str, Any],
-        progress: Progress,
-    ) -> IndexReport:
-        old, store = self._snapshot, self.vector_store
-        self._snapshot, report = next_snapshot(
-            old,
-            files,
-            nodes,
-            embedder=self._embedder,
-            store=store,
-            roots=roots,
-            sources=sources,
-            parser_settings=parser_settings,
-            progress=progress,
-        )
-        removed = [node_id for node_id in old.records if node_id not in self._snapshot.records]
-        if removed and not isinstance(store, FaissStore):
-            store.delete_nodes(removed)
-        return report
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._updating, update_lock(self.folder, seconds=_WAIT_SECONDS):
+            yield
 
     # --- searching ---------------------------------------------------------------------------------------------------
+
+    def search(self, query: str, **options: Unpack[RetrieverOptions]) -> list[NodeWithScore]:
+        """Return the nodes that :class:`.CodeRetriever` with these ``options`` finds for a query."""
+        return self.as_retriever(**options).retrieve(query)
 
     def as_retriever(self, **options: Unpack[RetrieverOptions]) -> CodeRetriever:
         """Return a ``CodeRetriever`` of this index, with its options."""
@@ -310,92 +440,189 @@ class CodeIndex(Generic[EmbeddingT]):
             streaming=streaming,
         )
 
+    def view(self, *, words: bool = True) -> AbstractContextManager[View]:
+        """Return the current state of the index, for a ``with`` block; see :meth:`.IndexReader.view`."""
+        return self._reader.view(words=words)
+
+    def nearest_in(self, view: View) -> Nearest:
+        """Return the search for the nearest nodes of ``view``: in the vector store if there is one."""
+        return view.nearest if self._external is None else partial(self._external.nearest, view)
+
     def node(self, node_id: str) -> TextNode:
         """Return a copy of a node; an unknown id is a KeyError."""
-        return self._snapshot.node(node_id)
+        with self._storage.reading() as reading:
+            number = reading.numbers_of([node_id])[node_id]
+            return to_node(reading.rows([number])[number])
 
     def nodes(self) -> Iterator[TextNode]:
         """Yield all nodes by path and line."""
-        return self._snapshot.nodes()
+        with self._storage.reading() as reading:
+            yield from map(to_node, reading.all_rows())
+
+    def vectors(self, node_ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the nodes' vectors, shape ``(node_ids, dim)``, as saved in half precision.
+
+        Raises:
+            KeyError: an unknown id, or a node whose vector is in an external vector store.
+        """
+        with self._storage.reading() as reading:
+            numbers = reading.numbers_of(node_ids)
+            vectors = reading.vectors(numbers.values())
+            if not node_ids:
+                return np.empty((0, self._embedder.dim), dtype=np.float32)
+            return np.stack([vectors[numbers[node_id]] for node_id in node_ids])
 
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""
-        folders = [Path(root) for root in self._snapshot.roots]
+        folders = [Path(root) for root in self.roots]
         for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
             if path.startswith(prefix):
                 return folder / path.removeprefix(prefix)
         return Path(path)
 
     def adapter_groups(
-        self, languages: Collection[str] | None = None, *, snapshot: Snapshot | None = None
+        self, view: View | None = None, *, languages: Collection[str] | None = None
     ) -> list[AdapterGroup]:
         """Group the index's languages (those of ``languages``, if given) by the adapter that made their vectors.
 
-        ``snapshot`` selects another state of the index than the current one.
-        """
-        return (snapshot or self._snapshot).adapter_groups(self._embedder, languages)
-
-    # --- saving, loading and copying ---------------------------------------------------------------------------------
-
-    def save(self, folder: str | Path) -> None:
-        """Write the index into ``folder``, atomically: a kill at any moment leaves the old index or the new one.
-
-        Hold :func:`update_lock` when another process may save to this folder.
-        """
-        storage.save(folder, self._snapshot, self.parser)
-
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        embedding: EmbeddingT | None = None,
-        parser: CodeNodeParser | None = None,
-        vector_store: BasePydanticVectorStore | None = None,
-        query_encoder: str | Path | None = None,
-        cache_folder: str | Path | None = None,
-        device: str | None = None,
-        words_only: bool = False,
-    ) -> CodeIndex[EmbeddingT]:
-        """Read an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
-
-        With ``words_only`` no model is loaded: the index can be searched in the mode "bm25", and not be updated.
-        ``parser`` is needed only if the index was built by a parser with an ``id_func`` or by a subclass, and must have
-        the same settings.
+        Queries of a group are embedded by the current embedding, unless its adapter was replaced after the last update.
 
         Raises:
-            ValueError: there is no index in ``folder``; it is damaged, incomplete or of another format; ``embedding``
-                has another fingerprint, or ``parser`` other settings, than those that built it; ``vector_store`` holds
-                none of its nodes; the query encoder was not distilled from the index's model.
+            ValueError: neither it nor the embedding of the last update made them.
         """
-        loaded = storage.load(
-            folder,
-            embedding=embedding,
-            parser=parser,
-            vector_store=vector_store,
-            query_encoder=query_encoder,
-            cache_folder=cache_folder,
-            device=device,
-            words_only=words_only,
-        )
-        return cls._restore(*loaded)
+        if view is None:
+            with self._storage.reading() as reading:
+                models = reading.models()
+        else:
+            models = view.reading.models()
+        groups = []
+        for fingerprint, group in models.items():
+            if languages is not None and not set(group) & set(languages):
+                continue
+            for embedder in (self._embedder, self._made_by):
+                adapted = embedder.for_language(group[0])
+                if adapted.fingerprint == fingerprint:
+                    break
+            else:
+                raise ValueError(
+                    f"the vectors of the index in {self.folder} are of a model with fingerprint {fingerprint}, the "
+                    f"embedding has {adapted.fingerprint}; call update(), or open the index again"
+                )
+            groups.append(AdapterGroup(adapted, group, fingerprint))
+        return groups
+
+    # --- closing, copying --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the index; a temporary one is removed. Closing again does nothing."""
+        self._reader.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the index to another folder, which must be new or empty.
+
+        Raises:
+            ValueError: ``folder`` is a file, or holds something.
+            OSError: the copy cannot be written; then ``folder`` holds no index.
+        """
+        target = Path(folder)
+        check_folder(target)
+        if (target / DATABASE).exists():
+            raise ValueError(f"{target} holds an index; name a new folder")
+        target.mkdir(parents=True, exist_ok=True)
+        self._storage.copy_to(target)
+        copied = Storage(target)
+        try:
+            make_caches(copied)
+        finally:
+            copied.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        embedder, store = copy.deepcopy((self._embedder, self.vector_store), memo)
+        content = None if self._temporary is None else self._storage.to_bytes()
+        return self._restore(embedder, self.parser, store, self.folder if content is None else content)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        content = None if self._temporary is None else self._storage.to_bytes()
+        place = self.folder.absolute() if content is None else content
+        return self._restore, (self._embedder, self.parser, self.vector_store, place)
 
     @classmethod
     def _restore(
-        cls, embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore, snapshot: Snapshot
-    ) -> CodeIndex[EmbeddingT]:
+        cls,
+        embedder: Embedder,
+        parser: CodeNodeParser,
+        vector_store: BasePydanticVectorStore | None,
+        place: Path | bytes,
+    ) -> Self:
+        """Return an index on a folder, or one in a temporary folder with this database."""
+        temporary = None
+        if isinstance(place, bytes):
+            temporary = _temporary_folder()
+            (Path(temporary.name) / DATABASE).write_bytes(place)
+            place = Path(temporary.name)
+        storage = Storage(place)
+        if temporary is not None:
+            make_caches(storage)
         index = cls.__new__(cls)
-        vectors, saved_embedder = stable_copy(vector_store), copy.deepcopy(snapshot.embedder)
-        index._set(embedder, parser, vector_store, replace(snapshot, vectors=vectors, embedder=saved_embedder))
+        index._set(embedder, parser, vector_store, storage, temporary=temporary)
         return index
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CodeIndex[EmbeddingT]:
-        embedder, store = copy.deepcopy((self._embedder, self.vector_store), memo)
-        return self._restore(embedder, self.parser, store, self._snapshot)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        embedder = self._snapshot.embedder
-        if embedder.fingerprint == self._embedder.fingerprint:
-            embedder = self._embedder  # an object that occurs twice is pickled once, and loads its model once
-        snapshot = replace(self._snapshot, vectors=self.vector_store, embedder=embedder)
-        return self._restore, (self._embedder, self.parser, self.vector_store, snapshot)
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="code-retrieval-", ignore_cleanup_errors=True)
+
+
+def _check_dim(vector_store: BasePydanticVectorStore | None, dim: int) -> None:
+    if isinstance(vector_store, FaissStore) and vector_store.dim != dim:
+        raise ValueError(
+            f"the vector store has {vector_store.dim} dimensions, the embedding {dim}; pass FaissStore({dim}), or "
+            "leave vector_store out"
+        )
+
+
+def _check_store(
+    folder: Path, settings: Mapping[str, Any], reading: Reading, vector_store: BasePydanticVectorStore
+) -> None:
+    """Check that a vector store is that of an index.
+
+    Raises:
+        ValueError: the index keeps its vectors itself, or the store holds none of its nodes.
+    """
+    if settings["vector_store"] is None:
+        raise ValueError(f"the index in {folder} keeps its vectors itself; leave vector_store out")
+    _check_dim(vector_store, settings["dim"])
+    nodes = reading.count("nodes")
+    missing = ExternalVectors(vector_store).missing(reading, settings["dim"])
+    if nodes and missing == nodes:
+        raise ValueError(
+            f"the {vector_store.class_name()} holds none of the {nodes} nodes of the index in {folder}; pass the store "
+            f"that was in use when the index was made, or rebuild it with: {rebuild_command(folder, settings)}"
+        )
+    if missing:
+        logger.warning(
+            "the %s lacks %d of the %d nodes of the index in %s; remove the index and build it again",
+            *(vector_store.class_name(), missing, nodes, folder),
+        )
+
+
+def _files_of_nodes(nodes: Sequence[TextNode]) -> list[FileNodes]:
+    """Return the nodes by their files: those that their metadata names, else one for each node.
+
+    Raises:
+        ValueError: two nodes have the same id.
+    """
+    repeated = len(nodes) - len({node.node_id for node in nodes})
+    if repeated:
+        raise ValueError(f"{repeated} of {len(nodes)} nodes repeat the id of another one")
+    by_path: dict[str, list[TextNode]] = {}
+    for node in nodes:
+        by_path.setdefault(str(node.metadata.get("path") or node.node_id), []).append(node)
+    return [FileNodes(FileState(path, *_NO_STATUS, ""), group) for path, group in by_path.items()]

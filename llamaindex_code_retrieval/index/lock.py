@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from llamaindex_code_retrieval.index.manifest import check_folder
+from llamaindex_code_retrieval.index.folder import check_folder
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def update_lock(
     check_folder(target)
     target.mkdir(parents=True, exist_ok=True)
     holder = target / ".lock-holder.json"
-    lock = FileLock(target / ".lock")
+    lock = FileLock(target / ".lock", is_singleton=True)  # a thread that holds it takes it again at once
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -45,6 +45,12 @@ def update_lock(
                 f"{target} is being updated by {_describe_holder(holder)}; waited {seconds:g} s; "
                 "try again when it has finished"
             ) from error
+    if lock.lock_counter > 1:
+        try:
+            yield
+        finally:
+            lock.release()
+        return
     try:
         record = {
             "process": os.getpid(),

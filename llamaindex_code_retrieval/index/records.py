@@ -1,40 +1,26 @@
-"""Records: the form in which an index keeps and saves nodes and files."""
+"""Records: the form in which an index stores nodes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
-from llama_index.core.schema import ImageNode, IndexNode, MetadataMode, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import ImageNode, IndexNode, MetadataMode, RelatedNodeInfo, TextNode
+
+from llamaindex_code_retrieval.index.tables import NodeRow
 
 _NODE_CLASSES: dict[str, type[TextNode]] = {each.class_name(): each for each in (TextNode, IndexNode, ImageNode)}
 _SEPARATE_FIELDS = {"id_", "text", "metadata", "embedding", "obj"}
+_COMMON_FIELDS = frozenset(
+    "class_name excluded_embed_metadata_keys excluded_llm_metadata_keys metadata_template metadata_seperator "
+    "text_template mimetype".split()
+)
+"""Fields that have equal values in many nodes."""
 
 
-class NodeRecord(TypedDict):
-    """A node as JSON values."""
-
-    text: str
-    metadata: dict[str, Any]
-    fields: dict[str, Any]
-    """``class_name``, and the node's other fields that differ from their defaults."""
-    embedded: NotRequired[str]
-    """The text that is embedded, where it is not ``text``."""
-
-
-class FileRecord(TypedDict):
-    """An indexed file, or a node that was added without one."""
-
-    sha256: str
-    nodes: list[str]
-    """Ids of its nodes in the order of the file."""
-    parsed: bool
-    """Whether its language's parser could read it; if not, its nodes are line windows."""
-
-
-def to_record(node: TextNode) -> NodeRecord:
-    """Return the record of a node; :func:`to_node` restores the node, without its vector.
+def to_row(node: TextNode, *, path: str, position: int, model: str) -> NodeRow:
+    """Return the row of a node, without a number; :func:`to_node` restores the node, without its vector.
 
     Raises:
         TypeError: the node is of a class that cannot be restored, or its metadata is not JSON.
@@ -53,49 +39,44 @@ def to_record(node: TextNode) -> NodeRecord:
         )
     fields = node.model_dump(exclude_defaults=True, exclude=_SEPARATE_FIELDS)
     fields.pop("obj", None)  # IndexNode adds it whatever is excluded
-    record: NodeRecord = {"text": node.text, "metadata": dict(node.metadata), "fields": fields}
     try:
-        json.dumps(record)
+        metadata, fields = json.loads(json.dumps([node.metadata, fields]))
     except TypeError as error:
         raise TypeError(f"node {node.node_id!r} cannot be saved as JSON: {error}; store text or numbers") from error
     embedded = node.get_content(MetadataMode.EMBED)
-    if embedded != node.text:
-        record["embedded"] = embedded
-    return record
-
-
-def to_node(node_id: str, record: NodeRecord) -> TextNode:
-    """Return the node of a record."""
-    fields = dict(record["fields"])
-    node_class = _NODE_CLASSES[fields.pop("class_name")]
-    return node_class(id_=node_id, text=record["text"], metadata=dict(record["metadata"]), **fields)
-
-
-def embedded_text(record: NodeRecord) -> str:
-    """Return the text that is embedded: the node's ``get_content(MetadataMode.EMBED)``."""
-    return record.get("embedded", record["text"])
-
-
-def upgrade_record(node_id: str, saved: Mapping[str, Any]) -> NodeRecord:
-    """Convert the record of a node from index format 2, which had only the ids of its relations."""
-    relations: dict[NodeRelationship, Any] = {
-        NodeRelationship.SOURCE: RelatedNodeInfo(node_id=saved["metadata"].get("path", node_id))
-    }
-    for name, ids in saved["relationships"].items():
-        infos = [RelatedNodeInfo(node_id=id_) for id_ in ids]
-        relations[NodeRelationship[name]] = infos if name == "CHILD" else infos[0]
-    return to_record(
-        TextNode(
-            id_=node_id,
-            text=saved["text"],
-            metadata=saved["metadata"],
-            excluded_embed_metadata_keys=list(saved["metadata"]),
-            excluded_llm_metadata_keys=saved["hidden"],
-            relationships=relations,
-            start_char_idx=saved["start_char_idx"],
-            end_char_idx=saved["end_char_idx"],
-        )
+    part = node.metadata.get("part", 1)
+    return NodeRow(
+        number=0,
+        id=node.node_id,
+        path=path,
+        position=position,
+        part=part if isinstance(part, int) else 1,
+        model=model,
+        digest=text_digest(embedded),
+        form={name: value for name, value in fields.items() if name in _COMMON_FIELDS},
+        relations={name: value for name, value in fields.items() if name not in _COMMON_FIELDS},
+        metadata=metadata,
+        embedded=None if embedded == node.text else embedded,
+        text=node.text,
     )
+
+
+def to_node(row: NodeRow) -> TextNode:
+    """Return the node of a row."""
+    fields: dict[str, Any] = {**row.form, **row.relations}
+    node_class = _NODE_CLASSES[fields.pop("class_name")]
+    return node_class(id_=row.id, text=row.text, metadata=dict(row.metadata), **fields)
+
+
+def embedded_text(row: NodeRow) -> str:
+    """Return the text that is embedded: the node's ``get_content(MetadataMode.EMBED)``."""
+    return row.text if row.embedded is None else row.embedded
+
+
+def text_digest(text: str) -> int:
+    """Return 63 bits of the hash of a text."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) >> 1
 
 
 def keep_ids_of_relations(node: TextNode) -> None:

@@ -1,294 +1,240 @@
-"""Save an index into a folder, and load it."""
+"""The database of an index: SQLite in its folder, with many readers and one writer."""
 
 from __future__ import annotations
 
-import copy
-import json
-import logging
-import secrets
-import shutil
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.node_parser.node_utils import default_id_func
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llamaindex_code_retrieval.index.tables import SCHEMA, Reading, Writing
 
-from llamaindex_code_retrieval._io import sha256, write_atomically
-from llamaindex_code_retrieval.chunking import CodeNodeParser
-from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, UnloadedModel, embedder_of
-from llamaindex_code_retrieval.index.faiss_store import FaissStore
-from llamaindex_code_retrieval.index.manifest import (
-    FORMAT,
-    MANIFEST,
-    OWN_FILES,
-    check_folder,
-    damaged,
-    read_manifest,
-    rebuild_command,
-    saved_source_options,
-)
-from llamaindex_code_retrieval.index.records import FileRecord, NodeRecord, upgrade_record
-from llamaindex_code_retrieval.index.snapshot import Snapshot, search_among
-from llamaindex_code_retrieval.index.words import LexicalIndex
-
-logger = logging.getLogger(__name__)
+FORMAT = 4
+DATABASE = "index.sqlite"
 
 
-def save(folder: str | Path, snapshot: Snapshot, parser: CodeNodeParser) -> None:
-    """Write an index into ``folder``, atomically.
+class Storage:
+    """The database in the folder of an index.
 
-    All files go to a new subfolder; then one rename of ``manifest.json`` makes it the index. A kill at any moment
-    leaves the old index or the new one. An error leaves the old one and nothing else.
+    Any number of threads and processes may read while one writes: a reader sees the state of the last transaction that
+    was committed before it began. A kill at any moment leaves that state.
     """
-    target = Path(folder)
-    check_folder(target)
-    target.mkdir(parents=True, exist_ok=True)
-    generation = f"data-{secrets.token_hex(8)}"
-    try:
-        _write_data(target / generation, snapshot)
-        manifest = _manifest(target / generation, snapshot, parser)
-        write_atomically(target / MANIFEST, json.dumps(manifest, indent=1))
-    except BaseException:
-        saved = target / MANIFEST
-        if not saved.exists() or generation not in saved.read_text(encoding="utf-8"):
-            shutil.rmtree(target / generation, ignore_errors=True)
-        raise
-    for old in target.iterdir():  # of earlier saves, finished or killed
-        if OWN_FILES.fullmatch(old.name):
-            if old.name.startswith("data-") and old.name != generation:
-                shutil.rmtree(old, ignore_errors=True)
-            elif old.name.endswith(".tmp"):
-                old.unlink(missing_ok=True)
 
+    def __init__(self, folder: Path) -> None:
+        """Open the database in ``folder``.
 
-def _write_data(data: Path, snapshot: Snapshot) -> None:
-    (data / "bm25").mkdir(parents=True)
-    with (data / "nodes.jsonl").open("w", encoding="utf-8") as file:
-        for node_id, record in snapshot.records.items():
-            file.write(json.dumps({"id": node_id, **record}) + "\n")
-    (data / "files.json").write_text(json.dumps(snapshot.files), encoding="utf-8")
-    snapshot.words.save(data / "bm25")
-    if isinstance(snapshot.vectors, FaissStore):
-        snapshot.vectors.persist(data / "vectors.faiss")
-    if isinstance(snapshot.embedder, AnyEmbedding):
-        (data / "probe.json").write_text(json.dumps({"vector": snapshot.embedder.probe}), encoding="utf-8")
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is damaged, or of another format.
+        """
+        self.folder = folder
+        self.path = folder / DATABASE
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._is_open = True
+        self._is_immutable = False
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {DATABASE}")
+        with self.reading() as reading:
+            saved = reading.settings("format").get("format")
+        if saved != FORMAT:
+            self.close()
+            raise ValueError(
+                f"{folder} holds an index of format {saved}, this version reads format {FORMAT}; build the index again "
+                "with `code-retrieval index`"
+            )
 
+    @classmethod
+    def create(cls, folder: Path, settings: Mapping[str, Any]) -> Storage:
+        """Create the database in ``folder``, which must exist, unless another process has done so; open it."""
+        if not (folder / DATABASE).exists():
+            temporary = folder / f".{DATABASE}.{os.getpid()}-{threading.get_ident()}.tmp"
+            try:
+                with _errors(folder):
+                    connection = sqlite3.connect(temporary, isolation_level=None)
+                    try:
+                        connection.execute("PRAGMA page_size=8192")
+                        connection.executescript(f"BEGIN;{SCHEMA}COMMIT;")
+                        writing = Writing(connection)
+                        writing.put_settings({"format": FORMAT, "generation": 0, "next_number": 1, **settings})
+                    finally:
+                        connection.close()
+                if not (folder / DATABASE).exists():
+                    os.replace(temporary, folder / DATABASE)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return cls(folder)
 
-def _manifest(data: Path, snapshot: Snapshot, parser: CodeNodeParser) -> dict[str, Any]:
-    embedder = snapshot.embedder
-    return {
-        "format": FORMAT,
-        "generation": data.name,
-        "fingerprint": embedder.fingerprint,
-        "adapters": {language: fingerprint for language, fingerprint in embedder.fingerprints.items() if language},
-        "dim": embedder.dim,
-        "embedding": embedder.to_dict(),
-        "parser": snapshot.parser_settings or parser.to_dict(),
-        "vector_store": snapshot.vectors.class_name(),
-        "roots": list(snapshot.roots),
-        "sources": snapshot.sources.given(),
-        "files": len(snapshot.files),
-        "nodes": len(snapshot.records),
-        "updated": snapshot.updated,
-        "contents": {
-            path.relative_to(data).as_posix(): sha256(path) for path in sorted(data.rglob("*")) if path.is_file()
-        },
-    }
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Yield one state of the database, the same from the beginning of the block to its end.
 
+        Raises:
+            ValueError: the database is damaged, or the storage is closed.
+            OSError: it cannot be read.
+        """
+        with _errors(self.folder):
+            connection = self._take()
+            try:
+                connection.execute("BEGIN")
+                yield Reading(connection)
+            finally:
+                self._give_back(connection)
 
-class LoadedIndex(NamedTuple):
-    """The parts of an index that :func:`load` has read."""
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """Yield the database for changes, which are committed together at the end of the block.
 
-    embedder: Embedder
-    parser: CodeNodeParser
-    vector_store: BasePydanticVectorStore
-    snapshot: Snapshot
+        Raises:
+            OSError: the changes cannot be written, for example because the disk is full; then nothing is changed.
+            ValueError: the database is damaged, or the storage is closed.
+        """
+        with _errors(self.folder):
+            connection = self._take()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                writing = Writing(connection)
+                yield writing
+                writing.put_settings({"generation": writing.settings("generation")["generation"] + 1})
+                connection.execute("COMMIT")
+            finally:
+                self._give_back(connection)
 
+    def reserve(self, count: int) -> int:
+        """Return the first of ``count`` numbers in a row that no node had or will get from another call."""
+        with self.writing() as writing:
+            first: int = writing.settings("next_number")["next_number"]
+            writing.put_settings({"next_number": first + count})
+        return first
 
-def load(
-    folder: str | Path,
-    *,
-    embedding: BaseEmbedding | None = None,
-    parser: CodeNodeParser | None = None,
-    vector_store: BasePydanticVectorStore | None = None,
-    query_encoder: str | Path | None = None,
-    cache_folder: str | Path | None = None,
-    device: str | None = None,
-    words_only: bool = False,
-) -> LoadedIndex:
-    """Read what :func:`save` wrote; see :meth:`CodeIndex.load` for the options and the errors."""
-    target = Path(folder)
-    options = {"query_encoder": query_encoder, "cache_folder": cache_folder, "device": device}
-    model_options = [name for name, value in options.items() if value is not None]
-    if embedding is not None and model_options:
-        raise ValueError(f"give {', '.join(model_options)} to the embedding, or leave the embedding out")
-    if words_only and (embedding is not None or model_options):
-        raise ValueError(f"words_only loads no model; leave out {', '.join(model_options) or 'embedding'}")
-    manifest = read_manifest(target)
-    embedder = None if embedding is None else embedder_of(embedding)
-    if embedder is not None:
-        _check_model(target, manifest, embedder)
-    while True:
+    def copy_to(self, folder: Path) -> None:
+        """Copy the database to another folder, without its caches.
+
+        Raises:
+            OSError: it cannot be written; then ``folder`` holds no database.
+        """
+        temporary = folder / f".{DATABASE}.{os.getpid()}.tmp"
         try:
-            data = _read_data(target, manifest, vector_store)
-            break
-        except (OSError, ValueError) as error:
-            newer = read_manifest(target)
-            if newer["generation"] == manifest["generation"]:
-                if isinstance(error, FileNotFoundError):
-                    raise ValueError(damaged(target, manifest, f"{error.filename} is missing")) from error
+            with _errors(folder), self.reading() as reading:
+                target = sqlite3.connect(temporary, isolation_level=None)
+                try:
+                    reading.copy_to(target)
+                finally:
+                    target.close()
+            os.replace(temporary, folder / DATABASE)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the database, without its caches."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.copy_to(Path(folder))
+            return (Path(folder) / DATABASE).read_bytes()
+
+    def shrink(self) -> None:
+        """Move the content of the write-ahead log into the database, where no reader prevents it."""
+        with _errors(self.folder):
+            connection = self._take()
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Close all connections; closing again does nothing."""
+        with self._lock:
+            self._is_open = False
+            idle, self._idle = self._idle, []
+        if self._process == os.getpid():
+            for connection in idle:
+                connection.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if not self._is_open:
+                raise ValueError(f"the index in {self.folder} is closed; open it again with CodeIndex.open")
+            if self._process != os.getpid():  # a connection must not be used in a forked process
+                self._process, self._idle = os.getpid(), []
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._open_file("immutable=1" if self._is_immutable else "mode=rw")
+        try:
+            connection.text_factory = _text
+            connection.execute("PRAGMA mmap_size=268435456")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            if not self._is_immutable:
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                if mode != "wal":
+                    raise OSError(
+                        f"the file system of {self.folder} does not support shared memory, which the index needs (as "
+                        "many network file systems do not); put the index on a local disk"
+                    )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open_file(self, mode: str) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?{mode}",
+                uri=True,
+                timeout=60,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=64,
+            )
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError:
+            # A folder that cannot be written: nobody changes the database, so it is read without locks.
+            if self._is_immutable or (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
                 raise
-            manifest = newer  # an update replaced the files while they were read
-    parser = _restore_parser(target, manifest, parser)
-    if words_only:
-        embedder = _unloaded_model(manifest)
-    elif embedder is None:
-        embedder = _load_model(target, manifest, query_encoder, cache_folder, device)
-    _check_model(target, manifest, embedder, probe=data.probe)
-    snapshot = Snapshot(
-        vectors=data.vectors,
-        embedder=copy.deepcopy(embedder),
-        files=data.files,
-        records=data.records,
-        words=data.words,
-        without_vector=_without_vector(target, manifest, data),
-        roots=tuple(manifest["roots"]),
-        sources=saved_source_options(target, manifest),
-        parser_settings=manifest["parser"],
-        updated=manifest["updated"],
-    )
-    return LoadedIndex(embedder, parser, data.vectors, snapshot)
+            self._is_immutable = True
+            return self._open_file("immutable=1")
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            return
+        with self._lock:
+            if self._is_open and self._process == os.getpid():
+                self._idle.append(connection)
+                return
+        connection.close()
 
 
-class _Data(NamedTuple):
-    vectors: BasePydanticVectorStore
-    files: dict[str, FileRecord]
-    records: dict[str, NodeRecord]
-    words: LexicalIndex
-    probe: list[float] | None
-
-
-def _read_data(target: Path, manifest: dict[str, Any], vectors: BasePydanticVectorStore | None) -> _Data:
-    if vectors is None and manifest["vector_store"] != FaissStore.class_name():
-        raise ValueError(f"{target} keeps its vectors in a {manifest['vector_store']}; pass it as vector_store")
-    data = target / manifest["generation"]
-    for name, digest in manifest["contents"].items():
-        if sha256(data / name) != digest:
-            raise ValueError(damaged(target, manifest, f"{data / name} is not what was written"))
-    records: dict[str, NodeRecord] = {}
-    with (data / "nodes.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            record = json.loads(line)
-            node_id = record.pop("id")
-            records[node_id] = upgrade_record(node_id, record) if manifest["format"] == 2 else record
-    probe = data / "probe.json"
-    return _Data(
-        vectors=FaissStore.from_persist_path(data / "vectors.faiss") if vectors is None else vectors,
-        files=json.loads((data / "files.json").read_text(encoding="utf-8")),
-        records=records,
-        words=LexicalIndex.load(data / "bm25", size=len(records)),
-        probe=json.loads(probe.read_text(encoding="utf-8"))["vector"] if probe.exists() else None,
-    )
-
-
-def _load_model(
-    target: Path,
-    manifest: dict[str, Any],
-    query_encoder: str | Path | None,
-    cache_folder: str | Path | None,
-    device: str | None,
-) -> CodeEmbedding:
-    saved = dict(manifest["embedding"])
-    if saved.get("class_name") != CodeEmbedding.class_name():
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    """Raise what went wrong in SQLite as a built-in error with the way out."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(f"the index in {folder} cannot be written: the disk is full; free some space") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise TimeoutError(f"the index in {folder} is being written by another process; try again") from error
+        if code == sqlite3.SQLITE_READONLY:
+            raise PermissionError(f"the index in {folder} cannot be written: {error}; check its rights") from error
+        raise OSError(f"the index in {folder} cannot be read or written: {error}") from error
+    except sqlite3.DatabaseError as error:
         raise ValueError(
-            f"the index in {target} was built with the model {saved.get('model_name')!r} of the class "
-            f"{saved.get('class_name')}; pass that model as embedding"
-        )
-    for name in ("precision", "query_encoder"):  # choices of each machine and each search
-        saved.pop(name, None)
-    if query_encoder is None:  # _check_model names both models; with a query encoder the base may never be loaded
-        del saved["fingerprint"]
-    return CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
+            f"the index in {folder} is damaged ({error}); remove the folder and build the index again with "
+            "`code-retrieval index`"
+        ) from error
 
 
-def _unloaded_model(manifest: dict[str, Any]) -> UnloadedModel:
-    fingerprint = manifest["fingerprint"]
-    by_language = {"": fingerprint, **manifest["adapters"]}
-    return UnloadedModel(manifest["embedding"], manifest["dim"], fingerprint, by_language)
-
-
-def _check_model(
-    target: Path, manifest: dict[str, Any], embedder: Embedder, *, probe: list[float] | None = None
-) -> None:
-    is_same = embedder.fingerprint == manifest["fingerprint"]
-    if is_same and probe is not None and isinstance(embedder, AnyEmbedding):
-        is_same = embedder.is_like(probe)
-    if is_same:
-        return
-    old, new = manifest["adapters"], embedder.fingerprints
-    others = sorted(
-        language for language in {*old, *new} - {""} if old.get(language, "none") != new.get(language, "none")
-    )
-    reason = f" (another adapter for {', '.join(others)})" if others else ""
-    if embedder.fingerprint == manifest["fingerprint"]:
-        reason = " but computes other vectors"
-    raise ValueError(
-        f"the index in {target} was built by model {manifest['embedding'].get('model_name')!r} with fingerprint "
-        f"{manifest['fingerprint']}, but this model has fingerprint {embedder.fingerprint}{reason}; "
-        f"rebuild it with: {rebuild_command(target, manifest)}"
-    )
-
-
-def _restore_parser(target: Path, manifest: dict[str, Any], parser: CodeNodeParser | None) -> CodeNodeParser:
-    saved = manifest["parser"]
-    if parser is not None:
-        settings = parser.to_dict()
-        changed = [name for name, value in saved.items() if name != "version" and settings.get(name) != value]
-        if changed:
-            differences = ", ".join(f"{name}={saved[name]!r}, not {settings.get(name)!r}" for name in changed)
-            raise ValueError(f"the index in {target} was built by a parser with {differences}; pass an equal one")
-        return parser
-    class_name = saved.get("class_name", CodeNodeParser.class_name())
-    if class_name != CodeNodeParser.class_name():
-        raise ValueError(f"the index in {target} was built by a parser of the class {class_name}; pass it as parser")
-    id_func = saved.get("id_func", {}).get("id_func_name", default_id_func.__name__)
-    if id_func != default_id_func.__name__:
-        raise ValueError(
-            f"the index in {target} was built by a parser with the function {id_func!r} as id_func, which cannot be "
-            "restored from its name; pass parser=CodeNodeParser(id_func=…)"
-        )
-    if saved.get("max_tokens") is not None:
-        raise ValueError(
-            f"the index in {target} was built by a parser with max_tokens={saved['max_tokens']} and a tokenizer, which "
-            "is not saved; pass parser=CodeNodeParser(max_tokens=…, tokenizer=…)"
-        )
-    return CodeNodeParser.from_dict(saved)
-
-
-def _without_vector(target: Path, manifest: dict[str, Any], data: _Data) -> frozenset[str]:
-    """Return the nodes that the vector store does not hold.
-
-    Raises:
-        ValueError: it holds none of them.
-    """
-    store, records = data.vectors, data.records
-    if isinstance(store, FaissStore):
-        missing = frozenset(node_id for node_id in records if node_id not in store)
-    else:
-        any_query = np.full(manifest["dim"], manifest["dim"] ** -0.5).tolist()
-        hits = search_among(store, any_query, top_k=len(records), wanted=records.keys()) if records else []
-        missing = frozenset(records.keys() - {node_id for node_id, _ in hits})
-    if records and len(missing) == len(records):
-        raise ValueError(
-            f"the {store.class_name()} holds none of the {len(records)} nodes of the index in {target}; pass the store "
-            f"that was in use when the index was saved, or rebuild it with: {rebuild_command(target, manifest)}"
-        )
-    if missing:
-        logger.warning(
-            "the %s lacks %d of the %d nodes of the index in %s; the next update embeds them again",
-            *(store.class_name(), len(missing), len(records), target),
-        )
-    return missing
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "surrogatepass")  # lone surrogates, as in names of files, are kept

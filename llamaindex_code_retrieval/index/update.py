@@ -1,38 +1,34 @@
-"""Update an index: parse changed files, embed new nodes, and build the next snapshot."""
+"""Update an index: parse files, embed new nodes, and write them in batches."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from llama_index.core.node_parser import get_leaf_nodes
 from llama_index.core.schema import Document, TextNode
-from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
+from llamaindex_code_retrieval.index.caches import Caches
 from llamaindex_code_retrieval.index.embedders import Embedder, fingerprint_of
-from llamaindex_code_retrieval.index.faiss_store import FaissStore
-from llamaindex_code_retrieval.index.file_state import text_digest
-from llamaindex_code_retrieval.index.records import (
-    FileRecord,
-    NodeRecord,
-    embedded_text,
-    keep_ids_of_relations,
-    to_record,
-)
-from llamaindex_code_retrieval.index.snapshot import Snapshot
-from llamaindex_code_retrieval.index.source_options import SourceOptions
-from llamaindex_code_retrieval.index.words import LexicalIndex
+from llamaindex_code_retrieval.index.file_state import FileState
+from llamaindex_code_retrieval.index.records import embedded_text, keep_ids_of_relations, to_row
+from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.tables import NodeRow, Reading, Writing
+from llamaindex_code_retrieval.index.view import word_document
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
-_EMBED_AT_ONCE = 256  # nodes between two writes to the cache: an interruption loses no more
+_BATCH_NODES = 512
+"""Nodes that are written in one transaction, apart from those of a single file: an interruption loses no more."""
+_BATCH_FILES = 256
 
 
 @dataclass(slots=True)
@@ -63,6 +59,24 @@ class IndexReport:
     seconds: float = 0.0
 
 
+class FileNodes(NamedTuple):
+    """A file that is new or changed, with its nodes."""
+
+    state: FileState
+    nodes: Sequence[TextNode]
+    parsed: bool = True
+
+
+class VectorSink(Protocol):
+    """Where vectors go that are not kept in the database."""
+
+    def put(self, nodes: Sequence[TextNode], vectors: NDArray[np.float32], *, replaced: Collection[str]) -> None:
+        """Add the vectors of nodes, ``replaced`` of which are there already."""
+
+    def remove(self, node_ids: Collection[str]) -> None:
+        """Remove nodes."""
+
+
 def bounded_parser(parser: CodeNodeParser, embedder: Embedder) -> CodeNodeParser:
     """Return a parser whose nodes the embedding reads to their end, unless ``parser`` has a bound of its own."""
     if parser.max_tokens is None and isinstance(embedder, CodeEmbedding):
@@ -70,199 +84,303 @@ def bounded_parser(parser: CodeNodeParser, embedder: Embedder) -> CodeNodeParser
     return parser
 
 
-def parse_texts(
-    texts: Mapping[str, str],
-    parser: CodeNodeParser,
-    *,
-    languages: Mapping[str, str],
-    known: Mapping[str, FileRecord],
-    progress: Progress,
-) -> tuple[dict[str, FileRecord], list[TextNode]]:
-    """Parse the texts, source by path, that differ from the ``known`` ones; return all files and the new nodes.
+def parse_text(text: str, state: FileState, parser: CodeNodeParser, *, language: str | None) -> FileNodes:
+    """Return the nodes of a file; parents of nodes are left out, because an index returns all of its nodes."""
+    metadata = {"path": state.path} if language is None else {"path": state.path, "language": language}
+    document = Document(text=text, id_=state.path, metadata=metadata)
+    leaves = get_leaf_nodes(parser.get_nodes_from_documents([document]))
+    nodes = [node for node in leaves if isinstance(node, TextNode)]
+    for node in nodes:
+        keep_ids_of_relations(node)
+    return FileNodes(state, nodes, parsed=not any(map(_is_unparsed, nodes)))
 
-    ``languages`` has the language of a path where the parser is not to find it itself. Parents of nodes are left out,
-    because an index embeds and returns all of its nodes.
+
+class Update:
+    """One update of an index. The caller holds the lock of the index.
+
+    Files are written in batches, each in one transaction; a kill loses the batch under way. If other models make the
+    vectors than before, all files are written in one transaction, so that a search never meets vectors of two models
+    for one language; the new vectors are kept while they are made, and an update after a kill uses them.
     """
-    files: dict[str, FileRecord] = {}
-    nodes: list[TextNode] = []
-    for done, path in enumerate(sorted(texts), start=1):
-        language = languages.get(path)
-        digest = text_digest(texts[path], language)
-        if path in known and known[path]["sha256"] == digest:
-            files[path] = known[path]
-        else:
-            metadata = {"path": path} if language is None else {"path": path, "language": language}
-            document = Document(text=texts[path], id_=path, metadata=metadata)
-            leaves = get_leaf_nodes(parser.get_nodes_from_documents([document]))
-            parsed = [node for node in leaves if isinstance(node, TextNode)]
-            for node in parsed:
-                keep_ids_of_relations(node)
-            files[path] = {
-                "sha256": digest,
-                "nodes": [node.node_id for node in parsed],
-                "parsed": not any(_is_unparsed(node) for node in parsed),
-            }
-            nodes += parsed
-        progress("parse", done, len(texts))
-    return files, nodes
+
+    def __init__(
+        self, storage: Storage, embedder: Embedder, *, sink: VectorSink | None, report: IndexReport, progress: Progress
+    ) -> None:
+        self._storage = storage
+        self._embedder = embedder
+        self._fingerprints = embedder.fingerprints
+        self._sink = sink
+        self._report = report
+        self._progress = progress
+        self._caches = Caches(storage)
+        self._outer: Writing | None = None
+        self._numbers: Iterator[int] | None = None
+        self._written: set[str] = set()
+        """Paths of the files that this update has written."""
+
+    def run(
+        self,
+        files: Callable[[], Iterable[FileNodes]],
+        *,
+        removed: Callable[[], Collection[str]],
+        refreshed: Callable[[], Iterable[FileState]],
+        first_settings: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        may_move: bool = False,
+    ) -> None:
+        """Write ``files``, remove the files of the paths ``removed``, and set ``settings``.
+
+        ``removed``, and ``refreshed``, the new states of files whose content is as before, are called after the files
+        have been read. ``first_settings`` are set before. With ``may_move``, a node may come to another file.
+        """
+
+        def finish() -> None:
+            self._finish(removed(), refreshed(), settings)
+
+        with self._caches:
+            with self._storage.writing() as writing:
+                is_new = not writing.count("files")
+                writing.put_settings({**first_settings, **(settings if is_new else {})})
+            if self._has_other_models():
+                nodes = self._stage(files())
+                first = self._storage.reserve(nodes)
+                self._numbers = iter(range(first, first + nodes))
+                with self._storage.writing() as self._outer:
+                    self._write(files(), may_move=may_move)
+                    finish()
+                    self._outer.put_settings({"vectors": None})
+                    for table in ("removed", "staged"):
+                        self._outer.clear(table)
+                self._outer = None
+            else:
+                self._write(files(), may_move=may_move)
+                finish()
+            self._caches.purge()
+        self._caches.renew_vectors(self._progress)
+        self._caches.clean()
+
+    def _has_other_models(self) -> bool:
+        with self._storage.reading() as reading:
+            return any(
+                fingerprint_of(self._fingerprints, {"language": language}) != fingerprint
+                for fingerprint, languages in reading.models().items()
+                for language in languages
+            )
+
+    def _write(self, files: Iterable[FileNodes], *, may_move: bool) -> None:
+        for batch in _batches(files):
+            self._write_batch(batch, may_move=may_move)
+            if self._outer is None:
+                self._caches.renew_vectors(self._progress, grown_only=True)
+
+    def _finish(self, removed: Iterable[str], refreshed: Iterable[FileState], settings: Mapping[str, Any]) -> None:
+        """Remove files, set what is left to set, and count."""
+        with self._transaction() as writing:
+            gone: list[NodeRow] = []
+            for path in removed:
+                gone += writing.rows_of_file(path)
+                writing.remove_file(path)
+            writing.remove_nodes([row.number for row in gone])
+            for state in refreshed:
+                writing.refresh_file(state)
+            writing.put_settings({**settings, "updated": datetime.now(UTC).isoformat(timespec="seconds")})
+            self._report.files, self._report.nodes = writing.file_count(), writing.count("nodes")
+            self._report.unparsed_files = writing.unparsed()
+        self._report.removed += len(gone)
+        if self._sink is not None and gone:
+            self._sink.remove([row.id for row in gone])
+
+    def _transaction(self) -> AbstractContextManager[Writing]:
+        return self._storage.writing() if self._outer is None else nullcontext(self._outer)
+
+    # --- one batch ---------------------------------------------------------------------------------------------------
+
+    def _write_batch(self, batch: Sequence[FileNodes], *, may_move: bool) -> None:
+        with ExitStack() as stack:
+            reading = self._outer or stack.enter_context(self._storage.reading())
+            changes = [self._changes(file, reading) for file in batch]
+            moved = self._moved(changes, reading, may_move=may_move)
+            new = [row for change in changes for row in change.new]
+            vectors = self._vectors(new, reading)
+        first = self._first_number(len(new))
+        new = [row._replace(number=first + i) for i, row in enumerate(new)]
+        opstamp = self._caches.add_words(map(word_document, new))
+        gone = [row for change in changes for row in change.gone]
+        if self._sink is not None and new:
+            replaced = {row.id for row in gone} & {row.id for row in new} | moved.keys()
+            by_id = {node.node_id: node for file in batch for node in file.nodes}
+            self._sink.put([by_id[row.id] for row in new], vectors, replaced=replaced)
+        with self._transaction() as writing:
+            writing.remove_nodes([*(row.number for row in gone), *moved.values()])
+            rows = iter(new)
+            for change in changes:
+                number = writing.put_file(change.state, parsed=change.parsed)
+                writing.update_nodes(change.kept)
+                writing.insert_nodes(number, [next(rows) for _ in change.new])
+            if self._sink is None:
+                writing.put_vectors([row.number for row in new], vectors)
+            if opstamp is not None:
+                writing.put_settings({"words": opstamp})
+        lost = {row.id for row in gone} - {row.id for row in new}
+        if self._sink is not None and lost:
+            self._sink.remove(sorted(lost))
+        self._report.removed += len(lost)
+        self._written.update(file.state.path for file in batch)
+
+    def _first_number(self, count: int) -> int:
+        if not count:
+            return 0
+        if self._numbers is None:
+            return self._storage.reserve(count)
+        first = next(self._numbers)
+        for _ in range(count - 1):
+            next(self._numbers)
+        return first
+
+    def _changes(self, file: FileNodes, reading: Reading) -> _Changes:
+        """Compare the nodes of a file with those in the index."""
+        old = {row.id: row for row in reading.rows_of_file(file.state.path)}
+        kept: list[NodeRow] = []
+        new: list[NodeRow] = []
+        for position, node in enumerate(file.nodes):
+            model = fingerprint_of(self._fingerprints, node.metadata)
+            row = to_row(node, path=file.state.path, position=position, model=model)
+            before = old.get(row.id)
+            if before is not None and _is_equally_found(before, row):
+                kept.append(row._replace(number=before.number))
+            else:
+                new.append(row)
+            if before is None or (before.text, before.embedded) != (row.text, row.embedded):
+                self._report.added += 1
+        numbers = {row.number for row in kept}
+        gone = [row for row in old.values() if row.number not in numbers]
+        changed = [row for row in kept if old[row.id] != row]
+        return _Changes(file.state, file.parsed, changed, new, gone)
+
+    def _moved(self, changes: Sequence[_Changes], reading: Reading, *, may_move: bool) -> dict[str, int]:
+        """Return id and number of new nodes that are in the index as nodes of other files.
+
+        Raises:
+            ValueError: two nodes have one id.
+        """
+        ids = [row.id for change in changes for row in change.new]
+        ids += [row.id for change in changes for row in change.kept]
+        own = {row.number for change in changes for row in (*change.gone, *change.kept)}
+        moved = {
+            id_: n for id_, n in reading.numbers_of(row.id for c in changes for row in c.new).items() if n not in own
+        }
+        repeated = len(ids) - len(set(ids))
+        if not may_move:
+            repeated += len(moved)
+        if repeated:
+            raise ValueError(
+                f"{repeated} nodes repeat the id of another one; the parser's id_func must make ids unique"
+            )
+        return moved
+
+    # --- vectors -----------------------------------------------------------------------------------------------------
+
+    def _vectors(self, rows: Sequence[NodeRow], reading: Reading) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(rows, dim)``; a vector of an equal text by the same model is used again."""
+        vectors = np.empty((len(rows), self._embedder.dim), dtype=np.float32)
+        keys = [_staged_key(row) for row in rows]
+        known = reading.staged(keys) if self._outer is not None else {}
+        missing: dict[bytes, list[int]] = {}
+        for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
+            vector = known.get(key)
+            if vector is None and self._sink is None:
+                vector = reading.vector_of(row.digest, embedded_text(row), row.model)
+            if vector is None:
+                missing.setdefault(key, []).append(number)
+            else:
+                vectors[number] = vector
+        if missing:
+            firsts = [rows[numbers[0]] for numbers in missing.values()]
+            made = self._embed(firsts)
+            for vector, numbers in zip(made, missing.values(), strict=True):
+                vectors[numbers] = vector
+            self._report.embedded += sum(len(numbers) - 1 for numbers in missing.values())
+        return vectors
+
+    def _embed(self, rows: Sequence[NodeRow]) -> NDArray[np.float32]:
+        codes = [embedded_text(row) for row in rows]
+        vectors = _unit(self._embedder.embed_codes(codes, [node_language(row.metadata) for row in rows]))
+        self._report.truncated += self._embedder.truncated_codes(codes)
+        self._report.embedded += len(rows)
+        return vectors
+
+    def _stage(self, files: Iterable[FileNodes]) -> int:
+        """Make the vectors of all nodes that no node of the index has, keep them, and return the number of nodes."""
+        nodes = 0
+        for batch in _batches(files):
+            rows = [
+                to_row(node, path=file.state.path, position=0, model=fingerprint_of(self._fingerprints, node.metadata))
+                for file in batch
+                for node in file.nodes
+            ]
+            nodes += len(rows)
+            with self._storage.reading() as reading:
+                known = reading.staged(map(_staged_key, rows))
+                missing = {
+                    _staged_key(row): row
+                    for row in rows
+                    if _staged_key(row) not in known
+                    and (self._sink is not None or reading.vector_of(row.digest, embedded_text(row), row.model) is None)
+                }
+            if missing:
+                made = self._embed(list(missing.values()))
+                with self._storage.writing() as writing:
+                    writing.stage(dict(zip(missing, made, strict=True)))
+        return nodes
 
 
-def files_of_nodes(nodes: Sequence[TextNode]) -> dict[str, FileRecord]:
-    """Return a file record for each node.
+class _Changes(NamedTuple):
+    """What changes in a file."""
+
+    state: FileState
+    parsed: bool
+    kept: list[NodeRow]
+    """Nodes that keep their vector and words and change in something else."""
+    new: list[NodeRow]
+    gone: list[NodeRow]
+    """The nodes of before that are not kept."""
+
+
+def _is_equally_found(before: NodeRow, row: NodeRow) -> bool:
+    """Return whether vector and words of a node stay as they are."""
+    return (before.model, before.embedded) == (row.model, row.embedded) and word_document(before)[1:] == word_document(
+        row
+    )[1:]
+
+
+def _batches(files: Iterable[FileNodes]) -> Iterator[list[FileNodes]]:
+    batch: list[FileNodes] = []
+    nodes = 0
+    for file in files:
+        batch.append(file)
+        nodes += len(file.nodes)
+        if nodes >= _BATCH_NODES or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, nodes = [], 0
+    if batch:
+        yield batch
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors scaled to length 1; zero stays zero.
 
     Raises:
-        ValueError: two nodes have the same id.
+        ValueError: a value is not finite.
     """
-    files: dict[str, FileRecord] = {
-        node.node_id: {"sha256": text_digest(node.text), "nodes": [node.node_id], "parsed": True} for node in nodes
-    }
-    if len(files) != len(nodes):
-        raise ValueError(f"{len(nodes) - len(files)} of {len(nodes)} nodes repeat the id of another one")
-    return files
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors hold NaN or infinity; the embedding model is broken")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def next_snapshot(
-    old: Snapshot,
-    files: Mapping[str, FileRecord],
-    nodes: Sequence[TextNode],
-    *,
-    embedder: Embedder,
-    store: BasePydanticVectorStore,
-    roots: tuple[str, ...],
-    sources: SourceOptions,
-    parser_settings: Mapping[str, Any],
-    progress: Progress,
-) -> tuple[Snapshot, IndexReport]:
-    """Build a snapshot of the nodes that ``files`` lists, from ``nodes`` and ``old``, and store the new vectors.
-
-    A node whose text is unchanged keeps its vector but not its record: its class may have been renamed. Nodes that are
-    no longer listed are deleted from a :class:`FaissStore`, but not from another store, where searches in the old
-    snapshot still need them.
-    """
-    embedder = copy.deepcopy(embedder)  # use_adapter may change it meanwhile
-    new_records = {node.node_id: to_record(node) for node in nodes}
-    records = {
-        node_id: new_records.get(node_id) or old.records[node_id]
-        for path in sorted(files)
-        for node_id in files[path]["nodes"]
-    }
-    repeated = sum(len(file["nodes"]) for file in files.values()) - len(records)
-    if repeated:
-        raise ValueError(f"{repeated} nodes repeat the id of another one; the parser's id_func must make ids unique")
-    added = [node_id for node_id in new_records if not _has_equal_text(old, node_id, new_records[node_id])]
-    removed = [node_id for node_id in old.records if node_id not in records]
-    changed = [*added, *_with_outdated_vector(old, records, added, embedder, store)]
-    report = IndexReport(files=len(files), nodes=len(records), added=len(added), removed=len(removed))
-    report.unparsed_files = sum(not file["parsed"] for file in files.values())
-    vectors = _vectors(old, changed, records, embedder, report, progress)
-    words = old.words
-    if added or removed or tuple(records) != old.order:
-        words = LexicalIndex.build([record["text"] for record in records.values()])
-    by_id = {node.node_id: node for node in nodes}
-    changed_nodes = [by_id.get(node_id) or old.node(node_id) for node_id in changed]
-    _store(store, changed_nodes, vectors, replaced=old.records.keys() & set(changed), removed=removed)
-    snapshot = Snapshot(
-        vectors=stable_copy(store),
-        embedder=embedder,
-        files=files,
-        records=records,
-        words=words,
-        roots=roots,
-        sources=sources,
-        parser_settings=parser_settings,
-        updated=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    return snapshot, report
-
-
-def _has_equal_text(old: Snapshot, node_id: str, record: NodeRecord) -> bool:
-    before = old.records.get(node_id)
-    return before is not None and before["text"] == record["text"] and embedded_text(before) == embedded_text(record)
-
-
-def _with_outdated_vector(
-    old: Snapshot,
-    records: Mapping[str, NodeRecord],
-    added: Collection[str],
-    embedder: Embedder,
-    store: BasePydanticVectorStore,
-) -> list[str]:
-    """Return the kept nodes whose vector is missing, or whose language has another adapter now."""
-    old_fingerprints, new_fingerprints = old.embedder.fingerprints, embedder.fingerprints
-    has_one_adapter = old_fingerprints == new_fingerprints and len(new_fingerprints) == 1
-    added = set(added)
-    outdated = []
-    for node_id in sorted(records.keys() - added):
-        is_lost = node_id in old.without_vector or (isinstance(store, FaissStore) and node_id not in store)
-        if is_lost or (
-            not has_one_adapter
-            and fingerprint_of(old_fingerprints, old.records[node_id]["metadata"])
-            != fingerprint_of(new_fingerprints, records[node_id]["metadata"])
-        ):
-            outdated.append(node_id)
-    return outdated
-
-
-def _vectors(
-    old: Snapshot,
-    node_ids: Sequence[str],
-    records: Mapping[str, NodeRecord],
-    embedder: Embedder,
-    report: IndexReport,
-    progress: Progress,
-) -> NDArray[np.float32]:
-    """Return the nodes' vectors, shape ``(nodes, dim)``; vectors of equal texts by the same adapter are reused."""
-    fingerprints = embedder.fingerprints
-    known: dict[tuple[str, str], str] = {}  # (fingerprint, text) -> node id
-    if node_ids and isinstance(old.vectors, FaissStore):
-        old_fingerprints = old.embedder.fingerprints
-        known = {
-            (fingerprint_of(old_fingerprints, record["metadata"]), embedded_text(record)): node_id
-            for node_id, record in old.records.items()
-            if node_id not in old.without_vector
-        }
-    vectors = np.empty((len(node_ids), embedder.dim), dtype=np.float32)
-    to_embed: list[int] = []
-    for row, node_id in enumerate(node_ids):
-        record = records[node_id]
-        same = known.get((fingerprint_of(fingerprints, record["metadata"]), embedded_text(record)))
-        if same is None:
-            to_embed.append(row)
-        elif isinstance(old.vectors, FaissStore):
-            vectors[row] = old.vectors.vectors([same])[0]
-    for start in range(0, len(to_embed), _EMBED_AT_ONCE):
-        rows = to_embed[start : start + _EMBED_AT_ONCE]
-        part = [records[node_ids[row]] for row in rows]
-        codes = [embedded_text(record) for record in part]
-        vectors[rows] = embedder.embed_codes(codes, [node_language(record["metadata"]) for record in part])
-        report.truncated += embedder.truncated_codes(codes)
-        report.embedded += len(part)
-        progress("embed", report.embedded, len(to_embed))
-    return vectors
-
-
-def _store(
-    store: BasePydanticVectorStore,
-    nodes: Sequence[TextNode],
-    vectors: NDArray[np.float32],
-    *,
-    replaced: Collection[str],
-    removed: Collection[str],
-) -> None:
-    if isinstance(store, FaissStore):  # in one step, so that a search sees both or neither
-        documents = [node.ref_doc_id or node.node_id for node in nodes]
-        store.add_vectors([node.node_id for node in nodes], vectors, documents, delete=removed)
-        return
-    if replaced:
-        store.delete_nodes(sorted(replaced))
-    if nodes:
-        rows = zip(nodes, vectors.tolist(), strict=True)
-        store.add([node.model_copy(update={"embedding": vector}) for node, vector in rows])
-
-
-def stable_copy(store: BasePydanticVectorStore) -> BasePydanticVectorStore:
-    """Return an independent copy of a :class:`FaissStore`; return another store itself."""
-    return copy.deepcopy(store) if isinstance(store, FaissStore) else store
+def _staged_key(row: NodeRow) -> bytes:
+    text = embedded_text(row).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(row.model.encode() + b"\0" + text).digest()
 
 
 def _is_unparsed(node: TextNode) -> bool:

@@ -1,0 +1,139 @@
+"""Keep the caches of an index, its file of vectors and its words, in step with the database."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any, Self
+
+from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.vector_file import VectorFile
+from llamaindex_code_retrieval.index.view import open_words, vector_path, word_document, words_path
+from llamaindex_code_retrieval.index.words import WordDocument, WordIndex, WordWriter
+
+_FEW_VECTORS = 5_000
+"""Up to so many vectors there is no file: they are read from the database and compared one by one."""
+_CHANGED = 20
+"""The file is renewed when one in so many of its vectors was added or removed since."""
+_CACHE_NAME = re.compile(r"(vectors|words)-(?P<token>[0-9a-f]{16})(\.faiss)?")
+
+
+class Caches:
+    """Writes the caches of an index. The caller holds the lock of the index."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._token = ""
+        self._writer: WordWriter | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._storage.reading() as reading:
+            saved = reading.settings("words").get("words")
+        words = open_words(self._storage.folder, saved)
+        if saved is None or words is None:
+            self._make_words()
+        else:
+            self._token = saved["token"]
+            self._writer = self._stack.enter_context(words.writer())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer = None
+        self._stack.close()
+
+    def _make_words(self) -> None:
+        self._token = secrets.token_hex(8)
+        words = WordIndex.create(words_path(self._storage.folder, self._token))
+        self._writer = self._stack.enter_context(words.writer())
+        with self._storage.reading() as reading:
+            state = self.add_words(map(word_document, reading.all_rows()))
+        with self._storage.writing() as writing:
+            writing.put_settings({"words": state or self._commit()})
+            writing.clear("removed_words")
+
+    def add_words(self, documents: Iterable[WordDocument]) -> dict[str, Any] | None:
+        """Add documents, before the database has them; return the setting that names this state, if there are any."""
+        assert self._writer is not None
+        documents = iter(documents)
+        first = next(documents, None)
+        if first is None:
+            return None
+        self._writer.add([first])
+        self._writer.add(documents)
+        return self._commit()
+
+    def _commit(self) -> dict[str, Any]:
+        assert self._writer is not None
+        return {"token": self._token, "opstamp": self._writer.commit()}
+
+    def purge(self) -> None:
+        """Remove from the words what the database does not have any more.
+
+        A search that has opened the database before and the words after it would miss nodes. So a transaction comes
+        first, by which such a search notices that it must begin again.
+        """
+        assert self._writer is not None
+        with self._storage.reading() as reading:
+            removed = reading.removed("removed_words")
+        if not len(removed):
+            return
+        with self._storage.writing():
+            pass
+        self._writer.remove(removed.tolist())
+        state = self._commit()
+        with self._storage.writing() as writing:
+            writing.clear("removed_words")
+            writing.put_settings({"words": state})
+
+    def renew_vectors(self, progress: Progress, *, grown_only: bool = False) -> None:
+        """Write the file of vectors anew if a twentieth has changed, or with ``grown_only`` if they have doubled."""
+        with self._storage.reading() as reading:
+            settings = reading.settings("vectors", "dim")
+            saved = settings.get("vectors") or {"count": 0, "highest": 0, "token": ""}
+            is_missing = bool(saved["token"]) and not vector_path(self._storage.folder, saved["token"]).is_file()
+            added, removed = reading.count_vectors(above=saved["highest"]), reading.count("removed")
+            if grown_only:
+                if added <= max(10 * _FEW_VECTORS, saved["count"]):
+                    return
+            elif not is_missing and added + removed <= max(_FEW_VECTORS, saved["count"] // _CHANGED):
+                return
+            count, highest = reading.count("vectors"), reading.highest_vector()
+            token = secrets.token_hex(8)
+            if count > _FEW_VECTORS:
+                VectorFile.build(
+                    vector_path(self._storage.folder, token),
+                    reading.vector_batches,
+                    dim=settings["dim"],
+                    count=count,
+                    token=token,
+                    on_progress=progress,
+                )
+        with self._storage.writing() as writing:
+            named = {"token": token, "count": count, "highest": highest} if count > _FEW_VECTORS else None
+            writing.put_settings({"vectors": named})
+            writing.clear("removed")
+
+    def clean(self) -> None:
+        """Remove caches that the database does not name, and move the write-ahead log into the database."""
+        with self._storage.reading() as reading:
+            settings = reading.settings("vectors", "words")
+        current = {state["token"] for state in settings.values() if state}
+        for path in self._storage.folder.iterdir():
+            match = _CACHE_NAME.fullmatch(path.name)
+            if path.name.endswith(".tmp") or (match and match["token"] not in current):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        self._storage.shrink()
+
+
+def make_caches(storage: Storage) -> None:
+    """Make the caches of a database that has none."""
+    with Caches(storage) as caches:
+        caches.renew_vectors(no_progress)

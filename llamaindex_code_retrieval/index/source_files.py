@@ -1,0 +1,96 @@
+"""The files of an update of an index from its folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from llamaindex_code_retrieval._io import Progress
+from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.index.changes import Changes, FileChange, find_changes
+from llamaindex_code_retrieval.index.embedders import Embedder
+from llamaindex_code_retrieval.index.file_state import FileState, SourceCounts
+from llamaindex_code_retrieval.index.leave_out import describe_left_out
+from llamaindex_code_retrieval.index.source_roots import SourceRoot
+from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.tables import Reading
+from llamaindex_code_retrieval.index.update import FileNodes, bounded_parser, parse_text
+
+
+class SourceFiles:
+    """Reads and parses the files of the roots of an index that are new or changed."""
+
+    def __init__(
+        self,
+        roots: Sequence[SourceRoot],
+        storage: Storage,
+        parser: CodeNodeParser,
+        embedder: Embedder,
+        progress: Progress,
+    ) -> None:
+        self.rules: list[dict[str, Any]] = [root.rules.to_json() for root in roots]
+        self.touched: list[FileState] = []
+        """Files whose status has changed and whose content has not."""
+        self._roots = roots
+        self._progress = progress
+        self._parser = bounded_parser(parser, embedder)
+        with storage.reading() as reading:
+            self._known = reading.files()
+            saved = reading.settings("roots", "rules")
+            self._is_first = not reading.file_count()
+            self._read_all = saved["rules"] != json.loads(json.dumps(self.rules)) or not has_same_nodes(
+                reading, parser, embedder
+            )
+        self._changes: Changes | None = None
+
+    @property
+    def counts(self) -> SourceCounts:
+        """The counts of all files, complete when :meth:`files` has been iterated."""
+        return SourceCounts() if self._changes is None else self._changes.counts
+
+    def files(self) -> Iterator[FileNodes]:
+        """Yield the files that are new or changed, with their nodes; may be called again.
+
+        Raises:
+            ValueError: the index is empty, and there is no file to read.
+        """
+        self.touched.clear()
+        self._changes = find_changes(self._roots, self._known, read_all=self._read_all, on_progress=self._progress)
+        waiting: list[FileNodes] = []  # files that are left out, until there is one that is not
+        is_empty = self._is_first
+        for change in self._changes:
+            if change.text is None and change.is_touched:
+                self.touched.append(change.state)
+                continue
+            file = self._parse(change)
+            is_empty = is_empty and bool(change.state.left_out)
+            waiting.append(file)
+            if not is_empty:
+                yield from waiting
+                waiting.clear()
+        if is_empty and not self._known:
+            folders = ", ".join(str(root.folder) for root in self._roots)
+            raise ValueError(
+                f"no file to index in {folders} ({describe_left_out(self.counts.left_out)}); "
+                "name another folder, or other source options"
+            )
+        yield from waiting
+
+    def removed(self) -> Collection[str]:
+        """Return the paths of the files that are gone."""
+        return [] if self._changes is None else self._changes.removed
+
+    def _parse(self, change: FileChange) -> FileNodes:
+        if change.text is None:  # it is left out now
+            return FileNodes(change.state, [])
+        return parse_text(change.text, change.state, self._parser, language=change.state.language)
+
+
+def has_same_nodes(reading: Reading, parser: CodeNodeParser, embedder: Embedder) -> bool:
+    """Return whether model and parser are those of the last update: others make other nodes of a text."""
+    settings = reading.settings("fingerprint", "parser")
+    return bool(
+        settings["fingerprint"] == embedder.fingerprint
+        and settings["parser"] == json.loads(json.dumps(parser.to_dict()))
+    )

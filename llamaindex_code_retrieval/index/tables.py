@@ -1,0 +1,351 @@
+"""The tables of an index's database: files, nodes, vectors and settings, read and written in one transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.index.file_state import FileState
+from llamaindex_code_retrieval.index.filters import Condition
+
+SCHEMA = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (
+    number INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime INTEGER, ctime INTEGER,
+    inode INTEGER, checked INTEGER NOT NULL, digest TEXT NOT NULL, language TEXT NOT NULL, encoding TEXT NOT NULL,
+    how TEXT NOT NULL, left_out TEXT NOT NULL, unknown INTEGER NOT NULL, parsed INTEGER NOT NULL
+);
+CREATE TABLE nodes (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, file INTEGER NOT NULL, position INTEGER NOT NULL,
+    part INTEGER NOT NULL, language TEXT NOT NULL, kind TEXT NOT NULL, symbol TEXT NOT NULL, scope TEXT NOT NULL,
+    start_line INTEGER, end_line INTEGER, model INTEGER NOT NULL, digest INTEGER NOT NULL, form INTEGER NOT NULL,
+    relations TEXT NOT NULL, metadata TEXT NOT NULL, embedded TEXT, text TEXT NOT NULL
+);
+CREATE INDEX nodes_by_file ON nodes (file, position);
+CREATE INDEX nodes_by_digest ON nodes (digest);
+CREATE INDEX nodes_by_language ON nodes (language, kind);
+CREATE INDEX nodes_by_model ON nodes (model, language);
+CREATE TABLE models (number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
+CREATE TABLE forms (number INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
+CREATE TABLE vectors (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE staged (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE removed (number INTEGER PRIMARY KEY);
+CREATE TABLE removed_words (number INTEGER PRIMARY KEY);
+"""
+
+_NODE_COLUMNS = (
+    "n.number, n.id, f.path, n.position, n.part, m.fingerprint, n.digest, o.value, n.relations, n.metadata, "
+    "n.embedded, n.text"
+)
+_NODE_TABLES = (
+    "nodes n JOIN files f ON f.number = n.file JOIN models m ON m.number = n.model JOIN forms o ON o.number = n.form"
+)
+_AT_ONCE = 500
+"""Bound values of one statement: old builds of SQLite take 999."""
+
+
+class NodeRow(NamedTuple):
+    """A node as it is stored."""
+
+    number: int
+    """Positive, never used again for another node."""
+    id: str
+    path: str
+    """Of its file."""
+    position: int
+    """In its file, from 0."""
+    part: int
+    """Which part of its definition it is, from 1."""
+    model: str
+    """Fingerprint of the model that made its vector."""
+    digest: int
+    """Of the text that is embedded."""
+    form: Mapping[str, Any]
+    """Class and other fields that many nodes have in common."""
+    relations: Mapping[str, Any]
+    """The fields of this node alone: relations and positions in the text."""
+    metadata: dict[str, Any]
+    embedded: str | None
+    """The text that is embedded, where it is not ``text``."""
+    text: str
+
+
+class Reading:
+    """One state of the database."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.generation: int = self.settings("generation").get("generation", 0)
+        """Number of the transactions that have changed the database."""
+
+    def settings(self, *names: str) -> dict[str, Any]:
+        """Return the settings of these names that are present, or all."""
+        where = f" WHERE name IN ({_marks(names)})" if names else ""
+        return {name: json.loads(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
+
+    def count(self, table: str) -> int:
+        """Return the number of rows of a table."""
+        return int(self._all(f"SELECT count(*) FROM {table}")[0][0])
+
+    def files(self) -> dict[str, FileState]:
+        """Return the state of all listed files, those left out among them, by path."""
+        columns = ", ".join(FileState._fields)
+        return {row[0]: FileState(*row) for row in self._all(f"SELECT {columns} FROM files")}
+
+    def file_count(self) -> int:
+        """Return the number of files that are indexed."""
+        return int(self._all("SELECT count(*) FROM files WHERE left_out = ''")[0][0])
+
+    def unparsed(self) -> int:
+        """Return the number of files of a known language that could not be parsed."""
+        return int(self._all("SELECT count(*) FROM files WHERE parsed = 0 AND left_out = ''")[0][0])
+
+    def languages(self) -> dict[str, int]:
+        """Return the number of nodes of each language."""
+        return dict(self._all("SELECT language, count(*) FROM nodes GROUP BY language ORDER BY language"))
+
+    def models(self) -> dict[str, list[str]]:
+        """Return the languages of the nodes whose vectors each model made, by fingerprint."""
+        # One step for each pair in the index of the table: DISTINCT would visit every node.
+        query = (
+            "SELECT n.model, n.language, m.fingerprint FROM nodes n JOIN models m ON m.number = n.model "
+            "WHERE (n.model, n.language) > (?, ?) ORDER BY n.model, n.language LIMIT 1"
+        )
+        models: dict[str, list[str]] = {}
+        pair: tuple[int, str] = (0, "")
+        while rows := self._all(query, pair):
+            models.setdefault(rows[0][2], []).append(rows[0][1])
+            pair = rows[0][:2]
+        return models
+
+    def numbers(self, condition: Condition) -> NDArray[np.int64]:
+        """Return the sorted numbers of the nodes that meet a condition."""
+        with condition.registered(self._connection):
+            rows = self._all(
+                f"SELECT n.number FROM nodes n JOIN files f ON f.number = n.file WHERE {condition.sql} "
+                "ORDER BY n.number",
+                condition.parameters,
+            )
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def ids(self, numbers: Iterable[int]) -> dict[int, tuple[str, int, int]]:
+        """Return id, file and number of the first part of its definition for those numbers that are nodes."""
+        query = "SELECT number, id, file, position - part FROM nodes WHERE number IN ({marks})"
+        return {row[0]: (row[1], row[2], row[3]) for row in self._in_parts(query, numbers)}
+
+    def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of those ids that are nodes."""
+        query = "SELECT id, number FROM nodes WHERE id IN ({marks})"
+        return dict(self._in_parts(query, map(_bytes, ids), mark="CAST(? AS TEXT)"))
+
+    def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
+        """Return the nodes of those numbers that are nodes."""
+        query = f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} WHERE n.number IN ({{marks}})"
+        return {row[0]: _node_row(row) for row in self._in_parts(query, numbers)}
+
+    def all_rows(self) -> Iterator[NodeRow]:
+        """Yield all nodes by path and position."""
+        for row in self._connection.execute(f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} ORDER BY f.path, n.position"):
+            yield _node_row(row)
+
+    def rows_of_file(self, path: str) -> list[NodeRow]:
+        """Return the nodes of a file in their order."""
+        query = f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} WHERE f.path = CAST(? AS TEXT) ORDER BY n.position"
+        return [_node_row(row) for row in self._all(query, (_bytes(path),))]
+
+    def vectors(self, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
+        """Return the vectors, shape ``(dim,)``, of those numbers that have one."""
+        query = "SELECT number, vector FROM vectors WHERE number IN ({marks})"
+        return {number: _vector(blob) for number, blob in self._in_parts(query, numbers)}
+
+    def vector_of(self, digest: int, embedded: str, model: str) -> NDArray[np.float32] | None:
+        """Return the vector of a node whose embedded text is this one, made by this model."""
+        rows = self._all(
+            "SELECT v.vector, coalesce(n.embedded, n.text) FROM nodes n JOIN models m ON m.number = n.model "
+            "JOIN vectors v ON v.number = n.number WHERE n.digest = ? AND m.fingerprint = ?",
+            (digest, model),
+        )
+        return next((_vector(blob) for blob, text in rows if text == embedded), None)
+
+    def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """Return those vectors that an unfinished update has computed, by key."""
+        return {
+            key: _vector(blob)
+            for key, blob in self._in_parts("SELECT key, vector FROM staged WHERE key IN ({marks})", keys)
+        }
+
+    def vectors_after(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Return the numbers above ``number`` and their vectors, shape ``(numbers, dim)``, in order."""
+        rows = self._all("SELECT number, vector FROM vectors WHERE number > ? ORDER BY number", (number,))
+        return _stacked(rows)
+
+    def count_vectors(self, *, above: int) -> int:
+        """Return how many vectors have numbers above this one."""
+        return int(self._all("SELECT count(*) FROM vectors WHERE number > ?", (above,))[0][0])
+
+    def highest_vector(self) -> int:
+        """Return the highest number that has a vector; 0 if there is none."""
+        return int(self._all("SELECT coalesce(max(number), 0) FROM vectors")[0][0])
+
+    def vector_batches(self, size: int = 10_000) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """Yield all numbers and vectors in order, ``size`` at a time."""
+        cursor = self._connection.execute("SELECT number, vector FROM vectors ORDER BY number")
+        while rows := cursor.fetchmany(size):
+            yield _stacked(rows)
+
+    def removed(self, table: str = "removed") -> NDArray[np.int64]:
+        """Return the sorted numbers that were nodes when the file of vectors (or the words) last got rid of them."""
+        rows = self._all(f"SELECT number FROM {table} ORDER BY number")
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy this state to an empty database, without its caches."""
+        self._connection.backup(target)
+        copied = Writing(target)
+        copied.put_settings({"words": None, "vectors": None})
+        for table in ("removed", "removed_words", "staged"):
+            copied.clear(table)
+
+    def _all(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return self._connection.execute(query, parameters).fetchall()
+
+    def _in_parts(self, query: str, values: Iterable[Any], *, mark: str = "?") -> Iterator[Any]:
+        values = list(values)
+        for start in range(0, len(values), _AT_ONCE):
+            part = values[start : start + _AT_ONCE]
+            yield from self._all(query.format(marks=",".join([mark] * len(part))), part)
+
+
+class Writing(Reading):
+    """The database during a transaction that changes it."""
+
+    def put_settings(self, values: Mapping[str, Any]) -> None:
+        """Set settings, JSON values by name."""
+        rows = [(name, json.dumps(value)) for name, value in values.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?)", rows)
+
+    def put_file(self, state: FileState, *, parsed: bool = True) -> int:
+        """Insert or replace a file's state, and return its number."""
+        names = [*FileState._fields, "parsed"]
+        values = [_bytes(state.path), *state[1:], parsed]
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+        marks = ", ".join(["CAST(? AS TEXT)", *["?"] * (len(names) - 1)])
+        row = self._connection.execute(
+            f"INSERT INTO files ({', '.join(names)}) VALUES ({marks}) ON CONFLICT (path) DO UPDATE SET {updates} "
+            "RETURNING number",
+            values,
+        ).fetchone()
+        return int(row[0])
+
+    def refresh_file(self, state: FileState) -> None:
+        """Replace the state of a file whose content is unchanged."""
+        assignments = ", ".join(f"{name} = ?" for name in FileState._fields[1:])
+        self._connection.execute(
+            f"UPDATE files SET {assignments} WHERE path = CAST(? AS TEXT)", (*state[1:], _bytes(state.path))
+        )
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file, whose nodes must have been removed."""
+        self._connection.execute("DELETE FROM files WHERE path = CAST(? AS TEXT)", (_bytes(path),))
+
+    def remove_nodes(self, numbers: Collection[int]) -> None:
+        """Remove nodes and their vectors; the caches still hold them."""
+        rows = [(number,) for number in numbers]
+        for table in ("nodes", "vectors"):
+            self._connection.executemany(f"DELETE FROM {table} WHERE number = ?", rows)
+        for table in ("removed", "removed_words"):
+            self._connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?)", rows)
+
+    def clear(self, table: str) -> None:
+        """Remove all rows of a table."""
+        self._connection.execute(f"DELETE FROM {table}")
+
+    def insert_nodes(self, file: int, rows: Sequence[NodeRow]) -> None:
+        """Insert the nodes of a file."""
+        self._connection.executemany(
+            "INSERT INTO nodes (number, id, file, position, part, language, kind, symbol, scope, start_line, end_line, "
+            "model, digest, form, relations, metadata, embedded, text) VALUES (?, CAST(? AS TEXT), ?, ?, ?, "
+            "CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), "
+            "CAST(? AS TEXT))",
+            [(row.number, _bytes(row.id), file, *self._values(row)) for row in rows],
+        )
+
+    def update_nodes(self, rows: Sequence[NodeRow]) -> None:
+        """Replace what may change of nodes whose text and vector stay."""
+        self._connection.executemany(
+            "UPDATE nodes SET position = ?, part = ?, language = CAST(? AS TEXT), kind = CAST(? AS TEXT), "
+            "symbol = CAST(? AS TEXT), scope = CAST(? AS TEXT), start_line = ?, end_line = ?, model = ?, digest = ?, "
+            "form = ?, relations = ?, metadata = ?, embedded = CAST(? AS TEXT), text = CAST(? AS TEXT) "
+            "WHERE number = ?",
+            [(*self._values(row), row.number) for row in rows],
+        )
+
+    def put_vectors(self, numbers: Sequence[int], vectors: NDArray[np.float32]) -> None:
+        """Insert vectors, shape ``(numbers, dim)``."""
+        blobs = zip(numbers, map(_blob, vectors), strict=True)
+        self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", blobs)
+
+    def stage(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Keep vectors by key for the rest of an update."""
+        rows = [(key, _blob(vector)) for key, vector in vectors.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?)", rows)
+
+    def _values(self, row: NodeRow) -> tuple[Any, ...]:
+        names = ("language", "kind", "symbol", "scope")
+        return (
+            row.position,
+            row.part,
+            *(_bytes(str(row.metadata.get(name) or "")) for name in names),
+            *(_line(row.metadata.get(name)) for name in ("start_line", "end_line")),
+            self._number_of("models", "fingerprint", row.model),
+            row.digest,
+            self._number_of("forms", "value", json.dumps(row.form)),
+            json.dumps(row.relations),
+            json.dumps(row.metadata),
+            None if row.embedded is None else _bytes(row.embedded),
+            _bytes(row.text),
+        )
+
+    def _number_of(self, table: str, column: str, value: str) -> int:
+        rows = self._all(f"SELECT number FROM {table} WHERE {column} = ?", (value,))
+        if rows:
+            return int(rows[0][0])
+        return int(self._connection.execute(f"INSERT INTO {table} ({column}) VALUES (?)", (value,)).lastrowid or 0)
+
+
+def _node_row(row: Sequence[Any]) -> NodeRow:
+    number, id_, path, position, part, model, digest, *jsons, embedded, text = row
+    form, relations, metadata = map(json.loads, jsons)
+    return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
+
+
+def _stacked(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    numbers = np.fromiter((number for number, _ in rows), dtype=np.int64, count=len(rows))
+    flat = np.frombuffer(b"".join(blob for _, blob in rows), dtype="<f2")
+    return numbers, flat.reshape(len(rows), -1 if rows else 0)
+
+
+def _vector(blob: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(blob, dtype="<f2").astype(np.float32)
+
+
+def _blob(vector: NDArray[np.float32]) -> bytes:
+    return vector.astype("<f2").tobytes()
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _bytes(text: str) -> bytes:
+    """Return a text as bytes for ``CAST(? AS TEXT)``: lone surrogates, as in names of files, are kept."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _line(value: object) -> int | None:
+    return value if isinstance(value, int) else None
