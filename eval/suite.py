@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 from llamaindex_code_retrieval._settings import Settings, check_distinct, read_toml
 from llamaindex_code_retrieval.eval.gate import GateRules
 from llamaindex_code_retrieval.eval.metrics import METRICS, check_metric
-from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 from llamaindex_code_retrieval.index.rank import Mode
+from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
 _SUITES = Path(__file__).resolve().parent / "suites"
 

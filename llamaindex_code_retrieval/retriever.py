@@ -183,11 +183,8 @@ class CodeRetriever(BaseRetriever):
 
 
 def _node_of(hit: RankedHit, rows: Mapping[int, NodeRow]) -> TextNode:
-    node = to_node(rows[hit.number])
-    others = [rows[number].metadata for number in hit.others]
-    if others:
-        lines = sorted((other.get("start_line", 0), other.get("end_line", 0)) for other in others)
-        node.metadata["also_lines"] = ", ".join(f"{first}-{last}" for first, last in lines)
+    node = to_node(rows[hit.number]._replace(metadata=hit.metadata(rows)))
+    if hit.others:
         node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, "also_lines"]
         node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, "also_lines"]
     return node

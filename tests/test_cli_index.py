@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Shell
+from llamaindex_code_retrieval.index.manifest import read_manifest, rebuild_command
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, EmbeddingCache
 from llamaindex_code_retrieval.index.lock import update_lock
-from llamaindex_code_retrieval.index.manifest import read_manifest, rebuild_command
 
 
 @pytest.mark.usefixtures("embedded_model")

@@ -11,11 +11,11 @@ import nbformat
 import pytest
 from conftest import Shell
 from llama_index.core.schema import TextNode
+from llamaindex_code_retrieval.index.manifest import read_manifest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
-from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
 @pytest.mark.usefixtures("embedded_model")

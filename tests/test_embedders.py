@@ -12,12 +12,12 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llamaindex_code_retrieval.index.manifest import read_manifest
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
     CodeIndex,
 )
-from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
 @pytest.fixture

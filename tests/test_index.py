@@ -19,6 +19,7 @@ from indexes import SOURCES, hits_of, scopes_of, vectors_of
 from llama_index.core.schema import BaseNode, NodeRelationship, QueryBundle, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from llamaindex_code_retrieval.index.manifest import read_manifest
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
@@ -28,7 +29,6 @@ from llamaindex_code_retrieval import (
     FaissStore,
 )
 from llamaindex_code_retrieval.index import SourceOptions
-from llamaindex_code_retrieval.index.manifest import read_manifest
 from llamaindex_code_retrieval.retriever import Mode
 
 

@@ -18,6 +18,7 @@ from llama_index.core.schema import (
     BaseNode,
     NodeRelationship,
 )
+from llamaindex_code_retrieval.index.manifest import read_manifest
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
@@ -28,7 +29,6 @@ from llamaindex_code_retrieval import (
 )
 from llamaindex_code_retrieval._io import sha256
 from llamaindex_code_retrieval.index.lock import update_lock
-from llamaindex_code_retrieval.index.manifest import read_manifest
 
 
 @pytest.fixture

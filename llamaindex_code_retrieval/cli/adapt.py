@@ -116,7 +116,7 @@ def run_adapt(options: argparse.Namespace) -> int:
 
 def _check_index_folder(out: Path, adapter_out: Path) -> None:
     """Refuse, before minutes of training, a folder that cannot hold the index afterwards."""
-    from llamaindex_code_retrieval.index.manifest import check_folder
+    from llamaindex_code_retrieval.index.folder import check_folder
 
     check_folder(out)
     check_writable(out)
@@ -149,8 +149,7 @@ def _index(options: argparse.Namespace, base: str, adapter: str | None) -> tuple
         embedding = CodeEmbedding(
             absolute(base), adapter=adapter, device=options.device, cache_folder=cache_folder(options)
         )
-        index = CodeIndex(embedding)
+        index = CodeIndex(embedding, out)
         with progress_bars() as progress:
             report = index.update([Path(source) for source in options.sources], on_progress=progress)
-        index.save(out)
     return index, report

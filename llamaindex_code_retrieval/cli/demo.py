@@ -105,11 +105,10 @@ def run_demo(
 
     texts = library_sources(modules)
     embedding = CodeEmbedding(device=device, cache_folder=cache_folder)
-    index = CodeIndex(embedding)
+    index = CodeIndex(embedding, cache_folder / "demo")
     start = time.perf_counter()
     index.update_texts(texts, on_progress=on_progress)
     indexed = time.perf_counter()
-    index.save(cache_folder / "demo")
     reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
     answers = {question: _answers(index, reranker, question) for question in questions}
     measure = time.perf_counter()

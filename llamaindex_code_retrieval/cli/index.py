@@ -15,6 +15,7 @@ from llamaindex_code_retrieval.cli.options import (
     absolute,
     cache_folder,
     common_options,
+    default_index,
     index_option,
     json_option,
     natural,
@@ -88,6 +89,7 @@ def run_index(options: argparse.Namespace) -> int:
     """Build or update the index in ``--out``."""
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.folder import remove_old_format
     from llamaindex_code_retrieval.index.lock import update_lock
     from llamaindex_code_retrieval.index.source_options import options_of
 
@@ -117,10 +119,10 @@ def run_index(options: argparse.Namespace) -> int:
                 device=options.device,
                 cache_folder=cache_folder(options),
             )
-            index = CodeIndex(embedding, parser=parser)
+            index = CodeIndex(embedding, out, parser=parser)
             with progress_bars() as progress:
                 report = index.update(roots, sources=sources, on_progress=progress)
-            index.save(out)
+            remove_old_format(out)
     finally:
         if not existed:
             _remove_if_unused(out)
@@ -148,14 +150,12 @@ def _language_adapters(assignments: Sequence[str]) -> dict[str, str]:
 
 def _remove_if_unused(out: Path) -> None:
     """Remove the folder of an index that was not built."""
-    created = {".gitignore", ".lock"}
+    from llamaindex_code_retrieval.index.folder import remove_if_empty
+
     clones = out / "sources"
     if clones.is_dir() and not any(clones.iterdir()):
         clones.rmdir()
-    if out.is_dir() and {path.name for path in out.iterdir()} <= created:
-        for name in created:
-            (out / name).unlink(missing_ok=True)
-        out.rmdir()
+    remove_if_empty(out)
 
 
 def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -169,19 +169,18 @@ def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_update(options: argparse.Namespace) -> int:
     """Update an index, after its clones."""
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.folder import read_settings
     from llamaindex_code_retrieval.index.lock import update_lock
-    from llamaindex_code_retrieval.index.manifest import read_manifest
 
-    target = Path(options.index)
-    read_manifest(target)  # fails before the lock makes a folder
+    target = Path(options.index or default_index())
+    read_settings(target)  # fails before the lock makes a folder
     with update_lock(target, seconds=options.wait, on_wait=print_waiting):
-        index = CodeIndex.load(target, cache_folder=cache_folder(options), device=options.device)
+        index = CodeIndex.open(target, cache_folder=cache_folder(options), device=options.device)
         for root in map(Path, index.roots):
             if root.is_relative_to((target / "sources").resolve()) and root.is_dir():
                 update_clone(root)
         with progress_bars() as progress:
             report = index.update(on_progress=progress)
-        index.save(target)
     return print_report(report, index, target, as_json=options.json)
 
 
@@ -236,12 +235,11 @@ def add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Print the manifest of an index and its size in bytes."""
-    from llamaindex_code_retrieval.index.manifest import read_manifest
+    """Print the settings of an index, its counts and its size in bytes."""
+    from llamaindex_code_retrieval.index.folder import describe
 
-    manifest = read_manifest(options.index)
-    size = sum(path.stat().st_size for path in Path(options.index).rglob("*") if path.is_file())
-    info = {key: value for key, value in manifest.items() if key != "contents"} | {"bytes": size}
+    folder = Path(options.index or default_index())
+    info = describe(folder)
     if options.json:
         print_json(info)
         return 0
@@ -249,5 +247,5 @@ def run_info(options: argparse.Namespace) -> int:
     for key, value in info.items():
         text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
         rows.append((key, "\n".join(text) if isinstance(text, list) else str(text)))
-    print_table(f"Index {options.index}", rows)
+    print_table(f"Index {folder}", rows)
     return 0

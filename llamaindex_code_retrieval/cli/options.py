@@ -51,7 +51,9 @@ def cache_option(parser: argparse.ArgumentParser) -> None:
 def index_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--index``."""
     parser.add_argument(
-        "--index", default=DEFAULT_INDEX, metavar="DIR", help="folder of the index (default: %(default)s)"
+        "--index",
+        metavar="DIR",
+        help=f"folder of the index (default: {DEFAULT_INDEX} here or in the nearest folder above that has one)",
     )
 
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llamaindex_code_retrieval.cli.console import print_code, print_json, print_message, print_parts
-from llamaindex_code_retrieval.cli.options import common_options, index_option, positive, refuse_without_effect
+from llamaindex_code_retrieval.cli.console import print_code, print_json, print_message, print_parts, progress_bars
+from llamaindex_code_retrieval.cli.filter_options import filter_options, parse_filter
+from llamaindex_code_retrieval.cli.options import (
+    common_options,
+    default_index,
+    index_option,
+    positive,
+    refuse_without_effect,
+)
+from llamaindex_code_retrieval.index.folder import read_settings
+from llamaindex_code_retrieval.index.locate import restore_root
+from llamaindex_code_retrieval.index.source_roots import file_of
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
-from llamaindex_code_retrieval.models.query_encoder_config import AUTO, find_query_encoder
+from llamaindex_code_retrieval.models.query_encoder_config import AUTO, QueryEncoderConfig, find_query_encoder
 
 if TYPE_CHECKING:
     from llama_index.core.schema import NodeWithScore
 
+    from llamaindex_code_retrieval.index.changes import ChangeCounts
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.storage import Storage
     from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
 _CANDIDATES = 50
 _LINES = 8
+_LOOK_SECONDS = 0.3
+"""How long changed files are looked for."""
+_QUICK_FILES = 20
+"""Up to so many changed files are read before the search."""
 _LONGEST_LINE = 200
 """Characters of a line of code that are printed."""
 
@@ -65,37 +82,158 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="of the reranker; int8 is for CPUs (default: auto)",
     )
     parser.add_argument("--lines", type=positive, metavar="N", help=f"lines of code per hit (default: {_LINES})")
+    parser.add_argument(
+        "--refresh",
+        action=argparse.BooleanOptionalAction,
+        help=f"update the index first, or do not look for changed files (default: update it if the model is loaded and "
+        f"at most {_QUICK_FILES} files have changed, else say how many have)",
+    )
+    filter_options(parser)
     common_options(parser, embeds=False)
     parser.set_defaults(run=run_search)
 
 
 def run_search(options: argparse.Namespace) -> int:
     """Print the hits for a question; the exit code is 1 if there are none."""
-    from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.retriever import CodeRetriever
-
-    _check(options)
-    if options.mode == "bm25":
-        index: CodeIndex = CodeIndex.load(options.index, words_only=True)
+    folder = Path(options.index or default_index())
+    settings = _check(options, folder)
+    if _needs_model(options, settings):
+        hits, roots = _search_with_model(options, folder)
     else:
-        index = CodeIndex.load(options.index, query_encoder=options.fast_query, device=options.device)
-    top_k = options.top_n if options.rerank is None else options.candidates or max(_CANDIDATES, options.top_n)
-    hits = CodeRetriever(index, top_k=top_k, mode=options.mode).retrieve(options.question)
-    if options.rerank is not None:
-        hits = _rerank(hits, index, options)
+        hits, roots = _search_without_model(options, folder, settings)
     if options.json:
-        print_json([_record(rank, hit, index) for rank, hit in enumerate(hits, start=1)])
+        print_json([_record(rank, hit, roots) for rank, hit in enumerate(hits, start=1)])
     elif hits:
-        _print_hits(hits, options.question, index, lines=options.lines or _LINES)
+        _print_hits(hits, options.question, roots, lines=options.lines or _LINES)
     else:
         print_message("no hit")
     return 0 if hits else 1
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Raise what is wrong with the arguments before a model is loaded."""
-    from llamaindex_code_retrieval.index.manifest import read_manifest
+class _Hit(NamedTuple):
+    """What is printed of a node."""
 
+    id: str
+    score: float
+    metadata: dict[str, Any]
+    text: str
+
+
+class _Roots(NamedTuple):
+    """The folders of an index and the prefixes of their paths."""
+
+    folders: list[Path]
+
+    def file_of(self, path: str) -> Path:
+        """Return where the file of a node's ``path`` lies on this machine."""
+        return file_of(path, self.folders)
+
+
+def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
+    """Return whether torch or LlamaIndex is needed; a search by words or by a static query encoder needs neither."""
+    if options.rerank is not None or options.refresh or settings["vector_store"] is not None:
+        return True
+    if options.mode == "bm25":
+        return False
+    if options.fast_query is None or settings["adapters"]:
+        return True
+    folder = find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
+    return QueryEncoderConfig.read(folder).kind != "static"
+
+
+def _search_without_model(
+    options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
+) -> tuple[list[_Hit], _Roots]:
+    from llamaindex_code_retrieval.index.folder import open_storage
+    from llamaindex_code_retrieval.index.rank import QueryVector, Ranking
+    from llamaindex_code_retrieval.index.view import IndexReader
+
+    node_filter = parse_filter(options)
+    ranking = Ranking(top_k=options.top_n, mode=options.mode)
+    reader = IndexReader(open_storage(folder))
+    try:
+        roots = _Roots([restore_root(root, folder) for root in settings["roots"]])
+        _report_changes(reader.storage, settings, roots.folders, folder)
+        vectors: list[QueryVector] = []
+        if options.mode != "bm25":
+            vectors = [QueryVector(None, _static_vector(options, settings["fingerprint"]))]
+        with reader.view(words=options.mode != "dense") as view:
+            if node_filter.languages is not None:
+                node_filter.check_languages(view.reading.languages())
+            condition = None if node_filter.is_empty else node_filter.where()
+            ranked = ranking.rank(view, options.question, vectors, condition=condition)
+            rows = view.rows(number for hit in ranked for number in (hit.number, *hit.others))
+        return [_Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text) for hit in ranked], roots
+    finally:
+        reader.close()
+
+
+def _static_vector(options: argparse.Namespace, fingerprint: str) -> list[float]:
+    from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+
+    encoder = QueryEncoder.load_static(options.fast_query, teacher=fingerprint)
+    assert encoder is not None  # _needs_model has found it
+    vector: list[float] = encoder.encode_queries([options.question])[0].tolist()
+    return vector
+
+
+def _report_changes(storage: Storage, settings: Mapping[str, Any], folders: Sequence[Path], folder: Path) -> None:
+    """Say how many files have changed since the last update."""
+    from llamaindex_code_retrieval.index.changes import count_changes
+    from llamaindex_code_retrieval.index.source_roots import saved_roots
+
+    if not folders or not all(root.is_dir() for root in folders):
+        return
+    with storage.reading() as reading:
+        known = reading.files()
+    changes = count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=_LOOK_SECONDS)
+    _print_changes(changes, folder)
+
+
+def _print_changes(changes: ChangeCounts, folder: Path) -> None:
+    if changes.total:
+        more = "" if changes.is_complete else "at least "
+        files = "1 file has" if changes.total == 1 else f"{changes.total:,} files have"
+        print_message(
+            f"{more}{files} changed since the last update; bring the index up to date with: code-retrieval update "
+            f"--index {folder}"
+        )
+
+
+def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[_Hit], _Roots]:
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
+
+    words_only = options.mode == "bm25" and not options.refresh
+    index: CodeIndex = (
+        CodeIndex.open(folder, words_only=True)
+        if words_only
+        else CodeIndex.open(folder, query_encoder=options.fast_query, device=options.device)
+    )
+    with index:
+        _refresh(index, options, words_only=words_only)
+        top_k = options.top_n if options.rerank is None else options.candidates or max(_CANDIDATES, options.top_n)
+        found = index.search(options.question, top_k=top_k, mode=options.mode, filters=parse_filter(options))
+        if options.rerank is not None:
+            found = _rerank(found, index, options)
+        hits = [_Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content()) for hit in found]
+        return hits, _Roots([Path(root) for root in index.roots])
+
+
+def _refresh(index: CodeIndex, options: argparse.Namespace, *, words_only: bool) -> None:
+    """Update the index where that is asked for or takes a moment; else say what has changed."""
+    if options.refresh is False or not index.roots or not all(Path(root).is_dir() for root in index.roots):
+        return
+    changes = index.changes(limit_seconds=_LOOK_SECONDS)
+    is_quick = changes.is_complete and changes.total <= _QUICK_FILES
+    if options.refresh or (changes.total and is_quick and not words_only and os.access(index.folder, os.W_OK)):
+        with progress_bars() as progress:
+            index.update(on_progress=progress)
+    else:
+        _print_changes(changes, index.folder)
+
+
+def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Raise what is wrong with the arguments before a model is loaded; return the settings of the index."""
     if options.question is None:
         raise ValueError(_missing_question(options))
     if not options.question.strip():
@@ -105,19 +243,22 @@ def _check(options: argparse.Namespace) -> None:
     elif options.candidates is not None and options.candidates < options.top_n:
         raise ValueError(f"--candidates {options.candidates} is less than --top-n {options.top_n}; raise it")
     if options.mode == "bm25":
-        names = ("fast_query",) if options.rerank is not None else ("fast_query", "device")
+        loads = options.rerank is not None or options.refresh
+        names = ("fast_query",) if loads else ("fast_query", "device")
         refuse_without_effect(options, names, "with --mode bm25, which loads no embedding model")
     if options.json:
         refuse_without_effect(options, ("lines",), "with --json, which prints whole nodes")
-    manifest = read_manifest(options.index)
+    parse_filter(options)
+    settings = read_settings(folder)
     if options.fast_query is not None:
-        find_query_encoder(options.fast_query, teacher=manifest["fingerprint"])
+        find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
     if options.rerank is not None:
         from llamaindex_code_retrieval.models.scoring import calibration_of
 
         calibration = calibration_of(options.rerank)
         if options.early_exit is not None:
             calibration.ceiling(options.early_exit)
+    return settings
 
 
 def _missing_question(options: argparse.Namespace) -> str:
@@ -149,27 +290,27 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     return reranker.postprocess_nodes(hits, query_str=options.question)
 
 
-def _record(rank: int, hit: NodeWithScore, index: CodeIndex) -> dict[str, Any]:
-    metadata = hit.node.metadata
-    file = str(index.file_of(metadata["path"])) if "path" in metadata else None
-    return {"rank": rank, "score": hit.score, "file": file, **metadata, "text": hit.node.get_content()}
+def _record(rank: int, hit: _Hit, roots: _Roots) -> dict[str, Any]:
+    file = str(roots.file_of(hit.metadata["path"])) if "path" in hit.metadata else None
+    return {"rank": rank, "score": hit.score, "file": file, **hit.metadata, "text": hit.text}
 
 
-def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, *, lines: int) -> None:
+def _print_hits(hits: Sequence[_Hit], question: str, roots: _Roots, *, lines: int) -> None:
     """Print for each hit ``path:line  score  scope`` and its first lines, those with a word of the question marked."""
     from llamaindex_code_retrieval.index.code_words import code_words
 
     words = {word for word in code_words(question) if len(word) > 2}
     for rank, hit in enumerate(hits, start=1):
-        metadata = hit.node.metadata
-        place, first = _place(hit, index)
+        metadata = hit.metadata
+        place, first = _place(hit, roots)
         print_parts(
             (f"{rank:>2}. ", "bold"),
             (f"{place}:{first}", "cyan"),
-            (f"  {hit.get_score():.3f}", "dim"),
+            (f"  {hit.score:.3f}", "dim"),
             (f"  {metadata.get('scope') or '(' + metadata.get('kind', 'node') + ')'}", "bold green"),
+            (f"  also lines {metadata['also_lines']}" if "also_lines" in metadata else "", "dim"),
         )
-        shown = [line[:_LONGEST_LINE] for line in hit.node.get_content().split("\n")[:lines]]
+        shown = [line[:_LONGEST_LINE] for line in hit.text.split("\n")[:lines]]
         print_code(
             "\n".join(shown),
             language=metadata.get("language") or "text",
@@ -178,16 +319,16 @@ def _print_hits(hits: Sequence[NodeWithScore], question: str, index: CodeIndex, 
         )
 
 
-def _place(hit: NodeWithScore, index: CodeIndex) -> tuple[str, int]:
+def _place(hit: _Hit, roots: _Roots) -> tuple[str, int]:
     """Return the file of a hit and its first line; of a node of a notebook, the cell too and the line in the cell.
 
     The path is that from here if the file lies below, else as indexed. A node without a path has its id.
     """
-    metadata = hit.node.metadata
+    metadata = hit.metadata
     first = metadata.get("start_line", 1)
     if "path" not in metadata:
-        return hit.node_id, first
-    file = index.file_of(metadata["path"])
+        return hit.id, first
+    file = roots.file_of(metadata["path"])
     path = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else metadata["path"])
     if metadata.keys() >= {"cell", "cell_start_line"}:
         return f"{path}#cell {metadata['cell']}", metadata["cell_start_line"]

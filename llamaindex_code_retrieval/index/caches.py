@@ -32,39 +32,46 @@ class Caches:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with self._storage.reading() as reading:
-            saved = reading.settings("words").get("words")
-        words = open_words(self._storage.folder, saved)
-        if saved is None or words is None:
-            self._make_words()
-        else:
-            self._token = saved["token"]
-            self._writer = self._stack.enter_context(words.writer())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._writer = None
         self._stack.close()
 
-    def _make_words(self) -> None:
-        self._token = secrets.token_hex(8)
-        words = WordIndex.create(words_path(self._storage.folder, self._token))
-        self._writer = self._stack.enter_context(words.writer())
+    def _open_writer(self) -> WordWriter:
+        """Open the words that the database names, or make them anew if they are missing, damaged or too old."""
+        if self._writer is not None:
+            return self._writer
         with self._storage.reading() as reading:
-            state = self.add_words(map(word_document, reading.all_rows()))
-        with self._storage.writing() as writing:
-            writing.put_settings({"words": state or self._commit()})
-            writing.clear("removed_words")
+            saved = reading.settings("words").get("words")
+            words = open_words(self._storage.folder, saved)
+            if saved is not None and words is not None:
+                self._token = saved["token"]
+                self._writer = self._stack.enter_context(words.writer())
+                return self._writer
+            self._token = secrets.token_hex(8)
+            words = WordIndex.create(words_path(self._storage.folder, self._token))
+            self._writer = self._stack.enter_context(words.writer())
+            self._writer.add(map(word_document, reading.all_rows()))
+        return self._writer
+
+    def check_words(self) -> None:
+        """Make the words anew if they are missing, damaged or too old."""
+        with self._storage.reading() as reading:
+            saved = reading.settings("words").get("words")
+        if open_words(self._storage.folder, saved) is None:
+            self._open_writer()
+            state = self._commit()
+            with self._storage.writing() as writing:
+                writing.put_settings({"words": state})
+                writing.clear("removed_words")
 
     def add_words(self, documents: Iterable[WordDocument]) -> dict[str, Any] | None:
         """Add documents, before the database has them; return the setting that names this state, if there are any."""
-        assert self._writer is not None
-        documents = iter(documents)
-        first = next(documents, None)
-        if first is None:
+        documents = list(documents)
+        if not documents:
             return None
-        self._writer.add([first])
-        self._writer.add(documents)
+        self._open_writer().add(documents)
         return self._commit()
 
     def _commit(self) -> dict[str, Any]:
@@ -77,14 +84,13 @@ class Caches:
         A search that has opened the database before and the words after it would miss nodes. So a transaction comes
         first, by which such a search notices that it must begin again.
         """
-        assert self._writer is not None
         with self._storage.reading() as reading:
             removed = reading.removed("removed_words")
         if not len(removed):
             return
         with self._storage.writing():
             pass
-        self._writer.remove(removed.tolist())
+        self._open_writer().remove(removed.tolist())
         state = self._commit()
         with self._storage.writing() as writing:
             writing.clear("removed_words")
@@ -136,4 +142,5 @@ class Caches:
 def make_caches(storage: Storage) -> None:
     """Make the caches of a database that has none."""
     with Caches(storage) as caches:
+        caches.check_words()
         caches.renew_vectors(no_progress)

@@ -45,7 +45,7 @@ from llamaindex_code_retrieval.index.restore import (
 )
 from llamaindex_code_retrieval.index.source_files import SourceFiles, has_same_nodes
 from llamaindex_code_retrieval.index.source_options import SourceOptions
-from llamaindex_code_retrieval.index.source_roots import SourceRoot, SourceRules, path_prefixes, source_roots
+from llamaindex_code_retrieval.index.source_roots import file_of, saved_roots, source_roots
 from llamaindex_code_retrieval.index.storage import DATABASE, Storage
 from llamaindex_code_retrieval.index.tables import Reading
 from llamaindex_code_retrieval.index.update import FileNodes, IndexReport, Update, bounded_parser, parse_text
@@ -367,9 +367,7 @@ class CodeIndex(Generic[EmbeddingT]):
         with self._storage.reading() as reading:
             known, settings = reading.files(), reading.settings("roots", "rules")
         folders = [restore_root(root, self.folder) for root in settings["roots"]]
-        rules = map(SourceRules.from_json, settings["rules"])
-        roots = list(map(SourceRoot, folders, path_prefixes(folders), rules))
-        return count_changes(roots, known, limit_seconds=limit_seconds)
+        return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=limit_seconds)
 
     def _run(
         self,
@@ -474,11 +472,7 @@ class CodeIndex(Generic[EmbeddingT]):
 
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""
-        folders = [Path(root) for root in self.roots]
-        for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
-            if path.startswith(prefix):
-                return folder / path.removeprefix(prefix)
-        return Path(path)
+        return file_of(path, [Path(root) for root in self.roots])
 
     def adapter_groups(
         self, view: View | None = None, *, languages: Collection[str] | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llamaindex_code_retrieval.index.locate import is_index
 from llamaindex_code_retrieval.index.storage import DATABASE, FORMAT, Storage
 
 _OLD_MANIFEST = "manifest.json"
@@ -19,16 +21,11 @@ _OWN_FILES = re.compile(
 """Matches the names of the files and folders that belong to an index, also of formats up to 3."""
 
 
-def has_index(folder: Path) -> bool:
-    """Return whether a folder holds an index of any format."""
-    return (folder / DATABASE).is_file() or (folder / _OLD_MANIFEST).is_file()
-
-
 def check_folder(folder: Path) -> None:
     """Refuse a file, and a folder that holds other things than an index."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the index")
-    if folder.is_dir() and not has_index(folder):
+    if folder.is_dir() and not is_index(folder):
         foreign = sorted(path.name for path in folder.iterdir() if not _OWN_FILES.fullmatch(path.name))
         if foreign:
             raise ValueError(
@@ -71,6 +68,50 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         storage.close()
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """Return what an index says of itself: its format, model, folders, counts and size.
+
+    Raises:
+        ValueError: there is no index, it is damaged, or of another format.
+    """
+    storage = open_storage(folder)
+    try:
+        with storage.reading() as reading:
+            settings = reading.settings()
+            names = ("format", "fingerprint", "adapters", "dim", "embedding", "parser", "roots", "sources", "updated")
+            known = {name: settings[name] for name in names}
+            counts = {"files": reading.file_count(), "nodes": reading.count("nodes"), "languages": reading.languages()}
+    finally:
+        storage.close()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {**known, **counts, "bytes": size}
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove the files of an index without files, and its folder if nothing else is in it."""
+    if (folder / DATABASE).is_file():
+        storage = open_storage(folder)
+        try:
+            with storage.reading() as reading:
+                if reading.count("files"):
+                    return
+        finally:
+            storage.close()
+    if folder.is_dir():
+        names = [path for path in folder.iterdir() if _OWN_FILES.fullmatch(path.name) and path.name != "sources"]
+        for path in names:
+            _remove(path)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def remove_old_format(folder: Path) -> None:
+    """Remove what versions up to format 3 kept beside a database of this format."""
+    for path in folder.iterdir():
+        if re.fullmatch(r"data-[0-9a-f]{16}|\.?manifest\.json.*", path.name):
+            _remove(path)
+
+
 def rebuild_command(folder: Path, settings: Mapping[str, Any]) -> str:
     """Return the command that builds the index again."""
     roots = settings.get("roots") or ["PATH"]
@@ -85,6 +126,13 @@ def _assignments(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((name, f"{key}={each}") for key, each in value.items())
         else:
             yield from ((name, str(each)) for each in (value if isinstance(value, list) else [value]))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _old_manifest(folder: Path) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from llamaindex_code_retrieval.index.filters import Condition
+from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import Hit, View
 from llamaindex_code_retrieval.ranking import (
     BM25_WEIGHT,
@@ -36,6 +37,17 @@ class RankedHit(NamedTuple):
     score: float
     others: tuple[int, ...] = ()
     """Numbers of further parts of the same definition that were found, which this hit stands for."""
+
+    def metadata(self, rows: Mapping[int, NodeRow]) -> dict[str, Any]:
+        """Return the node's metadata; ``also_lines`` names the lines of the other parts."""
+        metadata = dict(rows[self.number].metadata)
+        lines = sorted(
+            (row.metadata.get("start_line", 0), row.metadata.get("end_line", 0))
+            for row in map(rows.__getitem__, self.others)
+        )
+        if lines:
+            metadata["also_lines"] = ", ".join(f"{first}-{last}" for first, last in lines)
+        return metadata
 
 
 class Nearest(Protocol):

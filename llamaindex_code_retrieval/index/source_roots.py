@@ -105,3 +105,16 @@ def path_prefixes(folders: Sequence[Path]) -> list[str]:
             name = f"{folder.name}-{number}"
         prefixes.append(f"{name}/")
     return prefixes
+
+
+def saved_roots(folders: Sequence[Path], rules: Sequence[Mapping[str, Any]]) -> list[SourceRoot]:
+    """Return the roots of an index by the rules that it was last updated with, as :meth:`SourceRules.to_json` wrote."""
+    return list(map(SourceRoot, folders, path_prefixes(folders), map(SourceRules.from_json, rules)))
+
+
+def file_of(path: str, folders: Sequence[Path]) -> Path:
+    """Return where the file of a path in an index lies: below one of the folders of the index."""
+    for prefix, folder in zip(path_prefixes(folders), folders, strict=True):
+        if path.startswith(prefix):
+            return folder / path.removeprefix(prefix)
+    return Path(path)

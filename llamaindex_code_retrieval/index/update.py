@@ -138,6 +138,7 @@ class Update:
             self._finish(removed(), refreshed(), settings)
 
         with self._caches:
+            self._caches.check_words()
             with self._storage.writing() as writing:
                 is_new = not writing.count("files")
                 writing.put_settings({**first_settings, **(settings if is_new else {})})
