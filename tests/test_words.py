@@ -234,6 +234,12 @@ def test_what_is_not_committed_is_discarded(on_disk: bool, tmp_path: Path) -> No
     assert (index.documents, index.opstamp(), found(index.searcher(), "file line")) == (1, stamp, [1])
 
 
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    index = index_of(bodies(["a file"]), folder=tmp_path / "words")
+    with index.writer(), pytest.raises(OSError, match=r"cannot be written: .*LockBusy"):
+        WordIndex.open(tmp_path / "words").writer().__enter__()
+
+
 def test_files_of_old_commits_do_not_stay(tmp_path: Path) -> None:
     folder = tmp_path / "words"
     index = index_of(*(bodies(["a file"], first=number) for number in range(1, 21)), folder=folder)

@@ -142,10 +142,15 @@ class WordIndex:
 
     @contextmanager
     def writer(self) -> Iterator[WordWriter]:
-        """Change the index; there may be one writer at a time. What is not committed inside the block is discarded."""
+        """Change the index. What is not committed inside the block is discarded.
+
+        Raises:
+            OSError: the index cannot be written, or another writer is open, also one of another process.
+        """
         if self._read_only is not None:
             raise PermissionError(f"the word index {self._folder} cannot be written; it was opened to be read only")
-        inner = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
+        with _write_errors():
+            inner = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
         writer = WordWriter(inner, self._set_opstamp)
         try:
             yield writer
@@ -165,7 +170,8 @@ class WordIndex:
         if self._folder is not None:
             mode = stat.S_IMODE((self._folder / _FORMAT_FILE).stat().st_mode)
             for name in (_META_FILE, ".managed.json"):
-                (self._folder / name).chmod(mode)
+                with suppress(OSError):  # those that another user wrote are as they were
+                    (self._folder / name).chmod(mode)
 
     def _newest(self) -> object:
         """Return what differs after each commit."""
