@@ -132,20 +132,24 @@ def test_a_cut_file_is_damaged(size: int, tmp_path: Path) -> None:
         FaissStore.from_persist_path(path)
 
 
-def test_files_of_the_older_format_are_read(tmp_path: Path) -> None:
-    """It had the FAISS index in one file and the ids in a second one."""
-    path, store, vectors = tmp_path / "vectors.faiss", _store(9), _unit(9)
-    faiss.write_index(store.client, str(path))
-    nodes = [[f"n{i}", i, f"d{i}"] for i in range(9)]
-    header = {"dim": 8, "exact_limit": 100_000, "next": 9, "trained_on": 0, "nodes": nodes}
+@pytest.mark.parametrize("count", [0, 9])
+def test_files_of_the_older_format_are_read(count: int, tmp_path: Path) -> None:
+    """It had a flat FAISS index in one file and the ids in a second one."""
+    path, store, vectors = tmp_path / "vectors.faiss", _store(count), _unit(count)
+    flat = faiss.IndexIDMap2(faiss.IndexFlatIP(8))
+    flat.add_with_ids(vectors, np.arange(count))
+    faiss.write_index(flat, str(path))
+    nodes = [[f"n{i}", i, f"d{i}"] for i in range(count)]
+    header = {"dim": 8, "exact_limit": 100_000, "next": count, "trained_on": 0, "nodes": nodes}
     (tmp_path / "vectors.faiss.ids.json").write_text(json.dumps(header))
     again = FaissStore.from_persist_path(path)
-    np.testing.assert_array_equal(again.vectors(_names(9)), vectors)
-    assert _search(again, vectors[3], 9) == _search(store, vectors[3], 9)
+    np.testing.assert_array_equal(again.vectors(_names(count)), vectors)
+    query = _unit(1, seed=3)[0]
+    assert _search(again, query, 9) == _search(store, query, 9)
     again.delete("d3")
     again.persist(path)
     assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
-    assert len(FaissStore.from_persist_path(path)) == 8
+    assert len(FaissStore.from_persist_path(path)) == max(count - 1, 0)
 
 
 def test_a_kill_while_persisting_leaves_the_old_store_or_the_new_one(tmp_path: Path) -> None:

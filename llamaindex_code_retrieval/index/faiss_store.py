@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import open_atomically
 from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
-from llamaindex_code_retrieval.index.vectors import EXACT_LIMIT, VectorTable
+from llamaindex_code_retrieval.index.ivf import EXACT_LIMIT
+from llamaindex_code_retrieval.index.vectors import VectorTable
 
 
 class FaissStore(PlainErrors, BasePydanticVectorStore):

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 EXACT_LIMIT = 100_000
 """Up to this many vectors a search compares every one; above, those in the nearest cells only."""
 
-SAMPLE_PER_CELL = 64
-"""k-means sees this many vectors for each cell."""
-
+_SAMPLE_PER_CELL = 64
 _ITERATIONS = 8
 _GPU_LIMIT = 2048  # FAISS returns at most this many hits from a GPU
 _SEED = 0
@@ -55,6 +53,12 @@ def new_index(dim: int, cells: int, *, half: bool = False) -> Any:
         quantizer.add(np.zeros((1, dim), dtype=np.float32))
         index.is_trained = True
     return index
+
+
+def sample_rows(count: int, *, cells: int) -> NDArray[np.int64]:
+    """Return the ascending rows of the vectors, of ``count``, from which :func:`train` learns; always the same."""
+    size = min(count, cells * _SAMPLE_PER_CELL)
+    return np.sort(np.random.default_rng(_SEED).choice(count, size, replace=False))
 
 
 def train(index: Any, sample: NDArray[np.float32]) -> None:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from llamaindex_code_retrieval._io import Progress, no_progress, open_atomically
 from llamaindex_code_retrieval.index.ivf import (
     EXACT_LIMIT,
-    SAMPLE_PER_CELL,
     import_faiss,
     new_index,
     number_of_cells,
+    sample_rows,
     search,
     search_on_gpu,
     train,
@@ -130,7 +130,7 @@ class VectorFile:
         cells = number_of_cells(count, exact_limit=exact_limit)
         index = new_index(dim, cells, half=True)
         if cells > 1:
-            train(index, _sample(batches, min(count, cells * SAMPLE_PER_CELL), dim=dim, count=count))
+            train(index, _sample(batches, sample_rows(count, cells=cells), dim=dim, count=count))
         numbers = _fill(index, batches, dim=dim, count=count, on_progress=on_progress)
         with open_atomically(path) as file:
             import_faiss().write_index(index, import_faiss().PyCallbackIOWriter(file.write))
@@ -283,9 +283,8 @@ def _parts(batches: Batches, *, dim: int, count: int) -> Iterator[tuple[int, NDA
         raise ValueError(f"the batches hold {row} vectors, not {count}")
 
 
-def _sample(batches: Batches, size: int, *, dim: int, count: int) -> NDArray[np.float32]:
-    chosen = np.sort(np.random.default_rng(0).choice(count, size, replace=False))
-    sample = np.empty((size, dim), dtype=np.float32)
+def _sample(batches: Batches, chosen: NDArray[np.int64], *, dim: int, count: int) -> NDArray[np.float32]:
+    sample = np.empty((len(chosen), dim), dtype=np.float32)
     for row, _, vectors in _parts(batches, dim=dim, count=count):
         first, end = np.searchsorted(chosen, [row, row + len(vectors)])
         sample[first:end] = vectors[chosen[first:end] - row]

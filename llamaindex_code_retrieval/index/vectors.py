@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT_LIMIT = 100_000
-"""Up to this many vectors the search is exact; above, it is an inverted file (IVF) of about 4·√n cells."""
+from llamaindex_code_retrieval.index.ivf import (
+    EXACT_LIMIT,
+    import_faiss,
+    new_index,
+    number_of_cells,
+    sample_rows,
+    search,
+    train,
+)
 
 _FORMAT = 1
 _UNIT_TOLERANCE = 1e-3  # vectors whose length is this close to 1 are stored unchanged
@@ -20,19 +26,18 @@ _UNIT_TOLERANCE = 1e-3  # vectors whose length is this close to 1 are stored unc
 class VectorTable:
     """Vectors by id in a FAISS index, each with the id of its document and, if given, its metadata.
 
-    Up to ``exact_limit`` vectors every one is compared (``IndexFlatIP``). Above, an ``IndexIVFFlat`` with 4·√n cells is
-    trained, of which a sixteenth, at least 8, is searched; it is trained again when the table has grown fourfold. IVF
-    and not HNSW, because HNSW cannot delete.
+    The index is an inverted file (IVF), see :mod:`llamaindex_code_retrieval.index.ivf`: of one cell, so that a search
+    compares every vector, up to ``exact_limit`` vectors, and of more above. The cells are trained again when the table
+    has grown fourfold. IVF and not HNSW, because HNSW cannot delete.
 
     FAISS numbers the vectors. A number is never used twice, so that no number refers to another vector after a
     deletion. A table must not be changed during a search; :class:`FaissStore` prevents that.
     """
 
     def __init__(self, dim: int, *, exact_limit: int = EXACT_LIMIT) -> None:
-        faiss = import_faiss()
         self.dim = dim
         self.exact_limit = exact_limit
-        self.index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self.index: Any = _index_of(np.empty((0, dim), dtype=np.float32), [], exact_limit=exact_limit)
         self.documents: dict[str, str] = {}
         self.metadata: dict[str, Mapping[str, Any]] = {}
         self._numbers: dict[str, int] = {}
@@ -133,34 +138,20 @@ class VectorTable:
             )
         if not np.isfinite(vector).all():
             raise ValueError("the query vector holds NaN or infinity; the embedding model is broken")
-        allowed = None if among is None else [self._numbers[id_] for id_ in among if id_ in self._numbers]
-        top_k = min(top_k, len(self) if allowed is None else len(allowed))
-        if top_k < 1:
-            return []
-        scores, numbers = self.index.search(_unit(vector), top_k, params=self._search_parameters(allowed))
-        hits = [(self._ids[n], float(s)) for s, n in zip(scores[0], numbers[0].tolist(), strict=True) if n >= 0]
-        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
-
-    def _search_parameters(self, allowed: list[int] | None) -> Any:
-        faiss = import_faiss()
-        selector = None if allowed is None else faiss.IDSelectorBatch(np.asarray(allowed, dtype=np.int64))
-        if not self.is_exact:
-            return faiss.SearchParametersIVF(nprobe=max(8, self.index.nlist // 16), sel=selector)
-        return None if selector is None else faiss.SearchParameters(sel=selector)
+        selector, matching = None, len(self)
+        if among is not None:
+            allowed = np.asarray([self._numbers[id_] for id_ in set(among) if id_ in self._numbers], dtype=np.int64)
+            selector, matching = import_faiss().IDSelectorBatch(allowed), len(allowed)
+        numbers, scores = search(self.index, _unit(vector)[0], top_k=top_k, selector=selector, matching=matching)
+        hits = zip((self._ids[number] for number in numbers.tolist()), scores.tolist(), strict=True)
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:top_k]
 
     def _retrain_if_outgrown(self) -> None:
         if len(self) <= max(self.exact_limit, 4 * self._trained_on):
             return
-        faiss = import_faiss()
-        ids = list(self._numbers)
-        vectors = self.vectors(ids)
-        cells = 4 * round(math.sqrt(len(ids)))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.dim), self.dim, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed = 0
-        index.train(vectors)
-        index.set_direct_map_type(faiss.DirectMap.Hashtable)  # to read and remove single vectors by number
-        index.add_with_ids(vectors, np.asarray([self._numbers[id_] for id_ in ids], dtype=np.int64))
-        self.index, self._trained_on = index, len(ids)
+        vectors = self.vectors(list(self._numbers))
+        self.index = _index_of(vectors, list(self._numbers.values()), exact_limit=self.exact_limit)
+        self._trained_on = len(vectors)
 
     def write(self, file: BinaryIO) -> None:
         """Write one line of JSON, then the FAISS index as FAISS writes it.
@@ -203,6 +194,10 @@ class VectorTable:
                 raise ValueError(f"its format is {header['format']}, this version reads {_FORMAT}")
             table = cls(header["dim"], exact_limit=header["exact_limit"])
             table.index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+            if isinstance(table.index, faiss.IndexIDMap2):  # of an older version, and exact
+                numbers = faiss.vector_to_array(table.index.id_map)
+                vectors = faiss.downcast_index(table.index.index).reconstruct_n(0, len(numbers))
+                table.index = _index_of(vectors, numbers, exact_limit=len(numbers))
             table._next_number, table._trained_on = header["next"], header["trained_on"]
             for id_, number, document in header["nodes"]:
                 table._numbers[id_] = number
@@ -223,17 +218,12 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return vectors if (scales == 1).all() else (vectors / scales).astype(np.float32)
 
 
-def import_faiss() -> Any:
-    """Import and return FAISS.
-
-    Raises:
-        ImportError: FAISS is not installed; the message names both packages that provide it.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "FAISS is not installed; run: pip install faiss-cpu (or faiss-gpu on a machine with CUDA), "
-            "or pass another LlamaIndex vector store"
-        ) from error
-    return faiss
+def _index_of(vectors: NDArray[np.float32], numbers: Sequence[int], *, exact_limit: int) -> Any:
+    """Return a FAISS index from which single vectors can be read and removed by their numbers."""
+    cells = number_of_cells(len(vectors), exact_limit=exact_limit)
+    index = new_index(vectors.shape[1], cells)
+    if cells > 1:
+        train(index, vectors[sample_rows(len(vectors), cells=cells)])
+    index.set_direct_map_type(import_faiss().DirectMap.Hashtable)
+    index.add_with_ids(vectors, np.asarray(numbers, dtype=np.int64))
+    return index
