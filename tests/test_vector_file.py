@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
+from conftest import is_killed_at_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -144,3 +149,160 @@ def test_damage_outside_of_the_vectors_is_refused(exact_limit: int, tmp_path: Pa
         with pytest.raises(ValueError, match="v is not a file of this index's vectors"):
             VectorFile.open(path, dim=DIM, token="t")
     assert end - head > lists
+
+
+@pytest.mark.parametrize("exact_limit", [100, 10_000])
+def test_the_same_vectors_give_the_same_file(exact_limit: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _build(tmp_path / name, _clustered(500), exact_limit=exact_limit)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_batches_may_be_of_any_size_and_of_fp16(tmp_path: Path) -> None:
+    vectors, numbers = _random(300).astype(np.float16), np.arange(1, 601, 2)
+    for size in (1, 7, 300):
+        batches = _batches(numbers, vectors.astype(np.float16), size=size)
+        VectorFile.build(tmp_path / str(size), batches, dim=DIM, count=300, token="t", exact_limit=100)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "7").read_bytes() == (tmp_path / "300").read_bytes()
+    np.testing.assert_array_equal(VectorFile.open(tmp_path / "7", dim=DIM, token="t").numbers, numbers)
+
+
+def test_another_index_or_dimension_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    _build(path, _random(3))
+    with pytest.raises(
+        ValueError, match="v is not a file of this index's vectors: it belongs to the index 't', not 'u'"
+    ):
+        VectorFile.open(path, dim=DIM, token="u")
+    with pytest.raises(ValueError, match="its vectors have 16 dimensions, not 384; build it again"):
+        VectorFile.open(path, dim=384, token="t")
+    faiss.write_index(faiss.IndexFlatIP(DIM), str(path))
+    with pytest.raises(ValueError, match="it is cut off, or was written by another program"):
+        VectorFile.open(path, dim=DIM, token="t")
+    with pytest.raises(FileNotFoundError):
+        VectorFile.open(tmp_path / "missing", dim=DIM, token="t")
+
+
+def test_an_open_file_is_searched_after_it_was_deleted_or_replaced(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "v", _random(2_000)
+    old = _build(path, vectors, exact_limit=100)
+    new = _build(path, vectors[:50])
+    path.unlink()
+    query = vectors[1_000]
+    assert old.search(query, top_k=1)[0].tolist() == [1_000]
+    assert new.search(query, top_k=50)[0].tolist() == _brute_force(vectors[:50], np.arange(50), query, 50)
+
+
+def test_paths_that_are_not_utf_8(tmp_path: Path) -> None:
+    file = _build(tmp_path / os.fsdecode(b"caf\xe9 \xe2\x9c\x93"), _random(3))
+    assert file.search(_random(3)[2], top_k=1)[0].tolist() == [2]
+
+
+def test_threads_and_forked_processes_search_one_file(tmp_path: Path) -> None:
+    vectors = _clustered(2_000)
+    file = _build(tmp_path / "v", vectors, exact_limit=100)
+    selection = file.select(removed=np.arange(0, 2_000, 3))
+    queries = list(vectors[::50])
+
+    def hits(query: Vectors) -> list[int]:
+        return file.search(query, top_k=20, selection=selection)[0].tolist()
+
+    expected = [hits(query) for query in queries]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(hits, queries * 5)) == expected * 5
+    _Searcher.hits = hits
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as processes:
+        assert list(processes.map(_Searcher.search, queries)) == expected
+
+
+class _Searcher:
+    """Where forked processes find a function that cannot be pickled."""
+
+    hits: Callable[[Vectors], list[int]]
+
+    @classmethod
+    def search(cls, query: Vectors) -> list[int]:
+        return cls.hits(query)
+
+
+def test_a_kill_while_building_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    path, step = tmp_path / "v", 1
+    _build(path, _random(5))
+    while is_killed_at_step(step, lambda: _build(path, _random(9))):
+        step += 1
+        assert len(VectorFile.open(path, dim=DIM, token="t")) in (5, 9)
+    assert step > 2
+    assert len(VectorFile.open(path, dim=DIM, token="t")) == 9
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    def failing() -> Iterator[tuple[Numbers, Vectors]]:
+        yield np.arange(3), _random(3)
+        raise OSError("the database is gone")
+
+    with pytest.raises(OSError, match="the database is gone"):
+        VectorFile.build(tmp_path / "v", failing, dim=DIM, count=5, token="t")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "dim", "reason"),
+    [
+        ([0, 1, 2], 2, DIM, "the batches hold more than 2 vectors"),
+        ([0, 1, 2], 4, DIM, "the batches hold 3 vectors, not 4"),
+        ([0, 2, 1], 3, DIM, r"the numbers of vectors must ascend from 0, got 1 after 2"),
+        ([0, 1, 1], 3, DIM, r"the numbers of vectors must ascend from 0, got 1 after 1"),
+        ([-1, 1, 2], 3, DIM, r"the numbers of vectors must ascend from 0, got -1 first"),
+        ([0, 1, 2], 3, 8, r"expected vectors of shape \(2, 8\), got \(2, 16\)"),
+    ],
+)
+@pytest.mark.parametrize("exact_limit", [1, 10])
+def test_wrong_batches(exact_limit: int, numbers: list[int], count: int, dim: int, reason: str, tmp_path: Path) -> None:
+    batches = _batches(np.asarray(numbers), _random(3), size=2)
+    with pytest.raises(ValueError, match=reason):
+        VectorFile.build(tmp_path / "v", batches, dim=dim, count=count, token="t", exact_limit=exact_limit)
+
+
+def test_wrong_queries(tmp_path: Path) -> None:
+    file = _build(tmp_path / "v", _random(3))
+    for query in (_random(1), np.ones(8, dtype=np.float32), np.full(DIM, np.nan, dtype=np.float32)):
+        with pytest.raises(ValueError, match="a query must be 16 finite numbers"):
+            file.search(query, top_k=1)
+
+
+def test_progress_reaches_the_number_of_vectors(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    batches = _batches(np.arange(300), _random(300), size=100)
+    VectorFile.build(
+        tmp_path / "v",
+        batches,
+        dim=DIM,
+        count=300,
+        token="t",
+        exact_limit=10,
+        on_progress=lambda stage, done, total: calls.append((stage, done, total)),
+    )
+    assert [call for call in calls if call[0] == "vectors"] == [("vectors", done, 300) for done in (100, 200, 300)]
+
+
+def test_a_gpu_is_asked_for(tmp_path: Path) -> None:
+    _build(tmp_path / "v", _random(3))
+    if faiss.get_num_gpus():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="FAISS finds no GPU; install faiss-gpu"):
+        VectorFile.open(tmp_path / "v", dim=DIM, token="t", device="cuda")
+
+
+@pytest.mark.skipif(not faiss.get_num_gpus(), reason="needs faiss-gpu and a GPU")
+@pytest.mark.parametrize("exact_limit", [1_000, 10_000])
+def test_a_gpu_finds_what_the_cpu_finds(exact_limit: int, tmp_path: Path) -> None:
+    vectors = _clustered(4_000)
+    cpu = _build(tmp_path / "v", vectors, exact_limit=exact_limit)
+    gpu = VectorFile.open(tmp_path / "v", dim=DIM, token="t", device="cuda")
+    for removed in (np.empty(0, dtype=np.int64), np.arange(0, 4_000, 40), np.arange(3_990)):
+        selection = cpu.select(removed=removed)
+        for query in _unit(vectors[::400] + 0.05 * _random(10, seed=3)):
+            numbers, scores = gpu.search(query, top_k=100, selection=selection)
+            expected, expected_scores = cpu.search(query, top_k=100, selection=selection)
+            assert len(set(numbers.tolist()) & set(expected.tolist())) >= 0.98 * len(expected)
+            np.testing.assert_allclose(scores, expected_scores, atol=1e-3)

@@ -25,12 +25,12 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
-from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval._io import open_atomically
 from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
 from llamaindex_code_retrieval.index.ivf import EXACT_LIMIT
+from llamaindex_code_retrieval.index.metadata_filters import matcher_of
 from llamaindex_code_retrieval.index.vectors import VectorTable
 
 
@@ -301,7 +301,7 @@ def _matching(
                 f"FaissStore has no metadata of node {node_id!r}, so it cannot filter: the node was added as a bare "
                 "vector or read from an older file; add the nodes again, or pass node_ids or doc_ids"
             )
-    matches = build_metadata_filter_fn(table.metadata.__getitem__, filters)
+    matches = matcher_of(table.metadata.__getitem__, filters)
     return [node_id for node_id in ids if matches(node_id)]
 
 

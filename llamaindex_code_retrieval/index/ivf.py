@@ -1,4 +1,15 @@
-"""FAISS indexes of unit vectors: exact up to a size, inverted files (IVF) above; how they are trained and searched."""
+"""The FAISS indexes of this package: unit vectors in the cells of an inverted file (IVF), by inner product.
+
+Up to ``EXACT_LIMIT`` vectors there is one cell, so that a search compares every vector. Above, there are 3·√n cells, of
+which a search visits the 7·√cells that are nearest to the query. Measured with questions to the functions of 80
+repositories, against exact search:
+
+========= ===== ====== ========= ==========
+vectors   cells probes recall@10 recall@100
+========= ===== ====== ========= ==========
+200,000    1342    257     0.989      0.980
+========= ===== ====== ========= ==========
+"""
 
 from __future__ import annotations
 
@@ -11,30 +22,30 @@ from numpy.typing import NDArray
 EXACT_LIMIT = 100_000
 """Up to this many vectors a search compares every one; above, those in the nearest cells only."""
 
-_SAMPLE_PER_CELL = 64
-_ITERATIONS = 8
+_SAMPLE_PER_CELL = 40
+_ITERATIONS = 6
 _GPU_LIMIT = 2048  # FAISS returns at most this many hits from a GPU
 _SEED = 0
 
 
 def number_of_cells(count: int, *, exact_limit: int = EXACT_LIMIT) -> int:
-    """Return the number of cells for ``count`` vectors: 1, so that every search is exact, or 2·√count.
+    """Return the number of cells for ``count`` vectors: 1, so that every search is exact, or 3·√count.
 
     >>> number_of_cells(100_000), number_of_cells(1_000_000)
-    (1, 2000)
+    (1, 3000)
     """
-    return 1 if count <= exact_limit else 2 * round(math.sqrt(count))
+    return 1 if count <= exact_limit else min(count, round(3 * math.sqrt(count)))
 
 
 def number_of_probes(cells: int, *, share: float = 1.0) -> int:
-    """Return how many cells a search visits of which a filter leaves this ``share`` of the vectors.
+    """Return how many cells a search visits, if a filter leaves this ``share`` of the vectors: 7·√cells, or more.
 
-    It grows as the share shrinks, so that a search compares as many vectors with a filter as without, up to all.
+    The number grows as the share shrinks, so that a search compares as many vectors with a filter as without, or all.
 
-    >>> [number_of_probes(2000, share=share) for share in (1, 0.1, 0.001)]
-    [63, 625, 2000]
+    >>> [number_of_probes(3000, share=share) for share in (1, 0.5, 0.1)]
+    [384, 767, 3000]
     """
-    return min(cells, math.ceil(max(8, cells / 32) / max(share, 1e-9)))
+    return min(cells, math.ceil(7 * math.sqrt(cells) / share))
 
 
 def new_index(dim: int, cells: int, *, half: bool = False) -> Any:
@@ -99,6 +110,20 @@ def search(
     return ids[order], scores[order]
 
 
+def copy_to_gpu(index: Any) -> Any:
+    """Return a copy of an index on the first GPU, for :func:`search_on_gpu`.
+
+    Raises:
+        ValueError: FAISS finds no GPU.
+    """
+    faiss = import_faiss()
+    if faiss.get_num_gpus() == 0:
+        raise ValueError("FAISS finds no GPU; install faiss-gpu on a machine with CUDA, or use the device 'cpu'")
+    copy = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    copy.nprobe = min(_GPU_LIMIT, number_of_probes(index.nlist))
+    return copy
+
+
 def search_on_gpu(
     index: Any, query: NDArray[np.float32], *, top_k: int, mask: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
@@ -107,12 +132,12 @@ def search_on_gpu(
     FAISS's GPU indexes have no selectors and return at most 2048 hits, so more hits are fetched and filtered here.
     """
     limit = min(2 * top_k + 16, index.ntotal)
-    if limit > _GPU_LIMIT or top_k < 1:
+    if not 0 < top_k < limit <= _GPU_LIMIT:
         return None
     (scores,), (ids,) = index.search(query[np.newaxis], limit)
-    kept = ids >= 0 if mask is None else (ids >= 0) & mask[ids]
-    ids, scores = ids[kept], scores[kept]
-    if limit < index.ntotal and (len(ids) <= top_k or scores[-1] == scores[top_k - 1]):
+    is_wanted = ids >= 0 if mask is None else (ids >= 0) & mask[ids]
+    ids, scores = ids[is_wanted], scores[is_wanted]
+    if len(ids) <= top_k or scores[-1] == scores[top_k - 1]:  # vectors are missing, or may tie with the last
         return None
     order = np.lexsort((ids, -scores))
     return ids[order], scores[order]

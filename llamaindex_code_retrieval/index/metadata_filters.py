@@ -8,8 +8,9 @@ only filters for equality with strings in columns, for which there are indexes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
@@ -41,6 +42,21 @@ def condition_of(filters: MetadataFilters | None) -> Condition:
     if filters.condition is FilterCondition.NOT:
         return _joined(parts, "NOT ({})", " OR ")
     return _joined(parts, "({})", " AND ")
+
+
+def matcher_of(metadata_of: Callable[[str], Mapping[str, Any]], filters: MetadataFilters) -> Callable[[str], bool]:
+    """Return LlamaIndex's ``build_metadata_filter_fn`` of node ids, which takes nested filters too."""
+    if not any(isinstance(each, MetadataFilters) for each in filters.filters):
+        return build_metadata_filter_fn(metadata_of, filters)
+    groups = [
+        each if isinstance(each, MetadataFilters) else MetadataFilters(filters=[each]) for each in filters.filters
+    ]
+    parts = [matcher_of(metadata_of, group) for group in groups]
+    if filters.condition is FilterCondition.OR:
+        return lambda node_id: any(part(node_id) for part in parts)
+    if filters.condition is FilterCondition.NOT:
+        return lambda node_id: not any(part(node_id) for part in parts)
+    return lambda node_id: all(part(node_id) for part in parts)
 
 
 def _joined(parts: Sequence[Condition], form: str, operator: str) -> Condition:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from llamaindex_code_retrieval._io import Progress, no_progress, open_atomically
 from llamaindex_code_retrieval.index.ivf import (
     EXACT_LIMIT,
+    copy_to_gpu,
     import_faiss,
     new_index,
     number_of_cells,
@@ -50,9 +51,9 @@ class Selection:
 class VectorFile:
     """Unit vectors by number in a FAISS index, an inverted file (IVF) of fp16 vectors, that is memory-mapped.
 
-    Up to ``exact_limit`` vectors it has one cell, so that a search compares every vector. Above, it has 2·√n cells, of
-    which a search visits a thirty-second. With a filter it visits more, so that it returns ``top_k`` vectors whenever
-    there are so many. Scores are cosines; they differ by less than 1e-4 from those of fp32 vectors.
+    Up to ``exact_limit`` vectors a search compares every one. Above, it compares those in the cells nearest to the
+    query, see :mod:`llamaindex_code_retrieval.index.ivf`. It returns ``top_k`` vectors whenever the selection has so
+    many. Scores are cosines and differ by less than 1e-4 from those of fp32 vectors: nothing has to be rescored.
 
     A file is never changed: a :class:`Selection` leaves out vectors that were deleted. Searches may run in several
     threads and in forked processes. The file may be deleted while it is open.
@@ -65,7 +66,7 @@ class VectorFile:
         self.token = token
         self.dim: int = index.d
         self._index = index
-        self._gpu_index = _copy_to_gpu(index) if device == "cuda" else None
+        self._gpu_index = copy_to_gpu(index) if device == "cuda" else None
         self._gpu_lock = threading.Lock()  # a GPU index must not be searched by two threads at once
 
     def __len__(self) -> int:
@@ -89,8 +90,6 @@ class VectorFile:
             ImportError: FAISS is not installed.
         """
         path = Path(path)
-        if device == "cuda" and import_faiss().get_num_gpus() == 0:
-            raise ValueError("FAISS finds no GPU; install faiss-gpu on a machine with CUDA, or use the device 'cpu'")
         with path.open("rb") as file:
             try:
                 trailer = _Trailer.read(file)
@@ -102,7 +101,7 @@ class VectorFile:
             numbers: NDArray[np.int64] = np.empty(0, dtype=np.int64)
             if trailer.count:
                 offset = trailer.numbers_offset
-                numbers = np.memmap(file, dtype=np.int64, mode="r", offset=offset, shape=(trailer.count,))
+                numbers = np.asarray(np.memmap(file, np.int64, mode="r", offset=offset, shape=(trailer.count,)))
         return cls(path, index, numbers, token=token, device=device)
 
     @classmethod
@@ -260,19 +259,17 @@ def _map_index(file: BinaryIO) -> Any:
     return index
 
 
-def _copy_to_gpu(index: Any) -> Any:
-    faiss = import_faiss()
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-
-
 def _parts(batches: Batches, *, dim: int, count: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
     """Yield (row of the first vector, numbers, vectors) of at most ``_ROWS`` vectors."""
     row, last = 0, -1
     for numbers, vectors in batches():
         if vectors.shape != (len(numbers), dim):
             raise ValueError(f"expected vectors of shape ({len(numbers)}, {dim}), got {vectors.shape}")
-        if len(numbers) and (numbers[0] <= last or (numbers[1:] <= numbers[:-1]).any()):
-            raise ValueError(f"the numbers of vectors must ascend and be positive; after {last} they do not")
+        steps = np.diff(numbers, prepend=last)
+        if len(numbers) and steps.min() <= 0:
+            where = int(np.argmax(steps <= 0))
+            before = f"after {numbers[where - 1] if where else last}" if row or where else "first"
+            raise ValueError(f"the numbers of vectors must ascend from 0, got {numbers[where]} {before}")
         if row + len(numbers) > count:
             raise ValueError(f"the batches hold more than {count} vectors")
         for start in range(0, len(numbers), _ROWS):
