@@ -235,7 +235,18 @@ def test_without_reading_names_and_status_are_counted(project: Path) -> None:
     known = read_everything(project)
     write(project, {"new.py": "new = 1\n", "new.csv": "1\n", "new.bin": b"\0", "blob.py": b"\0\0"})
     os.utime(project / "lib/latin.py", (1, 1))
-    assert count_changes(roots_of(project), known, max_reads=0) == ChangeCounts(added=2, changed=1)
+    assert count_changes(roots_of(project), known, max_reads=0) == ChangeCounts(added=2, changed=1, unread=3)
+
+
+def test_a_write_within_the_same_tick_of_the_clock_is_counted(project: Path) -> None:
+    known = read_everything(project)
+    write(project, {"a.py": "a = 2\n"})
+    status = (project / "a.py").stat()
+    known["a.py"] = known["a.py"]._replace(
+        mtime=status.st_mtime_ns, ctime=status.st_ctime_ns, checked=status.st_mtime_ns
+    )
+    assert count_changes(roots_of(project), known) == ChangeCounts(changed=1)
+    assert count_changes(roots_of(project), known, max_reads=0) == ChangeCounts()
 
 
 def test_no_time_to_count(project: Path) -> None:

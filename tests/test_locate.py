@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llamaindex_code_retrieval.cli.options import default_index
 from llamaindex_code_retrieval.index.locate import find_index, restore_root, store_root
 
 
@@ -36,7 +37,9 @@ def test_the_working_folder_is_where_the_search_starts(tmp_path: Path, monkeypat
     index = make_index(tmp_path / ".code-retrieval")
     (tmp_path / "src").mkdir()
     monkeypatch.chdir(tmp_path / "src")
-    assert find_index() == index
+    assert find_index() == default_index() == index
+    (index / "index.sqlite").unlink()
+    assert default_index() == Path(".code-retrieval")
 
 
 @pytest.mark.parametrize("root", ["app", "app/src", "app/idx/sources/lib", "app/idx", ".", "app/é x"])

@@ -115,6 +115,8 @@ class ChangeCounts:
     added: int = 0
     changed: int = 0
     removed: int = 0
+    unread: int = 0
+    """How many of the added and changed files were not read, so that they may be equal or left out."""
     is_complete: bool = True
     """Whether all files were compared within the time limit; if not, there may be more changes."""
 
@@ -130,9 +132,9 @@ def count_changes(
     """Count the files that :func:`find_changes` would add to the index, change or remove, within a time limit.
 
     At most ``max_reads`` files whose status differs are read, so that files with equal content are not counted; the
-    others are counted by their names and status. It may count files that turn out to be equal or left out, and it
-    misses changes that leave the status of a file as it was, of which there may be some among the files written less
-    than two seconds before they were indexed. After the time limit, files are neither listed nor read.
+    others are counted by their names and status and as ``unread``. After the time limit, files are neither listed nor
+    read. It misses changes that leave the status of a file as it was, which only a write within two seconds of the
+    time when the file was indexed can do; such files are read too, as far as ``max_reads`` and the time allow.
 
     Raises:
         ValueError: a root is not a folder.
@@ -157,13 +159,16 @@ def count_changes(
     else:
         is_complete = True
     kinds = Counter("removed" for path in unseen if known[path].digest)
+    unread = 0
     for number, difference in enumerate(differing):
         may_read = number < max_reads and time.monotonic() < deadline
-        kinds[difference.by_content() if may_read else difference.by_status()] += 1
+        kind = difference.by_content() if may_read else difference.by_status()
+        kinds[kind] += 1
+        unread += not may_read and kind in ("added", "changed")
     for difference in racy[: max(0, max_reads - len(differing))]:
         if time.monotonic() < deadline:
             kinds[difference.by_content()] += 1
-    return ChangeCounts(kinds["added"], kinds["changed"], kinds["removed"], is_complete)
+    return ChangeCounts(kinds["added"], kinds["changed"], kinds["removed"], unread, is_complete)
 
 
 _Kind = Literal["added", "changed", "removed", "equal"]
