@@ -15,6 +15,8 @@ from llamaindex_code_retrieval.index.tables import SCHEMA, Reading, Writing
 
 FORMAT = 4
 DATABASE = "index.sqlite"
+_BUSY_SECONDS = 60
+"""How long a transaction waits for another one that writes."""
 
 
 class Storage:
@@ -141,7 +143,9 @@ class Storage:
         with _errors(self.folder):
             connection = self._take()
             try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.execute("PRAGMA busy_timeout=0")  # where a reader needs the log, it stays
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
             finally:
                 self._give_back(connection)
 
@@ -187,7 +191,7 @@ class Storage:
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?{mode}",
                 uri=True,
-                timeout=60,
+                timeout=_BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=64,

@@ -28,7 +28,7 @@ CREATE TABLE nodes (
 );
 CREATE INDEX nodes_by_file ON nodes (file, position);
 CREATE INDEX nodes_by_digest ON nodes (digest);
-CREATE INDEX nodes_by_language ON nodes (language, kind);
+CREATE INDEX nodes_by_language ON nodes (language, kind, file);
 CREATE INDEX nodes_by_model ON nodes (model, language);
 CREATE TABLE models (number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
 CREATE TABLE forms (number INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
@@ -126,12 +126,10 @@ class Reading:
     def numbers(self, condition: Condition) -> NDArray[np.int64]:
         """Return the sorted numbers of the nodes that meet a condition."""
         with condition.registered(self._connection):
-            rows = self._all(
-                f"SELECT n.number FROM nodes n JOIN files f ON f.number = n.file WHERE {condition.sql} "
-                "ORDER BY n.number",
-                condition.parameters,
-            )
-        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+            rows = self._all(f"SELECT n.number FROM nodes n WHERE {condition.sql}", condition.parameters)
+        numbers = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+        numbers.sort()
+        return numbers
 
     def ids(self, numbers: Iterable[int]) -> dict[int, tuple[str, int, int]]:
         """Return id, file and number of the first part of its definition for those numbers that are nodes."""
@@ -300,7 +298,7 @@ class Writing(Reading):
         return (
             row.position,
             row.part,
-            *(_bytes(str(row.metadata.get(name) or "")) for name in names),
+            *(_bytes(_string(row.metadata.get(name))) for name in names),
             *(_line(row.metadata.get(name)) for name in ("start_line", "end_line")),
             self._number_of("models", "fingerprint", row.model),
             row.digest,
@@ -347,5 +345,9 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _line(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and abs(value) < 2**63 else None
