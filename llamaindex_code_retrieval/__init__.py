@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.faiss_store import FaissStore
+    from llamaindex_code_retrieval.index.filters import NodeFilter
     from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.reranker import CodeReranker
     from llamaindex_code_retrieval.retriever import CodeRetriever
@@ -30,6 +31,7 @@ _MODULES = {
     "EmbeddingCache": "cache",
     "Encoder": "models.encoder",
     "FaissStore": "index.faiss_store",
+    "NodeFilter": "index.filters",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "EmbeddingCache",
     "Encoder",
     "FaissStore",
+    "NodeFilter",
 ]
 
 _load = lazy_attributes(__name__, _MODULES)
