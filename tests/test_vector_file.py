@@ -112,6 +112,8 @@ def test_every_filtered_search_is_full(exact_limit: int, tmp_path: Path) -> None
             assert len(set(hits.tolist())) == min(60, len(allowed))
             assert np.isin(hits, allowed).all()
             assert (np.diff(scores) <= 0).all()
+            assert len(file.search(query, top_k=5_000, selection=selection)[0]) == len(allowed)
+    assert len(file.search(vectors[0], top_k=5_000)[0]) == 4_000
 
 
 def test_scores_are_those_of_fp16_vectors(tmp_path: Path) -> None:
