@@ -289,14 +289,23 @@ def test_equal_texts_have_their_own_places() -> None:
     assert places == [text.index("    def"), text.rindex("    def")]
 
 
-def test_ids_depend_on_content_and_place() -> None:
+def test_an_edit_changes_the_ids_of_the_nodes_in_which_it_is() -> None:
+    text = "def a(): pass\n\n\ndef same(): pass\n\n\ndef same(): pass\n\n\ndef z(): pass\n"
+    edited = "import os\n\n\n" + text.replace("def z(): pass", "def z(): return 1")
+    before, after = ([node.node_id for node in parse(each)] for each in (text, edited))
+    assert len(set(before)) == 4
+    assert after[1:4] == before[:3]
+    assert after[4] not in before
+
+
+def test_ids_depend_on_content_and_path() -> None:
     first, second = parse(SHOP), parse(SHOP)
     assert [n.node_id for n in first] == [n.node_id for n in second]
     assert not {n.node_id for n in first} & {n.node_id for n in parse(SHOP, "b.py")}
-    # the first 16 bytes of the SHA-256, as a UUID of version 5, of chosen id, path, metadata; lines, character; text
-    content = b'["", "a.py", {}]\0[1, 1, 0]\0False\0x = 1'
+    # the first 16 bytes of the SHA-256, as a UUID of version 5, of chosen id, path, metadata; whole or not; text
+    content = b'["", "a.py", {}]\0False\0x = 1'
     expected = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=5)
-    assert str(expected) == parse("x = 1\n")[0].node_id == "e154645b-f3a5-5e5b-84e3-738596bb526a"
+    assert str(expected) == parse("x = 1\n")[0].node_id == "fd76352b-9dd7-59ec-b97a-5db013212ffc"
     own = CodeNodeParser(id_func=lambda i, document: f"{document.node_id}-{i}")
     nodes = own.get_nodes_from_documents(
         [Document(text="x = 1\ndef f(): pass\n", doc_id="d", metadata={"path": "a.py"})]

@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.languages.text import outline_text
 
-_VERSION = 2
+_VERSION = 3
 """Saved with the settings: another version makes other nodes of the same file."""
 _MAX_OVERLAP = 6  # lines of the default overlap
 _LEAST_TOKENS = 16

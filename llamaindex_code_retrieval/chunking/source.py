@@ -85,10 +85,11 @@ class Source:
         )
 
     def content(self, part: Part, *, is_whole: bool) -> bytes:
-        """Return what tells a node from others; ``is_whole`` marks the node above the nodes of a definition."""
-        place = [self._first_line + part.first, self._first_line + part.last, self._first_character + part.start]
-        text = self.text[part.start : part.end]
-        return f"{self._identity}\0{place}\0{is_whole}\0{text}".encode(errors="surrogatepass")
+        """Return what tells a node from others; ``is_whole`` marks the node above the nodes of a definition.
+
+        Its place is not part of it, so that an edit above a node does not give it another id.
+        """
+        return f"{self._identity}\0{is_whole}\0{self.text[part.start : part.end]}".encode(errors="surrogatepass")
 
     def _lines(self, part: Part) -> dict[str, int]:
         """Return the lines of a part in the file, and in the cells of a notebook."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamaindex_code_retrieval._io import check_writable
-from llamaindex_code_retrieval.cli.checkout import ignore_by_git
 from llamaindex_code_retrieval.cli.console import print_json, print_message, progress_bars
 from llamaindex_code_retrieval.cli.index import print_report
 from llamaindex_code_retrieval.cli.options import (
@@ -141,6 +140,7 @@ def _index(options: argparse.Namespace, base: str, adapter: str | None) -> tuple
     """Build and save the index; ``None`` is the base's own adapter."""
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.folder import ignore_by_git
     from llamaindex_code_retrieval.index.lock import update_lock
 
     out = Path(options.out)

@@ -56,13 +56,6 @@ def update_clone(clone: Path) -> None:
     _git("reset", "--quiet", "--hard", "FETCH_HEAD", folder=clone)
 
 
-def ignore_by_git(folder: Path) -> None:
-    """Keep a folder that lies inside a checkout out of its git status, and out of an index of that checkout."""
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
-
-
 def _git(*arguments: str, folder: Path | None = None) -> str:
     try:
         done = run_git(*arguments, folder=folder)

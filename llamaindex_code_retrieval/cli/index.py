@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llamaindex_code_retrieval.cli.checkout import GIT_URL, check_sources, checkout, ignore_by_git, update_clone
+from llamaindex_code_retrieval.cli.checkout import GIT_URL, check_sources, checkout, update_clone
 from llamaindex_code_retrieval.cli.console import print_json, print_table, progress_bars
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
@@ -89,7 +89,7 @@ def run_index(options: argparse.Namespace) -> int:
     """Build or update the index in ``--out``."""
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
-    from llamaindex_code_retrieval.index.folder import remove_old_format
+    from llamaindex_code_retrieval.index.folder import ignore_by_git, remove_old_format
     from llamaindex_code_retrieval.index.lock import update_lock
     from llamaindex_code_retrieval.index.source_options import options_of
 

@@ -11,12 +11,15 @@ from typing import Any, Self
 
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.tables import Reading
 from llamaindex_code_retrieval.index.vector_file import VectorFile
 from llamaindex_code_retrieval.index.view import open_words, vector_path, word_document, words_path
 from llamaindex_code_retrieval.index.words import WordDocument, WordIndex, WordWriter
 
 _FEW_VECTORS = 5_000
 """Up to so many vectors there is no file: they are read from the database and compared one by one."""
+_FEW_REMOVED = 10_000
+"""The words are made anew when more documents, and more than a quarter of the nodes, were removed from them."""
 _CHANGED = 20
 """The file is renewed when one in so many of its vectors was added or removed since."""
 _CACHE_NAME = re.compile(r"(vectors|words)-(?P<token>[0-9a-f]{16})(\.faiss)?")
@@ -49,10 +52,13 @@ class Caches:
                 self._token = saved["token"]
                 self._writer = self._stack.enter_context(words.writer())
                 return self._writer
-            self._token = secrets.token_hex(8)
-            words = WordIndex.create(words_path(self._storage.folder, self._token))
-            self._writer = self._stack.enter_context(words.writer())
-            self._writer.add(map(word_document, reading.all_rows()))
+            return self._fill_words(reading)
+
+    def _fill_words(self, reading: Reading) -> WordWriter:
+        self._token = secrets.token_hex(8)
+        words = WordIndex.create(words_path(self._storage.folder, self._token))
+        self._writer = self._stack.enter_context(words.writer())
+        self._writer.add(map(word_document, reading.all_rows()))
         return self._writer
 
     def check_words(self) -> None:
@@ -63,7 +69,7 @@ class Caches:
             self._open_writer()
             state = self._commit()
             with self._storage.writing() as writing:
-                writing.put_settings({"words": state})
+                writing.put_settings({"words": state, "words_removed": 0})
                 writing.clear("removed_words")
 
     def add_words(self, documents: Iterable[WordDocument]) -> dict[str, Any] | None:
@@ -93,8 +99,22 @@ class Caches:
         self._open_writer().remove(removed.tolist())
         state = self._commit()
         with self._storage.writing() as writing:
+            total = writing.settings("words_removed").get("words_removed", 0) + len(removed)
+            is_diluted = total > max(_FEW_REMOVED, writing.count("nodes") // 4)
             writing.clear("removed_words")
-            writing.put_settings({"words": state})
+            writing.put_settings({"words": state, "words_removed": total})
+        if is_diluted:
+            self._renew_words()
+
+    def _renew_words(self) -> None:
+        """Make the words anew without documents that were removed, which still count in the frequencies of words."""
+        self._stack.close()
+        self._writer = None
+        with self._storage.reading() as reading:
+            self._fill_words(reading)
+        state = self._commit()
+        with self._storage.writing() as writing:
+            writing.put_settings({"words": state, "words_removed": 0})
 
     def renew_vectors(self, progress: Progress, *, grown_only: bool = False) -> None:
         """Write the file of vectors anew if a twentieth has changed, or with ``grown_only`` if they have doubled."""

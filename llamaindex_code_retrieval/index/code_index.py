@@ -30,7 +30,7 @@ from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, em
 from llamaindex_code_retrieval.index.external import ExternalVectors
 from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.file_state import FileState, text_digest
-from llamaindex_code_retrieval.index.folder import check_folder, open_storage, rebuild_command
+from llamaindex_code_retrieval.index.folder import check_folder, ignore_by_git, open_storage, rebuild_command
 from llamaindex_code_retrieval.index.locate import restore_root, store_root
 from llamaindex_code_retrieval.index.lock import update_lock
 from llamaindex_code_retrieval.index.rank import Nearest
@@ -123,6 +123,7 @@ class CodeIndex(Generic[EmbeddingT]):
         target = Path(folder)
         check_folder(target)
         target.mkdir(parents=True, exist_ok=True)
+        ignore_by_git(target)
         settings = {
             **model_settings(embedder),
             "parser": parser.to_dict(),

@@ -33,6 +33,13 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def ignore_by_git(folder: Path) -> None:
+    """Keep a folder that lies inside a checkout out of its git status, and out of an index of that checkout."""
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
 def open_storage(folder: str | Path) -> Storage:
     """Open the database of the index in ``folder``.
 
