@@ -53,7 +53,7 @@ class VectorFile:
 
     Up to ``exact_limit`` vectors a search compares every one. Above, it compares those in the cells nearest to the
     query, see :mod:`llamaindex_code_retrieval.index.ivf`. It returns ``top_k`` vectors whenever the selection has so
-    many. Scores are cosines and differ by less than 1e-4 from those of fp32 vectors: nothing has to be rescored.
+    many. Scores are cosines and differ by about 1e-5, at most 5e-4, from those of fp32 vectors: no need to rescore.
 
     A file is never changed: a :class:`Selection` leaves out vectors that were deleted. Searches may run in several
     threads and in forked processes. The file may be deleted while it is open.
