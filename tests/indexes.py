@@ -1,10 +1,16 @@
-"""Small sources and what an index of them holds."""
+"""Small sources, an embedding model without weights, and what an index of them holds."""
 
 from __future__ import annotations
 
-from llama_index.core.schema import QueryBundle
+import hashlib
+from collections.abc import Callable
 
-from llamaindex_code_retrieval import CodeIndex, CodeRetriever, FaissStore
+import numpy as np
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import QueryBundle
+from pydantic import PrivateAttr
+
+from llamaindex_code_retrieval import CodeIndex, CodeRetriever
 
 SOURCES = {
     "a.py": "def read_file(path):\n    return open(path).read()\n\n\ndef add(a, b):\n    return a + b\n",
@@ -13,10 +19,48 @@ SOURCES = {
 }
 
 
+class HashEmbedding(BaseEmbedding):
+    """Random vectors that depend on the text, the ``seed`` and nothing else; two names are two models."""
+
+    model_name: str = "hash"
+    seed: int = 0
+    dim: int = 16
+    _before_call: Callable[[int], object] = PrivateAttr(default=lambda call: None)
+    _texts: list[str] = PrivateAttr(default_factory=list)
+    _calls: int = PrivateAttr(default=0)
+
+    def before_call(self, call: Callable[[int], object]) -> None:
+        """Call ``call`` with 1, 2, … before each batch of nodes is embedded."""
+        self._before_call, self._calls = call, 0
+
+    def embedded(self) -> list[str]:
+        """Return the texts that were embedded since the last time."""
+        texts, self._texts = self._texts, []
+        return texts
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        self._calls += 1
+        self._before_call(self._calls)
+        self._texts += texts
+        return list(map(self._get_text_embedding, texts))
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        content = f"{self.model_name}\0{self.seed}\0{text}".encode("utf-8", "surrogatepass")
+        seed = int.from_bytes(hashlib.sha256(content).digest()[:8])
+        vector = np.random.default_rng(seed).normal(size=self.dim)
+        return list((vector / np.linalg.norm(vector)).tolist())
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
 def vectors_of(index: CodeIndex) -> dict[str, list[float]]:
-    store = index.vector_store
-    assert isinstance(store, FaissStore)
-    return {node.node_id: store.vectors([node.node_id])[0].tolist() for node in index.nodes()}
+    """Return all vectors by node id; they are kept in half precision."""
+    ids = [node.node_id for node in index.nodes()]
+    return dict(zip(ids, index.vectors(ids).tolist(), strict=True))
 
 
 def hits_of(retriever: CodeRetriever, query: QueryBundle) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
-from llamaindex_code_retrieval.index.manifest import read_manifest
+from llamaindex_code_retrieval.index.folder import read_settings
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
@@ -56,12 +56,12 @@ def test_any_llamaindex_embedding(store: BasePydanticVectorStore | None, tmp_pat
     retriever = index.as_retriever(mode="dense")
     for hits in (retriever.retrieve(query), asyncio.run(retriever.aretrieve(query))):
         assert [hit.node_id for hit in hits] == [node_id for node_id, _ in expected]
-        assert [hit.score for hit in hits] == pytest.approx([cosine for _, cosine in expected], abs=1e-6)
+        assert [hit.score for hit in hits] == pytest.approx([cosine for _, cosine in expected], abs=1e-3)
 
     index.save(tmp_path)
-    manifest = read_manifest(tmp_path)
-    assert manifest["embedding"] == {"class_name": model.class_name(), "model_name": "letter-counts"}
-    again = CodeIndex.load(tmp_path, embedding=model, vector_store=store)
+    settings = read_settings(tmp_path)
+    assert settings["embedding"] == {"class_name": model.class_name(), "model_name": "letter-counts"}
+    again = CodeIndex.open(tmp_path, embedding=model, vector_store=store)
     assert again.embedding is model
     assert again.update_texts(SOURCES).embedded == 0
     assert hits_of(again.as_retriever(), QueryBundle(query)) == hits_of(index.as_retriever(), QueryBundle(query))
@@ -72,12 +72,12 @@ def test_an_index_of_another_embedding_needs_that_one(embedding: CodeEmbedding, 
     index.update_texts(SOURCES)
     index.save(tmp_path)
     with pytest.raises(ValueError, match=r"built with the model 'letter-counts' of the class .*; pass that model"):
-        CodeIndex.load(tmp_path)
+        CodeIndex.open(tmp_path)
     for other in (embedding, LetterCounts(model_name="other")):
         with pytest.raises(ValueError, match="built by model 'letter-counts' with fingerprint"):
-            CodeIndex.load(tmp_path, embedding=other)
+            CodeIndex.open(tmp_path, embedding=other)
     with pytest.raises(ValueError, match=r"has fingerprint \w+ but computes other vectors; rebuild it with"):
-        CodeIndex.load(tmp_path, embedding=LetterCounts(first="c"))
+        CodeIndex.open(tmp_path, embedding=LetterCounts(first="c"))
     with pytest.raises(TypeError, match="must be a LlamaIndex embedding model, got a str"):
         CodeIndex("embedded")  # type: ignore[type-var]
 
@@ -91,6 +91,6 @@ def test_the_embedding_may_be_replaced(embedding: CodeEmbedding, adapter_folders
     assert hits_of(index.as_retriever(mode="dense"), query) == before  # by the old one until the update
     assert index.update_texts(SOURCES).embedded == len(index)
     for node in index.nodes():
-        assert vectors_of(index)[node.node_id] == pytest.approx(index.embedding.get_text_embedding(node.text), abs=1e-5)
+        assert vectors_of(index)[node.node_id] == pytest.approx(index.embedding.get_text_embedding(node.text), abs=1e-3)
     with pytest.raises(ValueError, match="have 32 dimensions, those of the new embedding 20; build another index"):
         index.embedding = LetterCounts()  # type: ignore[assignment]
