@@ -12,12 +12,12 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
-from llamaindex_code_retrieval.index.folder import read_settings
 
 from llamaindex_code_retrieval import (
     CodeEmbedding,
     CodeIndex,
 )
+from llamaindex_code_retrieval.index.folder import read_settings
 
 
 @pytest.fixture
@@ -92,5 +92,9 @@ def test_the_embedding_may_be_replaced(embedding: CodeEmbedding, adapter_folders
     assert index.update_texts(SOURCES).embedded == len(index)
     for node in index.nodes():
         assert vectors_of(index)[node.node_id] == pytest.approx(index.embedding.get_text_embedding(node.text), abs=1e-3)
+    index.embedding = LetterCounts()  # type: ignore[assignment]
+    assert index.update_texts(SOURCES).embedded == len(index)
+    assert {len(vector) for vector in vectors_of(index).values()} == {20}
+    other = CodeIndex(embedding, vector_store=SimpleVectorStore())
     with pytest.raises(ValueError, match="have 32 dimensions, those of the new embedding 20; build another index"):
-        index.embedding = LetterCounts()  # type: ignore[assignment]
+        other.embedding = LetterCounts()  # type: ignore[assignment]

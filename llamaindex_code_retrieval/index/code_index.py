@@ -310,7 +310,10 @@ class CodeIndex(Generic[EmbeddingT]):
                 refreshed=lambda: walk.touched,
                 progress=on_progress,
                 settings={
-                    "roots": [store_root(folder, self.folder) for folder in folders],
+                    # A copy of a temporary index may lie elsewhere.
+                    "roots": [
+                        store_root(root, self.folder) if self._temporary is None else str(root) for root in folders
+                    ],
                     "sources": sources.given(),
                 },
                 final_settings={"rules": walk.rules},
@@ -535,6 +538,9 @@ class CodeIndex(Generic[EmbeddingT]):
         self._storage.copy_to(target)
         copied = Storage(target)
         try:
+            with copied.writing() as writing:
+                roots = [restore_root(root, self.folder) for root in writing.settings("roots")["roots"]]
+                writing.put_settings({"roots": [store_root(root, target) for root in roots]})
             make_caches(copied)
         finally:
             copied.close()

@@ -160,11 +160,20 @@ class View:
         """
         vector = self._checked(query)
         allowed = self._allowed(condition, model)
-        numbers, scores = _nearest(*self._caches.newer, vector, top_k=top_k, allowed=allowed.numbers)
-        if self._caches.vectors is not None:
-            found = self._caches.vectors.search(vector, top_k=top_k, selection=allowed.selection)
-            numbers, scores = np.concatenate((found[0], numbers)), np.concatenate((found[1], scores))
-        return self._hits(zip(numbers.tolist(), scores.tolist(), strict=True))[:top_k]
+        newer = _nearest(*self._caches.newer, vector, top_k=top_k, allowed=allowed.numbers)
+        depth = top_k + 1
+        while True:
+            found = self._nearest_in_file(vector, depth, allowed)
+            numbers, scores = np.concatenate((found[0], newer[0])), np.concatenate((found[1], newer[1]))
+            hits = self._hits(zip(numbers.tolist(), scores.tolist(), strict=True))
+            if len(found[0]) < depth or (len(hits) >= top_k and hits[top_k - 1].score > found[1][-1]):
+                return hits[:top_k]
+            depth *= 4  # more vectors may tie with the last one: their ids decide
+
+    def _nearest_in_file(self, vector: NDArray[np.float32], top_k: int, allowed: _Allowed) -> _Neighbours:
+        if self._caches.vectors is None:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        return self._caches.vectors.search(vector, top_k=top_k, selection=allowed.selection)
 
     def matching(self, query: str, *, top_k: int, condition: Condition | None = None) -> list[Hit]:
         """Return the ``top_k`` nodes of highest BM25 score, ties by id, that meet ``condition``.
@@ -176,12 +185,12 @@ class View:
             raise ValueError("this view was opened without words")
         allowed = self.allowed(condition)
         depth = top_k + 16
-        while True:  # the index of words may hold more than the nodes of this state
+        while True:
             found = searcher.search(query, top_k=depth, allowed=allowed)
             hits = self._hits(found)
-            if len(hits) >= top_k or len(found) < depth:
+            if len(found) < depth or (len(hits) >= top_k and hits[top_k - 1].score > found[-1][1]):
                 return hits[:top_k]
-            depth *= 4
+            depth *= 4  # the words may hold more than the nodes of this state, or more may tie with the last hit
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of these numbers."""
@@ -288,7 +297,9 @@ def _nearest(
         numbers, vectors = numbers[rows], vectors[rows]
     scores = np.empty(len(numbers), dtype=np.float32)
     for start in range(0, len(numbers), _BLOCK):
-        scores[start : start + _BLOCK] = vectors[start : start + _BLOCK].astype(np.float32) @ query
+        block = vectors[start : start + _BLOCK].astype(np.float32)
+        # Unlike `@`, the same for equal vectors wherever they stand: their ids must decide.
+        scores[start : start + _BLOCK] = np.einsum("ij,j->i", block, query)
     if len(numbers) > top_k:
         # All that tie with the last one are kept: their ids decide.
         threshold = np.partition(scores, -top_k)[-top_k]
