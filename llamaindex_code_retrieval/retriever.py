@@ -173,7 +173,7 @@ class CodeRetriever(BaseRetriever):
     def _rank(
         self, view: View, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[Sequence[float]]
     ) -> list[RankedHit]:
-        has_several = len(view.reading.models()) > 1
+        has_several = len(view.models) > 1
         by_model = [
             QueryVector(group.fingerprint if has_several else None, vector)
             for group, vector in zip(groups, vectors, strict=True)

@@ -489,12 +489,10 @@ class CodeIndex(Generic[EmbeddingT]):
             ValueError: neither it nor the embedding of the last update made them.
         """
         if view is None:
-            with self._storage.reading() as reading:
-                models = reading.models()
-        else:
-            models = view.reading.models()
+            with self.view(words=False) as view:
+                return self.adapter_groups(view, languages=languages)
         groups = []
-        for fingerprint, group in models.items():
+        for fingerprint, group in view.models.items():
             if languages is not None and not set(group) & set(languages):
                 continue
             for embedder in (self._embedder, self._made_by):

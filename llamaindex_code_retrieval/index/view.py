@@ -51,6 +51,7 @@ class _Caches:
 
     generation: int
     settings: Mapping[str, Any]
+    models: Mapping[str, list[str]]
     searcher: WordSearcher | None
     vectors: VectorFile | None
     newer: tuple[NDArray[np.int64], NDArray[np.float16]]
@@ -97,7 +98,9 @@ class IndexReader:
             searcher = self._searcher(reading, settings) if words else None
             vectors = self._vector_file(reading, settings, old)
             newer = reading.vectors_after(0 if vectors is None else settings["vectors"]["highest"])
-            self._caches = _Caches(reading.generation, settings, searcher, vectors, newer, reading.removed())
+            self._caches = _Caches(
+                reading.generation, settings, reading.models(), searcher, vectors, newer, reading.removed()
+            )
 
     def _searcher(self, reading: Reading, settings: Mapping[str, Any]) -> WordSearcher:
         saved = settings.get("words")
@@ -146,6 +149,8 @@ class View:
     def __init__(self, reading: Reading, caches: _Caches) -> None:
         self.reading = reading
         self.settings = caches.settings
+        self.models = caches.models
+        """The languages of the nodes whose vectors each model made, by fingerprint."""
         self._caches = caches
 
     def nearest(
