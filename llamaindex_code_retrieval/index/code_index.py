@@ -151,7 +151,8 @@ class CodeIndex(Generic[EmbeddingT]):
         self.vector_store = vector_store
         self._external = None if vector_store is None else ExternalVectors(vector_store)
         self._storage = storage
-        self._reader = IndexReader(storage)
+        device = embedder.device if isinstance(embedder, CodeEmbedding) else None
+        self._reader = IndexReader(storage, use_gpu=(device or "").startswith("cuda"))
         self._temporary = temporary
         self._updating = threading.RLock()
 
@@ -170,7 +171,9 @@ class CodeIndex(Generic[EmbeddingT]):
     ) -> CodeIndex[EmbeddingT]:
         """Open an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
 
-        With ``words_only`` no model is loaded: the index can be searched in the mode "bm25", and not be updated.
+        On a ``device`` such as "cuda" the vectors are searched on the GPU too, if faiss-gpu is installed. With
+        ``words_only`` no model is loaded: the index can be searched in the mode "bm25", and not be updated.
+
         ``parser`` is needed only if the index was built by a parser with an ``id_func`` or by a subclass, and must have
         the same settings.
 

@@ -111,6 +111,11 @@ def search(
     return ids[order], scores[order]
 
 
+def has_gpu() -> bool:
+    """Return whether the installed FAISS finds a GPU."""
+    return bool(import_faiss().get_num_gpus())
+
+
 def copy_to_gpu(index: Any) -> Any:
     """Return a copy of an index on the first GPU, for :func:`search_on_gpu`.
 
@@ -118,7 +123,7 @@ def copy_to_gpu(index: Any) -> Any:
         ValueError: FAISS finds no GPU.
     """
     faiss = import_faiss()
-    if faiss.get_num_gpus() == 0:
+    if not has_gpu():
         raise ValueError("FAISS finds no GPU; install faiss-gpu on a machine with CUDA, or use the device 'cpu'")
     copy = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     copy.nprobe = min(_GPU_LIMIT, number_of_probes(index.nlist))

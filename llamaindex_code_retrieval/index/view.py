@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.filters import Condition
+from llamaindex_code_retrieval.index.ivf import has_gpu
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import NodeRow, Reading
 from llamaindex_code_retrieval.index.vector_file import Selection, VectorFile
@@ -65,11 +66,12 @@ class IndexReader:
     """Opens states of the index in a folder.
 
     Nothing is read before it is needed. What searches in one generation have in common is kept for the next search.
+    With ``use_gpu`` the vectors are searched on a GPU if FAISS finds one.
     """
 
-    def __init__(self, storage: Storage, *, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    def __init__(self, storage: Storage, *, use_gpu: bool = False) -> None:
         self.storage = storage
-        self._device = device
+        self._use_gpu = use_gpu
         self._caches: _Caches | None = None
         self._words: tuple[str, WordIndex] | None = None
         self._lock = threading.Lock()
@@ -121,7 +123,8 @@ class IndexReader:
             return old.vectors
         try:
             path = vector_path(self.storage.folder, saved["token"])
-            return VectorFile.open(path, dim=settings["dim"], token=saved["token"], device=self._device)
+            device: Literal["cpu", "cuda"] = "cuda" if self._use_gpu and has_gpu() else "cpu"
+            return VectorFile.open(path, dim=settings["dim"], token=saved["token"], device=device)
         except (OSError, ValueError) as error:
             self._check_newest(reading)
             logger.warning("%s; until the next update all vectors are read from the database", error)
