@@ -38,6 +38,7 @@ from llamaindex_code_retrieval import (
     Encoder,
     FaissStore,
 )
+from llamaindex_code_retrieval.index.filters import NodeFilter
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
 from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
@@ -115,7 +116,8 @@ def _retriever(folders: Folders, path: AnyPath) -> CodeRetriever:
     embedding = CodeEmbedding(path(folders.base), adapters={"java": path(folders.ia3)}, precision="fp32")
     index = CodeIndex(embedding, parser=CodeNodeParser(max_lines=20, overlap_lines=2))
     index.update_texts({f"f{i}.java": code for i, code in enumerate(CODES)} | {"a.py": "def read(file):\n    pass\n"})
-    return index.as_retriever(top_k=4, dense_weight=0.6, candidates=5, rank_constant=3, languages=["java", "python"])
+    filters = NodeFilter(languages=("java", "python"))
+    return index.as_retriever(top_k=4, dense_weight=0.6, candidates=5, rank_constant=3, filters=filters)
 
 
 def _retrieve(retriever: CodeRetriever) -> object:

@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import Shell
+
+from llamaindex_code_retrieval.index import caches
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -47,9 +50,10 @@ def test_every_direct_dependency_is_pinned() -> None:
 LIGHT_MODULES = (
     "_io _optional _settings cache chunking embedding ranking retriever cli.console cli.main cli.options cli.search "
     "cli.evaluate cli.train index.changes index.code_index index.code_words index.decode index.faiss_store "
-    "index.file_state index.git index.ignore index.ivf index.leave_out index.listing index.locate index.lock "
-    "index.manifest index.read_only index.records index.snapshot index.source_options index.source_roots "
-    "index.sources index.storage index.update index.vector_file index.vectors index.watch index.words "
+    "index.caches index.file_state index.filters index.folder index.git index.ignore index.ivf index.leave_out "
+    "index.listing index.locate index.lock index.rank index.read_only index.records index.source_files "
+    "index.source_options index.source_roots index.sources index.storage index.tables index.update "
+    "index.vector_file index.vectors index.view index.watch index.words "
     "languages.bounds languages.spans languages.bodies languages.patterns languages.syntax languages.notebooks "
     "languages.table languages.text models.batching models.calibration models.catalog models.files models.hub "
     "models.locate models.query_encoder_config models.reranker_config models.spec models.static_encoder eval "
@@ -108,7 +112,9 @@ assert code == 0, code
         ("languages", ""),
         ("models", ""),
         ("models --json", "numpy"),
-        ("info --index INDEX", ""),
+        ("info --index INDEX", "numpy"),
+        ("search total --index INDEX --mode bm25", "numpy tantivy"),
+        ("search total --index INDEX --mode bm25 --language python --json", "numpy tantivy"),
         ("recipes", "importlib.metadata numpy pydantic"),
         ("benchmark REPOSITORY --out OUT", "importlib.metadata numpy pydantic tree_sitter"),
     ],
@@ -118,6 +124,19 @@ def test_a_command_imports_only_what_it_uses(
 ) -> None:
     paths = {"INDEX": indexed, "REPOSITORY": repository, "OUT": tmp_path / "out"}
     assert heavy_imports(COMMAND, *(paths.get(word, word) for word in arguments.split())) == set(imports.split())
+
+
+@pytest.mark.usefixtures("embedded_model")
+@pytest.mark.parametrize("few_vectors", [5_000, 0])
+def test_a_search_by_a_static_query_encoder_imports_no_framework(
+    few_vectors: int, shell: Shell, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS only where there is a file of vectors."""
+    monkeypatch.setattr(caches, "_FEW_VECTORS", few_vectors)
+    shell("index", repository)
+    file_imports = set() if few_vectors else {"faiss"}
+    assert len(list(Path(".code-retrieval").glob("*.faiss"))) == len(file_imports)
+    assert heavy_imports(COMMAND, "search", "total", "--fast-query") == {"numpy", "tantivy"} | file_imports
 
 
 def test_a_static_query_encoder_imports_no_framework() -> None:
@@ -134,7 +153,7 @@ assert student.encode_queries(["parse a date"]).shape == (1, 384)
 
 
 def test_modules_that_every_search_needs_import_no_framework() -> None:
-    names = "filters ivf listing lock manifest vector_file words"
+    names = "caches changes filters folder ivf listing lock rank storage tables vector_file view words"
     code = "".join(f"import llamaindex_code_retrieval.index.{name}\n" for name in names.split())
     assert heavy_imports(code) == {"numpy"}
 

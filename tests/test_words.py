@@ -20,50 +20,11 @@ from llamaindex_code_retrieval.index.code_words import code_words
 from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
 from llamaindex_code_retrieval.index.words import (
     FIELD_WEIGHTS,
-    LexicalIndex,
     WordDocument,
     WordIndex,
     WordIndexError,
     WordSearcher,
 )
-
-TEXTS = [
-    "def readFile(path): open(path)",
-    "class HTTPServer: pass",
-    "def read_line(file): return file.line",
-    "",
-    "읽기 파일",
-]
-
-
-def test_scores_of_a_lexical_index_are_bm25() -> None:
-    """By hand: Lucene's BM25, k1 = 1.5, b = 0.75, for the one text that holds "server"."""
-    index = LexicalIndex.build(TEXTS)
-    lengths = [len(code_words(text)) for text in TEXTS]
-    idf = math.log(1 + (len(TEXTS) - 1 + 0.5) / (1 + 0.5))
-    mean = sum(lengths) / len(lengths)
-    expected = idf * 1 / (1 + 1.5 * (1 - 0.75 + 0.75 * lengths[1] / mean))
-    [(row, score)] = index.search("the Server", top_k=5)
-    assert row == 1
-    assert score == pytest.approx(expected, rel=1e-5)
-
-
-def test_order_ties_and_misses_of_a_lexical_index() -> None:
-    index = LexicalIndex.build([*TEXTS, TEXTS[1]])
-    assert [row for row, _ in index.search("HTTP", top_k=5)] == [1, 5]
-    assert [row for row, _ in index.search("HTTP", top_k=1)] == [1]
-    assert [row for row, _ in index.search("read file", top_k=5)] == [2, 0]  # "file" twice
-    assert index.search("absent words", top_k=5) == []
-    assert index.search("", top_k=5) == []
-
-
-@pytest.mark.parametrize("texts", [TEXTS, [], ["", "--"]])
-def test_save_and_load_a_lexical_index(texts: list[str], tmp_path: Path) -> None:
-    index = LexicalIndex.build(texts)
-    index.save(tmp_path)
-    again = LexicalIndex.load(tmp_path, size=len(texts))
-    assert again.search("read the file", top_k=3) == index.search("read the file", top_k=3)
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".pkl", ".pickle")]
 
 
 def bodies(texts: Iterable[str], *, first: int = 1) -> list[WordDocument]:

@@ -17,7 +17,6 @@ from llamaindex_code_retrieval.cli.options import (
     positive,
     refuse_without_effect,
 )
-from llamaindex_code_retrieval.index.folder import read_settings
 from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.index.source_roots import file_of
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
@@ -234,6 +233,8 @@ def _refresh(index: CodeIndex, options: argparse.Namespace, *, words_only: bool)
 
 def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Raise what is wrong with the arguments before a model is loaded; return the settings of the index."""
+    from llamaindex_code_retrieval.index.folder import read_settings  # imports NumPy
+
     if options.question is None:
         raise ValueError(_missing_question(options))
     if not options.question.strip():
