@@ -57,7 +57,7 @@ def selected_files(parser: argparse.ArgumentParser, options: argparse.Namespace)
     if options.folder is None or not options.folder.is_dir():
         parser.error(f"name a folder of repositories, or set {VARIABLE}; got {options.folder}")
     files: dict[str, list[CheckoutFile]] = {}
-    for file in _files(options.folder, options.repository):
+    for file in repository_files(options.folder, options.repository):
         if not options.language or file.language in options.language:
             files.setdefault(file.language, []).append(file)
     missing = set(options.language or ()) - files.keys()
@@ -75,7 +75,8 @@ def is_partial(options: argparse.Namespace) -> bool:
     return bool(options.language or options.repository)
 
 
-def _files(folder: Path, repositories: list[str] | None) -> Iterator[CheckoutFile]:
+def repository_files(folder: Path, repositories: list[str] | None = None) -> Iterator[CheckoutFile]:
+    """Yield the text files of the repositories in ``folder``, or of those named, in the order of their names."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(set(folders) - {".git"})
         if Path(root) == folder and repositories:

@@ -18,7 +18,17 @@ from llamaindex_code_retrieval import CodeNodeParser
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SHARED = ("checkouts", "ctags", "declarations", "laws", "mutations", "report", "runs")
+SHARED = (
+    "checkouts",
+    "ctags",
+    "declarations",
+    "laws",
+    "mutations",
+    "report",
+    "runs",
+    "scale_systems",
+    "scale_workload",
+)
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in SHARED)
 
 
