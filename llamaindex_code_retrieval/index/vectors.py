@@ -176,7 +176,7 @@ class VectorTable:
                 f"the metadata of a node cannot be saved as JSON: {error}; store text or numbers"
             ) from error
         file.write(line.encode() + b"\n")
-        faiss.write_index(self.index, faiss.PyCallbackIOWriter(file.write))
+        faiss.write_index(_without_map(self.index), faiss.PyCallbackIOWriter(file.write))
 
     @classmethod
     def read(cls, file: BinaryIO, name: str, *, separate_header: bytes | None = None) -> VectorTable:
@@ -198,6 +198,7 @@ class VectorTable:
                 numbers = faiss.vector_to_array(table.index.id_map)
                 vectors = faiss.downcast_index(table.index.index).reconstruct_n(0, len(numbers))
                 table.index = _index_of(vectors, numbers, exact_limit=len(numbers))
+            table.index.set_direct_map_type(faiss.DirectMap.Hashtable)
             table._next_number, table._trained_on = header["next"], header["trained_on"]
             for id_, number, document in header["nodes"]:
                 table._numbers[id_] = number
@@ -227,3 +228,11 @@ def _index_of(vectors: NDArray[np.float32], numbers: Sequence[int], *, exact_lim
     index.set_direct_map_type(import_faiss().DirectMap.Hashtable)
     index.add_with_ids(vectors, np.asarray(numbers, dtype=np.int64))
     return index
+
+
+def _without_map(index: Any) -> Any:
+    """Return an index of the same vectors without the map of their places, which is written in no certain order."""
+    bare = import_faiss().IndexIVFFlat(index.quantizer, index.d, index.nlist, index.metric_type)
+    bare.replace_invlists(index.invlists)
+    bare.ntotal, bare.is_trained = index.ntotal, index.is_trained
+    return bare
