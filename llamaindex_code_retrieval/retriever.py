@@ -12,7 +12,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import MetadataFilters
 
-from llamaindex_code_retrieval.index.code_index import AdapterGroup, CodeIndex
+from llamaindex_code_retrieval.index.code_index import CodeIndex
+from llamaindex_code_retrieval.index.embedders import AdapterGroup
 from llamaindex_code_retrieval.index.filters import Condition, NodeFilter
 from llamaindex_code_retrieval.index.metadata_filters import condition_of
 from llamaindex_code_retrieval.index.rank import Mode, QueryVector, RankedHit, Ranking

@@ -7,9 +7,11 @@ import secrets
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval.index.locate import restore_root, store_root
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import Reading
 from llamaindex_code_retrieval.index.vector_file import VectorFile
@@ -157,6 +159,24 @@ class Caches:
                 else:
                     path.unlink(missing_ok=True)
         self._storage.shrink()
+
+
+def copy_index(storage: Storage, folder: Path) -> None:
+    """Copy an index to another folder, which is made.
+
+    Raises:
+        OSError: the copy cannot be written; then ``folder`` holds no index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.copy_to(folder)
+    copied = Storage(folder)
+    try:
+        with copied.writing() as writing:
+            roots = [restore_root(root, storage.folder) for root in writing.settings("roots")["roots"]]
+            writing.put_settings({"roots": [store_root(root, folder) for root in roots]})
+        make_caches(copied)
+    finally:
+        copied.close()
 
 
 def make_caches(storage: Storage) -> None:

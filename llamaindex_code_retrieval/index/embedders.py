@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -171,3 +172,44 @@ def embedder_of(embedding: BaseEmbedding) -> Embedder:
 def fingerprint_of(fingerprints: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
     """Return the fingerprint of the model that embeds a node with this metadata."""
     return fingerprints.get(node_language(metadata), fingerprints[""])
+
+
+class AdapterGroup(NamedTuple):
+    """The languages whose vectors one adapter made. Vectors of two groups cannot be compared with each other."""
+
+    embedder: Embedder
+    """Embeds queries with this adapter."""
+    languages: list[str]
+    fingerprint: str
+
+
+def group_by_adapter(
+    models: Mapping[str, list[str]],
+    embedders: Sequence[Embedder],
+    *,
+    languages: Collection[str] | None,
+    folder: Path,
+) -> list[AdapterGroup]:
+    """Group the languages of an index (those of ``languages``, if given) by the adapter that made their vectors.
+
+    ``models`` are the languages by the fingerprint of the model that made their vectors. The first of ``embedders``
+    that has the model embeds the queries.
+
+    Raises:
+        ValueError: none of them has it.
+    """
+    groups = []
+    for fingerprint, group in models.items():
+        if languages is not None and not set(group) & set(languages):
+            continue
+        for embedder in embedders:
+            adapted = embedder.for_language(group[0])
+            if adapted.fingerprint == fingerprint:
+                break
+        else:
+            raise ValueError(
+                f"the vectors of the index in {folder} are of a model with fingerprint {fingerprint}, the "
+                f"embedding has {adapted.fingerprint}; call update(), or open the index again"
+            )
+        groups.append(AdapterGroup(adapted, group, fingerprint))
+    return groups

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore, VectorStoreQuery
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval.index.faiss_store import FaissStore
 from llamaindex_code_retrieval.index.filters import Condition
+from llamaindex_code_retrieval.index.folder import rebuild_command
 from llamaindex_code_retrieval.index.tables import Reading
 from llamaindex_code_retrieval.index.view import Hit, View
+
+logger = logging.getLogger(__name__)
 
 
 class ExternalVectors:
@@ -80,3 +87,41 @@ class ExternalVectors:
 def _contains(numbers: NDArray[np.int64], number: int) -> bool:
     place = int(np.searchsorted(numbers, number))
     return place < len(numbers) and int(numbers[place]) == number
+
+
+def check_dim(vector_store: BasePydanticVectorStore | None, dim: int) -> None:
+    """Refuse a ``FaissStore`` of another dimension."""
+    if isinstance(vector_store, FaissStore) and vector_store.dim != dim:
+        raise ValueError(
+            f"the vector store has {vector_store.dim} dimensions, the embedding {dim}; pass FaissStore({dim}), or "
+            "leave vector_store out"
+        )
+
+
+def check_store(
+    folder: Path, settings: Mapping[str, Any], reading: Reading, vector_store: BasePydanticVectorStore | None
+) -> None:
+    """Check that a vector store is that of an index.
+
+    Raises:
+        ValueError: the index keeps its vectors itself, or in a store that is missing or holds none of its nodes.
+    """
+    if vector_store is None:
+        if settings["vector_store"] is not None:
+            raise ValueError(f"{folder} keeps its vectors in a {settings['vector_store']}; pass it as vector_store")
+        return
+    if settings["vector_store"] is None:
+        raise ValueError(f"the index in {folder} keeps its vectors itself; leave vector_store out")
+    check_dim(vector_store, settings["dim"])
+    nodes = reading.count("nodes")
+    missing = ExternalVectors(vector_store).missing(reading, settings["dim"])
+    if nodes and missing == nodes:
+        raise ValueError(
+            f"the {vector_store.class_name()} holds none of the {nodes} nodes of the index in {folder}; pass the store "
+            f"that was in use when the index was made, or rebuild it with: {rebuild_command(folder, settings)}"
+        )
+    if missing:
+        logger.warning(
+            "the %s lacks %d of the %d nodes of the index in %s; remove the index and build it again",
+            *(vector_store.class_name(), missing, nodes, folder),
+        )

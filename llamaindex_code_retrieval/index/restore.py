@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.node_parser.node_utils import default_id_func
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, UnloadedModel
+from llamaindex_code_retrieval.index.embedders import AnyEmbedding, Embedder, UnloadedModel, embedder_of
 from llamaindex_code_retrieval.index.folder import rebuild_command
 from llamaindex_code_retrieval.index.source_options import SourceOptions
 
@@ -26,15 +28,53 @@ def model_settings(embedder: Embedder) -> dict[str, Any]:
     }
 
 
-def load_model(
+def new_settings(
+    embedder: Embedder, parser: CodeNodeParser, vector_store: BasePydanticVectorStore | None
+) -> dict[str, Any]:
+    """Return the settings of an index without files."""
+    return {
+        **model_settings(embedder),
+        "parser": parser.to_dict(),
+        "vector_store": None if vector_store is None else vector_store.class_name(),
+        "roots": [],
+        "sources": {},
+        "rules": [],
+        "updated": "",
+    }
+
+
+def restore_embedder(
     folder: Path,
     settings: Mapping[str, Any],
+    embedding: BaseEmbedding | None,
+    options: Mapping[str, Any],
     *,
-    query_encoder: str | Path | None,
-    cache_folder: str | Path | None,
-    device: str | None,
-) -> CodeEmbedding:
-    """Load the model that made the vectors of an index."""
+    words_only: bool,
+) -> Embedder:
+    """Return ``embedding``, or load the model that made the vectors of an index with the ``options`` that are not None.
+
+    With ``words_only`` return a stand-in for the model, which is not loaded.
+
+    Raises:
+        ValueError: ``embedding`` is another model; options without effect; a model that cannot be loaded.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if embedding is not None and given:
+        raise ValueError(f"give {', '.join(given)} to the embedding, or leave the embedding out")
+    if words_only and (embedding is not None or given):
+        raise ValueError(f"words_only loads no model; leave out {', '.join(given) or 'embedding'}")
+    embedder: Embedder
+    if embedding is not None:
+        embedder = embedder_of(embedding)
+    elif words_only:
+        embedder = _unloaded_model(settings)
+    else:
+        embedder = _load_model(folder, settings, given)
+    _check_model(folder, settings, embedder)
+    return embedder
+
+
+def _load_model(folder: Path, settings: Mapping[str, Any], options: Mapping[str, Any]) -> CodeEmbedding:
     saved = dict(settings["embedding"])
     if saved.get("class_name") != CodeEmbedding.class_name():
         raise ValueError(
@@ -43,19 +83,19 @@ def load_model(
         )
     for name in ("precision", "query_encoder"):  # choices of each machine and each search
         saved.pop(name, None)
-    if query_encoder is None:  # check_model names both models; with a query encoder the base may never be loaded
+    if "query_encoder" not in options:  # _check_model names both models; a query encoder may never load the base
         del saved["fingerprint"]
-    return CodeEmbedding(**saved, query_encoder=query_encoder, cache_folder=cache_folder, device=device)
+    return CodeEmbedding(**saved, **options)
 
 
-def unloaded_model(settings: Mapping[str, Any]) -> UnloadedModel:
+def _unloaded_model(settings: Mapping[str, Any]) -> UnloadedModel:
     """Return a stand-in for the model of an index that is searched by words only."""
     fingerprint = settings["fingerprint"]
     by_language = {"": fingerprint, **settings["adapters"]}
     return UnloadedModel(settings["embedding"], settings["dim"], fingerprint, by_language)
 
 
-def check_model(folder: Path, settings: Mapping[str, Any], embedder: Embedder) -> None:
+def _check_model(folder: Path, settings: Mapping[str, Any], embedder: Embedder) -> None:
     """Check that a model is the one that made the vectors of an index.
 
     Raises:

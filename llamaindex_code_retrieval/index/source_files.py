@@ -1,21 +1,27 @@
-"""The files of an update of an index from its folders."""
+"""The files of an update of an index: from its folders, from texts or from nodes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from llama_index.core.schema import TextNode
 
 from llamaindex_code_retrieval._io import Progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.index.changes import Changes, FileChange, find_changes
 from llamaindex_code_retrieval.index.embedders import Embedder
-from llamaindex_code_retrieval.index.file_state import FileState, SourceCounts
+from llamaindex_code_retrieval.index.file_state import FileState, SourceCounts, text_digest
 from llamaindex_code_retrieval.index.leave_out import describe_left_out
 from llamaindex_code_retrieval.index.source_roots import SourceRoot
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import Reading
-from llamaindex_code_retrieval.index.update import FileNodes, bounded_parser, parse_text
+from llamaindex_code_retrieval.index.update import FileNodes, IndexReport, bounded_parser, parse_text
+
+_NO_STATUS = (-2, 0, 0, 0, 0)
+"""Size, times and inode of what is no file on disk: no status equals it."""
 
 
 class SourceFiles:
@@ -77,6 +83,16 @@ class SourceFiles:
             )
         yield from waiting
 
+    def add_counts(self, report: IndexReport) -> IndexReport:
+        """Return ``report`` with the counts of the files that were left out or read in another way than most."""
+        counts = self.counts
+        return replace(
+            report,
+            left_out={reason: dict(files.most_common()) for reason, files in sorted(counts.left_out.items())},
+            encodings={how: dict(files.most_common()) for how, files in sorted(counts.encodings.items())},
+            unknown=dict(counts.unknown.most_common()),
+        )
+
     def removed(self) -> Collection[str]:
         """Return the paths of the files that are gone."""
         return [] if self._changes is None else self._changes.removed
@@ -87,6 +103,17 @@ class SourceFiles:
         return parse_text(change.text, change.state, self._parser, language=change.state.language)
 
 
+def files_of_texts(
+    texts: Mapping[str, str], known: Mapping[str, FileState], parser: CodeNodeParser, *, on_progress: Progress
+) -> Iterator[FileNodes]:
+    """Yield those of ``texts``, source by path, whose content is not that of the ``known`` files, with their nodes."""
+    for done, path in enumerate(sorted(texts), start=1):
+        state = FileState(path, *_NO_STATUS, text_digest(texts[path]))
+        if not (path in known and known[path].has_content_of(state)):
+            yield parse_text(texts[path], state, parser, language=None)
+        on_progress("parse", done, len(texts))
+
+
 def has_same_nodes(reading: Reading, parser: CodeNodeParser, embedder: Embedder) -> bool:
     """Return whether model and parser are those of the last update: others make other nodes of a text."""
     settings = reading.settings("fingerprint", "parser")
@@ -94,3 +121,18 @@ def has_same_nodes(reading: Reading, parser: CodeNodeParser, embedder: Embedder)
         settings["fingerprint"] == embedder.fingerprint
         and settings["parser"] == json.loads(json.dumps(parser.to_dict()))
     )
+
+
+def files_of_nodes(nodes: Sequence[TextNode]) -> list[FileNodes]:
+    """Return the nodes by their files: those that their metadata names, else one for each node.
+
+    Raises:
+        ValueError: two nodes have the same id.
+    """
+    repeated = len(nodes) - len({node.node_id for node in nodes})
+    if repeated:
+        raise ValueError(f"{repeated} of {len(nodes)} nodes repeat the id of another one")
+    by_path: dict[str, list[TextNode]] = {}
+    for node in nodes:
+        by_path.setdefault(str(node.metadata.get("path") or node.node_id), []).append(node)
+    return [FileNodes(FileState(path, *_NO_STATUS, ""), group) for path, group in by_path.items()]

@@ -1,0 +1,112 @@
+"""What an index holds: its files, its nodes and their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llama_index.core.schema import TextNode
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
+from llamaindex_code_retrieval.index.locate import restore_root
+from llamaindex_code_retrieval.index.records import to_node
+from llamaindex_code_retrieval.index.restore import restore_source_options
+from llamaindex_code_retrieval.index.source_options import SourceOptions
+from llamaindex_code_retrieval.index.source_roots import file_of, saved_roots
+from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.view import IndexReader, View
+
+
+class IndexContents:
+    """The content of an index, which is read without its model."""
+
+    _storage: Storage
+    _reader: IndexReader
+
+    @property
+    def folder(self) -> Path:
+        """Where the index is."""
+        return self._storage.folder
+
+    def __len__(self) -> int:
+        with self._storage.reading() as reading:
+            return reading.count("nodes")
+
+    @property
+    def files(self) -> int:
+        """Number of files indexed."""
+        with self._storage.reading() as reading:
+            return reading.file_count()
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Number of nodes by language."""
+        with self._storage.reading() as reading:
+            return reading.languages()
+
+    @property
+    def roots(self) -> list[str]:
+        """The folders of the last :meth:`update`."""
+        return [str(restore_root(root, self.folder)) for root in self._setting("roots")]
+
+    @property
+    def sources(self) -> SourceOptions:
+        """Which files the last :meth:`update` read, and in which language."""
+        return restore_source_options(self.folder, {"sources": self._setting("sources")})
+
+    @property
+    def updated(self) -> str:
+        """Time of the last update, ISO 8601 in UTC; empty before the first one."""
+        updated: str = self._setting("updated")
+        return updated
+
+    def _setting(self, name: str) -> Any:
+        with self._storage.reading() as reading:
+            return reading.settings(name)[name]
+
+    def view(self, *, words: bool = True) -> AbstractContextManager[View]:
+        """Return the current state of the index, for a ``with`` block; see :meth:`.IndexReader.view`."""
+        return self._reader.view(words=words)
+
+    def node(self, node_id: str) -> TextNode:
+        """Return a copy of a node; an unknown id is a KeyError."""
+        with self._storage.reading() as reading:
+            number = reading.numbers_of([node_id])[node_id]
+            return to_node(reading.rows([number])[number])
+
+    def nodes(self) -> Iterator[TextNode]:
+        """Yield all nodes by path and line."""
+        with self._storage.reading() as reading:
+            yield from map(to_node, reading.all_rows())
+
+    def vectors(self, node_ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the nodes' vectors, shape ``(node_ids, dim)``, as saved in half precision.
+
+        Raises:
+            KeyError: an unknown id, or a node whose vector is in an external vector store.
+        """
+        with self._storage.reading() as reading:
+            numbers = reading.numbers_of(node_ids)
+            vectors = reading.vectors(numbers.values())
+            if not node_ids:
+                return np.empty((0, reading.settings("dim")["dim"]), dtype=np.float32)
+            return np.stack([vectors[numbers[node_id]] for node_id in node_ids])
+
+    def file_of(self, path: str) -> Path:
+        """Return where the file of a node's ``path`` lies on this machine."""
+        return file_of(path, [Path(root) for root in self.roots])
+
+    def changes(self, *, limit_seconds: float = 0.5) -> ChangeCounts:
+        """Count the files that the next :meth:`update` would find changed, within a time limit.
+
+        Raises:
+            ValueError: a root is not a folder.
+        """
+        with self._storage.reading() as reading:
+            known, settings = reading.files(), reading.settings("roots", "rules")
+        folders = [restore_root(root, self.folder) for root in settings["roots"]]
+        return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=limit_seconds)
