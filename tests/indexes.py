@@ -25,7 +25,7 @@ class HashEmbedding(BaseEmbedding):
     model_name: str = "hash"
     seed: int = 0
     dim: int = 16
-    _before_call: Callable[[int], object] = PrivateAttr(default=lambda call: None)
+    _before_call: Callable[[int], object] | None = PrivateAttr(default=None)
     _texts: list[str] = PrivateAttr(default_factory=list)
     _calls: int = PrivateAttr(default=0)
 
@@ -40,7 +40,8 @@ class HashEmbedding(BaseEmbedding):
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         self._calls += 1
-        self._before_call(self._calls)
+        if self._before_call is not None:
+            self._before_call(self._calls)
         self._texts += texts
         return list(map(self._get_text_embedding, texts))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.index.locate import is_index
+from llamaindex_code_retrieval.index.locate import is_index, restore_root
 from llamaindex_code_retrieval.index.storage import DATABASE, FORMAT, Storage
 
 _OLD_MANIFEST = "manifest.json"
@@ -87,6 +87,7 @@ def describe(folder: Path) -> dict[str, Any]:
             settings = reading.settings()
             names = ("format", "fingerprint", "adapters", "dim", "embedding", "parser", "roots", "sources", "updated")
             known = {name: settings[name] for name in names}
+            known["roots"] = [str(restore_root(root, folder)) for root in settings["roots"]]
             counts = {"files": reading.file_count(), "nodes": reading.count("nodes"), "languages": reading.languages()}
     finally:
         storage.close()
@@ -121,7 +122,7 @@ def remove_old_format(folder: Path) -> None:
 
 def rebuild_command(folder: Path, settings: Mapping[str, Any]) -> str:
     """Return the command that builds the index again."""
-    roots = settings.get("roots") or ["PATH"]
+    roots = [restore_root(root, folder) for root in settings.get("roots") or []] or ["PATH"]
     options = [f"--{name.replace('_', '-')}={value}" for name, value in _assignments(settings.get("sources") or {})]
     return shlex.join(["code-retrieval", "index", *map(str, roots), *options, "--out", str(folder)])
 

@@ -232,13 +232,22 @@ def _errors(folder: Path) -> Iterator[None]:
             raise TimeoutError(f"the index in {folder} is being written by another process; try again") from error
         if code == sqlite3.SQLITE_READONLY:
             raise PermissionError(f"the index in {folder} cannot be written: {error}; check its rights") from error
+        if code == sqlite3.SQLITE_ERROR:  # no such table or column
+            raise _damaged(folder, error) from error
         raise OSError(f"the index in {folder} cannot be read or written: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise ValueError(
-            f"the index in {folder} is damaged ({error}); remove the folder and build the index again with "
-            "`code-retrieval index`"
-        ) from error
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: sqlite3.Error) -> ValueError:
+    return ValueError(
+        f"the index in {folder} is damaged ({error}); remove the folder and build the index again with "
+        "`code-retrieval index`"
+    )
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-8", "surrogatepass")  # lone surrogates, as in names of files, are kept
+    try:
+        return content.decode("utf-8", "surrogatepass")  # lone surrogates, as in names of files, are kept
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("a text is not UTF-8") from error

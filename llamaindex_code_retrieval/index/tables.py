@@ -86,7 +86,7 @@ class Reading:
     def settings(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names that are present, or all."""
         where = f" WHERE name IN ({_marks(names)})" if names else ""
-        return {name: json.loads(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
+        return {name: _json(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
@@ -318,8 +318,15 @@ class Writing(Reading):
 
 def _node_row(row: Sequence[Any]) -> NodeRow:
     number, id_, path, position, part, model, digest, *jsons, embedded, text = row
-    form, relations, metadata = map(json.loads, jsons)
+    form, relations, metadata = map(_json, jsons)
     return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
+
+
+def _json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise sqlite3.DatabaseError("a value is not JSON") from error
 
 
 def _stacked(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -201,8 +202,12 @@ class View:
             depth *= 4  # the words may hold more than the nodes of this state, or more may tie with the last hit
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
-        """Return the nodes of these numbers."""
-        return self.reading.rows(numbers)
+        """Return the nodes of the numbers of hits."""
+        numbers = set(numbers)
+        rows = self.reading.rows(numbers)
+        if len(rows) < len(numbers):
+            raise sqlite3.DatabaseError("nodes without a file")
+        return rows
 
     def _checked(self, query: Sequence[float]) -> NDArray[np.float32]:
         vector = np.asarray(query, dtype=np.float32)
