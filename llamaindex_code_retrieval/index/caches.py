@@ -123,7 +123,9 @@ class Caches:
         with self._storage.reading() as reading:
             settings = reading.settings("vectors", "dim")
             saved = settings.get("vectors") or {"count": 0, "highest": 0, "token": ""}
-            is_missing = bool(saved["token"]) and not vector_path(self._storage.folder, saved["token"]).is_file()
+            is_missing = bool(saved["token"]) and not VectorFile.is_whole(
+                vector_path(self._storage.folder, saved["token"]), dim=settings["dim"], token=saved["token"]
+            )
             added, removed = reading.count_vectors(above=saved["highest"]), reading.count("removed")
             if grown_only:
                 if added <= max(10 * _FEW_VECTORS, saved["count"]):

@@ -122,9 +122,9 @@ def remove_old_format(folder: Path) -> None:
 
 def rebuild_command(folder: Path, settings: Mapping[str, Any]) -> str:
     """Return the command that builds the index again."""
-    roots = [restore_root(root, folder) for root in settings.get("roots") or []] or ["PATH"]
+    roots = [str(restore_root(root, folder)) for root in settings.get("roots") or []] or ["PATH"]
     options = [f"--{name.replace('_', '-')}={value}" for name, value in _assignments(settings.get("sources") or {})]
-    return shlex.join(["code-retrieval", "index", *map(str, roots), *options, "--out", str(folder)])
+    return shlex.join(["code-retrieval", "index", *roots, *options, "--out", str(folder)])
 
 
 def _assignments(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -104,6 +104,16 @@ class VectorFile:
                 numbers = np.asarray(np.memmap(file, np.int64, mode="r", offset=offset, shape=(trailer.count,)))
         return cls(path, index, numbers, token=token, device=device)
 
+    @staticmethod
+    def is_whole(path: Path, *, dim: int, token: str) -> bool:
+        """Return whether :meth:`open` would open the file."""
+        try:
+            with path.open("rb") as file:
+                _Trailer.read(file).check(file, dim=dim, token=token)
+        except (OSError, ValueError):
+            return False
+        return True
+
     @classmethod
     def build(
         cls,
