@@ -234,8 +234,10 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
                         store_root(root, self.folder) if self._temporary is None else str(root) for root in folders
                     ],
                     "sources": sources.given(),
+                    "rules": walk.rules,
+                    "unfinished": walk.read_all,
                 },
-                final_settings={"rules": walk.rules},
+                final_settings={"unfinished": False},
             )
         return walk.add_counts(report)
 
@@ -284,7 +286,7 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
         final_settings: Mapping[str, Any] | None = None,
         may_move: bool = False,
     ) -> IndexReport:
-        """Run an update; an interrupted one leaves ``settings``, by which another one can go on."""
+        """Run an update; an interrupted one that has written files leaves ``settings``, with which the next goes on."""
         start = time.perf_counter()
         report = IndexReport()
         embedder = copy.deepcopy(self._embedder)  # use_adapter may change it meanwhile

@@ -39,6 +39,7 @@ def new_settings(
         "roots": [],
         "sources": {},
         "rules": [],
+        "unfinished": False,  # whether an update that read all files was interrupted
         "updated": "",
     }
 

@@ -15,6 +15,7 @@ from llamaindex_code_retrieval.index.changes import Changes, FileChange, find_ch
 from llamaindex_code_retrieval.index.embedders import Embedder
 from llamaindex_code_retrieval.index.file_state import FileState, SourceCounts, text_digest
 from llamaindex_code_retrieval.index.leave_out import describe_left_out
+from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.index.source_roots import SourceRoot
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import Reading
@@ -44,10 +45,13 @@ class SourceFiles:
         with storage.reading() as reading:
             self._known = reading.files()
             saved = reading.settings("roots", "rules")
-            self._is_first = not reading.file_count()
-            self._read_all = saved["rules"] != json.loads(json.dumps(self.rules)) or not has_same_nodes(
+            folders = [restore_root(root, storage.folder) for root in saved["roots"]]
+            self._has_new_roots = folders != [root.folder for root in roots]
+            self._is_empty = not reading.file_count()
+            self.read_all = saved["rules"] != json.loads(json.dumps(self.rules)) or not has_same_nodes(
                 reading, parser, embedder
             )
+            """Whether unchanged files are read too, because their nodes may be others now."""
         self._changes: Changes | None = None
 
     @property
@@ -59,12 +63,12 @@ class SourceFiles:
         """Yield the files that are new or changed, with their nodes; may be called again.
 
         Raises:
-            ValueError: the index is empty, and there is no file to read.
+            ValueError: the index is empty or has had other roots, and there is no file to read.
         """
         self.touched.clear()
-        self._changes = find_changes(self._roots, self._known, read_all=self._read_all, on_progress=self._progress)
+        self._changes = find_changes(self._roots, self._known, read_all=self.read_all, on_progress=self._progress)
         waiting: list[FileNodes] = []  # files that are left out, until there is one that is not
-        is_empty = self._is_first
+        is_empty = self._is_empty or self._has_new_roots
         for change in self._changes:
             if change.text is None and change.is_touched:
                 self.touched.append(change.state)
@@ -75,7 +79,7 @@ class SourceFiles:
             if not is_empty:
                 yield from waiting
                 waiting.clear()
-        if is_empty and not self._known:
+        if is_empty and (self._has_new_roots or not self._known) and not self._kept(waiting):
             folders = ", ".join(str(root.folder) for root in self._roots)
             raise ValueError(
                 f"no file to index in {folders} ({describe_left_out(self.counts.left_out)}); "
@@ -97,6 +101,11 @@ class SourceFiles:
         """Return the paths of the files that are gone."""
         return [] if self._changes is None else self._changes.removed
 
+    def _kept(self, changed: Sequence[FileNodes]) -> Collection[str]:
+        """Return the paths of the indexed files that are unchanged."""
+        indexed = {path for path, state in self._known.items() if not state.left_out}
+        return indexed - {file.state.path for file in changed} - set(self.removed())
+
     def _parse(self, change: FileChange) -> FileNodes:
         if change.text is None:  # it is left out now
             return FileNodes(change.state, [])
@@ -115,10 +124,11 @@ def files_of_texts(
 
 
 def has_same_nodes(reading: Reading, parser: CodeNodeParser, embedder: Embedder) -> bool:
-    """Return whether model and parser are those of the last update: others make other nodes of a text."""
-    settings = reading.settings("fingerprint", "parser")
+    """Return whether model and parser are those that made all nodes: others make other nodes of a text."""
+    settings = reading.settings("fingerprint", "parser", "unfinished")
     return bool(
-        settings["fingerprint"] == embedder.fingerprint
+        not settings["unfinished"]
+        and settings["fingerprint"] == embedder.fingerprint
         and settings["parser"] == json.loads(json.dumps(parser.to_dict()))
     )
 

@@ -115,6 +115,7 @@ class Update:
         self._caches = Caches(storage)
         self._outer: Writing | None = None
         self._numbers: Iterator[int] | None = None
+        self._first_settings: Mapping[str, Any] = {}
         self._written: set[str] = set()
         """Paths of the files that this update has written."""
 
@@ -131,7 +132,9 @@ class Update:
         """Write ``files``, remove the files of the paths ``removed``, and set ``settings``.
 
         ``removed``, and ``refreshed``, the new states of files whose content is as before, are called after the files
-        have been read. ``first_settings`` are set before. With ``may_move``, a node may come to another file.
+        have been read. ``first_settings`` are set with the first files that are written, so that an interrupted update
+        leaves what the next one needs; one that writes nothing changes nothing. With ``may_move``, a node may come to
+        another file.
         """
 
         def finish() -> None:
@@ -139,9 +142,9 @@ class Update:
 
         with self._caches:
             self._caches.check_words()
-            with self._storage.writing() as writing:
-                is_new = not writing.count("files")
-                writing.put_settings({**first_settings, **(settings if is_new else {})})
+            with self._storage.reading() as reading:
+                is_new = not reading.count("files")
+            self._first_settings = {**(settings if is_new else {}), **first_settings}
             if self._has_other_models():
                 nodes = self._stage(files())
                 first = self._storage.reserve(nodes)
@@ -184,7 +187,9 @@ class Update:
             writing.remove_nodes([row.number for row in gone])
             for state in refreshed:
                 writing.refresh_file(state)
-            writing.put_settings({**settings, "updated": datetime.now(UTC).isoformat(timespec="seconds")})
+            writing.put_settings(
+                {**self._first_settings, **settings, "updated": datetime.now(UTC).isoformat(timespec="seconds")}
+            )
             self._report.files, self._report.nodes = writing.file_count(), writing.count("nodes")
             self._report.unparsed_files = writing.unparsed()
         self._report.removed += len(gone)
@@ -222,6 +227,7 @@ class Update:
                 writing.put_vectors([row.number for row in new], vectors)
             if opstamp is not None:
                 writing.put_settings({"words": opstamp})
+            writing.put_settings(self._first_settings)
         lost = {row.id for row in gone} - {row.id for row in new}
         if self._sink is not None and lost:
             self._sink.remove(sorted(lost))
