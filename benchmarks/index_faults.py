@@ -66,8 +66,7 @@ class Searches:
 
     def open(self, folder: Path) -> CodeIndex:
         """Open the index in ``folder``."""
-        open_ = getattr(CodeIndex, "open", CodeIndex.load)
-        index: CodeIndex = open_(folder, embedding=self._embedding)
+        index: CodeIndex = CodeIndex.open(folder, embedding=self._embedding)
         return index
 
     def fresh(self, root: Path) -> CodeIndex:

@@ -19,7 +19,7 @@ from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from pydantic import PrivateAttr
 from scale_workload import ENCODER, FILTERED_PART, TOP_K, VectorCache, Vectors, Workload, load_encoder, parse
 
-from llamaindex_code_retrieval import CodeIndex, CodeNodeParser
+from llamaindex_code_retrieval import CodeIndex, CodeNodeParser, NodeFilter
 from llamaindex_code_retrieval.ranking import CANDIDATES
 
 Mode = Literal["dense", "words", "fused"]
@@ -127,14 +127,9 @@ class Ours(System):
     distribution = "llamaindex-code-retrieval"
     _index: CodeIndex[CachedEmbedding]
 
-    @classmethod
-    def missing(cls) -> str:
-        """Return why this system cannot be measured; empty if it can."""
-        return "" if hasattr(CodeIndex, "open") else "a version of llamaindex-code-retrieval with CodeIndex.open"
-
     def build(self) -> None:
         """Read all files and write the index."""
-        with CodeIndex(self.embedding, folder=self.folder) as index:
+        with CodeIndex(self.embedding, self.folder) as index:
             index.update([self.workload.root])
 
     def open(self) -> None:
@@ -143,10 +138,8 @@ class Ours(System):
 
     def search(self, mode: Mode, *, filtered: bool) -> Search:
         """Return a search; ``filtered`` keeps Python files below one of the ten top folders."""
-        from llamaindex_code_retrieval.index.filters import NodeFilter
-
-        filter_ = NodeFilter(languages=(_FILTERED_LANGUAGE,), paths=(f"{FILTERED_PART}/**",)) if filtered else None
-        retriever = self._index.as_retriever(top_k=TOP_K, mode="bm25" if mode == "words" else mode, filter=filter_)
+        filters = NodeFilter(languages=(_FILTERED_LANGUAGE,), paths=(f"{FILTERED_PART}/**",)) if filtered else None
+        retriever = self._index.as_retriever(top_k=TOP_K, mode="bm25" if mode == "words" else mode, filters=filters)
         return _texts_of(retriever)
 
     def update(self, paths: Sequence[str]) -> None:
