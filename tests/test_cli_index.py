@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import Shell
-from llamaindex_code_retrieval.index.manifest import read_manifest, rebuild_command
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, EmbeddingCache
+from llamaindex_code_retrieval.index.folder import read_settings, rebuild_command
 from llamaindex_code_retrieval.index.lock import update_lock
 
 
@@ -31,7 +32,7 @@ def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path
     assert fingerprints["default"] == CodeEmbedding().fingerprint
     assert fingerprints["none"] == CodeEmbedding(adapter="none").fingerprint
     assert len(set(fingerprints.values())) == 3
-    assert read_manifest(tmp_path / "java")["embedding"]["adapters"] == {"java": "embedded-java"}
+    assert read_settings(tmp_path / "java")["embedding"]["adapters"] == {"java": "embedded-java"}
     assert "embedded-general" in shell("models")
     shell("index", repository, "--out", tmp_path / "x", "--language-adapter", "java", code=2)
     assert "--language-adapter takes LANGUAGE=ADAPTER, got 'java'" in shell.err
@@ -151,8 +152,8 @@ def test_the_report_says_what_was_left_out_and_how_to_take_it_in(
     assert taken["left_out"] == {"data": {".svg": 1}, "excluded": {".py": 2}}
     assert taken["unknown"] == {".csv": 1, ".lock": 1}
     assert taken["languages"]["markdown"] == 1
-    manifest = read_manifest("idx")
-    assert manifest["sources"] == {
+    saved = read_settings("idx")
+    assert saved["sources"] == {
         "include": ["*.csv", "*.lock"],
         "exclude": ["src/"],
         "ext": {".foo": "markdown"},
@@ -161,7 +162,7 @@ def test_the_report_says_what_was_left_out_and_how_to_take_it_in(
     again = shell("update", "--index", "idx", "--json")
     assert (again["added"], again["removed"], again["left_out"]) == (0, 0, taken["left_out"])
     assert "max_file_size=2000000" in shell("info", "--index", "idx")
-    command_again = rebuild_command(Path("idx"), manifest)
+    command_again = rebuild_command(Path("idx"), saved)
     assert (
         "'--include=*.csv' '--include=*.lock' --exclude=src/ --ext=.foo=markdown --max-file-size=2000000"
         in command_again
@@ -179,11 +180,11 @@ def test_settings_of_the_folder(shell: Shell, repository: Path, bert_folder: Pat
 
 
 def test_a_failed_index_leaves_the_old_one(shell: Shell, indexed: Path, tmp_path: Path) -> None:
-    before = read_manifest(indexed)
+    before = read_settings(indexed)
     empty = tmp_path / "empty"
     empty.mkdir()
     shell.fails("index", empty, "--out", indexed, says="no file to index")
-    assert read_manifest(indexed) == before
+    assert read_settings(indexed) == before
     shell("search", "total", "--index", indexed)
 
 
@@ -197,15 +198,27 @@ def test_model_folder_is_found_from_elsewhere(
 
 
 def test_second_updater_says_who_holds_it(shell: Shell, indexed: Path, repository: Path) -> None:
-    with update_lock(indexed, seconds=0):
+    def hold() -> None:
+        with update_lock(indexed, seconds=0):
+            held.set()
+            release.wait()
+
+    held, release = threading.Event(), threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(timeout=60)
         shell.fails("update", "--index", indexed, "--wait", 0.1, says=f"being updated by process {os.getpid()}")
         shell.fails("index", repository, "--out", indexed, "--wait", 0, says="being updated by process")
         assert shell("search", "total", "--index", indexed)  # readers need no lock
+    finally:
+        release.set()
+        holder.join()
 
 
 def test_info(shell: Shell, indexed: Path) -> None:
     info = shell("info", "--index", indexed, "--json")
-    assert info["fingerprint"] == read_manifest(indexed)["fingerprint"]
+    assert info["fingerprint"] == read_settings(indexed)["fingerprint"]
     assert info["bytes"] == sum(path.stat().st_size for path in indexed.rglob("*") if path.is_file())
     assert info["fingerprint"] in shell("info", "--index", indexed)
 
@@ -213,12 +226,12 @@ def test_info(shell: Shell, indexed: Path) -> None:
 def test_ctrl_c_while_embedding_keeps_the_old_index_and_the_vectors(
     shell: Shell, indexed: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGINT after the first 256 vectors are in the cache; the same command goes on from there."""
+    """SIGINT when the vectors of the first files are in the cache; the same command goes on from there."""
     big = tmp_path / "big"
     big.mkdir()
-    for i in range(3):
-        (big / f"m{i}.py").write_text("\n".join(f"def f{i}_{k}(x):\n    return {i} + {k}\n" for k in range(100)))
-    before = read_manifest(indexed)
+    for i in range(4):
+        (big / f"m{i}.py").write_text("\n".join(f"def f{i}_{k}(x):\n    return {i} + {k}\n" for k in range(200)))
+    before = list(CodeIndex.open(indexed).nodes())
     command = ["index", big, "--out", indexed, "--model", bert_folder, "--cache", tmp_path / "cache"]
     put = EmbeddingCache.put
 
@@ -232,13 +245,12 @@ def test_ctrl_c_while_embedding_keeps_the_old_index_and_the_vectors(
     assert shell.out == ""
     assert "code-retrieval: interrupted; files on disk are complete" in shell.err
     assert "Traceback" not in shell.err
-    assert read_manifest(indexed) == before
-    assert len(CodeIndex.load(indexed)) == before["nodes"]
+    assert list(CodeIndex.open(indexed).nodes()) == before
     with EmbeddingCache(tmp_path / "cache") as cache:
-        assert len(cache) == 256
-    assert shell(*command, "--json")["nodes"] == 300
+        assert len(cache) == 512
+    assert shell(*command, "--json")["nodes"] == 800
     with EmbeddingCache(tmp_path / "cache") as cache:
-        assert len(cache) == 300
+        assert len(cache) == 800
 
 
 def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
@@ -299,4 +311,93 @@ def test_a_wrong_adapter_is_refused_before_the_clone(shell: Shell, tmp_path: Pat
 def test_short_nodes_need_no_other_overlap(shell: Shell, repository: Path, bert_folder: Path) -> None:
     """The default overlap is for long nodes; with short ones it follows."""
     shell("index", repository, "--out", "idx", "--model", bert_folder, "--max-lines", 4, "--json")
-    assert read_manifest("idx")["parser"]["max_lines"] == 4
+    assert read_settings("idx")["parser"]["max_lines"] == 4
+
+
+def test_index_updates_an_index_in_place(shell: Shell, indexed: Path, repository: Path, bert_folder: Path) -> None:
+    command = ["index", repository, "--out", indexed, "--model", bert_folder, "--json"]
+    assert shell(*command)["embedded"] == 0
+    (repository / "new.py").write_text("def brand_new_thing():\n    return 1\n")
+    report = shell(*command)
+    assert (report["added"], report["embedded"], report["files"]) == (1, 1, 4)
+    assert shell(*command, "--only", "*.java")["files"] == 1
+
+
+@pytest.mark.parametrize("manifest", ['{"format": 3, "roots": ["/code/shop"], "sources": {"only": ["*.py"]}}', "{"])
+def test_an_index_of_an_older_format_is_refused_and_built_again_in_place(
+    manifest: str, shell: Shell, repository: Path, bert_folder: Path
+) -> None:
+    old = Path("idx")
+    data = old / "data-0123456789abcdef"
+    data.mkdir(parents=True)
+    (data / "nodes.jsonl").write_text("{}\n")
+    (old / "manifest.json").write_text(manifest)
+    again = (
+        "code-retrieval index /code/shop '--only=*.py' --out idx" if len(manifest) > 1 else "code-retrieval index PATH"
+    )
+    for command in (["search", "x"], ["search", "x", "--mode", "bm25"], ["update"], ["info"]):
+        shell.fails(*command, "--index", old, says="this version reads format 4; build it again with: " + again)
+    assert sorted(path.name for path in old.iterdir()) == [data.name, "manifest.json"]
+    shell("index", repository, "--only", "*.py", "--out", old, "--model", bert_folder)
+    assert shell("search", "total", "--index", old, "--mode", "bm25", "--json")[0]["scope"] == "Cart.total"
+    assert not data.exists()
+    assert not (old / "manifest.json").exists()
+
+
+def test_update_goes_on_after_an_interrupted_index(
+    shell: Shell, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT while the second batch of files is embedded: the first one is in the index."""
+    big = tmp_path / "big"
+    big.mkdir()
+    for i in range(4):
+        (big / f"m{i}.py").write_text("\n".join(f"def f{i}_{k}(x):\n    return {i} + {k}\n" for k in range(200)))
+    embed, calls = CodeEmbedding.embed_codes, []
+
+    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str]) -> object:
+        calls.append(len(codes))
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return embed(embedding, codes, languages)
+
+    options = ["--model", bert_folder, "--max-lines", 10, "--exclude", "m9*", "--cache", tmp_path / "cache"]
+    with monkeypatch.context() as patched:
+        patched.setattr(CodeEmbedding, "embed_codes", interrupt)
+        shell("index", big, "--out", "idx", *options, code=130)
+    assert calls == [600, 200]
+    assert shell("info", "--index", "idx", "--json")["nodes"] == 600
+    assert shell("search", "f1_7", "--mode", "bm25", "--index", "idx", "--json")
+    assert "1 file has changed" in shell.err
+    report = shell("update", "--index", "idx", "--json")
+    assert (report["embedded"], report["nodes"], report["left_out"]) == (200, 800, {})
+    info = shell("info", "--index", "idx", "--json")
+    assert info["parser"]["max_lines"] == 10
+    assert info["sources"] == {"exclude": ["m9*"]}
+
+
+def test_update_reads_all_files_again_after_an_interrupted_index_with_another_parser(
+    shell: Shell, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first files have nodes by the new parser; the index is as a whole by one of both."""
+    big = tmp_path / "big"
+    big.mkdir()
+    for i in range(4):
+        (big / f"m{i}.py").write_text(
+            "\n".join(f"def f{i}_{k}(x):\n    y = 1\n    y = {k}\n    y += {i}\n    return y\n" for k in range(200))
+        )
+    shell("index", big, "--out", "idx", "--model", bert_folder)
+    expected = [node.text for node in CodeIndex.open("idx").nodes()]
+    embed, calls = CodeEmbedding.embed_codes, []
+
+    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str]) -> object:
+        calls.append(len(codes))
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return embed(embedding, codes, languages)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CodeEmbedding, "embed_codes", interrupt)
+        shell("index", big, "--out", "idx", "--model", bert_folder, "--max-lines", 4, code=130)
+    assert len(list(CodeIndex.open("idx").nodes())) > len(expected)
+    shell("update", "--index", "idx")
+    assert [node.text for node in CodeIndex.open("idx").nodes()] == expected

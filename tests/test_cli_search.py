@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,11 +12,13 @@ import nbformat
 import pytest
 from conftest import Shell
 from llama_index.core.schema import TextNode
-from llamaindex_code_retrieval.index.manifest import read_manifest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
+from llamaindex_code_retrieval.index import caches
+from llamaindex_code_retrieval.index.folder import read_settings
+from llamaindex_code_retrieval.index.storage import DATABASE, Storage
 
 
 @pytest.mark.usefixtures("embedded_model")
@@ -81,7 +84,7 @@ def test_index_of_a_changed_model(shell: Shell, repository: Path, bert_folder: P
     model = tmp_path / "model"
     shutil.copytree(bert_folder, model)
     shell("index", repository, "--out", "idx", "--model", model)
-    old = read_manifest("idx")["fingerprint"]
+    old = read_settings("idx")["fingerprint"]
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"layer_norm_eps": 0.1}))
     shell.fails("search", "x", "--index", "idx", says=f"fingerprint {old}, but this model has fingerprint")
@@ -91,13 +94,16 @@ def test_index_of_a_changed_model(shell: Shell, repository: Path, bert_folder: P
 
 
 def test_damaged_index(shell: Shell, indexed: Path) -> None:
-    [file] = indexed.rglob("nodes.jsonl")
-    file.write_bytes(file.read_bytes()[:100])
-    shell.fails("search", "x", "--index", indexed, says="damaged or half copied")
-    shell.fails("update", "--index", indexed, says="rebuild it with: code-retrieval index")
+    (indexed / DATABASE).write_bytes((indexed / DATABASE).read_bytes()[:10_000])
+    for command in (["search", "x"], ["search", "x", "--mode", "bm25"], ["update"], ["info"]):
+        shell.fails(*command, "--index", indexed, says=f"the index in {indexed} is damaged")
+        assert "remove the folder and build the index again with `code-retrieval index`" in shell.err
 
 
 def test_no_faiss_installed(shell: Shell, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is needed as soon as there is a file of vectors."""
+    monkeypatch.setattr(caches, "_FEW_VECTORS", 0)
+    shell("update", "--index", indexed)
     monkeypatch.setitem(sys.modules, "faiss", None)
     shell.fails("search", "x", "--index", indexed, says="pip install faiss-cpu")
 
@@ -134,9 +140,11 @@ def test_a_question_taken_for_the_value_of_an_option(shell: Shell, option: str) 
 
 def test_wrong_names_are_refused_before_a_model_is_loaded(shell: Shell, indexed: Path, tmp_path: Path) -> None:
     """The index's model is gone, so that loading it would be the error."""
-    manifest = read_manifest(indexed)
-    manifest["embedding"]["model_name"] = str(tmp_path / "gone")
-    (indexed / "manifest.json").write_text(json.dumps(manifest))
+    storage = Storage(indexed)
+    with storage.writing() as writing:
+        embedding = writing.settings("embedding")["embedding"]
+        writing.put_settings({"embedding": embedding | {"model_name": str(tmp_path / "gone")}})
+    storage.close()
     search = ["search", "x", "--index", indexed]
     shell.fails(*search, says="gone does not exist")
     assert "total" in shell("search", "total", "--index", indexed, "--mode", "bm25")  # needs no model
@@ -156,3 +164,129 @@ def test_wrong_names_are_refused_before_a_model_is_loaded(shell: Shell, indexed:
 def test_no_index(shell: Shell) -> None:
     shell.fails("search", "x", says="there is no index in .code-retrieval; build one with: code-retrieval index PATH")
     assert not Path(".code-retrieval").exists()
+
+
+def place_of(hits: list[dict[str, object]]) -> list[tuple[object, object]]:
+    return [(hit["path"], hit["scope"]) for hit in hits]
+
+
+def test_the_index_is_found_from_a_subfolder(
+    shell: Shell, repository: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell("index", repository, "--out", repository / ".code-retrieval", "--model", bert_folder)
+    monkeypatch.chdir(repository / "src")
+    hits = shell("search", "total", "--mode", "bm25", "--json")
+    assert place_of(hits) == [("src/cart.py", "Cart.total")]
+    assert hits[0]["file"] == str(repository / "src" / "cart.py")
+    assert shell("search", "total", "--mode", "bm25").startswith(" 1. cart.py:10 ")
+    (repository / "src" / "cart.py").unlink()
+    assert shell("update", "--json")["files"] == 2
+    assert shell("info", "--json")["files"] == 2
+    assert not (repository / "src" / ".code-retrieval").exists()
+
+
+def test_an_index_may_be_moved_with_its_folder(shell: Shell, repository: Path, bert_folder: Path) -> None:
+    shell("index", repository, "--out", repository / ".code-retrieval", "--model", bert_folder)
+    moved = repository.rename(repository.with_name("moved"))
+    index = moved / ".code-retrieval"
+    [hit] = shell("search", "total", "--mode", "bm25", "--json", "--index", index)
+    assert shell.err == ""  # no file has changed
+    assert hit["file"] == str(moved / "src" / "cart.py")
+    (moved / "src" / "mail.py").unlink()
+    report = shell("update", "--index", index, "--json")
+    assert (report["files"], report["embedded"]) == (2, 0)
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "fused"])
+@pytest.mark.parametrize(
+    ("options", "paths"),
+    [
+        (["--path", "src/**"], {"src/cart.py", "src/mail.py"}),
+        (["--path", "src/**", "--not-path", "mail.*"], {"src/cart.py"}),
+        (["--language", "java", "--language", "go"], {"Tax.java"}),
+        (["--kind", "function"], {"src/mail.py", "tests/test_cart.py"}),
+        (["--tests"], {"tests/test_cart.py"}),
+        (["--no-tests", "--language", "python"], {"src/cart.py", "src/mail.py"}),
+        (["--since", "2d", "--no-tests"], {"Tax.java", "src/mail.py"}),
+    ],
+)
+def test_filters(mode: str, options: list[str], paths: set[str], shell: Shell, filtered: Path) -> None:
+    words = "cart mail tax items price total"  # each file has one of them
+    hits = shell("search", words, "--index", filtered, "--mode", mode, "--top-n", 50, *options, "--json")
+    assert {hit["path"] for hit in hits} == paths
+
+
+@pytest.fixture
+def filtered(shell: Shell, repository: Path, bert_folder: Path) -> Path:
+    """An index in which a file is a test, and one, with the test, is old."""
+    (repository / "tests").mkdir()
+    (repository / "tests" / "test_cart.py").write_text("def test_total():\n    assert Cart().total() == 0\n")
+    for name in ("tests/test_cart.py", "src/cart.py"):
+        os.utime(repository / name, (1_000_000_000, 1_000_000_000))
+    shell("index", repository, "--out", "idx", "--model", bert_folder)
+    return Path("idx")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--kind", "klass"], "--kind: unknown kind 'klass'; known are"),
+        (["--since", "lately"], "--since: a time is a date, an ISO 8601 time or an age in m, h, d or w"),
+        (["--path", "[a"], "--path: the glob '[a' matches nothing"),
+        (["--not-path", ""], "--not-path: the glob '' matches nothing"),
+        (["--language", "cobol"], "unknown language 'cobol'; the index has java, python; known are"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["fused", "bm25"])
+def test_wrong_filters(mode: str, options: list[str], says: str, shell: Shell, indexed: Path) -> None:
+    shell.fails("search", "x", "--index", indexed, "--mode", mode, *options, says=says)
+
+
+def test_changed_files_are_read_before_a_search_with_a_model(shell: Shell, indexed: Path, repository: Path) -> None:
+    search = ["search", "brand new thing", "--index", indexed, "--top-n", 1, "--json"]
+    (repository / "new.py").write_text("def brand_new_thing():\n    return 1\n")
+    assert place_of(shell(*search, "--no-refresh")) != [("new.py", "brand_new_thing")]
+    assert shell.err == ""
+    assert place_of(shell(*search)) == [("new.py", "brand_new_thing")]
+    assert "changed" not in shell.err
+    (repository / "new.py").unlink()
+    assert shell(*search, "--mode", "bm25", "--refresh", code=1) == []
+
+
+def test_a_search_says_how_many_files_have_changed(shell: Shell, indexed: Path, repository: Path) -> None:
+    """By words no model is loaded; with one, more files than are embedded in a moment."""
+    for number in range(21):
+        (repository / f"new{number}.py").write_text(f"def brand_new_thing_{number}():\n    return {number}\n")
+        if number == 0:
+            shell("search", "total", "--mode", "bm25", "--index", indexed)
+            assert shell.err == (
+                "code-retrieval: 1 file has changed since the last update; bring the index up to date with: "
+                f"code-retrieval update --index {indexed}\n"
+            )
+    before = read_settings(indexed)
+    for options in (["--mode", "bm25"], []):
+        shell("search", "total", "--index", indexed, *options)
+        assert "21 files have changed since the last update; bring the index up to date with:" in shell.err
+        shell("search", "total", "--index", indexed, *options, "--no-refresh")
+        assert "changed" not in shell.err
+    assert read_settings(indexed) == before
+    assert len(shell("search", "brand new", "--index", indexed, "--refresh", "--path", "new*", "--json")) == 10
+
+
+@pytest.mark.usefixtures("embedded_model")
+def test_a_fast_query_says_how_many_files_have_changed(shell: Shell, repository: Path) -> None:
+    shell("index", repository)
+    (repository / "src" / "mail.py").unlink()
+    search = ["search", "send an email to the customer", "--fast-query", "--top-n", 1, "--json"]
+    assert place_of(shell(*search)) == [("src/mail.py", "send_receipt")]
+    assert "1 file has changed since the last update" in shell.err
+    assert place_of(shell(*search, "--no-refresh")) == [("src/mail.py", "send_receipt")]
+    assert shell.err == ""
+    assert place_of(shell(*search, "--refresh")) != [("src/mail.py", "send_receipt")]
+
+
+def test_a_search_needs_no_write_access_and_no_sources(shell: Shell, indexed: Path, repository: Path) -> None:
+    expected = shell("search", "total", "--index", indexed, "--json")
+    shutil.rmtree(repository)
+    assert shell("search", "total", "--index", indexed, "--json") == expected
+    assert shell("search", "total", "--index", indexed, "--mode", "bm25", "--json")

@@ -152,7 +152,8 @@ def _search_without_model(
     reader = IndexReader(open_storage(folder))
     try:
         roots = _Roots([restore_root(root, folder) for root in settings["roots"]])
-        _report_changes(reader.storage, settings, roots.folders, folder)
+        if options.refresh is not False:
+            _report_changes(reader.storage, settings, roots.folders, folder)
         vectors: list[QueryVector] = []
         if options.mode != "bm25":
             vectors = [QueryVector(None, _static_vector(options, settings["fingerprint"]))]
