@@ -134,7 +134,8 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
     [
         ("// Licence\n\nfunction f() {}", "", 3),
         ("let x = 1; // of x\nfunction f() {}", "", 2),
-        ("/* a */ /* b */\nfunction f() {}", "", 2),
+        ("/* a */ /* b */\nfunction f() {}", "a", 1),
+        ("/* a */ g();\nfunction f() {}", "", 2),
         ("// ------\n// Runs.\n// ------\nfunction f() {}", "Runs.", 1),
         ("/* Runs. */\nfunction f() {}", "Runs.", 1),
         ("/**\n * Runs.\n *\n *   - one\n **/\nfunction f() {}", "Runs.\n\n  - one", 1),
@@ -145,6 +146,36 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
 def test_doc_comments(source: str, docstring: str, start: int) -> None:
     [definition] = definitions(source, "javascript")
     assert (definition.docstring, definition.start_line) == (docstring, start)
+
+
+@pytest.mark.parametrize(
+    ("language", "annotations", "definition"),
+    [
+        ("python", "@cache  # a", "def f():\n    pass"),
+        ("java", "@Slow // a", "class f {}"),
+        ("javascript", "@slow // a", "export class f {}"),
+        ("typescript", "@slow() // a\n@fast() /* b */", "export class f {}"),
+        ("kotlin", '@Suppress("a") // a', "fun f() { g() }"),
+        ("kotlin", '@Suppress("a") // a\n@JvmStatic // b', "fun f() { g() }"),
+        ("kotlin", '@Suppress("a") /* a */', "private fun f() { g() }"),
+        ("scala", "@inline // a", "def f() = 1"),
+        ("csharp", "[Slow] // a", "class f {}"),
+        ("rust", "#[inline] // a\n#[must_use] /* b */ // c", "fn f() {}"),
+        ("rust", "#[inline] #[must_use]", "fn f() {}"),
+        ("swift", "@objc // a", "func f() {}"),
+        ("php", "<?php #[Slow] // a", "function f() {}"),
+        ("dart", "@pragma('a') // a\n@slow // b", "int f() { return 1; }"),
+        ("groovy", "@Slow // a", "class f {}"),
+        ("cpp", "template <typename T> // a", "T f() { return 1; }"),
+        ("ruby", "sig { void } # a", "def f; end"),
+        ("elixir", "@impl true # a", "def f, do: 1"),
+        ("julia", '"Doc." # a', "f() = 1"),
+    ],
+)
+def test_annotations_with_a_comment_belong_to_the_definition(language: str, annotations: str, definition: str) -> None:
+    found = only(f"{annotations}\n{definition}\n", language, "f")
+    assert (found.start_line, found.name_line) == (1, annotations.count("\n") + 2)
+    assert found.docstring == ("Doc." if language == "julia" else "")
 
 
 def test_scripts_keep_their_rows_and_markup_its_nesting() -> None:
