@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from snippets import SAMPLES, SNIPPETS, describe, outline_file
+from snippets import SAMPLES, SNIPPETS, describe_sample, outline_file
 
 from llamaindex_code_retrieval.languages.grammars import query_text
 from llamaindex_code_retrieval.languages.syntax import Definition, Parsed, definitions, parse
@@ -17,8 +17,8 @@ CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGU
 
 @pytest.mark.parametrize("sample", CODE_SAMPLES, ids=lambda sample: f"{sample.parent.name}/{sample.name}")
 def test_definitions_of_every_language(sample: Path) -> None:
+    assert describe_sample(sample) == outline_file(sample).read_text(encoding="utf-8")
     found = definitions(sample.read_bytes().decode(), sample.parent.name)
-    assert describe(found) == outline_file(sample).read_text(encoding="utf-8")
     assert all(d.scope.endswith(d.symbol) and d.start_line <= d.name_line <= d.end_line for d in found)
 
 

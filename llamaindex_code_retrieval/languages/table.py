@@ -162,6 +162,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "html htm xhtml shtml astro blade.php ejs handlebars hbs jinja jinja2 liquid mustache njk twig",
             grammars="javascript tsx",
             scripts=True,
+            divided_by="headings, elements and definitions",
         ),
         "go": _row("go", grammars="go"),
         "php": _row("php phtml", shebangs="php", grammars="php"),
