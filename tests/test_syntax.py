@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,19 @@ def test_deep_nesting_is_no_recursion() -> None:
 def test_a_heredoc_of_perl_may_be_cut_off(end: str) -> None:
     assert [d.scope for d in definitions(f"sub f {{ 1 }}\nprint <<EOF;\n  $x \\{end}", "perl")] == ["f"]
     assert [d.end_line for d in definitions(f"package A;\nprint <<EOF;\n  $x \\{end}", "perl")] == [3]
+
+
+def test_a_parse_keeps_little_memory() -> None:
+    source = SNIPPETS["perl"] * 20
+    definitions(source, "perl")
+    tracemalloc.start()
+    try:
+        definitions(source, "perl")
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 * len(source)
 
 
 def test_a_parser_that_stalls_is_stopped() -> None:
