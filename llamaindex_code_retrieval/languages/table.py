@@ -95,6 +95,7 @@ _TYPESCRIPT_BLANK = r"\bexport\s+(type)\s+\*|\b(typeof\s+import\s*\()\s*(?:'[^'\
 GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
     {
         "python": Grammar("tree_sitter_python"),
+        "starlark": Grammar("tree_sitter_python"),
         "java": Grammar("tree_sitter_java"),
         "javascript": Grammar("tree_sitter_javascript"),
         "typescript": Grammar("tree_sitter_typescript", "language_typescript", _TYPESCRIPT_BLANK),
@@ -151,6 +152,12 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             files="SConstruct SConscript",
             shebangs="python pypy uv",
             grammars="python",
+            comments="docstring",
+        ),
+        "starlark": _row(
+            "bzl bazel star starlark",
+            files="BUILD WORKSPACE BUCK Tiltfile",
+            grammars="starlark",
             comments="docstring",
         ),
         "java": _row("java", grammars="java"),
