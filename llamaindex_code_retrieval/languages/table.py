@@ -154,12 +154,6 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             grammars="python",
             comments="docstring",
         ),
-        "starlark": _row(
-            "bzl bazel star starlark",
-            files="BUILD WORKSPACE BUCK Tiltfile",
-            grammars="starlark",
-            comments="docstring",
-        ),
         "java": _row("java", grammars="java"),
         "javascript": _row("js mjs cjs jsx", files="Jakefile", shebangs="node", grammars="javascript tsx"),
         "typescript": _row("ts mts cts tsx", shebangs="deno bun ts-node tsx", grammars="typescript tsx"),
@@ -221,6 +215,12 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "solidity": _row("sol", grammars="solidity"),
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
+        "starlark": _row(
+            "bzl bazel star starlark",
+            files="BUILD WORKSPACE BUCK Tiltfile",
+            grammars="starlark",
+            comments="docstring",
+        ),
         # documents
         "markdown": _row("md markdown mdx mkd mdown qmd rmd mdc svx", divided_by="headings"),
         "restructuredtext": _row("rst rest", divided_by="headings"),
