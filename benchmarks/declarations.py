@@ -28,6 +28,13 @@ _DART_TYPE = r"(?:[\w$<>,.?\[\]() ]*?[ \t])??"
 _TYPE_PARAMETERS = r"(?:<(?:[^<>()]|<(?:[^<>()]|<[^<>()]*>)*>)*>)?"
 _PARAMETERS = r"\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*\)"
 DECLARATIONS: Mapping[str, Declarations] = {
+    "starlark": Declarations(
+        r"\"\"\".*?\"\"\"|#[^\n]*",
+        {
+            "function": r"^def[ \t]+(?P<name>\w+)|^[\w.]+\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*?"
+            r"\bname[ \t]*=[ \t]*[\"'](?P<name2>[^\"'\n]+)",
+        },
+    ),
     "swift": Declarations(
         r"\"\"\".*?\"\"\"|" + _C_TOKENS,
         {

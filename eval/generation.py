@@ -60,6 +60,7 @@ def generate(
     *,
     condition: Condition,
     run: Mapping[str, Sequence[str]] | None = None,
+    retrieved: Mapping[str, str] | None = None,
     system: str = "",
     benchmark_name: str = "",
     top_n: int = 5,
@@ -71,13 +72,14 @@ def generate(
     """Let ``writer`` answer the questions of a task, each from its first ``top_n`` passages, and score the answers.
 
     ``run`` is what ``system`` retrieved: question id -> passage ids, best first; a question that it lacks gets no
-    passages. Under ``gold``, questions without gold passages are left out. A writer that raises an exception, or takes
+    passages. ``retrieved`` has the texts of passages that the task lacks, such as the parts of a long function in an
+    index. Under ``gold``, questions without gold passages are left out. A writer that raises an exception, or takes
     longer than ``timeout`` seconds, is called again up to ``retries`` times; then the question counts as failed, with
     every metric 0. A call that hangs is left behind in a daemon thread. Answers are cached as they come, failures are
     not, so that an interrupted call can be resumed.
 
     Raises:
-        ValueError: the condition is unknown, ``retrieved`` has no run, a retrieved id is not a passage, ``gold`` is
+        ValueError: the condition is unknown, ``retrieved`` has no run, a retrieved id has no text, ``gold`` is
             asked for and no question has gold passages, or ``top_n``, ``retries`` or ``timeout`` is too low.
         ImportError: a package that the metrics need is not installed.
     """
@@ -85,13 +87,15 @@ def generate(
         raise ValueError(
             f"top_n must be at least 1, retries at least 0 and timeout over 0, got {top_n}, {retries} and {timeout}"
         )
-    passages = {id_: ids[:top_n] for id_, ids in _passages(task, condition, run).items()}
+    texts = {**(retrieved or {}), **task.passages}
+    passages = {id_: ids[:top_n] for id_, ids in _passages(task, condition, run, texts).items()}
     cache = cache or AnswerCache(None)
     score_answers({})  # fails now if a package is missing, and not after the writer's work
     answers: dict[str, Answer] = {}
     for question in task.questions:
         if question.id in passages:
-            answers[question.id] = _answer(question, passages[question.id], task, writer, cache, retries, timeout)
+            shown = {passage: texts[passage] for passage in passages[question.id]}
+            answers[question.id] = _answer(question, shown, task, writer, cache, retries, timeout)
             if on_progress is not None:
                 on_progress(len(answers), len(passages))
     scores = score_answers({id_: (each.answer, each.reference) for id_, each in answers.items() if not each.error})
@@ -109,16 +113,16 @@ def generate(
 
 def _answer(
     question: Question,
-    passage_ids: list[str],
+    shown: Mapping[str, str],
     task: GenerationTask,
     writer: Writer,
     cache: AnswerCache,
     retries: int,
     timeout: float,
 ) -> Answer:
-    """Return the cached or the writer's answer, or the error of the last attempt."""
+    """Return the cached or the writer's answer from the passages ``shown``, or the error of the last attempt."""
     quotes = task.answer_of if isinstance(writer, ExtractiveWriter) else {}
-    passages = [quotes.get(id_, task.passages[id_]) for id_ in passage_ids]
+    passages = [quotes.get(id_, text) for id_, text in shown.items()]
     key = cache.key(writer, task.instruction, question.text, passages)
     answer, error = cache.get(key), ""
     for _ in range(0 if answer is not None else 1 + retries):
@@ -133,13 +137,13 @@ def _answer(
         question=question.text,
         reference=question.reference,
         answer=answer or "",
-        passages=passage_ids,
+        passages=list(shown),
         error=error if answer is None else "",
     )
 
 
 def _passages(
-    task: GenerationTask, condition: Condition, run: Mapping[str, Sequence[str]] | None
+    task: GenerationTask, condition: Condition, run: Mapping[str, Sequence[str]] | None, texts: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Return question id -> ids of all passages that it may be shown; questions that are left out are missing."""
     if condition not in get_args(Condition):
@@ -157,10 +161,10 @@ def _passages(
     for question in task.questions:
         ids = run.get(question.id, ())
         for id_ in ids:
-            if id_ not in task.passages:
+            if id_ not in texts:
                 raise ValueError(
                     f"the run has {id_!r} for question {question.id!r}, which the passages of task {task.name!r} "
-                    "lack; retrieve from the same corpus"
+                    "lack; retrieve from the same corpus, or pass its text in retrieved="
                 )
         retrieved[question.id] = [id_ for id_ in dict.fromkeys(ids) if id_ not in question.excluded]
     return retrieved

@@ -205,6 +205,7 @@ def _sweqa_questions(spec: GenerationSpec, sources: Mapping[str, str]) -> Genera
     if folder is None:
         raise _NotAvailableError("there is no sweqa/ in $CODE_RETRIEVAL_DATA")
     documents = [Document(text=text, id_=path, metadata={"path": path}) for path, text in sources.items()]
+    # Gold passages are whole functions; what a system retrieves are nodes of its own index.
     nodes = [node for node in CodeNodeParser().get_nodes_from_documents(documents) if isinstance(node, TextNode)]
     return sweqa(folder / "answers.jsonl", spec.project or "", nodes)
 

@@ -193,11 +193,13 @@ class _Run:
         key = self._key(condition, system, spec, model, task.fingerprint, writer.settings)
         result = self.unfinished.load(key, generation_result)
         if result is None:
+            run, retrieved = (None, None) if system is None else self._passages(questions, system)
             result = generate(
                 task,
                 writer,
                 condition=condition,
-                run=None if system is None else self._passages(questions, system),
+                run=run,
+                retrieved=retrieved,
                 system="" if system is None else system.spec.name,
                 benchmark_name=spec.name,
                 top_n=spec.top_n,
@@ -208,12 +210,14 @@ class _Run:
             self.unfinished.save(key, asdict(result))
         self.generation.append(result)
 
-    def _passages(self, questions: LoadedQuestions, system: LoadedSystem) -> dict[str, list[str]]:
-        """Return question id -> passage ids, best first."""
+    def _passages(
+        self, questions: LoadedQuestions, system: LoadedSystem
+    ) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Return question id -> passage ids, best first, and the texts of those passages."""
         spec = questions.spec
         measured = self.retrieval.get((system.spec.name, spec.task or ""))
         if spec.kind == "code" and measured is not None and spec.top_n <= TOP:
-            return measured.top
+            return measured.top, {}
         if spec.kind == "sweqa":
             index = CodeIndex(system.embedding)
             index.update_texts(dict(questions.sources), on_progress=self.on_progress)
@@ -223,12 +227,14 @@ class _Run:
         # One more than the writer is shown, because a question's own code is never shown to it.
         retriever = system.retriever(index, depth=None if system.postprocessors else spec.top_n + 1)
         passages: dict[str, list[str]] = {}
+        texts: dict[str, str] = {}
         for question in questions.task.questions:
             hits = retriever.retrieve(question.text)
             for reranker in system.postprocessors:
                 hits = reranker.postprocess_nodes(hits, query_str=question.text)
             passages[question.id] = [hit.node_id for hit in hits]
-        return passages
+            texts |= {hit.node_id: hit.node.get_content() for hit in hits}
+        return passages, texts
 
     def _key(self, kind: str, system: LoadedSystem | None, spec: BaseModel, *more: str) -> str:
         """Return a hash of all that a result depends on."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from llamaindex_code_retrieval.languages.notebooks import Notebook, read_notebook
 from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
-from llamaindex_code_retrieval.languages.syntax import Definition, definitions
+from llamaindex_code_retrieval.languages.pages import page_outline
+from llamaindex_code_retrieval.languages.syntax import Definition, definitions, parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.text import outline_text
 
@@ -67,10 +68,11 @@ def describe_notebook(notebook: Notebook) -> str:
 
 
 def describe_sample(sample: Path) -> str:
-    """Return the description of a sample in the language of its folder."""
+    """Return the description of a sample in the language of its folder: of a page, its definitions and its sections."""
     source, language = sample.read_bytes().decode(), sample.resolve().parent.name
     if language in CODE_LANGUAGES:
-        return describe(definitions(source, language))
+        page = parse(source, language) if language == "html" else None
+        return describe(definitions(source, language)) + (describe_outline(page_outline(page)) if page else "")
     notebook = read_notebook(source) if language == "notebook" else None
     return describe_outline(outline_text(source, language)) if notebook is None else describe_notebook(notebook)
 

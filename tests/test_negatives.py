@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamaindex_code_retrieval import CodeEmbedding
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, read_distractors, unpack_rows
 
 
@@ -60,8 +61,9 @@ def test_what_is_packed_comes_back() -> None:
         assert unpack_rows(pack_rows(mined)) == mined
 
 
-def test_distractors_lie_between_functions(repository: Path, tmp_path: Path) -> None:
-    found = read_distractors([repository])
+def test_distractors_lie_between_functions(repository: Path, tmp_path: Path, bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder))
+    found = read_distractors([repository], embedding)
     assert sorted(found.values()) == ["java", "python", "python"]
     assert any("import smtplib" in code for code in found)
     heads = [code for code in found if "class " in code]
@@ -72,12 +74,19 @@ def test_distractors_lie_between_functions(repository: Path, tmp_path: Path) -> 
     again = tmp_path / "again"
     again.mkdir()
     (again / "mail.py").write_bytes((repository / "src" / "mail.py").read_bytes())
-    assert len(read_distractors([repository, again])) == len(found)  # the same code once
-    assert read_distractors([]) == {}
+    assert len(read_distractors([repository, again], embedding)) == len(found)  # the same code once
+    assert read_distractors([], embedding) == {}
 
 
-def test_a_folder_without_distractors_is_refused(tmp_path: Path) -> None:
+def test_distractors_are_embedded_to_their_end(repository: Path, bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder), max_code_tokens=16)
+    assert not embedding.truncated_codes(list(read_distractors([repository], embedding)))
+    assert embedding.truncated_codes(list(read_distractors([repository], CodeEmbedding(str(bert_folder)))))
+
+
+def test_a_folder_without_distractors_is_refused(tmp_path: Path, bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder))
     with pytest.raises(ValueError, match=r"no code between functions in .*; name a folder with source code"):
-        read_distractors([tmp_path])
+        read_distractors([tmp_path], embedding)
     with pytest.raises(ValueError, match="is not a folder"):
-        read_distractors([tmp_path / "missing"])
+        read_distractors([tmp_path / "missing"], embedding)

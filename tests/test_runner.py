@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 import tomllib
 from collections.abc import Callable
@@ -235,6 +236,25 @@ def test_more_passages_than_a_result_keeps_are_retrieved(write_suite: Callable[.
     suite = load_suite(write_suite(more))
     retrieved = run_suite(suite).report.generation[1]
     assert {len(answer.passages) for answer in retrieved.answers.values()} == {12}
+
+
+def test_sweqa_shows_the_nodes_of_the_index(
+    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedding reads only parts of functions, which are not passages of the task."""
+    (tmp_path / "sweqa").mkdir()
+    row = {"_id": "q", "repo": "shop", "question": "How are lines read?", "answer": "`read_line` in `read.py` does."}
+    (tmp_path / "sweqa" / "answers.jsonl").write_text(json.dumps(row))
+    monkeypatch.setenv("CODE_RETRIEVAL_DATA", str(tmp_path))
+    more = '[[generation]]\nname = "g"\nkind = "sweqa"\nproject = "shop"\nrepository = "shop"\nsystems = ["dense"]\n'
+    file = write_suite(more)
+    file.write_text(file.read_text().replace('mode = "dense"', 'mode = "dense"\nmax_code_tokens = 24'))
+    gold, retrieved, _ = (each.answers["q"] for each in run_suite(load_suite(file)).report.generation)
+    assert len(gold.passages) == 1
+    assert len(retrieved.passages) == 5
+    assert gold.answer.startswith("def read_line(line):")
+    sources = [file.read_text() for file in (tmp_path / "shop").iterdir()]
+    assert all(any(part in source for source in sources) for part in retrieved.answer.split("\n\n"))
 
 
 def test_a_suite_of_which_nothing_is_at_hand_says_so(

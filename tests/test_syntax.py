@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from snippets import SAMPLES, SNIPPETS, describe, outline_file
+from snippets import SAMPLES, SNIPPETS, describe_sample, outline_file
 
 from llamaindex_code_retrieval.languages.grammars import query_text
 from llamaindex_code_retrieval.languages.syntax import Definition, Parsed, definitions, parse
@@ -17,8 +19,8 @@ CODE_SAMPLES = [sample for sample in SAMPLES if sample.parent.name in CODE_LANGU
 
 @pytest.mark.parametrize("sample", CODE_SAMPLES, ids=lambda sample: f"{sample.parent.name}/{sample.name}")
 def test_definitions_of_every_language(sample: Path) -> None:
+    assert describe_sample(sample) == outline_file(sample).read_text(encoding="utf-8")
     found = definitions(sample.read_bytes().decode(), sample.parent.name)
-    assert describe(found) == outline_file(sample).read_text(encoding="utf-8")
     assert all(d.scope.endswith(d.symbol) and d.start_line <= d.name_line <= d.end_line for d in found)
 
 
@@ -134,7 +136,8 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
     [
         ("// Licence\n\nfunction f() {}", "", 3),
         ("let x = 1; // of x\nfunction f() {}", "", 2),
-        ("/* a */ /* b */\nfunction f() {}", "", 2),
+        ("/* a */ /* b */\nfunction f() {}", "a", 1),
+        ("/* a */ g();\nfunction f() {}", "", 2),
         ("// ------\n// Runs.\n// ------\nfunction f() {}", "Runs.", 1),
         ("/* Runs. */\nfunction f() {}", "Runs.", 1),
         ("/**\n * Runs.\n *\n *   - one\n **/\nfunction f() {}", "Runs.\n\n  - one", 1),
@@ -145,6 +148,36 @@ def test_python_docstrings(source: str, docstring: str, code: str) -> None:
 def test_doc_comments(source: str, docstring: str, start: int) -> None:
     [definition] = definitions(source, "javascript")
     assert (definition.docstring, definition.start_line) == (docstring, start)
+
+
+@pytest.mark.parametrize(
+    ("language", "annotations", "definition"),
+    [
+        ("python", "@cache  # a", "def f():\n    pass"),
+        ("java", "@Slow // a", "class f {}"),
+        ("javascript", "@slow // a", "export class f {}"),
+        ("typescript", "@slow() // a\n@fast() /* b */", "export class f {}"),
+        ("kotlin", '@Suppress("a") // a', "fun f() { g() }"),
+        ("kotlin", '@Suppress("a") // a\n@JvmStatic // b', "fun f() { g() }"),
+        ("kotlin", '@Suppress("a") /* a */', "private fun f() { g() }"),
+        ("scala", "@inline // a", "def f() = 1"),
+        ("csharp", "[Slow] // a", "class f {}"),
+        ("rust", "#[inline] // a\n#[must_use] /* b */ // c", "fn f() {}"),
+        ("rust", "#[inline] #[must_use]", "fn f() {}"),
+        ("swift", "@objc // a", "func f() {}"),
+        ("php", "<?php #[Slow] // a", "function f() {}"),
+        ("dart", "@pragma('a') // a\n@slow // b", "int f() { return 1; }"),
+        ("groovy", "@Slow // a", "class f {}"),
+        ("cpp", "template <typename T> // a", "T f() { return 1; }"),
+        ("ruby", "sig { void } # a", "def f; end"),
+        ("elixir", "@impl true # a", "def f, do: 1"),
+        ("julia", '"Doc." # a', "f() = 1"),
+    ],
+)
+def test_annotations_with_a_comment_belong_to_the_definition(language: str, annotations: str, definition: str) -> None:
+    found = only(f"{annotations}\n{definition}\n", language, "f")
+    assert (found.start_line, found.name_line) == (1, annotations.count("\n") + 2)
+    assert found.docstring == ("Doc." if language == "julia" else "")
 
 
 def test_scripts_keep_their_rows_and_markup_its_nesting() -> None:
@@ -187,6 +220,19 @@ def test_deep_nesting_is_no_recursion() -> None:
 def test_a_heredoc_of_perl_may_be_cut_off(end: str) -> None:
     assert [d.scope for d in definitions(f"sub f {{ 1 }}\nprint <<EOF;\n  $x \\{end}", "perl")] == ["f"]
     assert [d.end_line for d in definitions(f"package A;\nprint <<EOF;\n  $x \\{end}", "perl")] == [3]
+
+
+def test_a_parse_keeps_little_memory() -> None:
+    source = SNIPPETS["perl"] * 20
+    definitions(source, "perl")
+    tracemalloc.start()
+    try:
+        definitions(source, "perl")
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 * len(source)
 
 
 def test_a_parser_that_stalls_is_stopped() -> None:

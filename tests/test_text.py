@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llama_index.core.schema import Document
 from snippets import SAMPLES, describe_outline, describe_sample, outline_file
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.languages.outline import Item, descendants
+from llamaindex_code_retrieval.languages.pages import page_outline
+from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, LANGUAGES, language_of
 from llamaindex_code_retrieval.languages.text import outline_text
 
@@ -32,9 +34,8 @@ def test_outline_of_every_format(sample: Path) -> None:
 def test_every_format_has_a_sample_and_says_what_divides_it() -> None:
     assert {sample.parent.name for sample in TEXT_SAMPLES} == set(TEXT_LANGUAGES)
     assert {language_of(sample) for sample in TEXT_SAMPLES} == set(TEXT_LANGUAGES)
-    assert [name for name, language in LANGUAGES.items() if language.divided_by == "definitions"] == list(
-        CODE_LANGUAGES
-    )
+    divided = {name for name, language in LANGUAGES.items() if "definitions" in language.divided_by}
+    assert divided == {*CODE_LANGUAGES, "notebook"}
 
 
 def assert_nested(item: Item, lines: int) -> None:
@@ -85,6 +86,47 @@ def test_a_text_of_one_line_that_is_repeated(line: str) -> None:
         for separator in ("", " ", "\n", "\n\n"):
             outline = outline_text(separator.join([line] * 500), language)
             assert_nested(outline.top, len(outline.lines))
+
+
+PAGES = [sample.read_text(encoding="utf-8") for sample in SAMPLES if sample.parent.name == "html"]
+PAGE_PARTS = st.one_of(
+    st.sampled_from(PAGES).flatmap(
+        lambda text: st.tuples(st.integers(0, len(text)), st.integers(0, len(text))).map(
+            lambda cut: text[min(cut) : max(cut)]
+        )
+    ),
+    st.sampled_from(
+        ["<h1>A</h1>", "<h2>\n", "</h2>", "<script>", "function f() {\n}", "</script>", "<!--", "-->", "<p>", "<div>"]
+    ),
+    st.sampled_from(["\n", " ", "text", "<style>", "</div>", "<br>", "\r\n", "class A {\n  f() {}\n}\n"]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.lists(PAGE_PARTS, max_size=8).map("".join))
+def test_pages_have_their_definitions_inside_sections(text: str) -> None:
+    covered: set[int] = set()
+    document = Document(text=text, metadata={"path": "a.html"})
+    for node in CodeNodeParser(max_lines=8).get_nodes_from_documents([document]):
+        covered.update(range(node.metadata["start_line"], node.metadata["end_line"] + 1))
+    assert covered >= {number for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
+    parsed = parse(text, "html")
+    assume(parsed is not None)
+    assert parsed is not None
+    scopes = [item.scope for item in descendants(parsed.top)]
+    page = page_outline(parsed)
+    assert_nested(page.top, len(page.lines))
+    assert [item.scope for item in descendants(page.top) if item.kind not in ("section", "text")] == scopes
+    assert all(0 <= row < len(page.lines) and depth >= 0 for row, depth in page.depths.items())
+
+
+@pytest.mark.parametrize("piece", ["<h1>", "<h1>a", "<h1>a</h1>", "<script>", "<!--", "<p>", "<div>", "</div>", "<a "])
+def test_a_piece_of_a_page_that_is_repeated(piece: str) -> None:
+    for separator in ("", "\n"):
+        parsed = parse(separator.join([piece] * 500), "html")
+        assert parsed is not None
+        page = page_outline(parsed)
+        assert_nested(page.top, len(page.lines))
 
 
 LONG = "A sentence with enough words to be a section of its own, were it not so short as this. " * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 import sys
@@ -197,6 +198,7 @@ def test_train_reranker(
 def test_training_an_adapter_reranker_loads_its_base_once(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gc.collect()  # a base that another test has loaded would be shared
     loaded: list[Path] = []
 
     def load(folder: Path, architecture: Any) -> Any:

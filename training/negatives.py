@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
+from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index.sources import read_sources
+from llamaindex_code_retrieval.index.update import bounded_parser
 
 
 def hard_negatives(
@@ -63,15 +65,15 @@ def hard_negatives(
     return negatives
 
 
-def read_distractors(folders: Sequence[Path]) -> dict[str, str]:
+def read_distractors(folders: Sequence[Path], embedding: CodeEmbedding) -> dict[str, str]:
     """Return code -> language of what source trees hold between their functions: imports, constants, class headers.
 
-    An index retrieves such nodes as well, and pairs of documented functions hold none of them.
+    An index of ``embedding`` retrieves such nodes as well, and pairs of documented functions hold none of them.
 
     Raises:
         ValueError: a path is not a folder, or no folder holds such code.
     """
-    parser = CodeNodeParser()
+    parser = bounded_parser(CodeNodeParser(), embedding)
     languages: dict[str, str] = {}
     for path, text in read_sources(folders):
         for node in parser.get_nodes_from_documents([Document(text=text, metadata={"path": path})]):

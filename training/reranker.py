@@ -93,11 +93,12 @@ def train_reranker(
     check_one_process("training a reranker")
     recipe, folder = recipe or load_reranker_recipe("adapters"), free_folder(folder, resume=resume)
     check_settings(recipe.adapter, recipe.train, start)
-    distractors = read_distractors([Path(path) for path in distractor_folders])
-    train, held_out = _split(pairs, validation_pairs, distractors, recipe)
+    train, validation_pairs = _split(pairs, validation_pairs, recipe)
     retriever = CodeEmbedding(
         recipe.base, adapter=recipe.retriever or None, device=device, precision="fp32", cache_folder=cache_folder
     )
+    distractors = read_distractors([Path(path) for path in distractor_folders], retriever)
+    held_out = hold_out(validation_pairs, train, distractors, seed=recipe.train.seed)
     prepared = _prepare(train, held_out, distractors, retriever, recipe, start, on_progress)
     run = fit_cross_encoder(
         prepared.model,
@@ -117,14 +118,14 @@ def train_reranker(
 
 
 def _split(
-    pairs: Sequence[Pair], validation_pairs: Sequence[Pair], distractors: Mapping[str, str], recipe: RerankerRecipe
-) -> tuple[list[Pair], HeldOutQueries]:
-    """Return the pairs to train on, and the held-out queries with the codes that they search."""
+    pairs: Sequence[Pair], validation_pairs: Sequence[Pair], recipe: RerankerRecipe
+) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs to train on and those to hold out."""
     train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
     if not held_out:
         train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
     check_batch(train, recipe.train.batch_size)
-    return train, hold_out(held_out, train, distractors, seed=recipe.train.seed)
+    return train, held_out
 
 
 def _prepare(

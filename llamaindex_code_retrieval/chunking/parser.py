@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.chunking.relations import Leaf, add_parents, link
 from llamaindex_code_retrieval.chunking.source import NodeIds, Source
 from llamaindex_code_retrieval.languages.bounds import Bounds, Measure, Part, Tokenizer
 from llamaindex_code_retrieval.languages.outline import Item, Outline
+from llamaindex_code_retrieval.languages.pages import page_outline
 from llamaindex_code_retrieval.languages.spans import spans_of
 from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
@@ -255,4 +256,6 @@ def _outline(source: Source) -> Outline:
     if source.language not in CODE_LANGUAGES:
         return outline_text(source.text, source.language)
     parsed = parse(source.text, source.language)
-    return outline_text(source.text, "text") if parsed is None else parsed
+    if parsed is None:
+        return outline_text(source.text, "text")
+    return page_outline(parsed) if source.language == "html" else parsed

@@ -84,7 +84,7 @@ def markdown_layout(lines: Sequence[str]) -> Layout:
             row, paragraph, may_start = blocks[row], None, True
         elif heading is not None:
             name = _plain_name(heading[1], _MARKDOWN_MARKUP)
-            starts.append(SectionStart(_first_anchor(lines, first, _MARKDOWN_ANCHOR), heading[0], name, row + 1))
+            starts.append(SectionStart(first_anchor(lines, first, _MARKDOWN_ANCHOR), heading[0], name, row + 1))
             paragraph, may_start = None, True
         else:
             _add_line_depth(lines, row, depths)
@@ -149,7 +149,7 @@ def restructuredtext_layout(lines: Sequence[str]) -> Layout:
         if style not in styles:
             styles.append(style)
         name = _plain_name(lines[last - 1], _RST_MARKUP)
-        first = _first_anchor(lines, row, _RST_ANCHOR)
+        first = first_anchor(lines, row, _RST_ANCHOR)
         starts.append(SectionStart(first, styles.index(style) + 1, name, last + 1))
         row = last + 1
     return Layout(starts, depths)
@@ -193,7 +193,7 @@ def asciidoc_layout(lines: Sequence[str]) -> Layout:
             text = heading[2].removesuffix(heading[1]) if heading else lines[row]
             row += is_title
             name = _plain_name(text, _ASCIIDOC_MARKUP)
-            starts.append(SectionStart(_first_anchor(lines, first, _ASCIIDOC_ANCHOR), level, name, row + 1))
+            starts.append(SectionStart(first_anchor(lines, first, _ASCIIDOC_ANCHOR), level, name, row + 1))
         else:
             _add_line_depth(lines, row, depths)
         row += 1
@@ -243,7 +243,7 @@ def _closed_blocks(
     return blocks
 
 
-def _first_anchor(lines: Sequence[str], row: int, anchor: re.Pattern[str]) -> int:
+def first_anchor(lines: Sequence[str], row: int, anchor: re.Pattern[str]) -> int:
     """Return the first row of the link targets that stand above a heading."""
     first = row
     while row and (not lines[row - 1].strip() or anchor.fullmatch(lines[row - 1])):

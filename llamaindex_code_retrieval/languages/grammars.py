@@ -15,6 +15,7 @@ from llamaindex_code_retrieval.languages.table import GRAMMARS
 
 _MAX_STALLED = 5000  # reports of the parser from one place: about a second, 200 MB and four times what real files need
 _CHUNK = 4096  # bytes that the parser reads at once
+_SHORT_CHUNK = 64  # where it goes back
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
 
@@ -46,10 +47,31 @@ def parse_tree(raw: bytes, name: str, ranges: Sequence[tree_sitter.Range] = ()) 
 
     parser = tree_sitter.Parser(load_grammar(name), included_ranges=list(ranges) or None)
     try:
-        tree = parser.parse(lambda offset, _point: raw[offset : offset + _CHUNK], progress_callback=stalls)
+        tree = parser.parse(_Reader(raw), progress_callback=stalls)
     except ValueError:  # stalled
         return None
     return tree.root_node
+
+
+class _Reader:
+    """Gives a source to the parser in pieces.
+
+    tree-sitter 0.26 never frees what it reads, and the scanner of Perl reads each row from its start many times. So the
+    piece at a place is the same each time, and short if it was read before.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._pieces: dict[int, bytes] = {}
+        self._end = 0
+
+    def __call__(self, offset: int, _point: tree_sitter.Point | None) -> bytes:
+        piece = self._pieces.get(offset)
+        if piece is None:
+            end = offset + (_CHUNK if offset >= self._end else _SHORT_CHUNK)
+            piece = self._pieces[offset] = self._raw[offset:end]
+            self._end = max(self._end, end)
+        return piece
 
 
 @cache

@@ -83,6 +83,8 @@ KOTLIN = "|".join(
         # receivers: `fun Map<Int, List<T>>.only()`, `fun a.b.C.only()`
         rf"{_KOTLIN_DECLARATION}[\w.]+(<[^{{}}=;\n]{{1,200}}?>)(?=\??\.[\w`])",
         rf"{_KOTLIN_DECLARATION}((?:[a-z]\w*\.)+)(?=[A-Z]\w*[.<?])",
+        # annotations of getters and setters
+        r"(@[\w.:]+(?:\([^()\n]*\))?)(?=\s+(?:get|set)[ \t]*\()",
         # `val model = Model()`, and then a call of `get`, which would be read as its getter
         r"^[ \t]*va[lr]\b[^\n]*\n\s*(get)(?=\([\"\w]|[ \t]*\{)",
     )

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-_SCRIPT = re.compile(rb"(?is)<!--.*?-->|<script\b((?:[^>\"']|\"[^\"]*\"|'[^']*')*)>(.*?)</script\s*>")
-_ATTRIBUTE = re.compile(rb"""(?i)(?:^|\s)(?:type|lang)\s*=\s*["']?([^\s"'>]*)""")
-_CODE_TYPE = re.compile(rb"(?i)(?:(?:text|application)/)?(?:(?:x-)?(?:java|ecma|type)script|babel|module|[jt]sx?)?$")
-_NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
+_MAX_VALUE = 2_000  # characters of an attribute in quotes
+_START = re.compile(
+    rf"""<!--|<(script|style|textarea)\b((?:[^>"']|"[^"]{{0,{_MAX_VALUE}}}"|'[^']{{0,{_MAX_VALUE}}}')*)>""",
+    re.IGNORECASE,
+)
+_ENDS = {name: re.compile(rf"</{name}\b", re.IGNORECASE) for name in ("script", "style", "textarea")}
+_COMMENT_END = re.compile("-->")
+_ATTRIBUTE = re.compile(r"""(?:^|\s)(?:type|lang)\s*=\s*["']?([^\s"'>]*)""", re.IGNORECASE)
+_CODE_TYPE = re.compile(
+    r"(?:(?:text|application)/)?(?:(?:x-)?(?:java|ecma|type)script|babel|module|[jt]sx?)?$", re.IGNORECASE
+)
+_NOT_LINE_BREAK = re.compile(r"[^\r\n]")
 
 
 def only_scripts(raw: bytes) -> bytes:
@@ -17,12 +25,43 @@ def only_scripts(raw: bytes) -> bytes:
     >>> only_scripts(b'<b>1</b><script lang="ts">f()</script><script type="application/json">{}</script>').split()
     [b'f()']
     """
+    text = raw.decode("latin-1")  # a character is a byte
     result, end = [], 0
-    for match in _SCRIPT.finditer(raw):
-        if match[2] and all(_CODE_TYPE.match(value) for value in _ATTRIBUTE.findall(match[1])):
-            result += [_blank(raw[end : match.start(2)]), match[2]]
-            end = match.end(2)
-    return b"".join([*result, _blank(raw[end:])])
+    for start, stop in _raw_content(text):
+        is_script = (start[1] or "").lower() == "script"
+        if is_script and all(_CODE_TYPE.match(value) for value in _ATTRIBUTE.findall(start[2])):
+            result += [_blank(text[end : start.end()]), text[start.end() : stop]]
+            end = stop
+    return "".join([*result, _blank(text[end:])]).encode("latin-1")
+
+
+def without_raw_content(text: str, *, comments: bool) -> str:
+    """Return a source in which what stands in scripts, styles and text areas is spaces, and perhaps in comments.
+
+    >>> without_raw_content("<script>f()</script><!-- <b> --><b>", comments=True)
+    '<script>   </script><!--     --><b>'
+    """
+    result, end = [], 0
+    for start, stop in _raw_content(text):
+        if comments or start[1]:
+            result += [text[end : start.end()], _blank(text[start.end() : stop])]
+            end = stop
+    return "".join([*result, text[end:]])
+
+
+def _raw_content(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Yield the start tags of elements without markup in them, and of comments, and where their content ends."""
+    position = 0
+    unclosed: set[re.Pattern[str]] = set()
+    while start := _START.search(text, position):
+        position = start.end()
+        end = _ENDS[start[1].lower()] if start[1] else _COMMENT_END
+        stop = None if end in unclosed else end.search(text, position)
+        if stop is None:
+            unclosed.add(end)
+        else:
+            position = stop.start()
+            yield start, position
 
 
 def markup_depths(lines: Sequence[str], code: Mapping[int, int]) -> dict[int, int]:
@@ -31,8 +70,8 @@ def markup_depths(lines: Sequence[str], code: Mapping[int, int]) -> dict[int, in
     return depths | {row: depth + 1 for row, depth in code.items()}  # a script is inside its element
 
 
-def _blank(raw: bytes) -> bytes:
-    return _NOT_LINE_BREAK.sub(b" ", raw)
+def _blank(text: str) -> str:
+    return _NOT_LINE_BREAK.sub(" ", text)
 
 
 def _indentation(line: str) -> int:

@@ -21,6 +21,10 @@ _CSS_TOKEN = re.compile(
 )
 _HASH_COMMENT = re.compile(r"^\s*# .*$", re.MULTILINE)
 _COMMENT = {"/*": "*/"}
+_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_SELF_CLOSING = frozenset("dd dt li option p td th tr".split())
+"""Elements of HTML whose end tag may be missing where the next one starts."""
+_OUTERMOST = frozenset(("html", "body"))
 _XML_TOKEN = re.compile(r"<!--|<!\[CDATA\[|<\?|<(/?)([\w:.-]+)([^<>]*)>")
 _XML_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 _XML_NAME = re.compile(r"""\b(?:name|id|key|Name|Key|Id|Include|artifactId)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -114,6 +118,11 @@ def _is_name(key: str, item: _Entry) -> bool:
 
 def xml_layout(lines: Sequence[str]) -> Layout:
     """Find the elements that start a line, named by their tag and by an attribute or element such as ``name``."""
+    return element_layout(lines, is_html=False)
+
+
+def element_layout(lines: Sequence[str], *, is_html: bool) -> Layout:
+    """Find the elements of XML, or those inside the ``body`` of HTML, where end tags may be missing."""
     entries: list[_Entry] = []
     stack: list[tuple[str, _Entry | None]] = []
     comment, below_comment = 0, -1  # first row of the last comment, and the row below it
@@ -124,6 +133,12 @@ def xml_layout(lines: Sequence[str]) -> Layout:
         if tag is None:
             comment, below_comment = row, scanner.row(end - 1) + 1
             continue
+        if is_html:
+            tag = tag.lower()
+            if tag in _OUTERMOST:
+                continue
+            if tag in _SELF_CLOSING and not token[1] and stack and stack[-1][0] == tag:
+                stack.pop()
         is_first, last_row = row > last_row, row
         if token[1]:
             if any(name == tag for name, _ in stack[-_MAX_UNCLOSED:]):
@@ -139,7 +154,7 @@ def xml_layout(lines: Sequence[str]) -> Layout:
             name = text[1] if text is not None and tag == "key" else _element_name(token)  # of a property list
             entry = _Entry(comment if below_comment == row else row, len(stack) + 1, name)
             entries.append(entry)
-        if not token[3].endswith("/"):
+        if not token[3].endswith("/") and not (is_html and tag in _VOID):
             stack.append((tag, entry))
     for entry in entries[:1]:
         entry.row = 0  # the prolog belongs to the root

@@ -53,6 +53,12 @@ class SectionSize:
     """Stands between the names of a scope."""
 
 
+DOCUMENT = SectionSize(join=250, divide=500, tiny=60, separator=" > ")
+"""Of sections with headings."""
+KEYS = SectionSize(join=500, divide=1200, tiny=120)
+"""Of keys and elements."""
+
+
 @dataclass(slots=True)
 class _Section:
     start: SectionStart

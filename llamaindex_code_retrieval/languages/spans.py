@@ -11,9 +11,10 @@ from llamaindex_code_retrieval.languages.outline import Item, Outline, joined_na
 
 _DEFINITIONS = ("function", "method", "class")
 _FEW_LINES = 3  # a function inside a function, and the code between definitions inside one, is no span if it has fewer
-# Lines that mean nothing alone: closing brackets, perhaps with a call or a comment after them, labels, `#endif`.
+# Lines that mean nothing alone: closing brackets, perhaps with a call or a comment, end tags, labels, `#endif`.
 _CLOSING_LINE = re.compile(
     r"""(?: [^\w'"`#@$<\\/*]+ (?: \([\w$.,\s()]*\)+;? | while\s*\(.*\); )? \s* (?: //.* | /\*.*\*/ )? )?
+      | (?: </[\w:.-]+> \s* )+
       | (?: end [\s);,]* | else | begin | private | protected | public ) \s* :? \s* (?: \#.* )?
       | \# \s* (?: if | ifdef | ifndef | elif | else | endif | undef ) \b .*""",
     re.VERBOSE,

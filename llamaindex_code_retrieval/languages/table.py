@@ -95,6 +95,7 @@ _TYPESCRIPT_BLANK = r"\bexport\s+(type)\s+\*|\b(typeof\s+import\s*\()\s*(?:'[^'\
 GRAMMARS: Mapping[str, Grammar] = MappingProxyType(
     {
         "python": Grammar("tree_sitter_python"),
+        "starlark": Grammar("tree_sitter_python"),
         "java": Grammar("tree_sitter_java"),
         "javascript": Grammar("tree_sitter_javascript"),
         "typescript": Grammar("tree_sitter_typescript", "language_typescript", _TYPESCRIPT_BLANK),
@@ -162,6 +163,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             "html htm xhtml shtml astro blade.php ejs handlebars hbs jinja jinja2 liquid mustache njk twig",
             grammars="javascript tsx",
             scripts=True,
+            divided_by="headings, elements and definitions",
         ),
         "go": _row("go", grammars="go"),
         "php": _row("php phtml", shebangs="php", grammars="php"),
@@ -213,6 +215,12 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         "solidity": _row("sol", grammars="solidity"),
         "julia": _row("jl", shebangs="julia", grammars="julia", comments="julia"),
         "elixir": _row("ex exs", shebangs="elixir", grammars="elixir", comments="hash"),
+        "starlark": _row(
+            "bzl bazel star starlark",
+            files="BUILD WORKSPACE BUCK Tiltfile",
+            grammars="starlark",
+            comments="docstring",
+        ),
         # documents
         "markdown": _row("md markdown mdx mkd mdown qmd rmd mdc svx", divided_by="headings"),
         "restructuredtext": _row("rst rest", divided_by="headings"),

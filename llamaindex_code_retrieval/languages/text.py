@@ -13,10 +13,8 @@ from llamaindex_code_retrieval.languages.heading_lines import LATEX, ORG, POD
 from llamaindex_code_retrieval.languages.nesting import css_layout, json_layout, xml_layout
 from llamaindex_code_retrieval.languages.outline import Outline
 from llamaindex_code_retrieval.languages.prose import document_language, paragraphs, prose_layout
-from llamaindex_code_retrieval.languages.sections import Layout, SectionSize, outline_of_sections
+from llamaindex_code_retrieval.languages.sections import DOCUMENT, KEYS, Layout, SectionSize, outline_of_sections
 
-_DOCUMENT = SectionSize(join=250, divide=500, tiny=60, separator=" > ")
-_KEYS = SectionSize(join=500, divide=1200, tiny=120)
 _PROSE = SectionSize(join=800, divide=800, tiny=60)
 
 
@@ -34,26 +32,26 @@ def _conf_layout(lines: Sequence[str]) -> Layout:
 
 _FORMATS: Mapping[str, _Format] = MappingProxyType(
     {
-        "markdown": _Format(markdown_layout, _DOCUMENT),
-        "restructuredtext": _Format(restructuredtext_layout, _DOCUMENT),
-        "asciidoc": _Format(asciidoc_layout, _DOCUMENT),
-        "latex": _Format(LATEX.layout, _DOCUMENT),
-        "org": _Format(ORG.layout, _DOCUMENT),
-        "pod": _Format(POD.layout, _DOCUMENT),
-        "yaml": _Format(yaml_layout, _KEYS),
-        "toml": _Format(toml_layout, _KEYS),
-        "json": _Format(json_layout, _KEYS),
-        "notebook": _Format(json_layout, _KEYS),  # what `read_notebook` cannot read
-        "xml": _Format(xml_layout, _KEYS),
-        "ini": _Format(_conf_layout, _KEYS),
-        "dockerfile": _Format(dockerfile_layout, _KEYS),
-        "makefile": _Format(makefile_layout, _KEYS),
-        "cmake": _Format(cmake_layout, _KEYS),
-        "css": _Format(css_layout, _KEYS),
+        "markdown": _Format(markdown_layout, DOCUMENT),
+        "restructuredtext": _Format(restructuredtext_layout, DOCUMENT),
+        "asciidoc": _Format(asciidoc_layout, DOCUMENT),
+        "latex": _Format(LATEX.layout, DOCUMENT),
+        "org": _Format(ORG.layout, DOCUMENT),
+        "pod": _Format(POD.layout, DOCUMENT),
+        "yaml": _Format(yaml_layout, KEYS),
+        "toml": _Format(toml_layout, KEYS),
+        "json": _Format(json_layout, KEYS),
+        "notebook": _Format(json_layout, KEYS),  # what `read_notebook` cannot read
+        "xml": _Format(xml_layout, KEYS),
+        "ini": _Format(_conf_layout, KEYS),
+        "dockerfile": _Format(dockerfile_layout, KEYS),
+        "makefile": _Format(makefile_layout, KEYS),
+        "cmake": _Format(cmake_layout, KEYS),
+        "css": _Format(css_layout, KEYS),
         "text": _Format(prose_layout, _PROSE),
     }
 )
-_DOCUMENTS = tuple(language for language, format_ in _FORMATS.items() if format_.size is _DOCUMENT)
+_DOCUMENTS = tuple(language for language, format_ in _FORMATS.items() if format_.size is DOCUMENT)
 
 
 def outline_text(source: str, language: str) -> Outline:

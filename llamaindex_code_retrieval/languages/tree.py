@@ -57,6 +57,17 @@ class _Match:
         return self.captures[self.kind][0]
 
 
+@dataclass(frozen=True, slots=True)
+class _Remark:
+    """A comment or an attribute."""
+
+    kind: str
+    """One of "comment", "attribute", and "trailing" for a comment that may describe what is above."""
+    node: tree_sitter.Node
+    is_apart: bool
+    """Whether blank lines may stand between it and what it describes."""
+
+
 @dataclass(slots=True)
 class TreeBuilder:
     """Builds the tree of definitions from the matches of a grammar's query."""
@@ -102,6 +113,7 @@ class TreeBuilder:
         """
         found: dict[tuple[int, int], _Match] = {}
         query, settings = definition_query(self.grammar)
+        remarks: list[_Remark] = []
         roots = [(root, 0)]
         for each, level in roots:
             for number, captures in tree_sitter.QueryCursor(query, match_limit=_MAX_OPEN_MATCHES).matches(each):
@@ -112,30 +124,43 @@ class TreeBuilder:
                         if place not in found or found[place].number <= number:
                             last = captures.get("end", [node])[0]
                             found[place] = _Match(kind, captures, settings[number], number, last)
-                self._keep_comments(captures, is_apart="apart" in settings[number])
+                for kind in ("comment", "attribute", "trailing"):
+                    remarks += [_Remark(kind, node, "apart" in settings[number]) for node in captures.get(kind, ())]
                 if "outer" in captures:
                     self.outer[captures["inner"][0].id] = captures["outer"][0]
                 if level < _MAX_REPARSED:
                     brackets = [node for node in captures.get("reparse", ()) if node.child_count > 1]
                     roots += [(root, level + 1) for root in map(self._reparse, brackets) if root is not None]
         _extend(found.values())
+        self._keep_remarks(remarks)
         return list(found.values())
 
-    def _keep_comments(self, captures: Mapping[str, Sequence[tree_sitter.Node]], *, is_apart: bool) -> None:
+    def _keep_remarks(self, remarks: Sequence[_Remark]) -> None:
+        """Keep the comments and attributes that have rows of their own, and the comments that may describe a row."""
         raw_lines = self.raw_lines
-        for kind in ("comment", "attribute", "trailing"):
-            for node in captures.get(kind, ()):
-                rows, end = rows_of(node), node.end_point
-                if end.column and raw_lines[end.row][end.column :].strip():
-                    continue
-                stands_alone = not raw_lines[rows[0]][: node.start_point.column].strip()
-                if kind == "trailing":
-                    (self.below if stands_alone else self.behind)[rows[0]] = node
-                elif stands_alone:
-                    last = rows[-1]
-                    while is_apart and last + 1 < len(raw_lines) and not raw_lines[last + 1].strip():
-                        last += 1
-                    self.above[last] = rows[0], node if kind == "comment" else None
+        nodes = {remark.node.start_byte: remark.node for remark in remarks}
+        for remark in remarks:
+            row, column = remark.node.start_point
+            stands_alone = not raw_lines[row][:column].strip()
+            last_node = remark.node
+            while stands_alone and (after := nodes.get(self._code_after(last_node))) is not None:
+                last_node = after  # as in `@Test // slow`
+            if self._code_after(last_node) >= 0:
+                continue
+            if remark.kind == "trailing":
+                (self.below if stands_alone else self.behind)[row] = remark.node
+            elif stands_alone:
+                last = rows_of(last_node)[-1]
+                while remark.is_apart and last + 1 < len(raw_lines) and not raw_lines[last + 1].strip():
+                    last += 1
+                self.above[last] = row, remark.node if remark.kind == "comment" else None
+
+    def _code_after(self, node: tree_sitter.Node) -> int:
+        """Return the byte where code goes on in the row in which a node ends, -1 if the row has no more."""
+        row, column = node.end_point
+        rest = self.raw_lines[row][column:] if column else b""  # a node that ends with a line break
+        code = rest.lstrip()
+        return node.end_byte + len(rest) - len(code) if code else -1
 
     def _reparse(self, node: tree_sitter.Node) -> tree_sitter.Node | None:
         """Parse what stands between the brackets of ``node`` as code of its own."""

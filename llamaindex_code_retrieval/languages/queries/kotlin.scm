@@ -27,3 +27,5 @@
 (call_expression . (string_literal) @label (annotated_lambda)) @function
 
 [(line_comment) (block_comment)] @comment
+; `@Suppress("unused") // …` in a line of its own is parsed as an annotated expression
+(annotated_expression (annotation) . (parenthesized_expression) .) @attribute

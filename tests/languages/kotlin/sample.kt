@@ -135,3 +135,15 @@ class OrderTest : FunSpec({
         2 shouldBe 2
     }
 })
+
+class Size {
+    actual val size
+        @JvmName("size")
+        get() = length()
+
+    var count: Int
+        @JvmName("count") get() = length()
+        @Internal set(value) { resize(value) }
+
+    fun length() = 1
+}
