@@ -224,12 +224,10 @@ class Systems:
 
         vectors = noisy(self._codes(self.general))
         store = FaissStore(self.general.dim)
-        store.add_vectors(list(self.benchmark.corpus), vectors.astype(np.float32), list(self.benchmark.corpus))
-        index = CodeIndex(self.general)
+        index = CodeIndex(self.general, vector_store=store)
         index.update_nodes(_nodes(corpus))
-        with tempfile.TemporaryDirectory() as folder:
-            index.save(folder)
-            index = CodeIndex.load(folder, embedding=self.general, vector_store=store)
+        store.delete_nodes(list(corpus))
+        store.add_vectors(list(self.benchmark.corpus), vectors.astype(np.float32), list(self.benchmark.corpus))
         query_vectors = dict(zip(self.texts[1], noisy(self._queries(self.general)), strict=True))
         retriever = CodeRetriever(index, top_k=DEPTH)
         keys = list(self.reranking_vectors)

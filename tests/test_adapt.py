@@ -169,7 +169,7 @@ def test_adapt(checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest
     assert main([*command, *small, "--json"]) == 0
     record = _json(capsys)
     before, after = record["validation_before"]["mrr"], record["validation_best"]["mrr"]
-    loaded = CodeIndex.load(index)
+    loaded = CodeIndex.open(index)
     assert record["indexed_with_adapter"] == (after > before)
     assert (loaded.embedding.adapter == str(adapter)) == (after > before)
     assert CodeRetriever(loaded, top_k=3).retrieve("read every file of the list")

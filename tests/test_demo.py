@@ -26,7 +26,7 @@ def test_demo_searches_and_measures(demo: Demo) -> None:
     [place] = [place for place, symbol in answers["fused"] if symbol == "quote"]
     path, line = place.split(":")
     assert path == "shlex.py"
-    index = CodeIndex.load(demo.folder)
+    index = CodeIndex.open(demo.folder)
     assert [node.metadata["start_line"] for node in index.nodes() if node.metadata["scope"] == "quote"] == [int(line)]
     assert len(index) == demo.nodes
     assert list(demo.metrics) == ["dense", "bm25", "fused"]

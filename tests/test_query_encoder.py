@@ -407,7 +407,7 @@ def indexed(repository: Path, bert_folder: Path, tmp_path: Path) -> Path:
 def test_an_index_is_searched_with_the_student(
     indexed: Path, saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, tmp_path: Path
 ) -> None:
-    index = CodeIndex.load(indexed, query_encoder=saved["static"])
+    index = CodeIndex.open(indexed, query_encoder=saved["static"])
     student = QueryEncoder.load(saved["static"], teacher=_encoder(bert_folder)).encode_queries(["total price"])[0]
     hits = CodeRetriever(index, top_k=100, mode="dense").retrieve("total price")
     texts = [hit.node.get_content(metadata_mode="embed") for hit in hits]  # type: ignore[arg-type]
@@ -417,7 +417,7 @@ def test_an_index_is_searched_with_the_student(
     teacher = _encoder(roberta_folder)
     other = _save("static", _student("static", teacher), teacher, tmp_path / "other")
     with pytest.raises(ValueError, match=r"was distilled from .* take a query encoder of that model, or distil one"):
-        CodeIndex.load(indexed, query_encoder=other)
+        CodeIndex.open(indexed, query_encoder=other)
 
 
 def test_the_command(
@@ -452,15 +452,15 @@ def test_a_static_student_loads_the_model_only_to_embed_code(
     manifest = json.loads((moved / "manifest.json").read_text())
     manifest["embedding"]["model_name"] = str(tmp_path / "gone")
     (moved / "manifest.json").write_text(json.dumps(manifest))
-    index = CodeIndex.load(moved, query_encoder=saved["static"])
-    there = CodeIndex.load(indexed, query_encoder=saved["static"])
+    index = CodeIndex.open(moved, query_encoder=saved["static"])
+    there = CodeIndex.open(indexed, query_encoder=saved["static"])
     assert len(CodeRetriever(index, top_k=3).retrieve("total price")) == 3
     assert index.embedding.fingerprints == there.embedding.fingerprints == {"": _encoder(bert_folder).fingerprint}
     assert there.embedding.dim == there.embedding.encoder.dim
     with pytest.raises(ValueError, match="gone"):
         index.embedding.get_text_embedding("def f(): pass")
     with pytest.raises(ValueError, match="give query_encoder to the embedding"):
-        CodeIndex.load(indexed, embedding=there.embedding, query_encoder=saved["static"])
+        CodeIndex.open(indexed, embedding=there.embedding, query_encoder=saved["static"])
 
 
 def test_a_changed_model_is_refused_when_it_is_loaded(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,8 @@ import numpy as np
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.llms import MockLLM
-from llama_index.core.schema import QueryBundle, TextNode
+from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
+from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.index.filters import NodeFilter
@@ -221,3 +225,164 @@ def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
 def test_numbers_that_would_spoil_the_order_are_refused(options: dict[str, Any], index: CodeIndex) -> None:
     with pytest.raises(ValueError, match="must be >= 0"):
         CodeRetriever(index, **options)
+
+
+# --- definitions of several nodes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "fused"])
+def test_the_parts_of_a_long_definition_are_one_hit(mode: Any, bert_folder: Path) -> None:
+    long = "def long_total(cart):\n" + "".join(f"    total = cart.total({line})\n" for line in range(300))
+    short = "".join(f"\n\ndef short_total_{number}(cart):\n    return cart.total({number})\n" for number in range(20))
+    with CodeIndex(CodeEmbedding(str(bert_folder))) as index:
+        index.update_texts({"a.py": long + short, "b.py": long})
+        parts = {
+            path: sorted(
+                (node.metadata["start_line"], node.metadata["end_line"])
+                for node in index.nodes()
+                if (node.metadata["path"], node.metadata["scope"]) == (path, "long_total")
+            )
+            for path in ("a.py", "b.py")
+        }
+        assert all(len(each) > 5 for each in parts.values())
+        for top_k in (1, 3, 10):
+            hits = index.search("total of the cart", mode=mode, top_k=top_k)
+            assert len({(hit.metadata["path"], hit.metadata["scope"]) for hit in hits}) == len(hits) == top_k
+        hits = index.search("total of the cart", mode=mode, top_k=50)
+        assert len(hits) == 22
+        for hit in hits:
+            lines = [(hit.metadata["start_line"], hit.metadata["end_line"])]
+            others = [
+                tuple(map(int, each.split("-"))) for each in hit.metadata.get("also_lines", "").split(", ") if each
+            ]
+            assert others == sorted(others)
+            is_long = hit.metadata["scope"] == "long_total"
+            assert sorted(lines + others) == (parts[hit.metadata["path"]] if is_long else lines)
+            assert "also_lines" not in hit.node.get_content(MetadataMode.EMBED)
+            assert "also_lines" not in index.node(hit.node_id).metadata
+
+
+def test_overloads_do_not_take_the_places_of_others(bert_folder: Path) -> None:
+    stubs = "".join(f"@overload\ndef convert(value: T{n}) -> int: ...\n\n\n" for n in range(12))
+    python = f"from typing import overload\n\n\n{stubs}def convert(value):\n    return int(value)\n"
+    signatures = "".join(f"export function convert(value: T{n}): number;\n" for n in range(12))
+    typescript = f"{signatures}export function convert(value: any): number {{\n  return Number(value);\n}}\n"
+    others = "".join(f"def convert_{name}(value):\n    return {name}(value)\n\n\n" for name in ("str", "float", "bool"))
+    with CodeIndex(CodeEmbedding(str(bert_folder))) as index:
+        index.update_texts({"a.py": python, "b.ts": typescript, "c.py": others})
+        hits = index.search("convert value", mode="bm25", filters=NodeFilter(kinds=("function",)))
+        places = [(hit.metadata["path"], hit.metadata["scope"]) for hit in hits]
+        assert sorted(places) == [
+            ("a.py", "convert"),
+            ("b.ts", "convert"),
+            *[("c.py", f"convert_{name}") for name in ("bool", "float", "str")],
+        ]
+        assert {hit.node.text.splitlines()[-1] for hit in hits} >= {"    return int(value)", "}"}
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shelf(bert_folder: Path) -> CodeIndex:
+    """Thirty nodes in two languages and three folders."""
+    index: CodeIndex = CodeIndex(CodeEmbedding(str(bert_folder)))
+    texts = {}
+    for folder in ("src", "lib", "tests"):
+        for number in range(5):
+            texts[f"{folder}/{number}.py"] = f"class Shelf{number}:\n    def add_{folder}(self, book):\n        pass\n"
+            texts[f"{folder}/{number}.go"] = f"package a\n\nfunc Add{number}(book int) int {{\n\treturn {number}\n}}\n"
+    index.update_texts(texts)
+    return index
+
+
+def _equals(**values: str) -> MetadataFilters:
+    return MetadataFilters(filters=[MetadataFilter(key=key, value=value) for key, value in values.items()])
+
+
+_PATHS = MetadataFilters(
+    filters=[
+        MetadataFilter(key="path", value="lib/", operator=FilterOperator.TEXT_MATCH),
+        MetadataFilter(key="start_line", value=2, operator=FilterOperator.GTE),
+    ],
+    condition=FilterCondition.OR,
+)
+
+
+@pytest.mark.parametrize(
+    ("filters", "is_allowed"),
+    [
+        (NodeFilter(languages=("go",)), lambda data: data["language"] == "go"),
+        (
+            NodeFilter(paths=("src/",), not_paths=("*0.py",)),
+            lambda data: data["path"][:3] == "src" and "0.py" not in data["path"],
+        ),
+        (
+            NodeFilter(tests=False, kinds=("class",)),
+            lambda data: data["path"][:5] != "tests" and data["kind"] == "class",
+        ),
+        (NodeFilter(doc_ids=("lib/3.go", "gone")), lambda data: data["path"] == "lib/3.go"),
+        (_equals(language="go", path="src/2.go"), lambda data: data["path"] == "src/2.go"),
+        (_PATHS, lambda data: "lib/" in data["path"] or data["start_line"] >= 2),
+        (_equals(language="cobol"), lambda data: False),
+    ],
+)
+@pytest.mark.parametrize("top_k", [3, 100])
+def test_filters_leave_what_brute_force_leaves(
+    top_k: int, filters: Any, is_allowed: Callable[[dict[str, Any]], bool], shelf: CodeIndex
+) -> None:
+    query = "add a book"
+    allowed = {node.node_id for node in shelf.nodes() if is_allowed(node.metadata)}
+    vector = np.array(shelf.embedding.get_query_embedding(query))
+    ids = [node.node_id for node in shelf.nodes()]
+    cosines = dict(zip(ids, (shelf.vectors(ids) @ vector).tolist(), strict=True))
+    words = [hit.node_id for hit in shelf.search(query, mode="bm25", top_k=1000) if hit.node_id in allowed]
+    near = sorted(allowed, key=lambda id_: (-cosines[id_], id_))
+
+    def found(mode: Any) -> list[str]:
+        retriever = CodeRetriever(shelf, mode=mode, top_k=top_k, filters=filters)
+        hits = retriever.retrieve(query)
+        again = asyncio.run(retriever.aretrieve(query))
+        assert [(hit.node_id, hit.score) for hit in hits] == [(hit.node_id, hit.score) for hit in again]
+        return [hit.node_id for hit in hits]
+
+    assert found("bm25") == words[:top_k]
+    dense = found("dense")
+    assert set(dense) <= allowed
+    assert [cosines[id_] for id_ in dense] == pytest.approx([cosines[id_] for id_ in near[:top_k]], abs=1e-3)
+    all_dense = CodeRetriever(shelf, mode="dense", top_k=1000, filters=filters).retrieve(query)
+    ranking = [hit.node_id for hit in all_dense]
+    fused = reciprocal_rank_fusion([ranking, words], weights=[0.75, 0.25], rank_constant=5)
+    assert found("fused") == [id_ for id_, _ in fused][:top_k]
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_search_during_updates_sees_one_state(bert_folder: Path) -> None:
+    def texts(version: int) -> dict[str, str]:
+        return {f"{name}.py": f"def total(cart):\n    return cart.total_{version}\n" for name in "abcd"}
+
+    with CodeIndex(CodeEmbedding(str(bert_folder))) as index:
+        index.update_texts(texts(0))
+        is_done = threading.Event()
+
+        def search(mode: Any) -> list[set[str]]:
+            states = []
+            while not is_done.is_set():
+                hits = index.search("cart total", mode=mode)
+                assert len(hits) == 4
+                states.append({hit.node.text.split("_")[1].strip() for hit in hits})
+            return states
+
+        with ThreadPoolExecutor(3) as pool:
+            searches = [pool.submit(search, mode) for mode in ("dense", "bm25", "fused")]
+            try:
+                for version in range(1, 9):
+                    index.update_texts(texts(version))
+            finally:
+                is_done.set()
+            for each in searches:
+                assert all(len(state) == 1 for state in each.result())
+                assert each.result()
+        assert {hit.node.text.split("_")[1].strip() for hit in index.search("cart total")} == {"8"}
