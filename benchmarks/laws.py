@@ -143,16 +143,17 @@ def update_violations(texts: Sequence[Text], *, seed: int = 0) -> Iterator[str]:
                 before[f"old/{text.name}"] = text.text
             case _:
                 before[text.name] = text.text
-    updated, fresh = CodeIndex(HashEmbedding()), CodeIndex(HashEmbedding())
-    updated.update_texts(before)
-    updated.update_texts(after)
-    fresh.update_texts(after)
-    nodes, expected = ({node.node_id: node.to_dict() for node in index.nodes()} for index in (updated, fresh))
-    if nodes != expected:
-        yield f"{len(nodes.keys() ^ expected.keys())} nodes are not those of a new index, or others have other metadata"
-    if list(nodes) != list(expected):
-        yield "the nodes are in another order than in a new index"
-    if nodes.keys() == expected.keys():
-        vectors = [index.vectors(list(expected)).tolist() for index in (updated, fresh)]
-        if vectors[0] != vectors[1]:
-            yield "the vectors are not those of a new index"
+    with CodeIndex(HashEmbedding()) as updated, CodeIndex(HashEmbedding()) as fresh:
+        updated.update_texts(before)
+        updated.update_texts(after)
+        fresh.update_texts(after)
+        nodes, expected = ({node.node_id: node.to_dict() for node in index.nodes()} for index in (updated, fresh))
+        if nodes != expected:
+            count = len(nodes.keys() ^ expected.keys())
+            yield f"{count} nodes are not those of a new index, or others have other metadata"
+        if list(nodes) != list(expected):
+            yield "the nodes are in another order than in a new index"
+        if nodes.keys() == expected.keys():
+            vectors = [index.vectors(list(expected)).tolist() for index in (updated, fresh)]
+            if vectors[0] != vectors[1]:
+                yield "the vectors are not those of a new index"

@@ -22,6 +22,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, E
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
+from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
@@ -413,7 +414,7 @@ def test_an_index_is_searched_with_the_student(
     texts = [hit.node.get_content(metadata_mode="embed") for hit in hits]  # type: ignore[arg-type]
     codes = _embedding(bert_folder).get_text_embedding_batch(texts)
     assert len(hits) >= 5
-    np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-5)
+    np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-3)
     teacher = _encoder(roberta_folder)
     other = _save("static", _student("static", teacher), teacher, tmp_path / "other")
     with pytest.raises(ValueError, match=r"was distilled from .* take a query encoder of that model, or distil one"):
@@ -449,9 +450,11 @@ def test_a_static_student_loads_the_model_only_to_embed_code(
 ) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(indexed, moved)
-    manifest = json.loads((moved / "manifest.json").read_text())
-    manifest["embedding"]["model_name"] = str(tmp_path / "gone")
-    (moved / "manifest.json").write_text(json.dumps(manifest))
+    storage = Storage(moved)
+    with storage.writing() as writing:
+        embedding = writing.settings("embedding")["embedding"]
+        writing.put_settings({"embedding": embedding | {"model_name": str(tmp_path / "gone")}})
+    storage.close()
     index = CodeIndex.open(moved, query_encoder=saved["static"])
     there = CodeIndex.open(indexed, query_encoder=saved["static"])
     assert len(CodeRetriever(index, top_k=3).retrieve("total price")) == 3
