@@ -123,15 +123,14 @@ class Caches:
         with self._storage.reading() as reading:
             settings = reading.settings("vectors", "dim")
             saved = settings.get("vectors") or {"count": 0, "highest": 0, "token": ""}
-            is_missing = bool(saved["token"]) and not VectorFile.is_whole(
-                vector_path(self._storage.folder, saved["token"]), dim=settings["dim"], token=saved["token"]
-            )
             added, removed = reading.count_vectors(above=saved["highest"]), reading.count("removed")
             if grown_only:
                 if added <= max(10 * _FEW_VECTORS, saved["count"]):
                     return
-            elif not is_missing and added + removed <= max(_FEW_VECTORS, saved["count"] // _CHANGED):
-                return
+            elif added + removed <= max(_FEW_VECTORS, saved["count"] // _CHANGED):
+                path = vector_path(self._storage.folder, saved["token"])
+                if not saved["token"] or VectorFile.is_whole(path, dim=settings["dim"], token=saved["token"]):
+                    return
             count, highest = reading.count("vectors"), reading.highest_vector()
             token = secrets.token_hex(8)
             if count > _FEW_VECTORS:

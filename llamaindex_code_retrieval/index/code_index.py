@@ -272,7 +272,6 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
                 lambda: files,
                 removed=lambda: known.keys() - {file.state.path for file in files},
                 progress=on_progress,
-                may_move=True,
             )
 
     def _run(
@@ -284,7 +283,6 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
         progress: Progress | None,
         settings: Mapping[str, Any] | None = None,
         final_settings: Mapping[str, Any] | None = None,
-        may_move: bool = False,
     ) -> IndexReport:
         """Run an update; an interrupted one that has written files leaves ``settings``, with which the next goes on."""
         start = time.perf_counter()
@@ -297,7 +295,6 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
             refreshed=refreshed,
             first_settings=settings or {},
             settings={**model_settings(embedder), "parser": self.parser.to_dict(), **(final_settings or {})},
-            may_move=may_move,
         )
         self._made_by = embedder
         report.seconds = time.perf_counter() - start

@@ -247,6 +247,11 @@ class Writing(Reading):
             f"UPDATE files SET {assignments} WHERE path = CAST(? AS TEXT)", (*state[1:], _bytes(state.path))
         )
 
+    def forget_content(self, paths: Iterable[str]) -> None:
+        """Have the next update read files again."""
+        rows = [(_bytes(path),) for path in paths]
+        self._connection.executemany("UPDATE files SET digest = '', size = -2 WHERE path = CAST(? AS TEXT)", rows)
+
     def remove_file(self, path: str) -> None:
         """Remove a file, whose nodes must have been removed."""
         self._connection.execute("DELETE FROM files WHERE path = CAST(? AS TEXT)", (_bytes(path),))

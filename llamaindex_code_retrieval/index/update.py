@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -29,6 +30,8 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 _BATCH_NODES = 512
 """Nodes that are written in one transaction, apart from those of a single file: an interruption loses no more."""
 _BATCH_FILES = 256
+_SPARE_NUMBERS = 10_000
+"""Reserved for nodes that come into the files between the two times that an update reads them."""
 
 
 @dataclass(slots=True)
@@ -118,6 +121,8 @@ class Update:
         self._first_settings: Mapping[str, Any] = {}
         self._written: set[str] = set()
         """Paths of the files that this update has written."""
+        self._left: set[str] = set()
+        """Paths of files, not written yet, from which nodes have moved to files that are."""
 
     def run(
         self,
@@ -127,14 +132,16 @@ class Update:
         refreshed: Callable[[], Iterable[FileState]],
         first_settings: Mapping[str, Any],
         settings: Mapping[str, Any],
-        may_move: bool = False,
     ) -> None:
         """Write ``files``, remove the files of the paths ``removed``, and set ``settings``.
 
         ``removed``, and ``refreshed``, the new states of files whose content is as before, are called after the files
         have been read. ``first_settings`` are set with the first files that are written, so that an interrupted update
-        leaves what the next one needs; one that writes nothing changes nothing. With ``may_move``, a node may come to
-        another file.
+        leaves what the next one needs; one that writes nothing changes nothing.
+
+        Raises:
+            ValueError: two nodes have one id, or a vector is not finite.
+            OSError: the index cannot be written.
         """
 
         def finish() -> None:
@@ -146,18 +153,18 @@ class Update:
                 is_new = not reading.count("files")
             self._first_settings = {**(settings if is_new else {}), **first_settings}
             if self._has_other_models():
-                nodes = self._stage(files())
-                first = self._storage.reserve(nodes)
-                self._numbers = iter(range(first, first + nodes))
+                count = 2 * self._stage(files()) + _SPARE_NUMBERS
+                first = self._storage.reserve(count)
+                self._numbers = iter(range(first, first + count))
                 with self._storage.writing() as self._outer:
-                    self._write(files(), may_move=may_move)
+                    self._write(files())
                     finish()
                     self._outer.put_settings({"vectors": None})
                     for table in ("removed", "staged"):
                         self._outer.clear(table)
                 self._outer = None
             else:
-                self._write(files(), may_move=may_move)
+                self._write(files())
                 finish()
             self._caches.purge()
         self._caches.renew_vectors(self._progress)
@@ -171,14 +178,16 @@ class Update:
                 for language in languages
             )
 
-    def _write(self, files: Iterable[FileNodes], *, may_move: bool) -> None:
+    def _write(self, files: Iterable[FileNodes]) -> None:
         for batch in _batches(files):
-            self._write_batch(batch, may_move=may_move)
+            self._write_batch(batch)
             if self._outer is None:
                 self._caches.renew_vectors(self._progress, grown_only=True)
 
     def _finish(self, removed: Iterable[str], refreshed: Iterable[FileState], settings: Mapping[str, Any]) -> None:
         """Remove files, set what is left to set, and count."""
+        removed = set(removed)
+        _check_repeated(len(self._left - removed))
         with self._transaction() as writing:
             gone: list[NodeRow] = []
             for path in removed:
@@ -201,11 +210,11 @@ class Update:
 
     # --- one batch ---------------------------------------------------------------------------------------------------
 
-    def _write_batch(self, batch: Sequence[FileNodes], *, may_move: bool) -> None:
+    def _write_batch(self, batch: Sequence[FileNodes]) -> None:
         with ExitStack() as stack:
             reading = self._outer or stack.enter_context(self._storage.reading())
             changes = [self._changes(file, reading) for file in batch]
-            moved = self._moved(changes, reading, may_move=may_move)
+            moved = self._moved(changes, reading)
             new = [row for change in changes for row in change.new]
             vectors = self._vectors(new, reading)
         first = self._first_number(len(new))
@@ -213,11 +222,12 @@ class Update:
         opstamp = self._caches.add_words(map(word_document, new))
         gone = [row for change in changes for row in change.gone]
         if self._sink is not None and new:
-            replaced = {row.id for row in gone} & {row.id for row in new} | moved.keys()
+            replaced = {row.id for row in (*gone, *moved)} & {row.id for row in new}
             by_id = {node.node_id: node for file in batch for node in file.nodes}
             self._sink.put([by_id[row.id] for row in new], vectors, replaced=replaced)
         with self._transaction() as writing:
-            writing.remove_nodes([*(row.number for row in gone), *moved.values()])
+            writing.remove_nodes([row.number for row in (*gone, *moved)])
+            writing.forget_content({row.path for row in moved})
             rows = iter(new)
             for change in changes:
                 number = writing.put_file(change.state, parsed=change.parsed)
@@ -232,17 +242,19 @@ class Update:
         if self._sink is not None and lost:
             self._sink.remove(sorted(lost))
         self._report.removed += len(lost)
-        self._written.update(file.state.path for file in batch)
+        paths = {file.state.path for file in batch}
+        self._written |= paths
+        self._left = (self._left | {row.path for row in moved}) - paths
 
     def _first_number(self, count: int) -> int:
         if not count:
             return 0
         if self._numbers is None:
             return self._storage.reserve(count)
-        first = next(self._numbers)
-        for _ in range(count - 1):
-            next(self._numbers)
-        return first
+        numbers = list(islice(self._numbers, count))
+        if len(numbers) < count:
+            raise OSError("the files have grown while the index was updated; update it again")
+        return numbers[0]
 
     def _changes(self, file: FileNodes, reading: Reading) -> _Changes:
         """Compare the nodes of a file with those in the index."""
@@ -264,25 +276,19 @@ class Update:
         changed = [row for row in kept if old[row.id] != row]
         return _Changes(file.state, file.parsed, changed, new, gone)
 
-    def _moved(self, changes: Sequence[_Changes], reading: Reading, *, may_move: bool) -> dict[str, int]:
-        """Return id and number of new nodes that are in the index as nodes of other files.
+    def _moved(self, changes: Sequence[_Changes], reading: Reading) -> list[NodeRow]:
+        """Return those new nodes that are in the index as nodes of other files.
 
         Raises:
             ValueError: two nodes have one id.
         """
-        ids = [row.id for change in changes for row in change.new]
-        ids += [row.id for change in changes for row in change.kept]
+        new = {row.id: row for change in changes for row in change.new}
         own = {row.number for change in changes for row in (*change.gone, *change.kept)}
-        moved = {
-            id_: n for id_, n in reading.numbers_of(row.id for c in changes for row in c.new).items() if n not in own
-        }
-        repeated = len(ids) - len(set(ids))
-        if not may_move:
-            repeated += len(moved)
-        if repeated:
-            raise ValueError(
-                f"{repeated} nodes repeat the id of another one; the parser's id_func must make ids unique"
-            )
+        found = [number for number in reading.numbers_of(new).values() if number not in own]
+        moved = list(reading.rows(found).values())
+        ids = [row.id for change in changes for row in (*change.new, *change.kept)]
+        _check_repeated(len(ids) - len(set(ids)) + sum(row.path in self._written for row in moved))
+        self._report.added -= sum((row.text, row.embedded) == (new[row.id].text, new[row.id].embedded) for row in moved)
         return moved
 
     # --- vectors -----------------------------------------------------------------------------------------------------
@@ -351,6 +357,11 @@ class _Changes(NamedTuple):
     new: list[NodeRow]
     gone: list[NodeRow]
     """The nodes of before that are not kept."""
+
+
+def _check_repeated(count: int) -> None:
+    if count:
+        raise ValueError(f"{count} nodes repeat the id of another one; the parser's id_func must make ids unique")
 
 
 def _is_equally_found(before: NodeRow, row: NodeRow) -> bool:
