@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llamaindex_code_retrieval.index.folder import check_folder
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -26,6 +29,7 @@ def update_lock(
 
     Raises:
         TimeoutError: another process still holds it; the message says which one.
+        OSError: the file system has no locks, or the folder cannot be written.
         ValueError: ``folder`` is a file, or holds other things than an index.
     """
     target = Path(folder)
@@ -34,17 +38,19 @@ def update_lock(
     holder = target / ".lock-holder.json"
     lock = FileLock(target / ".lock", is_singleton=True)  # a thread that holds it takes it again at once
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if on_wait is not None and seconds > 0:
-            on_wait(_describe_holder(holder))
-        try:
-            lock.acquire(timeout=seconds)
-        except Timeout as error:
-            raise TimeoutError(
-                f"{target} is being updated by {_describe_holder(holder)}; waited {seconds:g} s; "
-                "try again when it has finished"
-            ) from error
+        _acquire(lock, holder, seconds, on_wait)
+    except Timeout as error:
+        raise TimeoutError(
+            f"{target} is being updated by {_describe_holder(holder)}; waited {seconds:g} s; "
+            "try again when it has finished"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise OSError(
+            f"the file system of {target} has no locks ({error}), as some network file systems; put the index on a "
+            "local disk"
+        ) from error
     if lock.lock_counter > 1:
         try:
             yield
@@ -62,6 +68,15 @@ def update_lock(
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire(lock: FileLock, holder: Path, seconds: float, on_wait: Callable[[str], object] | None) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if on_wait is not None and seconds > 0:
+            on_wait(_describe_holder(holder))
+        lock.acquire(timeout=seconds)
 
 
 def _describe_holder(path: Path) -> str:

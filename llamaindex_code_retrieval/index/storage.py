@@ -232,6 +232,11 @@ def _errors(folder: Path) -> Iterator[None]:
             raise TimeoutError(f"the index in {folder} is being written by another process; try again") from error
         if code == sqlite3.SQLITE_READONLY:
             raise PermissionError(f"the index in {folder} cannot be written: {error}; check its rights") from error
+        if code in (sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR):
+            raise OSError(
+                f"the index in {folder} cannot be read or written: {error}; if the folder is on a network file system, "
+                "which may lack locks or shared memory, put the index on a local disk"
+            ) from error
         if code == sqlite3.SQLITE_ERROR:  # no such table or column
             raise _damaged(folder, error) from error
         raise OSError(f"the index in {folder} cannot be read or written: {error}") from error
