@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from conftest import save_adapter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexes import SOURCES, hits_of, scopes_of, vectors_of
+from indexes import SOURCES, HashEmbedding, hits_of, scopes_of, vectors_of
 from llama_index.core.schema import BaseNode, NodeRelationship, QueryBundle, TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
@@ -381,6 +382,37 @@ def test_updates_of_two_threads_wait_for_each_other(embedding: CodeEmbedding) ->
         list(pool.map(update, ["a", "b"]))
     assert len(list(groupby(inside))) == 2
     assert len(index) == index.files == 20
+
+
+def _sent_there_and_back(index: CodeIndex) -> CodeIndex:
+    """Send an index to another process and back."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(copy.copy, index).result()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, _sent_there_and_back])
+def test_a_copy_of_an_index_in_memory_is_independent(duplicate: Callable[[CodeIndex], CodeIndex]) -> None:
+    index = CodeIndex(HashEmbedding())
+    index.update_texts(SOURCES)
+    copied = duplicate(index)
+    for mode in ("dense", "bm25", "fused"):
+        hits = [hits_of(each.as_retriever(mode=mode), QueryBundle("add")) for each in (index, copied)]
+        assert hits[0] == hits[1]
+    copied.update_texts({"a.py": SOURCES["a.py"]})
+    assert (len(index), len(copied)) == (6, 2)
+    index.close()
+    assert copied.search("add")
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, _sent_there_and_back])
+def test_a_copy_of_an_index_in_a_folder_is_on_that_folder(
+    duplicate: Callable[[CodeIndex], CodeIndex], tmp_path: Path
+) -> None:
+    index = CodeIndex(HashEmbedding(), tmp_path)
+    copied = duplicate(index)
+    index.update_texts(SOURCES)
+    assert copied.folder == index.folder
+    assert hits_of(copied.as_retriever(), QueryBundle("add")) == hits_of(index.as_retriever(), QueryBundle("add"))
 
 
 # --- other vector stores ---------------------------------------------------------------------------------------------

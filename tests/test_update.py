@@ -22,7 +22,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_code_retrieval import CodeIndex, CodeNodeParser
-from llamaindex_code_retrieval.index import update
+from llamaindex_code_retrieval.index import caches, update
 from llamaindex_code_retrieval.index.storage import Storage
 
 OLD = {f"f{i}.py": f"def f{i}(a):\n    return a + {i}\n\n\ndef g{i}(a):\n    return a - {i}\n" for i in range(8)}
@@ -240,7 +240,14 @@ def test_a_kill_at_random_moments_loses_nothing(index: CodeIndex[HashEmbedding])
             _assert_is(again, texts, HashEmbedding())
 
 
-def test_a_reader_is_not_disturbed_by_another_process(index: CodeIndex[HashEmbedding]) -> None:
+@pytest.mark.parametrize("few", [5, 1000])
+def test_a_reader_is_not_disturbed_by_another_process(
+    few: int, index: CodeIndex[HashEmbedding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where each update replaces the words and the file of vectors."""
+    monkeypatch.setattr(caches, "_FEW_VECTORS", few)
+    monkeypatch.setattr(caches, "_FEW_REMOVED", few)
+
     def update_for_ever() -> None:
         with CodeIndex.open(index.folder, embedding=HashEmbedding()) as other:
             for texts in itertools.cycle((NEW, OLD)):
@@ -445,6 +452,18 @@ def test_a_file_that_is_left_out_and_comes_back(code: Path, tmp_path: Path) -> N
         assert (report.left_out, report.added, report.embedded) == ({}, 2, 2)
         assert _state(index) == before
         assert _words(index) == before.keys()
+
+
+def test_an_index_of_a_folder_that_is_not_there_stays(code: Path, tmp_path: Path) -> None:
+    with CodeIndex(HashEmbedding(), tmp_path / "index") as index:
+        index.update([code])
+        before = _state(index)
+        code.rename(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="is not a folder"):
+            index.update()
+        assert _state(index) == before
+        (tmp_path / "elsewhere").rename(code)
+        assert index.update().embedded == 0
 
 
 def test_a_file_that_was_only_touched_keeps_its_nodes(code: Path, tmp_path: Path) -> None:
