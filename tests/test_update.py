@@ -176,6 +176,32 @@ def test_a_full_disk_at_any_transaction_is_made_good(tmp_path: Path) -> None:
     assert step > 8
 
 
+@pytest.mark.parametrize("then", [OLD, NEW])
+def test_a_full_disk_with_a_vector_store_is_made_good(
+    then: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the change that was interrupted is taken back: the store still holds what the index does."""
+
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(update, "_BATCH_FILES", 4)
+    for step in range(1, 8):
+        with CodeIndex(HashEmbedding(), tmp_path / f"{step}", vector_store=SimpleVectorStore()) as index:
+            index.update_texts(OLD)
+            with pytest.MonkeyPatch.context() as patch:
+                _fails_at(patch, step, fail)
+                with pytest.raises(OSError, match="the disk is full"):
+                    index.update_texts(NEW)
+            found = {hit.node_id for hit in index.search("x", mode="dense", top_k=200)}
+            assert found == {node.node_id for node in index.nodes()}
+            index.update_texts(then)
+            query = index.embedding.get_query_embedding("x")
+            found_scores = {hit.node_id: hit.get_score() for hit in index.search("x", mode="dense", top_k=200)}
+            expected = {id_: float(np.dot(vector, query)) for id_, (_, vector) in _fresh(then, HashEmbedding()).items()}
+            assert found_scores == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_full_disk_is_named_and_leaves_nothing_behind(index: CodeIndex[HashEmbedding]) -> None:
     size = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
 
