@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,24 @@ def test_a_number_is_reserved_once(storage: Storage) -> None:
     assert len(set(firsts)) == 30
     assert all((number - firsts[0]) % 2 == 0 for number in firsts)
     assert storage.reserve(1) == first + 4 + 2 * 40
+
+
+def test_threads_that_create_an_index_at_once_get_the_same(tmp_path: Path) -> None:
+    for name in "abcde":
+        (tmp_path / name).mkdir()
+        start = threading.Barrier(4)
+
+        def create(folder: Path, start: threading.Barrier) -> int:
+            start.wait()
+            storage = Storage.create(folder, {"dim": 4})
+            number = storage.reserve(1)
+            storage.close()
+            return number
+
+        with ThreadPoolExecutor(4) as pool:
+            numbers = [pool.submit(create, tmp_path / name, start) for _ in range(4)]
+        assert sorted(number.result() for number in numbers) == [1, 2, 3, 4]
+        assert [path.name for path in (tmp_path / name).iterdir()] == [DATABASE]
 
 
 def test_a_forked_process_has_connections_of_its_own(folder: Path) -> None:

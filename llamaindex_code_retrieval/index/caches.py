@@ -154,7 +154,7 @@ class Caches:
         current = {state["token"] for state in settings.values() if state}
         for path in self._storage.folder.iterdir():
             match = _CACHE_NAME.fullmatch(path.name)
-            if path.name.endswith(".tmp") or (match and match["token"] not in current):
+            if path.name.endswith((".tmp", ".tmp-journal")) or (match and match["token"] not in current):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

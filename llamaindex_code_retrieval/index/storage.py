@@ -56,6 +56,7 @@ class Storage:
         """Create the database in ``folder``, which must exist, unless another process has done so; open it."""
         if not (folder / DATABASE).exists():
             temporary = folder / f".{DATABASE}.{os.getpid()}-{threading.get_ident()}.tmp"
+            temporary.unlink(missing_ok=True)  # of a process that was killed
             try:
                 with _errors(folder):
                     connection = sqlite3.connect(temporary, isolation_level=None)
@@ -66,8 +67,7 @@ class Storage:
                         writing.put_settings({"format": FORMAT, "generation": 0, "next_number": 1, **settings})
                     finally:
                         connection.close()
-                if not (folder / DATABASE).exists():
-                    os.replace(temporary, folder / DATABASE)
+                _move_new(temporary, folder / DATABASE)
             finally:
                 temporary.unlink(missing_ok=True)
         return cls(folder)
@@ -217,6 +217,17 @@ class Storage:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _move_new(source: Path, target: Path) -> None:
+    """Move a file, unless ``target`` exists: another process that has made it may have written to it already."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        if not target.exists():
+            os.replace(source, target)
 
 
 @contextmanager
