@@ -39,6 +39,7 @@ PARSED_ONLY = (
     "--push",  # needs a hub; test_hub.py uploads to a local one
     "eval leaderboard",  # minutes on real data sets
     "eval cascade",
+    "watch",  # runs until Ctrl-C
 )
 
 
