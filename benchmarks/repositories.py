@@ -23,12 +23,12 @@ from typing import Any
 
 from report import add_result_option, report
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, NodeFilter
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 MODES: Mapping[str, Mapping[str, Any]] = {
     "fused": {},
-    "fused, code only": {"languages": CODE_LANGUAGES},
+    "fused, code only": {"filters": NodeFilter(languages=tuple(CODE_LANGUAGES))},
     "dense": {"mode": "dense"},
     "bm25": {"mode": "bm25"},
 }
