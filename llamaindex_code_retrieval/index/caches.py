@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,8 @@ from llamaindex_code_retrieval.index.tables import Reading
 from llamaindex_code_retrieval.index.vector_file import VectorFile
 from llamaindex_code_retrieval.index.view import open_words, vector_path, word_document, words_path
 from llamaindex_code_retrieval.index.words import WordDocument, WordIndex, WordWriter
+
+logger = logging.getLogger(__name__)
 
 _FEW_VECTORS = 5_000
 """Up to so many vectors there is no file: they are read from the database and compared one by one."""
@@ -49,12 +52,21 @@ class Caches:
             return self._writer
         with self._storage.reading() as reading:
             saved = reading.settings("words").get("words")
-            words = open_words(self._storage.folder, saved)
+            words = self._saved_words(saved)
             if saved is not None and words is not None:
                 self._token = saved["token"]
                 self._writer = self._stack.enter_context(words.writer())
                 return self._writer
             return self._fill_words(reading)
+
+    def _saved_words(self, saved: Mapping[str, Any] | None) -> WordIndex | None:
+        if saved is None:
+            return None
+        try:
+            return open_words(self._storage.folder, saved)
+        except (OSError, ValueError) as error:
+            logger.warning("%s; the words are made anew", error)
+            return None
 
     def _fill_words(self, reading: Reading) -> WordWriter:
         self._token = secrets.token_hex(8)
@@ -67,7 +79,7 @@ class Caches:
         """Make the words anew if they are missing, damaged or too old."""
         with self._storage.reading() as reading:
             saved = reading.settings("words").get("words")
-        if open_words(self._storage.folder, saved) is None:
+        if self._saved_words(saved) is None:
             self._open_writer()
             state = self._commit()
             with self._storage.writing() as writing:

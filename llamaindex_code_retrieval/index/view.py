@@ -107,14 +107,17 @@ class IndexReader:
 
     def _searcher(self, reading: Reading, settings: Mapping[str, Any]) -> WordSearcher:
         saved = settings.get("words")
-        if saved is not None and self._words is not None and self._words[0] == saved["token"]:
-            return self._words[1].searcher()
-        opened = open_words(self.storage.folder, saved)
-        if saved is None or opened is None:
+        try:
+            if saved is not None and (self._words is None or self._words[0] != saved["token"]):
+                self._words = (saved["token"], open_words(self.storage.folder, saved))
+            if saved is not None and self._words is not None:
+                return self._words[1].searcher()
+        except (OSError, ValueError) as error:
+            self._words = None
             self._check_newest(reading)
-            return _words_in_memory(reading).searcher()
-        self._words = (saved["token"], opened)
-        return opened.searcher()
+            logger.warning("%s; until the next update all words are read from the database", error)
+        self._check_newest(reading)
+        return _words_in_memory(reading).searcher()
 
     def _vector_file(self, reading: Reading, settings: Mapping[str, Any], old: _Caches | None) -> VectorFile | None:
         saved = settings.get("vectors")
@@ -265,18 +268,17 @@ def words_path(folder: Path, token: str) -> Path:
     return folder / f"words-{token}"
 
 
-def open_words(folder: Path, saved: Mapping[str, Any] | None) -> WordIndex | None:
-    """Return the index of words that the database names; ``None`` if there is none, or a damaged or an older one."""
-    if saved is None:
-        return None
-    try:
-        words = WordIndex.open(words_path(folder, saved["token"]))
-    except (OSError, ValueError) as error:
-        logger.warning("%s; it is made again by the next update", error)
-        return None
+def open_words(folder: Path, saved: Mapping[str, Any]) -> WordIndex:
+    """Return the index of words that the database names.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is missing, damaged or older than the database.
+    """
+    words = WordIndex.open(words_path(folder, saved["token"]))
+    words.searcher()  # opens all of its files
     if words.opstamp() < saved["opstamp"]:
-        logger.warning("the words of the index in %s are older than its database; the next update makes them", folder)
-        return None
+        raise ValueError(f"the words of the index in {folder} are older than its database")
     return words
 
 
