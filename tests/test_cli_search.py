@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -100,6 +101,15 @@ def test_damaged_index(shell: Shell, indexed: Path) -> None:
         assert "remove the folder and build the index again with `code-retrieval index`" in shell.err
 
 
+def test_an_index_without_a_setting(shell: Shell, indexed: Path) -> None:
+    connection = sqlite3.connect(indexed / DATABASE)
+    connection.execute("DELETE FROM settings WHERE name = 'parser'")
+    connection.commit()
+    connection.close()
+    for command in (["search", "x"], ["update"], ["info"]):
+        shell.fails(*command, "--index", indexed, says="is damaged (it lacks the setting 'parser'); remove the folder")
+
+
 def test_no_faiss_installed(shell: Shell, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is needed as soon as there is a file of vectors."""
     monkeypatch.setattr(caches, "_FEW_VECTORS", 0)
@@ -179,6 +189,10 @@ def test_the_index_is_found_from_a_subfolder(
     assert place_of(hits) == [("src/cart.py", "Cart.total")]
     assert hits[0]["file"] == str(repository / "src" / "cart.py")
     assert shell("search", "total", "--mode", "bm25").startswith(" 1. cart.py:10 ")
+    (repository / "docs").mkdir()
+    monkeypatch.chdir(repository / "docs")
+    assert shell("search", "total", "--mode", "bm25").startswith(" 1. ../src/cart.py:10 ")
+    monkeypatch.chdir(repository / "src")
     (repository / "src" / "cart.py").unlink()
     assert shell("update", "--json")["files"] == 2
     assert shell("info", "--json")["files"] == 2

@@ -324,14 +324,17 @@ def _print_hits(hits: Sequence[_Hit], question: str, roots: _Roots, *, lines: in
 def _place(hit: _Hit, roots: _Roots) -> tuple[str, int]:
     """Return the file of a hit and its first line; of a node of a notebook, the cell too and the line in the cell.
 
-    The path is that from here if the file lies below, else as indexed. A node without a path has its id.
+    The path is that from here if the file lies below, or if this folder lies in an indexed one, else as indexed. A node
+    without a path has its id.
     """
     metadata = hit.metadata
     first = metadata.get("start_line", 1)
     if "path" not in metadata:
         return hit.id, first
     file = roots.file_of(metadata["path"])
-    path = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else metadata["path"])
+    here = Path.cwd()
+    is_near = any(here.is_relative_to(folder) for folder in roots.folders)
+    path = os.path.relpath(file) if is_near or file.is_relative_to(here) else metadata["path"]
     if metadata.keys() >= {"cell", "cell_start_line"}:
         return f"{path}#cell {metadata['cell']}", metadata["cell_start_line"]
     return path, first

@@ -14,6 +14,11 @@ from llamaindex_code_retrieval.index.locate import is_index, restore_root
 from llamaindex_code_retrieval.index.storage import DATABASE, FORMAT, Storage
 
 _OLD_MANIFEST = "manifest.json"
+_SETTINGS = (
+    "generation next_number embedding fingerprint adapters dim probe parser vector_store roots sources rules "
+    "unfinished updated"
+).split()
+"""Names of the settings that every index has."""
 _OWN_FILES = re.compile(
     r"\.?index\.sqlite.*|vectors-[0-9a-f]{16}\.faiss|\.vectors-.*\.tmp|words-[0-9a-f]{16}"
     r"|data-[0-9a-f]{16}|\.?manifest\.json.*|\.lock|\.lock-holder\.json|\.gitignore|sources"
@@ -48,7 +53,7 @@ def open_storage(folder: str | Path) -> Storage:
     """
     folder = Path(folder)
     try:
-        return Storage(folder)
+        storage = Storage(folder)
     except (FileNotFoundError, NotADirectoryError):
         old = _old_manifest(folder)
         if old is None:
@@ -59,6 +64,16 @@ def open_storage(folder: str | Path) -> Storage:
             f"{folder} holds an index of format {old.get('format')}, this version reads format {FORMAT}; "
             f"build it again with: {rebuild_command(folder, old)}"
         ) from None
+    with storage.reading() as reading:
+        settings = reading.settings()
+    missing = [name for name in _SETTINGS if name not in settings]
+    if missing:
+        storage.close()
+        raise ValueError(
+            f"the index in {folder} is damaged (it lacks the setting {missing[0]!r}); remove the folder and build the "
+            "index again with `code-retrieval index`"
+        )
+    return storage
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Storage:
             raise FileNotFoundError(f"{folder} holds no {DATABASE}")
         with self.reading() as reading:
             saved = reading.settings("format").get("format")
+        if saved is None:
+            self.close()
+            raise _damaged(folder, sqlite3.DatabaseError("it names no format"))
         if saved != FORMAT:
             self.close()
             raise ValueError(
@@ -202,6 +205,12 @@ class Storage:
             # A folder that cannot be written: nobody changes the database, so it is read without locks.
             if self._is_immutable or (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
                 raise
+            log = self.path.with_name(f"{DATABASE}-wal")
+            if log.exists() and log.stat().st_size:
+                raise OSError(
+                    f"the last update of the index in {self.folder} was interrupted, and the folder cannot be written; "
+                    "search it once, or update it, where it can"
+                ) from None
             self._is_immutable = True
             return self._open_file("immutable=1")
 
