@@ -67,13 +67,14 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def benchmark_index(
     benchmark: Benchmark, embedding: CodeEmbedding, *, on_progress: Progress | None = None
 ) -> CodeIndex:
-    """Index the codes of a benchmark, each as one node whose id is the corpus id."""
+    """Index the codes of a benchmark, each as one node whose id is the corpus id.
+
+    The nodes have no path: words of an id, which may name the answer, must not be found.
+    """
     index = CodeIndex(embedding)
     nodes = []
     for id_, code in benchmark.corpus.items():
-        metadata = {"path": id_}
-        if id_ in benchmark.languages:
-            metadata["language"] = benchmark.languages[id_]
+        metadata = {"language": benchmark.languages[id_]} if id_ in benchmark.languages else {}
         nodes.append(TextNode(id_=id_, text=code, metadata=metadata, excluded_embed_metadata_keys=list(metadata)))
     index.update_nodes(nodes, on_progress=on_progress)
     return index

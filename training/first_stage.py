@@ -108,7 +108,8 @@ def retrieve(held_out: HeldOutQueries, first_stage: CodeEmbedding | Encoder, *, 
     else:
         query_vectors = first_stage.embed_queries(queries)
         code_vectors = first_stage.embed_codes(pool, [held_out.languages[code] for code in pool])
-    cosines = query_vectors @ code_vectors.T  # (queries, codes)
+    kept = code_vectors.astype(np.float16).astype(np.float32)  # as an index keeps them
+    cosines = query_vectors @ kept.T  # (queries, codes)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : max(depth, CANDIDATES)]
     words = WordIndex.in_memory()
     with words.writer() as writer:
