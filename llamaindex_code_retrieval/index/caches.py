@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -158,6 +158,9 @@ class Caches:
             named = {"token": token, "count": count, "highest": highest} if count > _FEW_VECTORS else None
             writing.put_settings({"vectors": named})
             writing.clear("removed")
+        if saved["token"]:
+            with suppress(OSError):  # where a file in use cannot be removed, the end of an update tries again
+                vector_path(self._storage.folder, saved["token"]).unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove caches that the database does not name, and move the write-ahead log into the database."""
