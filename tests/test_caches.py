@@ -115,9 +115,10 @@ def test_a_cache_that_cannot_be_used_is_named_and_made_again(
 
 
 def test_words_that_are_older_than_the_database_are_made_again(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a backup of which only a part was restored."""
+    monkeypatch.setattr(caches, "_FEW_NODES", 0)  # else each removal makes them anew
     shutil.copytree(_cache(folder, "words"), tmp_path / "older")
     with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
         index.update_nodes(_nodes(range(20, 60)))
@@ -189,11 +190,14 @@ def test_words_are_made_anew_when_many_documents_were_removed(
 ) -> None:
     """Removed documents count in the frequencies of words; without them scores are those of a new index."""
     monkeypatch.setattr(caches, "_FEW_REMOVED", 10)
+    monkeypatch.setattr(caches, "_FEW_NODES", 10)
     token = _saved(folder)["words"]["token"]
     index.update_nodes(_nodes(range(5, 40)))
     assert _saved(folder)["words"]["token"] == token
     index.update_nodes(_nodes(range(15, 40)))
     assert _saved(folder)["words"]["token"] != token
-    with CodeIndex(HashEmbedding()) as fresh:
-        fresh.update_nodes(_nodes(range(15, 40)))
-        assert _found(index) == _found(fresh)
+    for numbers in (range(15, 40), range(6)):  # of few nodes, whenever one is removed
+        index.update_nodes(_nodes(numbers))
+        with CodeIndex(HashEmbedding()) as fresh:
+            fresh.update_nodes(_nodes(numbers))
+            assert _found(index) == _found(fresh)

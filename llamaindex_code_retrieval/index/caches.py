@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 
 _FEW_VECTORS = 5_000
 """Up to so many vectors there is no file: they are read from the database and compared one by one."""
+_FEW_NODES = 1_000
+"""Up to so many nodes the words are made anew whenever one is removed, so that an updated index ranks as a new one."""
 _FEW_REMOVED = 10_000
-"""The words are made anew when more documents, and more than a quarter of the nodes, were removed from them."""
+"""Above, they are when more documents than this, and more than a quarter of the nodes, were removed."""
 _CHANGED = 20
 """The file is renewed when one in so many of its vectors was added or removed since."""
 _CACHE_NAME = re.compile(r"(vectors|words)-(?P<token>[0-9a-f]{16})(\.faiss)?")
@@ -70,7 +72,7 @@ class Caches:
 
     def _fill_words(self, reading: Reading) -> WordWriter:
         self._token = secrets.token_hex(8)
-        words = WordIndex.create(words_path(self._storage.folder, self._token))
+        words = WordIndex.create(words_path(self._storage.folder, self._token), token=self._token)
         self._writer = self._stack.enter_context(words.writer())
         self._writer.add(map(word_document, reading.all_rows()))
         return self._writer
@@ -114,7 +116,8 @@ class Caches:
         state = self._commit()
         with self._storage.writing() as writing:
             total = writing.settings("words_removed").get("words_removed", 0) + len(removed)
-            is_diluted = total > max(_FEW_REMOVED, writing.count("nodes") // 4)
+            nodes = writing.count("nodes")
+            is_diluted = nodes <= _FEW_NODES or total > max(_FEW_REMOVED, nodes // 4)
             writing.clear("removed_words")
             writing.put_settings({"words": state, "words_removed": total})
         if is_diluted:

@@ -275,7 +275,7 @@ def open_words(folder: Path, saved: Mapping[str, Any]) -> WordIndex:
         OSError: it cannot be read.
         ValueError: it is missing, damaged or older than the database.
     """
-    words = WordIndex.open(words_path(folder, saved["token"]))
+    words = WordIndex.open(words_path(folder, saved["token"]), token=saved["token"])
     words.searcher()  # opens all of its files
     if words.opstamp() < saved["opstamp"]:
         raise ValueError(f"the words of the index in {folder} are older than its database")

@@ -72,30 +72,32 @@ class WordIndex:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, folder: Path) -> Self:
-        """Make an empty index in ``folder``, which is made too and must be empty."""
+    def create(cls, folder: Path, *, token: str = "") -> Self:
+        """Make an empty index, named by ``token``, in ``folder``, which is made too and must be empty."""
         import tantivy
 
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; name a new folder for the word index")
         index = tantivy.Index(_schema(), path=str(folder), reuse=False)
-        (folder / _FORMAT_FILE).write_text(json.dumps({"format": _FORMAT}), encoding="utf-8")
+        (folder / _FORMAT_FILE).write_text(json.dumps({"format": _FORMAT, "token": token}), encoding="utf-8")
         return cls(index, folder)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, *, token: str = "") -> Self:
         """Open the index in ``folder``; nothing is read before it is searched.
 
         Raises:
-            WordIndexError: it is missing, damaged or of another format.
+            WordIndexError: it is missing, damaged, of another format, or was created with another ``token``.
         """
         import tantivy
 
         try:
             saved = json.loads((folder / _FORMAT_FILE).read_text(encoding="utf-8"))
-            if saved != {"format": _FORMAT}:
-                raise WordIndexError(f"word index {folder} is of {saved}, not of format {_FORMAT}; build it again")
+            if saved != {"format": _FORMAT, "token": token}:
+                raise WordIndexError(
+                    f"word index {folder} is of {saved}, not of format {_FORMAT} and token {token!r}; build it again"
+                )
             read_only = None if os.access(folder, os.W_OK) else ReadOnlyFolder(folder)
             path = folder if read_only is None else read_only.path
             return cls(tantivy.Index.open(str(path)), folder, read_only=read_only)
