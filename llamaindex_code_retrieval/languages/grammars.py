@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,7 @@ import tree_sitter
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
 _MAX_STALLED = 5000  # reports of the parser from one place: about a second, 200 MB and four times what real files need
+_MAX_STALLED_SECONDS = 1.0  # of the processor, at one place: each report may take longer than the one before
 _CHUNK = 4096  # bytes that the parser reads at once
 _SHORT_CHUNK = 64  # where it goes back
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
@@ -38,12 +40,15 @@ def parse_tree(raw: bytes, name: str, ranges: Sequence[tree_sitter.Range] = ()) 
 
     The recovery from errors may go on at one place for ever in grammars with a scanner of their own, such as Kotlin's.
     """
-    place, stalled = -1, 0
+    place, stalled, since = -1, 0, 0.0
 
     def stalls(offset: int, _has_error: bool) -> bool:
-        nonlocal place, stalled
-        place, stalled = offset, stalled + 1 if offset == place else 0
-        return stalled > _MAX_STALLED
+        nonlocal place, stalled, since
+        if offset != place:
+            place, stalled, since = offset, 0, time.thread_time()
+            return False
+        stalled += 1
+        return stalled > _MAX_STALLED or time.thread_time() - since > _MAX_STALLED_SECONDS
 
     parser = tree_sitter.Parser(load_grammar(name), included_ranges=list(ranges) or None)
     try:
