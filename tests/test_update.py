@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing
 import os
 import random
 import resource
@@ -272,14 +273,9 @@ def test_a_reader_is_not_disturbed_by_another_process(
 ) -> None:
     """Also where each update replaces the words and the file of vectors."""
     monkeypatch.setattr(caches, "_FEW_VECTORS", few)
-    monkeypatch.setattr(caches, "_FEW_REMOVED", few)
-
-    def update_for_ever() -> None:
-        with CodeIndex.open(index.folder, embedding=HashEmbedding()) as other:
-            for texts in itertools.cycle((NEW, OLD)):
-                other.update_texts(texts)
-
-    process = fork(update_for_ever)
+    # Not forked: FAISS's threads do not survive that.
+    process = multiprocessing.get_context("spawn").Process(target=_update_for_ever, args=(index.folder, few))
+    process.start()
     generations = set()
     try:
         while len(generations) < 15:
@@ -288,9 +284,17 @@ def test_a_reader_is_not_disturbed_by_another_process(
                 assert index.search("return a", mode=mode)  # type: ignore[arg-type]
             with index.view() as view:
                 generations.add(view.reading.generation)
+            assert process.is_alive()
     finally:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
+        process.kill()
+        process.join()
+
+
+def _update_for_ever(folder: Path, few: int) -> None:
+    caches._FEW_VECTORS = caches._FEW_REMOVED = few
+    with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
+        for texts in itertools.cycle((NEW, OLD)):
+            index.update_texts(texts)
 
 
 # --- another model ---------------------------------------------------------------------------------------------------
