@@ -362,6 +362,8 @@ def fork(work: Callable[[], object]) -> int:
     process = os.fork()
     if process == 0:
         try:
+            if "faiss" in sys.modules:
+                sys.modules["faiss"].omp_set_num_threads(1)  # OpenMP's threads do not survive a fork
             work()
             os._exit(0)
         except BaseException:
