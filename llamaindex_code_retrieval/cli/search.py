@@ -118,16 +118,6 @@ class _Hit(NamedTuple):
     text: str
 
 
-class _Roots(NamedTuple):
-    """The folders of an index and the prefixes of their paths."""
-
-    folders: list[Path]
-
-    def file_of(self, path: str) -> Path:
-        """Return where the file of a node's ``path`` lies on this machine."""
-        return file_of(path, self.folders)
-
-
 def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
     """Return whether torch or LlamaIndex is needed; a search by words or by a static query encoder needs neither."""
     if options.rerank is not None or options.refresh or settings["vector_store"] is not None:
@@ -142,7 +132,7 @@ def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bo
 
 def _search_without_model(
     options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
-) -> tuple[list[_Hit], _Roots]:
+) -> tuple[list[_Hit], list[Path]]:
     from llamaindex_code_retrieval.index.folder import open_storage
     from llamaindex_code_retrieval.index.rank import QueryVector, Ranking
     from llamaindex_code_retrieval.index.view import IndexReader
@@ -151,9 +141,9 @@ def _search_without_model(
     ranking = Ranking(top_k=options.top_n, mode=options.mode)
     reader = IndexReader(open_storage(folder))
     try:
-        roots = _Roots([restore_root(root, folder) for root in settings["roots"]])
+        roots = [restore_root(root, folder) for root in settings["roots"]]
         if options.refresh is not False:
-            _report_changes(reader.storage, settings, roots.folders, folder)
+            _report_changes(reader.storage, settings, roots, folder)
         vectors: list[QueryVector] = []
         if options.mode != "bm25":
             vectors = [QueryVector(None, _static_vector(options, settings["fingerprint"]))]
@@ -200,7 +190,7 @@ def _print_changes(changes: ChangeCounts, folder: Path) -> None:
         )
 
 
-def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[_Hit], _Roots]:
+def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[_Hit], list[Path]]:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
     words_only = options.mode == "bm25" and not options.refresh
@@ -216,7 +206,7 @@ def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[
         if options.rerank is not None:
             found = _rerank(found, index, options)
         hits = [_Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content()) for hit in found]
-        return hits, _Roots([Path(root) for root in index.roots])
+        return hits, [Path(root) for root in index.roots]
 
 
 def _refresh(index: CodeIndex, options: argparse.Namespace, *, words_only: bool) -> None:
@@ -292,12 +282,12 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
     return reranker.postprocess_nodes(hits, query_str=options.question)
 
 
-def _record(rank: int, hit: _Hit, roots: _Roots) -> dict[str, Any]:
-    file = str(roots.file_of(hit.metadata["path"])) if "path" in hit.metadata else None
+def _record(rank: int, hit: _Hit, roots: Sequence[Path]) -> dict[str, Any]:
+    file = str(file_of(hit.metadata["path"], roots)) if "path" in hit.metadata else None
     return {"rank": rank, "score": hit.score, "file": file, **hit.metadata, "text": hit.text}
 
 
-def _print_hits(hits: Sequence[_Hit], question: str, roots: _Roots, *, lines: int) -> None:
+def _print_hits(hits: Sequence[_Hit], question: str, roots: Sequence[Path], *, lines: int) -> None:
     """Print for each hit ``path:line  score  scope`` and its first lines, those with a word of the question marked."""
     from llamaindex_code_retrieval.index.code_words import code_words
 
@@ -321,7 +311,7 @@ def _print_hits(hits: Sequence[_Hit], question: str, roots: _Roots, *, lines: in
         )
 
 
-def _place(hit: _Hit, roots: _Roots) -> tuple[str, int]:
+def _place(hit: _Hit, roots: Sequence[Path]) -> tuple[str, int]:
     """Return the file of a hit and its first line; of a node of a notebook, the cell too and the line in the cell.
 
     The path is that from here if the file lies below, or if this folder lies in an indexed one, else as indexed. A node
@@ -331,9 +321,9 @@ def _place(hit: _Hit, roots: _Roots) -> tuple[str, int]:
     first = metadata.get("start_line", 1)
     if "path" not in metadata:
         return hit.id, first
-    file = roots.file_of(metadata["path"])
+    file = file_of(metadata["path"], roots)
     here = Path.cwd()
-    is_near = any(here.is_relative_to(folder) for folder in roots.folders)
+    is_near = any(here.is_relative_to(folder) for folder in roots)
     path = os.path.relpath(file) if is_near or file.is_relative_to(here) else metadata["path"]
     if metadata.keys() >= {"cell", "cell_start_line"}:
         return f"{path}#cell {metadata['cell']}", metadata["cell_start_line"]
