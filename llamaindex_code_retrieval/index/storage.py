@@ -65,6 +65,7 @@ class Storage:
                     connection = sqlite3.connect(temporary, isolation_level=None)
                     try:
                         connection.execute("PRAGMA page_size=8192")
+                        connection.execute("PRAGMA journal_mode=WAL")  # two that set it later would lock each other out
                         connection.executescript(f"BEGIN;{SCHEMA}COMMIT;")
                         writing = Writing(connection)
                         writing.put_settings({"format": FORMAT, "generation": 0, "next_number": 1, **settings})
