@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 from scale_workload import ENCODER, FILTERED_PART, TOP_K, VectorCache, Vectors, Workload, load_encoder, parse
 
 from llamaindex_code_retrieval import CodeIndex, CodeNodeParser, NodeFilter
-from llamaindex_code_retrieval.ranking import CANDIDATES
+from llamaindex_code_retrieval.ranking.fusion import CANDIDATES
 
 Mode = Literal["dense", "words", "fused"]
 Search = Callable[[str, Vectors], list[str]]

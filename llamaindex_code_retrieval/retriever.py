@@ -20,7 +20,7 @@ from llamaindex_code_retrieval.index.rank import Mode, QueryVector, RankedHit, R
 from llamaindex_code_retrieval.index.records import to_node
 from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import View
-from llamaindex_code_retrieval.ranking import BM25_WEIGHT, CANDIDATES, DENSE_WEIGHT, RANK_CONSTANT
+from llamaindex_code_retrieval.ranking.fusion import BM25_WEIGHT, CANDIDATES, DENSE_WEIGHT, RANK_CONSTANT
 
 
 class RetrieverOptions(TypedDict, total=False):

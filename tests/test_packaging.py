@@ -49,7 +49,7 @@ def test_every_direct_dependency_is_pinned() -> None:
 
 LIGHT_MODULES = (
     "_io _optional _settings cache chunking embedding ranking retriever cli.console cli.main cli.options cli.search "
-    "cli.evaluate cli.train index.changes index.code_index index.code_words index.decode index.faiss_store "
+    "cli.evaluate cli.train index.changes index.code_index ranking.code_words index.decode index.faiss_store "
     "index.caches index.contents index.external index.file_state index.filters index.folder index.git index.ignore "
     "index.ivf index.leave_out index.listing index.locate index.lock index.rank index.read_only index.records "
     "index.restore index.source_files index.source_options index.source_roots index.sources index.storage "

@@ -16,7 +16,7 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.index.filters import NodeFilter
-from llamaindex_code_retrieval.ranking import reciprocal_rank_fusion
+from llamaindex_code_retrieval.ranking.fusion import reciprocal_rank_fusion
 
 
 def _node(node_id: str, text: str, **metadata: str) -> TextNode:

@@ -16,7 +16,6 @@ import tantivy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.index.code_words import code_words
 from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
 from llamaindex_code_retrieval.index.words import (
     FIELD_WEIGHTS,
@@ -25,6 +24,7 @@ from llamaindex_code_retrieval.index.words import (
     WordIndexError,
     WordSearcher,
 )
+from llamaindex_code_retrieval.ranking.code_words import code_words
 
 
 def bodies(texts: Iterable[str], *, first: int = 1) -> list[WordDocument]:

@@ -12,7 +12,7 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.metrics import mean_reciprocal_rank, pessimistic_rank
 from llamaindex_code_retrieval.index.words import WordDocument, WordIndex
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.ranking import (
+from llamaindex_code_retrieval.ranking.fusion import (
     BM25_WEIGHT,
     CANDIDATES,
     DENSE_WEIGHT,

@@ -289,7 +289,7 @@ def _record(rank: int, hit: _Hit, roots: Sequence[Path]) -> dict[str, Any]:
 
 def _print_hits(hits: Sequence[_Hit], question: str, roots: Sequence[Path], *, lines: int) -> None:
     """Print for each hit ``path:line  score  scope`` and its first lines, those with a word of the question marked."""
-    from llamaindex_code_retrieval.index.code_words import code_words
+    from llamaindex_code_retrieval.ranking.code_words import code_words
 
     words = {word for word in code_words(question) if len(word) > 2}
     for rank, hit in enumerate(hits, start=1):

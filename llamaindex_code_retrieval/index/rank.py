@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from llamaindex_code_retrieval.index.filters import Condition
 from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import Hit, View
-from llamaindex_code_retrieval.ranking import (
+from llamaindex_code_retrieval.ranking.fusion import (
     BM25_WEIGHT,
     CANDIDATES,
     DENSE_WEIGHT,
