@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from llamaindex_code_retrieval.cli.console import print_code, print_json, print_message, print_parts, progress_bars
+from llamaindex_code_retrieval.cli.console import print_json, print_message, progress_bars
 from llamaindex_code_retrieval.cli.filter_options import filter_options, parse_filter
+from llamaindex_code_retrieval.cli.hits import Hit, json_records, lines_option, print_hits
 from llamaindex_code_retrieval.cli.options import (
     common_options,
     default_index,
@@ -18,7 +19,6 @@ from llamaindex_code_retrieval.cli.options import (
     refuse_without_effect,
 )
 from llamaindex_code_retrieval.index.locate import restore_root
-from llamaindex_code_retrieval.index.source_roots import file_of
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
 from llamaindex_code_retrieval.models.query_encoder_config import AUTO, QueryEncoderConfig, find_query_encoder
 
@@ -31,13 +31,10 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
 _CANDIDATES = 50
-_LINES = 8
 _LOOK_SECONDS = 0.3
 """How long changed files are looked for."""
 _QUICK_FILES = 20
 """Up to so many changed files are read before the search."""
-_LONGEST_LINE = 200
-"""Characters of a line of code that are printed."""
 
 
 def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -80,7 +77,7 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=("auto", "fp32", "bf16", "int8"),
         help="of the reranker; int8 is for CPUs (default: auto)",
     )
-    parser.add_argument("--lines", type=positive, metavar="N", help=f"lines of code per hit (default: {_LINES})")
+    lines_option(parser)
     parser.add_argument(
         "--refresh",
         action=argparse.BooleanOptionalAction,
@@ -101,21 +98,20 @@ def run_search(options: argparse.Namespace) -> int:
     else:
         hits, roots = _search_without_model(options, folder, settings)
     if options.json:
-        print_json([_record(rank, hit, roots) for rank, hit in enumerate(hits, start=1)])
+        print_json(json_records(hits, roots))
     elif hits:
-        _print_hits(hits, options.question, roots, lines=options.lines or _LINES)
+        print_hits(hits, roots, lines=options.lines, is_marked=_has_word_of(options.question))
     else:
         print_message("no hit")
     return 0 if hits else 1
 
 
-class _Hit(NamedTuple):
-    """What is printed of a node."""
+def _has_word_of(question: str) -> Callable[[str], bool]:
+    """Return whether a line of code has a word of the question of at least three letters."""
+    from llamaindex_code_retrieval.ranking.code_words import code_words
 
-    id: str
-    score: float
-    metadata: dict[str, Any]
-    text: str
+    words = {word for word in code_words(question) if len(word) > 2}
+    return lambda line: not words.isdisjoint(code_words(line))
 
 
 def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
@@ -132,7 +128,7 @@ def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bo
 
 def _search_without_model(
     options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
-) -> tuple[list[_Hit], list[Path]]:
+) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.folder import open_storage
     from llamaindex_code_retrieval.index.rank import QueryVector, Ranking
     from llamaindex_code_retrieval.index.view import IndexReader
@@ -153,7 +149,7 @@ def _search_without_model(
             condition = None if node_filter.is_empty else node_filter.where()
             ranked = ranking.rank(view, options.question, vectors, condition=condition)
             rows = view.rows(number for hit in ranked for number in (hit.number, *hit.others))
-        return [_Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text) for hit in ranked], roots
+        return [Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text) for hit in ranked], roots
     finally:
         reader.close()
 
@@ -190,7 +186,7 @@ def _print_changes(changes: ChangeCounts, folder: Path) -> None:
         )
 
 
-def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[_Hit], list[Path]]:
+def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
     words_only = options.mode == "bm25" and not options.refresh
@@ -205,7 +201,7 @@ def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[
         found = index.search(options.question, top_k=top_k, mode=options.mode, filters=parse_filter(options))
         if options.rerank is not None:
             found = _rerank(found, index, options)
-        hits = [_Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content()) for hit in found]
+        hits = [Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content()) for hit in found]
         return hits, [Path(root) for root in index.roots]
 
 
@@ -280,51 +276,3 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
         device=options.device,
     )
     return reranker.postprocess_nodes(hits, query_str=options.question)
-
-
-def _record(rank: int, hit: _Hit, roots: Sequence[Path]) -> dict[str, Any]:
-    file = str(file_of(hit.metadata["path"], roots)) if "path" in hit.metadata else None
-    return {"rank": rank, "score": hit.score, "file": file, **hit.metadata, "text": hit.text}
-
-
-def _print_hits(hits: Sequence[_Hit], question: str, roots: Sequence[Path], *, lines: int) -> None:
-    """Print for each hit ``path:line  score  scope`` and its first lines, those with a word of the question marked."""
-    from llamaindex_code_retrieval.ranking.code_words import code_words
-
-    words = {word for word in code_words(question) if len(word) > 2}
-    for rank, hit in enumerate(hits, start=1):
-        metadata = hit.metadata
-        place, first = _place(hit, roots)
-        print_parts(
-            (f"{rank:>2}. ", "bold"),
-            (f"{place}:{first}", "cyan"),
-            (f"  {hit.score:.3f}", "dim"),
-            (f"  {metadata.get('scope') or '(' + metadata.get('kind', 'node') + ')'}", "bold green"),
-            (f"  also lines {metadata['also_lines']}" if "also_lines" in metadata else "", "dim"),
-        )
-        shown = [line[:_LONGEST_LINE] for line in hit.text.split("\n")[:lines]]
-        print_code(
-            "\n".join(shown),
-            language=metadata.get("language") or "text",
-            first_line=first,
-            marked={first + i for i, line in enumerate(shown) if words & set(code_words(line))},
-        )
-
-
-def _place(hit: _Hit, roots: Sequence[Path]) -> tuple[str, int]:
-    """Return the file of a hit and its first line; of a node of a notebook, the cell too and the line in the cell.
-
-    The path is that from here if the file lies below, or if this folder lies in an indexed one, else as indexed. A node
-    without a path has its id.
-    """
-    metadata = hit.metadata
-    first = metadata.get("start_line", 1)
-    if "path" not in metadata:
-        return hit.id, first
-    file = file_of(metadata["path"], roots)
-    here = Path.cwd()
-    is_near = any(here.is_relative_to(folder) for folder in roots)
-    path = os.path.relpath(file) if is_near or file.is_relative_to(here) else metadata["path"]
-    if metadata.keys() >= {"cell", "cell_start_line"}:
-        return f"{path}#cell {metadata['cell']}", metadata["cell_start_line"]
-    return path, first
