@@ -1,0 +1,87 @@
+"""Find pasted code in a question."""
+
+from __future__ import annotations
+
+import re
+
+_FENCE = re.compile(
+    r"^[ \t]{0,3}(?P<fence>```|~~~)[ \t]*(?P<tag>[\w.+#-]*)[^\n`]*\n(?P<code>.*?)(?:^[ \t]{0,3}(?P=fence)|\Z)",
+    re.M | re.S,
+)
+
+_MODIFIER = "abstract|async|default|export|final|inline|local|override|private|protected|pub|public|static|unsafe"
+_KEYWORD = (
+    "bool|class|const|enum|fn|fun|func|function|impl|int|interface|let|namespace|static|string|struct|trait|type|val|var"
+    "|void"
+)
+_LINE_OF_CODE = re.compile(
+    "|".join(
+        (
+            r"(?:async\s+)?def\s+[\w.]+.*(?:[:)]|end)\s*$",
+            r"class\s+(?:\w+.*[:{]|[A-Z]\w*)\s*$",
+            r"from\s+[\w.]+\s+import\s",
+            r"import\s+(?:[\w.*{}\"'/@-]+;?\s*$|[\w.]+\s+as\s+\w+\s*$|[\w{}*, ]+\s+from\s)",
+            r"#\s*include\s*[<\"]|#!|<\?php",
+            r"@\w+(?:\.\w+)*(?:\(.*\))?\s*$",
+            rf"(?:(?:{_MODIFIER})\s+)*(?:{_KEYWORD})\s+[\w$.:<>*&\[\], ]+(?:[=({{]|:\s*[\w\[])",
+            r"(?:if|elif|for|while|switch|catch|with|match|else if|unless)\b.*[{):]\s*$",
+            r"(?:else|try|finally|do|begin)\s*[:{]?\s*$",
+            r"(?:return|yield|raise|throw|await|assert|print|echo)\b.*[;()\[\]{}=.]",
+            r"[\w$.\[\]\"'@*, ]+(?:[-+*/|&%:?]|\|\|)?=\s*[^\n=]+$",
+            r".*[;{}]\s*$|[)\]}]+[,;]?\s*$",
+            r"[\w$.:>-]+\(.*\);?\s*$|\.\w+\(",
+            r"(?://|/\*|\*/|--)|end\s*$",
+        )
+    )
+)
+_SYMBOLS = re.compile(r"[;{}()\[\]=<>_.:#@*&|/\\\"'$]")
+_LONGEST_LINE = 400
+
+
+def find_snippet(text: str) -> tuple[str | None, str, str]:
+    """Return the code that is pasted into a text, the name after the fence, and the rest of the text.
+
+    Code stands between fences, or it is the longest run of lines that are written like code.
+
+    >>> find_snippet("what does this do?\\n```go\\nx := 1\\n```")
+    ('x := 1', 'go', 'what does this do?\\n')
+    """
+    fences = list(_FENCE.finditer(text))
+    if fences:
+        rest = "\n".join(filter(None, [text[: fences[0].start()], text[fences[-1].end() :].strip()]))
+        code = "\n".join(fence["code"].rstrip("\n") for fence in fences if fence["code"].strip())
+        return code or None, fences[0]["tag"].lower(), rest
+    return _bare_snippet(text)
+
+
+def _bare_snippet(text: str) -> tuple[str | None, str, str]:
+    lines = text.splitlines()
+    if len(lines) < 2 and not _SYMBOLS.search(text):
+        return None, "", text
+    kinds = [False] * len(lines)
+    for number, line in enumerate(lines):
+        kinds[number] = _is_code(line, after_code=number > 0 and kinds[number - 1])
+    best = (0, 0)
+    start: int | None = None
+    for number, kind in enumerate([*kinds, False]):
+        if kind and start is None and lines[number].strip():
+            start = number
+        elif not kind and start is not None:
+            best = max(best, (start, number), key=lambda run: (run[1] - run[0], -run[0]))
+            start = None
+    first, end = best
+    while end > first and not lines[end - 1].strip():
+        end -= 1
+    if end - first < 2 and not (end - first == sum(bool(line.strip()) for line in lines) == 1):
+        return None, "", text
+    return "\n".join(lines[first:end]), "", "\n".join([*lines[:first], *lines[end:]])
+
+
+def _is_code(line: str, *, after_code: bool) -> bool:
+    if len(line) > _LONGEST_LINE:
+        return False
+    if not line.strip():
+        return after_code
+    if line[:1] in " \t" and after_code:
+        return True
+    return bool(_LINE_OF_CODE.match(line.lstrip())) and len(_SYMBOLS.findall(line)) * 12 >= len(line.strip()) - 20
