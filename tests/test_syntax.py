@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from snippets import SAMPLES, SNIPPETS, describe_sample, outline_file
 
-from llamaindex_code_retrieval.languages import grammars
 from llamaindex_code_retrieval.languages.grammars import query_text
 from llamaindex_code_retrieval.languages.syntax import Definition, Parsed, definitions, parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, GRAMMARS, language_of, language_of_text
@@ -234,15 +233,3 @@ def test_a_parse_keeps_little_memory() -> None:
     finally:
         tracemalloc.stop()
     assert kept < 20 * len(source)
-
-
-@pytest.mark.parametrize("limit", ["_MAX_STALLED", "_MAX_STALLED_SECONDS"])
-def test_a_parser_that_stalls_is_stopped(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the number of reports from one place, and by the time, since each may take longer than the one before."""
-    monkeypatch.setattr(grammars, {"_MAX_STALLED", "_MAX_STALLED_SECONDS"}.difference([limit]).pop(), 10**9)
-    source = (
-        "{{}\ns\n#abc\nmy class OrderManager(list total::class.java)\n\n    } catch (_: Exception) {\n\n        null\n"
-        "\n    }\n\n  \n\n        if (orders == null) {\n\n            delegate.add(content)\n\n            return\n\n"
-        "        }\n\n\n\n        try {\n"
-    )
-    assert parse(source, "kotlin") is None

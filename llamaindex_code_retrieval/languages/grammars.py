@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -14,10 +13,6 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
-_MAX_STALLED = 5000  # reports of the parser from one place: about a second, 200 MB and four times what real files need
-_MAX_STALLED_SECONDS = 1.0  # of the processor, at one place: each report may take longer than the one before
-_CHUNK = 4096  # bytes that the parser reads at once
-_SHORT_CHUNK = 64  # where it goes back
 _NOT_LINE_BREAK = re.compile(rb"[^\r\n]")
 _INHERITS = re.compile(r"; inherits: (\w+)\n")
 
@@ -33,50 +28,6 @@ def load_grammar(name: str) -> tree_sitter.Language:
         new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         pointer = new_capsule(pointer, b"tree_sitter.Language", None)
     return tree_sitter.Language(pointer)
-
-
-def parse_tree(raw: bytes, name: str, ranges: Sequence[tree_sitter.Range] = ()) -> tree_sitter.Node | None:
-    """Return the root of the syntax tree of ``raw``, or of ``ranges`` of it; ``None`` if the parser stalls.
-
-    The recovery from errors may go on at one place for ever in grammars with a scanner of their own, such as Kotlin's.
-    """
-    place, stalled, since = -1, 0, 0.0
-
-    def stalls(offset: int, _has_error: bool) -> bool:
-        nonlocal place, stalled, since
-        if offset != place:
-            place, stalled, since = offset, 0, time.thread_time()
-            return False
-        stalled += 1
-        return stalled > _MAX_STALLED or time.thread_time() - since > _MAX_STALLED_SECONDS
-
-    parser = tree_sitter.Parser(load_grammar(name), included_ranges=list(ranges) or None)
-    try:
-        tree = parser.parse(_Reader(raw), progress_callback=stalls)
-    except ValueError:  # stalled
-        return None
-    return tree.root_node
-
-
-class _Reader:
-    """Gives a source to the parser in pieces.
-
-    tree-sitter 0.26 never frees what it reads, and the scanner of Perl reads each row from its start many times. So the
-    piece at a place is the same each time, and short if it was read before.
-    """
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._pieces: dict[int, bytes] = {}
-        self._end = 0
-
-    def __call__(self, offset: int, _point: tree_sitter.Point | None) -> bytes:
-        piece = self._pieces.get(offset)
-        if piece is None:
-            end = offset + (_CHUNK if offset >= self._end else _SHORT_CHUNK)
-            piece = self._pieces[offset] = self._raw[offset:end]
-            self._end = max(self._end, end)
-        return piece
 
 
 @cache

@@ -10,9 +10,10 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.blocks import without_broken_blocks
 from llamaindex_code_retrieval.languages.conditionals import resolve_directives
-from llamaindex_code_retrieval.languages.grammars import parse_tree, without_macros
+from llamaindex_code_retrieval.languages.grammars import without_macros
 from llamaindex_code_retrieval.languages.markup import markup_depths, only_scripts
 from llamaindex_code_retrieval.languages.outline import Item, Outline, descendants
+from llamaindex_code_retrieval.languages.parser import BoundedParser
 from llamaindex_code_retrieval.languages.patterns import outline_by_patterns
 from llamaindex_code_retrieval.languages.repair import close_brackets
 from llamaindex_code_retrieval.languages.table import GRAMMARS, LANGUAGES, known_language
@@ -69,7 +70,8 @@ class Parsed(Outline):
 
 
 def parse(source: str, language: str) -> Outline | None:
-    """Return the outline of a source; ``None`` if over half of its lines are in error or its language is text.
+    """Return the outline of a source; ``None`` if over half of its lines are in error, or no parse ends in a bounded
+    time, or its language is text.
 
     The grammar that leaves the fewest lines in error is used, or the patterns of a language without grammars.
 
@@ -85,11 +87,12 @@ def parse(source: str, language: str) -> Outline | None:
         raw += b"\n"  # the scanner of Perl never ends where a heredoc is cut off in the middle of a line
     if LANGUAGES[language].scripts:
         raw = only_scripts(raw)
+    parser = BoundedParser(len(raw))
     attempts: list[tuple[str, Parsed]] = []
     for grammar in LANGUAGES[language].grammars:
         if attempts and not re.search(GRAMMARS[grammar].sign, source):
             continue
-        parsed = _parse(without_macros(raw, grammar), grammar, lines, language)
+        parsed = _parse(parser, without_macros(raw, grammar), grammar, lines, language)
         if parsed is not None:
             if not parsed.root.has_error:
                 return parsed
@@ -98,7 +101,7 @@ def parse(source: str, language: str) -> Outline | None:
     has_layout = max(map(len, lines)) <= _MAX_LINE
     best: Parsed | None = None
     for grammar, parsed in sorted(attempts, key=lambda attempt: attempt[1].errors):
-        parsed = _recover(raw, grammar, parsed, language) if parsed.errors and has_layout else parsed
+        parsed = _recover(parser, raw, grammar, parsed, language) if parsed.errors and has_layout else parsed
         if best is None or parsed.errors < best.errors:
             best = parsed
         if _FEW_ERRORS * best.errors <= code_lines:
@@ -106,11 +109,11 @@ def parse(source: str, language: str) -> Outline | None:
     return best if best is not None and 2 * best.errors <= code_lines else None
 
 
-def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed | None:
-    root = parse_tree(raw, grammar)
+def _parse(parser: BoundedParser, raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed | None:
+    root = parser.parse(raw, grammar)
     if root is None:
         return None
-    top = TreeBuilder(grammar, raw, lines, LANGUAGES[language].comments).build(root)
+    top = TreeBuilder(parser, grammar, raw, lines, LANGUAGES[language].comments).build(root)
     parsed = Parsed(lines=lines, top=top, find_depths=lambda: _depths(root), raw=raw, root=root)
     if LANGUAGES[language].scripts:
         parsed.find_depths = lambda: markup_depths(lines, _depths(root))
@@ -119,13 +122,13 @@ def _parse(raw: bytes, grammar: str, lines: list[str], language: str) -> Parsed 
     return parsed
 
 
-def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
+def _recover(parser: BoundedParser, raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the best parse of a source with errors after repairs that keep its rows."""
     raw = without_macros(raw, grammar)
     for repair in (resolve_directives, close_brackets):
         repaired = repair(raw.decode(), LANGUAGES[language].comments).encode()
         if repaired != raw:
-            closed = _parse(repaired, grammar, parsed.lines, language)
+            closed = _parse(parser, repaired, grammar, parsed.lines, language)
             if closed is not None and closed.errors < parsed.errors:
                 raw, parsed = repaired, closed
     for _ in range(_MAX_BLANKED):
@@ -135,22 +138,23 @@ def _recover(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
         raw_lines = raw.split(b"\n")
         raw_lines[row] = _NOT_LINE_BREAK.sub(b" ", raw_lines[row])
         shorter = b"\n".join(raw_lines)
-        blanked = _parse(shorter, grammar, parsed.lines, language)
+        blanked = _parse(parser, shorter, grammar, parsed.lines, language)
         if blanked is None or blanked.errors + 1 >= parsed.errors:  # the blanked line is lost too
             break
         raw, parsed = shorter, blanked
-    return _leave_out_blocks(raw, grammar, parsed, language)
+    return _leave_out_blocks(parser, raw, grammar, parsed, language)
 
 
-def _leave_out_blocks(raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
+def _leave_out_blocks(parser: BoundedParser, raw: bytes, grammar: str, parsed: Parsed, language: str) -> Parsed:
     """Return the parse of a source without the blocks that do not parse, if it is better."""
 
     def parses(block: bytes) -> bool:
-        root = parse_tree(block, grammar)
-        return root is not None and not root.has_error
+        root = parser.parse(block, grammar)
+        is_spent = parser.work_left <= 0  # the search ends soon if all else is taken for right
+        return is_spent or (root is not None and not root.has_error)
 
     shorter, lost = without_broken_blocks(raw, parses)
-    other = _parse(shorter, grammar, parsed.lines, language) if lost else None
+    other = _parse(parser, shorter, grammar, parsed.lines, language) if lost else None
     if other is None:
         return parsed
     other.errors += lost

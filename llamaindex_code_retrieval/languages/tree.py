@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import tree_sitter
 
 from llamaindex_code_retrieval.languages.docstrings import comment_text, python_docstring
-from llamaindex_code_retrieval.languages.grammars import definition_query, parse_tree, without_macros
+from llamaindex_code_retrieval.languages.grammars import definition_query, without_macros
 from llamaindex_code_retrieval.languages.names import node_text, qualified_name
 from llamaindex_code_retrieval.languages.outline import Item, Nesting
+from llamaindex_code_retrieval.languages.parser import BoundedParser
 from llamaindex_code_retrieval.languages.table import GRAMMARS
 
 _MAX_OPEN_MATCHES = 512
@@ -72,6 +73,7 @@ class _Remark:
 class TreeBuilder:
     """Builds the tree of definitions from the matches of a grammar's query."""
 
+    parser: BoundedParser
     grammar: str
     raw: bytes
     lines: list[str]
@@ -166,7 +168,7 @@ class TreeBuilder:
         """Parse what stands between the brackets of ``node`` as code of its own."""
         first, last = node.children[0], node.children[-1]
         between = tree_sitter.Range(first.end_point, last.start_point, first.end_byte, last.start_byte)
-        return parse_tree(self.raw, self.grammar, [between])
+        return self.parser.parse(self.raw, self.grammar, [between])
 
     def _last_row(self, node: tree_sitter.Node) -> int:
         """Return the last row with code of a node; where indentation ends it, it goes on to the next code."""

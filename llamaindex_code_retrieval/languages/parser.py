@@ -1,0 +1,75 @@
+"""Parse sources with tree-sitter, with an amount of work that their sizes bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tree_sitter
+
+from llamaindex_code_retrieval.languages.grammars import load_grammar
+
+# Work is counted in bytes that the parser reads, about 5 ns each; a scanner may read the same bytes many times. Counts,
+# and not seconds, so that the result does not depend on the machine. Real files need less than 500 for each byte.
+_READ = 150  # work of a call that gives bytes to the parser
+_REPORT = 5_000  # of a hundred steps of the parser, which it reports
+_PER_BYTE = 2_000  # that a parse may need for each byte of its source
+_PER_PARSE = 25_000_000  # that it may need for any source
+_PER_SOURCE = 100_000_000  # instead, that all parses of a source and its repairs may need
+_LONGEST_PIECE = 4096  # bytes that the parser reads at once
+_SHORTEST_PIECE = 64
+
+
+class BoundedParser:
+    """Parses a source of ``size`` bytes and repairs of it, as long as that does not take too much work.
+
+    The time of tree-sitter is not linear everywhere. Scanners of some grammars read on to the end of the source from
+    each token, to see whether a string is closed, and the recovery from errors may go on at one place for ever.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.work_left = _PER_SOURCE + _PER_BYTE * size
+        """Work that may still be done; if none is left, nothing more is parsed."""
+
+    def parse(self, raw: bytes, grammar: str, ranges: Sequence[tree_sitter.Range] = ()) -> tree_sitter.Node | None:
+        """Return the root of the syntax tree of ``raw``, or of ``ranges`` of it; ``None`` if it takes too much work."""
+        if self.work_left <= 0:
+            return None
+        size = sum(each.end_byte - each.start_byte for each in ranges) if ranges else len(raw)
+        most = min(self.work_left, _PER_PARSE + _PER_BYTE * size)
+        reader = _Reader(raw)
+
+        def is_too_much(_offset: int, _has_error: bool) -> bool:
+            reader.work += _REPORT
+            return reader.work > most
+
+        parser = tree_sitter.Parser(load_grammar(grammar), included_ranges=list(ranges) or None)
+        try:
+            return parser.parse(reader, progress_callback=is_too_much).root_node
+        except ValueError:  # stopped
+            return None
+        finally:
+            self.work_left -= reader.work
+
+
+class _Reader:
+    """Gives a source to the parser in pieces, and counts the work.
+
+    tree-sitter 0.26 never frees what it reads, so the piece at a place is the same each time. Pieces end at multiples
+    of powers of two: a scanner that starts at any byte reads pieces that were read before after a few short ones.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.work = 0
+        self._raw = raw
+        self._pieces: dict[int, bytes] = {}
+
+    def __call__(self, offset: int, _point: tree_sitter.Point | None) -> bytes:
+        piece = self._pieces.get(offset)
+        if piece is None:
+            alignment = offset & -offset or _LONGEST_PIECE  # the largest power of two that divides the offset
+            length = min(alignment, _LONGEST_PIECE)
+            if alignment < _SHORTEST_PIECE:
+                length = _SHORTEST_PIECE - offset % _SHORTEST_PIECE
+            piece = self._pieces[offset] = self._raw[offset : offset + length]
+        self.work += _READ + len(piece)
+        return piece
