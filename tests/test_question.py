@@ -106,6 +106,7 @@ def test_names_that_are_written_like_code(text: str, names: list[str]) -> None:
         "an _emphasised_ word",
         "they don't, it isn't, the users' data",
         "if (so) and for(ever)",
+        "it returns None or True, I see",
     ],
 )
 def test_prose_has_no_identifiers(text: str) -> None:
@@ -155,6 +156,7 @@ def test_identifiers_are_limited_and_each_is_named_once() -> None:
         ("app.py:120", Place(path="app.py", line=120)),
         ("look at src/a/b.py, please", Place(path="src/a/b.py")),
         ("look at src\\a.py:3.", Place(path="src/a.py", line=3)),
+        ("c:\\\\work\\\\ab.csv", Place(path="c:/work/ab.csv")),
         ("in C:\\work\\a.py:3", Place(path="C:/work/a.py", line=3)),
         ("error in b.py line 12", Place(path="b.py", line=12)),
         ("error in b.py, lines 12-20", Place(path="b.py", line=12, end_line=20)),
@@ -175,7 +177,8 @@ def test_identifiers_are_limited_and_each_is_named_once() -> None:
         ("response.json, self.timer, res.text and Node.js", None),
         ("and/or, client/server, text/html, I/O, 1.2.3, e.g. a.m.", None),
         ("http://example.com/a.py and a@example.py", None),
-        ("all *.py files", None),
+        ("all *.py files, or .txt", None),
+        ("struct a.b.c and x.h", None),
         ("GET /api/users", None),
         ("the BUILD of a TODO", None),
     ],
@@ -349,6 +352,13 @@ def test_the_lines_of_frames_are_no_prose() -> None:
     assert certain(RUBY) == ["NoMethodError"]
 
 
+def test_a_trace_between_fences_is_no_code() -> None:
+    question = Question.of(f"why?\n```\n{JAVA}\n```\n")
+    assert (question.shape, question.code, len(question.places)) == ("trace", None, 3)
+    question = Question.of(f"why?\n```\n{JAVA}\n```\nof this\n```java\nint x = 1;\nfoo(x);\n```")
+    assert question.code == "int x = 1;\nfoo(x);"
+
+
 def test_an_error_without_frames_is_part_of_a_sentence() -> None:
     question = Question.of("I get TypeError: bad operand\nwhat does it mean?")
     assert (question.shape, question.error) == ("sentence", "TypeError: bad operand")
@@ -362,6 +372,7 @@ def test_an_error_without_frames_is_part_of_a_sentence() -> None:
         ("“Hallo Welt” und «a b»", ("Hallo Welt", "a b")),
         ("the users' data, the clients' keys, don't and isn't", ()),
         ('one "word" in `backticks`', ()),
+        ('split "a,b" on `&` and "," with `=` from "the left"', ("the left",)),
         ('"twice as good" is "twice as good"', ("twice as good",)),
         ('an open " quote in a text', ()),
     ],
@@ -380,13 +391,14 @@ def test_texts_in_quotes(text: str, quoted: tuple[str, ...]) -> None:
         ("how do I go to the next line in Go", ("go",)),
         ("the Go code and the golang client", ("go",)),
         ("a Rust struct, in R, in C and a swift file", ("rust", "r", "c", "swift")),
-        ("the bash script and the SQL files", ("bash", "sql")),
-        ("the .ts files and *.rb files", ("typescript", "ruby")),
+        ("which bash script runs, and what is in the SQL files", ("bash", "sql")),
+        ("in the .ts files and in *.rb files", ("typescript", "ruby")),
         ("```js\nx()\n```", ("javascript",)),
         ("Go to the definition, let's go, in the go", ()),
         ("a swift reply, a rust removal, dart throwing, make it fast, Julia Roberts, in R & D", ()),
         ("java.util.List, python-requests, c-style, ruby.h", ()),
         ("SQL commands, JSON and HTML in the shell completion", ()),
+        ("how are .yaml files read, and a bash script run", ()),
         ("option C and plan C, group R", ()),
     ],
 )
@@ -404,6 +416,10 @@ def test_names_of_languages(text: str, languages: tuple[str, ...]) -> None:
         ("import numpy as np\nimport os\n\nos.exit(1)\n", "import numpy as np\nimport os\n\nos.exit(1)"),
         ("how is importing done, with imports\nand why", None),
         ("I call foo(bar) and it returns None;\nwhy is that so?", None),
+        ("python oracle truncate a table;", None),
+        ("instance dictionary by dict or {}", None),
+        ("print multiple arguments 'name' and 'score'.", None),
+        ("public static final String foo = bar();", "public static final String foo = bar();"),
         ("", None),
     ],
 )

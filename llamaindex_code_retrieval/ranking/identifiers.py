@@ -39,6 +39,10 @@ _KEYWORDS = frozenset(
     "include let new not or print return self sizeof super switch this throw typeof unless until var void while with "
     "yield".split()
 )
+_NO_NAMES = frozenset(
+    "a an and are but for how i if in is it nil no none not note null ok or the then this to true false undefined we "
+    "what when where which why with yes you".split()
+)
 _GERMAN = frozenset("auf bei das dem den der eine einen einer für ist mit oder und von werden wie wird wo".split())
 _LIMIT = 64  # the ranking compares each with each candidate
 
@@ -85,7 +89,11 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 def _read(text: str) -> Iterator[Identifier]:
     text = _EMAIL.sub(" ", _URL.sub(" ", text))
-    quoted = [(match.start(), Identifier.of(match["name"])) for match in _BACKTICKED_NAME.finditer(text)]
+    quoted = [
+        (match.start(), Identifier.of(match["name"]))
+        for match in _BACKTICKED_NAME.finditer(text)
+        if match["name"].lower() not in _NO_NAMES
+    ]
     text = _BACKTICKED_NAME.sub(lambda match: " " * len(match[0]), text)
     for match in _QUOTED_NAME.finditer(text):
         name = match["double"] or match["single"] or match["curly"]
@@ -147,7 +155,7 @@ def _may_be_name(text: str, match: re.Match[str], name: str) -> bool:
     start, end = match.span("name")
     if name.lower() in _PRODUCTS:
         return not name.islower()
-    if not name[0].isupper() or len(name) < 2 or "." in name:
+    if not name[0].isupper() or len(name) < 2 or "." in name or name.lower() in _NO_NAMES:
         return False
     if text[end : end + 1] == "-" or text[start - 1 : start] == "-":
         return False

@@ -66,13 +66,21 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _ANY_WORD = "|".join(f"(?P<{name}>{words})" for name, words in _WORDS.items())
-_AFTER_IN = "|".join(f"(?P<{name}>{words})" for name, words in _WORDS.items() if name not in _FORMATS)
-_IN_WORD = re.compile(rf"\b[Ii]n\s+(?:{_AFTER_IN})(?![\w+#&-]|[.]\w|/\w(?!\+\+)|\s*&|\s+(?:to|the|a|of|that)\b)")
-_WORD_CODE = re.compile(
-    rf"(?<![\w.+#&/-])(?:{_ANY_WORD})\s+(?:code|files?|scripts?|functions?|source|sources|programs?|headers?|packages?"
-    r"|bindings?|extensions?|kernels?|structs?)\b"
+_LANGUAGE_WORD = "|".join(f"(?P<{name}>{words})" for name, words in _WORDS.items() if name not in _FORMATS)
+_CODE_WORD = "|".join(
+    f"(?P<{name}>{words})" for name, words in _WORDS.items() if name not in (*_FORMATS, "bash", "powershell")
 )
-_EXTENSION = re.compile(r"(?<![\w.])\*?(?P<extension>\.[A-Za-z+]{1,10})\s+(?:files?|sources?|modules?|scripts?)\b")
+_IN_LANGUAGE = re.compile(
+    rf"\b[Ii]n\s+(?:{_LANGUAGE_WORD})(?![\w+#&-]|[.]\w|/\w(?!\+\+)|\s*&|\s+(?:to|the|a|of|that)\b)"
+)
+_CODE_IN_LANGUAGE = re.compile(
+    rf"(?<![\w.+#&/-])(?:{_CODE_WORD})\s+(?:code|files?|functions?|source|sources|programs?|headers?|packages?|structs?"
+    r"|kernels?)\b"
+)
+_IN_FILES = r"\b(?:[Ii]n|[Ii]nside|[Ww]hich|[Ww]hat)\s+(?:the\s+|a\s+|an\s+|all\s+)?"  # not those that the code reads
+_FILES = r"\s+(?:files?|functions?|modules?|schemas?|scripts?|sources?)\b"
+_IN_FILES_OF_LANGUAGE = re.compile(rf"{_IN_FILES}(?:{_ANY_WORD}){_FILES}")
+_EXTENSION = re.compile(rf"{_IN_FILES}\*?(?P<extension>\.[A-Za-z+]{{1,10}}){_FILES}")
 
 
 def named_languages(text: str) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ def named_languages(text: str) -> tuple[str, ...]:
     """
     found = [
         (match.start(match.lastgroup), match.lastgroup)
-        for pattern in (_NAMED, _IN_WORD, _WORD_CODE)
+        for pattern in (_NAMED, _IN_LANGUAGE, _CODE_IN_LANGUAGE, _IN_FILES_OF_LANGUAGE)
         for match in pattern.finditer(text)
         if match.lastgroup
     ]

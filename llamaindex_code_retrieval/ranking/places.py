@@ -43,6 +43,7 @@ _ATTRIBUTES = frozenset(
     "conf css desktop diff env html json m make org patch plist properties props r rest service sh socket sol t "
     "targets text timer xml".split()
 )
+_DOT_FILES = (".editorconfig", ".env")
 _OBJECTS = frozenset("body c ctx flask req request requests res resp response result self this".split())
 _PRODUCTS = frozenset(
     "alpine angular backbone chart d3 discord ember express fastify knockout moment nest next node nuxt p5 pixi "
@@ -66,7 +67,7 @@ def clean_path(path: str) -> str:
     """Return a path with ``/`` between folders, without ``file://`` and ``./``."""
     if match := _FILE_SCHEME.match(path):
         path = match["path"]
-    path = path.strip().replace("\\", "/")
+    path = re.sub(r"(?<![:/\\])[/\\]+|(?<=:)\\+", "/", path.strip())
     while path.startswith("./"):
         path = path[2:]
     return path
@@ -139,12 +140,16 @@ def is_file(path: str, *, has_line: bool = False) -> bool:
         return False
     if language_of(name) is None:
         return bool(_OTHER_FILES.fullmatch(name) or (folder and has_line))
-    if folder or has_line or (not stem and len(extension) > 2):
+    if not stem:
+        return language_of(f"_{name}") is None or name in _DOT_FILES  # not `.py`, an extension
+    if folder or has_line:
         return True
+    if len(extension) == 1 and (len(stem) == 1 or "." in stem):
+        return False
     if extension in _ATTRIBUTES:
         is_name = stem.lower() in _OBJECTS or "(" in stem
         return {"json": not is_name, "m": stem[:1].isupper(), "sh": not is_name}.get(extension, False)
-    return bool(stem) and not (extension == "js" and stem.lower() in _PRODUCTS)
+    return not (extension == "js" and stem.lower() in _PRODUCTS)
 
 
 def _is_folder(path: str) -> bool:

@@ -19,9 +19,10 @@ _LONGEST_TEXT = 20_000  # characters: a pasted log may have millions
 _MOST_WORDS = 4
 
 _QUOTED = re.compile(
-    r"(?<![\w`])`{1,2}(?P<backticks>[^`\n]{3,300})`|(?<![\w\"])\"(?P<double>[^\"\n]{3,300})\"|“(?P<curly>[^”\n]{3,300})”"
+    r"(?<![\w`])`{1,2}(?P<backticks>[^`\n]{1,300})`|(?<![\w\"])\"(?P<double>[^\"\n]{0,300})\"|“(?P<curly>[^”\n]{3,300})”"
     r"|«(?P<angle>[^»\n]{3,300})»|(?<![\w'’])'(?P<single>[^\s'][^'\n]{2,300})'(?!\w)"
 )
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _LEAD_IN = re.compile(
     r"(?:(?:where|what)(?: is|'s| are)|find|show(?: me)?|go to|open|look at"
     r"|(?:the )?(?:definition|declaration|source) of"
@@ -67,6 +68,8 @@ class Question:
         """Read a question; only its first 20,000 characters are looked at."""
         trace = StackTrace.of(text[:_LONGEST_TEXT])
         prose = "\n".join(trace.other_lines)
+        if trace.frames:
+            prose = _FENCE.sub("", prose)  # around the frames
         code, tag, prose_without_code = (None, "", prose) if _names(prose) else find_snippet(prose)
         places, rest = find_places(prose_without_code)
         if trace.frames:

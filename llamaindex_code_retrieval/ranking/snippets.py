@@ -34,6 +34,12 @@ _LINE_OF_CODE = re.compile(
         )
     )
 )
+_STRING = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`")
+_WORDS_OF_CODE = re.compile(
+    rf"\b(?:{_MODIFIER}|{_KEYWORD}|and|as|assert|await|char|double|else|extern|float|for|from|if|import|in|is|long|mut|new|not"
+    r"|or|readonly|return|short|signed|throws|unsigned|using|with|yield)\b"
+)
+_PROSE = re.compile(r"(?<![\w$.])(?:[A-Za-z]+[ ,]+){2}[A-Za-z]+")
 _SYMBOLS = re.compile(r"[;{}()\[\]=<>_.:#@*&|/\\\"'$]")
 _LONGEST_LINE = 400
 
@@ -41,7 +47,8 @@ _LONGEST_LINE = 400
 def find_snippet(text: str) -> tuple[str | None, str, str]:
     """Return the code that is pasted into a text, the name after the fence, and the rest of the text.
 
-    Code stands between fences, or it is the longest run of lines that are written like code.
+    Code stands between fences, or it is the longest run of lines that are written like code: at least two of them, or
+    the only line of the text.
 
     >>> find_snippet("what does this do?\\n```go\\nx := 1\\n```")
     ('x := 1', 'go', 'what does this do?\\n')
@@ -84,4 +91,8 @@ def _is_code(line: str, *, after_code: bool) -> bool:
         return after_code
     if line[:1] in " \t" and after_code:
         return True
-    return bool(_LINE_OF_CODE.match(line.lstrip())) and len(_SYMBOLS.findall(line)) * 12 >= len(line.strip()) - 20
+    line = line.strip()
+    if not _LINE_OF_CODE.match(line) or len(_SYMBOLS.findall(line)) * 12 < len(line) - 20:
+        return False
+    is_comment = line.startswith(("//", "/*", "--", "#"))
+    return (is_comment and after_code) or not _PROSE.search(_WORDS_OF_CODE.sub(";", _STRING.sub(";", line)))
