@@ -57,6 +57,10 @@ def frames(text: str) -> list[tuple[str, int | None, str | None]]:
         ("what calls Session.send in app.py", "sentence"),
         ("Rust code", "sentence"),
         ("Hello there (really).\nSecond line; it ends.", "sentence"),
+        ("client/server architecture", "sentence"),
+        ("TCP/IP", "sentence"),
+        ("2024/01/02", "sentence"),
+        ("def mount", "identifier"),
         ("def f(x):\n    return x + 1", "code"),
         ("for (int i = 0; i < n; i++) {\n  sum += a[i];\n}", "code"),
         ("const x = await fetch(url);", "code"),
@@ -173,6 +177,10 @@ def test_identifiers_are_limited_and_each_is_named_once() -> None:
         ("is .gitignore read", Place(path=".gitignore")),
         ("pages/[id].tsx has no title", Place(path="pages/[id].tsx")),
         ("größe/datei.py", Place(path="größe/datei.py")),
+        ("the link [a](src/b.py) and so on", Place(path="src/b.py")),
+        ("what is app/(auth)/[id].tsx", Place(path="app/(auth)/[id].tsx")),
+        ("what does the README say", Place(path="README")),
+        ("tests/test_a.py::TestA::test_b[x]", Place(path="tests/test_a.py", function=Identifier.of("TestA::test_b"))),
         ("what is in foo.unknown:12", None),
         ("response.json, self.timer, res.text and Node.js", None),
         ("and/or, client/server, text/html, I/O, 1.2.3, e.g. a.m.", None),
@@ -229,7 +237,7 @@ stack backtrace:
              at /rustc/abc/panicking.rs:72:14
    1: axum::routing::Router<S>::route::{{closure}}
              at ./src/routing/mod.rs:120:9
-   2: <alloc::vec::Vec<T> as core::ops::Index>::index
+   2: <alloc::vec::Vec<T,A> as core::ops::Index<[T]>>::index
              at /x/vec.rs:1:1"""
 RUBY = """lib/builder.rb:12:in `block in call': undefined method `foo' for nil (NoMethodError)
 \tfrom lib/lint.rb:50:in 'Rack::Lint#run'
@@ -252,6 +260,9 @@ stack traceback:
 GDB = "#0  0x0000 in uv_run (loop=0x1, mode=UV_RUN) at src/core.c:400\n#1  main () at a.c:3"
 DART = "#0      List.[] (dart:core/list.dart:264:36)\n#1      Bloc.emit (package:bloc/src/bloc.dart:12:5)"
 ZIG = "thread 1 panic: index out of bounds\n/x/clap.zig:12:5: 0x1038 in parse (main)"
+PERL = "boom at a.pl line 1.\n\tmain::f(1) called at a.pl line 3\n\tmain::main() called at a.pl line 5\n"
+RUSTC = "error[E0382]: borrow of moved value: `x`\n --> src/a.rs:4:5\n  |\n4 |     foo_bar(x);\n  |             ^\n"
+GCC = "a.c: In function main:\na.c:1:37: error: y undeclared\n    1 | int main(void) { return y; }\n      |      ^\n"
 JULIA = """ERROR: LoadError: boom
  [1] error(s::String)
    @ Base ./error.jl:35
@@ -335,9 +346,14 @@ JULIA = """ERROR: LoadError: boom
             None,
         ),
         ("E   ValueError: bad\nsrc/x.py:12: ValueError", [("src/x.py", 12, None)], "ValueError: bad"),
+        (PERL, [("a.pl", 3, "main.f"), ("a.pl", 5, "main.main"), ("a.pl", 1, None)], None),
+        (RUSTC, [("src/a.rs", 4, None)], "error[E0382]: borrow of moved value: `x`"),
+        (GCC, [("a.c", 1, None)], "error: y undeclared"),
         ("src/x.ts(12,5): error TS2304: no name", [("src/x.ts", 12, None)], "error TS2304: no name"),
     ],
-    ids="python javascript java go rust ruby csharp php elixir lua gdb dart zig julia firefox pytest tsc".split(),
+    ids=(
+        "python javascript java go rust ruby csharp php elixir lua gdb dart zig julia firefox pytest perl rustc gcc tsc"
+    ).split(),
 )
 def test_frames_are_read_from_the_innermost(
     text: str, expected: list[tuple[str, int | None, str | None]], error: str | None
@@ -350,6 +366,8 @@ def test_the_lines_of_frames_are_no_prose() -> None:
     assert certain(PYTHON) == ["requests.exceptions.Timeout"]
     assert certain(JAVA) == ["java.lang.RuntimeException", "java.lang.NullPointerException"]
     assert certain(RUBY) == ["NoMethodError"]
+    assert certain(RUSTC) == ["x"]
+    assert Question.of(GCC).code is None
 
 
 def test_a_trace_between_fences_is_no_code() -> None:
@@ -411,6 +429,7 @@ def test_names_of_languages(text: str, languages: tuple[str, ...]) -> None:
     ("text", "code"),
     [
         ("what is this?\n```python\ndef f(x):\n    return x\n```\nthanks", "def f(x):\n    return x"),
+        ("a\n```\nx = 1\n```\nb\n```\ny = 2\n```\nc", "x = 1\ny = 2"),
         ("not closed\n```\nx = 1", "x = 1"),
         ("how do I fix\nfoo = bar(1)\nbaz(foo)\n", "foo = bar(1)\nbaz(foo)"),
         ("import numpy as np\nimport os\n\nos.exit(1)\n", "import numpy as np\nimport os\n\nos.exit(1)"),
@@ -425,6 +444,10 @@ def test_names_of_languages(text: str, languages: tuple[str, ...]) -> None:
 )
 def test_code_is_found(text: str, code: str | None) -> None:
     assert Question.of(text).code == code
+
+
+def test_the_text_between_two_snippets_is_read() -> None:
+    assert certain("```\nx = 1\n```\nand send_it\n```\ny = 2\n```") == ["send_it"]
 
 
 def test_identifiers_of_code_are_certain() -> None:

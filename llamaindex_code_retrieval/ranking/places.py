@@ -11,8 +11,9 @@ from llamaindex_code_retrieval.ranking.identifiers import Identifier
 
 _TOKEN = re.compile(r"[^\s,;`\"“”<>|*]+")
 _LONGEST_PATH = 300
+_SIGN_OF_PATH = re.compile(r"[./\\]|file|README|CHANGELOG|CODEOWNERS|LICEN[SC]E|PKGBUILD")
 _PATH = re.compile(
-    r"(?P<path>(?:[A-Za-z]:[\\/])?[^\s:#()]*[^\s:#().]\)?(?:[^\s:#()]*[^\s:#().])?/?)"
+    r"(?P<path>(?:[A-Za-z]:[\\/])?(?:[^\s:#()]|\([^\s:#()]*\)/)+)"
     r"(?:(?::|#L?|\(|:L)(?P<line>[0-9]{1,8})(?:(?:-L?|\.\.)(?P<end>[0-9]{1,8})|[:,][0-9]+)?\)?:?)?"
 )
 _LINE_AFTER = re.compile(
@@ -24,6 +25,7 @@ _LINE_BEFORE = re.compile(
     r"\blines?\s+(?P<line>[0-9]{1,8})(?:\s*(?:-|–|to)\s*(?P<end>[0-9]{1,8}))?\s+(?:of|in|at)\s+(?:the\s+)?(?:file\s+)?[`\"“(]?\Z",
     re.IGNORECASE,
 )
+_PYTEST = re.compile(r"(?P<path>[^\s:]+\.py)(?P<names>(?:::\w+)+)(?:\[.*)?")  # `test_x.py::TestClass::test_name`
 _BLOB_URL = re.compile(r"https?://[^\s/]+/[^\s/]+/[^\s/]+/(?:-/)?(?:blob|raw|blame|tree|src)/[^\s/]+/(?P<path>\S+)")
 _FILE_SCHEME = re.compile(r"(?:file://|webpack(?:-internal)?:///?|package:|app://)(?P<path>/?\S*)")
 
@@ -84,6 +86,7 @@ def find_places(text: str) -> tuple[tuple[Place, ...], str]:
     end = 0
     for place, first, last in _read(text):
         places.append(place)
+        first = max(first, end)  # `a.py, line 1 of b.py`
         rest += text[end:first], " " * (last - first)
         end = last
     return tuple(dict.fromkeys(places)), "".join([*rest, text[end:]])
@@ -91,10 +94,10 @@ def find_places(text: str) -> tuple[tuple[Place, ...], str]:
 
 def _read(text: str) -> Iterator[tuple[Place, int, int]]:
     """Yield each place with the span of its text."""
-    for token in _TOKEN.finditer(text):
-        if len(token[0]) > _LONGEST_PATH or not re.search(r"[./\\]|file", token[0]):
+    for token in _TOKEN.finditer(text.replace("](", "  ")):  # of links in Markdown
+        if len(token[0]) > _LONGEST_PATH or not _SIGN_OF_PATH.search(token[0]):
             continue
-        written = token[0].lstrip("('[{‘").rstrip(".!?'’]}")
+        written = token[0].lstrip("('{‘" if re.match(r"\W*\[\w+\]", token[0]) else "('[{‘").rstrip(".!?'’]}")
         if written.endswith(":") or (written.endswith(")") and "(" not in written):
             written = written[:-1].rstrip(".!?'’:")
         first = token.start() + token[0].find(written) if written else 0
@@ -111,6 +114,8 @@ def _place(text: str, written: str, start: int) -> tuple[Place, int, int] | None
         is_url = not is_path and ("://" in written or written.startswith("www."))
         if is_url or "@" in written[1:].partition("/")[0]:
             return None
+    if match := _PYTEST.fullmatch(written):
+        return Place(path=clean_path(match["path"]), function=Identifier.of(match["names"][2:])), *span
     match = _PATH.fullmatch(clean_path(written))
     if not match:
         return None

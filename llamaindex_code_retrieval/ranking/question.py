@@ -6,23 +6,22 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of
 from llamaindex_code_retrieval.ranking.identifiers import CJK, Identifier, find_identifiers, looks_like_code
 from llamaindex_code_retrieval.ranking.language_names import named_languages
 from llamaindex_code_retrieval.ranking.places import MIME_TYPES, Place, clean_path, find_places
-from llamaindex_code_retrieval.ranking.snippets import find_snippet
+from llamaindex_code_retrieval.ranking.snippets import find_snippet, without_fences
 from llamaindex_code_retrieval.ranking.stack_traces import StackTrace
 
 Shape = Literal["identifier", "path", "sentence", "trace", "code"]
 
 _LONGEST_TEXT = 20_000  # characters: a pasted log may have millions
+_MOST_PLACES = 64
 _MOST_WORDS = 4
 
 _QUOTED = re.compile(
     r"(?<![\w`])`{1,2}(?P<backticks>[^`\n]{1,300})`|(?<![\w\"])\"(?P<double>[^\"\n]{0,300})\"|“(?P<curly>[^”\n]{3,300})”"
     r"|«(?P<angle>[^»\n]{3,300})»|(?<![\w'’])'(?P<single>[^\s'][^'\n]{2,300})'(?!\w)"
 )
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _LEAD_IN = re.compile(
     r"(?:(?:where|what)(?: is|'s| are)|find|show(?: me)?|go to|open|look at"
     r"|(?:the )?(?:definition|declaration|source) of"
@@ -34,7 +33,9 @@ _LEAD_OUT = re.compile(
     r"|struct|enum|trait|interface)\s*[?.]*\Z",
     re.IGNORECASE,
 )
-_ONE_NAME = re.compile(r"[$@:]*(?P<name>[^\W\d]\w*(?:(?:\.|::|->|\?\.|#|\\)[^\W\d]\w*)*[?!]?)(?:\(\)|/[0-9]|<.*>)?")
+_ONE_NAME = re.compile(r"[$@:]*(?P<name>[^\W\d]\w*(?:(?:\.|::|->|\?\.|#|\\)[^\W\d]\w*)*[?!]?)(?:\(\)?|/[0-9]|<.*>)?")
+_ONE_PATH = re.compile(r"[\w@.+-]+(?:[/\\][\w@.+-]+)+/?")
+_DEFINITION = re.compile(r"\s*(?:def|fn|func)\s")
 _LONGEST_NAMES = 300
 _WORD = re.compile(r"[^\W\d]\w*[?!]?")
 _TITLE = re.compile(r"[A-Z]\w*[a-z]\w*")
@@ -69,8 +70,8 @@ class Question:
         trace = StackTrace.of(text[:_LONGEST_TEXT])
         prose = "\n".join(trace.other_lines)
         if trace.frames:
-            prose = _FENCE.sub("", prose)  # around the frames
-        code, tag, prose_without_code = (None, "", prose) if _names(prose) else find_snippet(prose)
+            prose = without_fences(prose)  # the rest between them is no code
+        code, language, prose_without_code = (None, None, prose) if _names(prose) else find_snippet(prose)
         places, rest = find_places(prose_without_code)
         if trace.frames:
             shape: Shape = "trace"
@@ -80,14 +81,13 @@ class Question:
             shape = _shape(prose_without_code, rest, has_places=bool(places))
         if shape == "path" and not places:
             places = (Place(path=clean_path(_bare(prose))),)
-        quoted = _quoted(prose)
-        languages = tuple(dict.fromkeys([*_language_of_fence(tag), *named_languages(rest)]))
+        languages = tuple(dict.fromkeys([*([language] if language else []), *named_languages(rest)]))
         return cls(
             text=text,
             shape=shape,
             identifiers=_names(rest) if shape == "identifier" else _identifiers(rest, code, languages),
             places=_merge(trace.frames, places),
-            quoted=quoted,
+            quoted=_quoted(prose),
             languages=languages,
             code=code,
             error=trace.error,
@@ -99,8 +99,9 @@ def _shape(prose: str, rest: str, *, has_places: bool) -> Shape:
         return "sentence" if re.search(r"\w", _bare(rest)) else "path"
     if _names(rest):
         return "identifier"
-    path = re.fullmatch(r"(?P<first>[\w@.+-]+)(?:[/\\][\w@.+-]+)+/?", _bare(prose))
-    return "path" if path and path["first"] not in MIME_TYPES else "sentence"
+    bare = _bare(prose)
+    is_path = _ONE_PATH.fullmatch(bare) and not bare.isupper() and bare.partition("/")[0] not in MIME_TYPES
+    return "path" if is_path and re.search(r"[^\W\d]", bare) else "sentence"
 
 
 def _identifiers(rest: str, code: str | None, languages: tuple[str, ...]) -> tuple[Identifier, ...]:
@@ -121,15 +122,20 @@ def _identifiers(rest: str, code: str | None, languages: tuple[str, ...]) -> tup
 def _merge(frames: tuple[Place, ...], places: tuple[Place, ...]) -> tuple[Place, ...]:
     """Return the frames and the places that are not lines of them."""
     of_frames = {(frame.path, frame.line) for frame in frames}
-    return (*frames, *(place for place in places if (place.path, place.line) not in of_frames))
+    others = (place for place in places if place.function or (place.path, place.line) not in of_frames)
+    return (*frames, *others)[:_MOST_PLACES]
 
 
 def _bare(text: str) -> str:
     """Return a text without "where is … defined" around it, quotes and the punctuation at its end."""
-    text = text.strip().rstrip("?.!:;, ")
-    if match := _LEAD_IN.match(text + " "):
+    text = _strip(text)
+    if match := _LEAD_IN.match(f"{text} "):
         text = text[match.end() :]
-    return _LEAD_OUT.sub("", text).strip(" \t\n`\"'“”()")
+    return _strip(_LEAD_OUT.sub("", text))
+
+
+def _strip(text: str) -> str:
+    return text.strip(" \t\n`\"'“”(").rstrip("?.!:;, `\"'“”)")
 
 
 def _names(text: str) -> tuple[Identifier, ...]:
@@ -139,10 +145,12 @@ def _names(text: str) -> tuple[Identifier, ...]:
     if not bare or len(words) > _MOST_WORDS or len(bare) > _LONGEST_NAMES or find_places(bare)[0]:
         return ()
     if len(words) == 1 and (name := _ONE_NAME.fullmatch(bare)):
-        is_plain = not looks_like_code(name["name"]) and bare in text.strip().rstrip("?.!")
-        if is_plain and bare.islower() and bare != text.strip(" \n`\"'?.!()"):
-            return ()  # `what is session`
-        return () if CJK.search(bare) and "`" not in text else (Identifier.of(name["name"]),)
+        is_all = bare == _strip(text) or _DEFINITION.match(text)
+        if not is_all and bare.islower() and not looks_like_code(name["name"]):
+            return ()  # `what is authentication`
+        if CJK.search(bare) and "`" not in text:
+            return ()  # a sentence without spaces
+        return (Identifier.of(name["name"]),)
     names = find_identifiers(bare)
     certain = {name.text for name in names if name.is_certain}
     plain = [word for word in words if word.strip("()`$@,") not in certain]
@@ -161,11 +169,3 @@ def _names(text: str) -> tuple[Identifier, ...]:
 def _quoted(text: str) -> tuple[str, ...]:
     found = (match[match.lastgroup].strip() for match in _QUOTED.finditer(text) if match.lastgroup)
     return tuple(dict.fromkeys(words for words in found if re.search(r"\w\S*\s+\S", words)))
-
-
-def _language_of_fence(tag: str) -> tuple[str, ...]:
-    """Return the language of a code fence by its name or extension."""
-    aliases = {"c++": "cpp", "c#": "csharp", "golang": "go", "shell": "bash", "console": "", "text": ""}
-    tag = aliases.get(tag, tag)
-    language = tag if tag in LANGUAGES else language_of(f"a.{tag}")
-    return (language,) if language and language != "text" else ()

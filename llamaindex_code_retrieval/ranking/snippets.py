@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of
 
 _FENCE = re.compile(
     r"^[ \t]{0,3}(?P<fence>```|~~~)[ \t]*(?P<tag>[\w.+#-]*)[^\n`]*\n(?P<code>.*?)(?:^[ \t]{0,3}(?P=fence)|\Z)",
-    re.M | re.S,
+    re.MULTILINE | re.DOTALL,
 )
+
+_MARK_OF_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
+_OTHER_NAMES = {"c++": "cpp", "c#": "csharp", "golang": "go", "objective-c": "objectivec", "shell": "bash"}
 
 _MODIFIER = "abstract|async|default|export|final|inline|local|override|private|protected|pub|public|static|unsafe"
 _KEYWORD = (
@@ -44,27 +50,39 @@ _SYMBOLS = re.compile(r"[;{}()\[\]=<>_.:#@*&|/\\\"'$]")
 _LONGEST_LINE = 400
 
 
-def find_snippet(text: str) -> tuple[str | None, str, str]:
-    """Return the code that is pasted into a text, the name after the fence, and the rest of the text.
+def find_snippet(text: str) -> tuple[str | None, str | None, str]:
+    """Return the code that is pasted into a text, its language if the fence names it, and the rest of the text.
 
     Code stands between fences, or it is the longest run of lines that are written like code: at least two of them, or
     the only line of the text.
 
     >>> find_snippet("what does this do?\\n```go\\nx := 1\\n```")
-    ('x := 1', 'go', 'what does this do?\\n')
+    ('x := 1', 'go', 'what does this do?\\n\\n')
     """
     fences = list(_FENCE.finditer(text))
     if fences:
-        rest = "\n".join(filter(None, [text[: fences[0].start()], text[fences[-1].end() :].strip()]))
         code = "\n".join(fence["code"].rstrip("\n") for fence in fences if fence["code"].strip())
-        return code or None, fences[0]["tag"].lower(), rest
-    return _bare_snippet(text)
-
-
-def _bare_snippet(text: str) -> tuple[str | None, str, str]:
+        return code or None, _language(fences[0]["tag"].lower()), _FENCE.sub("\n", text)
     lines = text.splitlines()
-    if len(lines) < 2 and not _SYMBOLS.search(text):
-        return None, "", text
+    first, end = _longest_run_of_code(lines)
+    if end - first < 2 and not (end - first == sum(bool(line.strip()) for line in lines) == 1):
+        return None, None, text
+    return "\n".join(lines[first:end]), None, "\n".join([*lines[:first], *lines[end:]])
+
+
+def without_fences(text: str) -> str:
+    """Return a text without the marks of its fences."""
+    return _MARK_OF_FENCE.sub("", text)
+
+
+def _language(tag: str) -> str | None:
+    tag = _OTHER_NAMES.get(tag, tag)
+    language = tag if tag in LANGUAGES else language_of(f"_.{tag}")
+    return language if language != "text" else None
+
+
+def _longest_run_of_code(lines: Sequence[str]) -> tuple[int, int]:
+    """Return the first line of the longest run of lines of code, and the line after it."""
     kinds = [False] * len(lines)
     for number, line in enumerate(lines):
         kinds[number] = _is_code(line, after_code=number > 0 and kinds[number - 1])
@@ -79,9 +97,7 @@ def _bare_snippet(text: str) -> tuple[str | None, str, str]:
     first, end = best
     while end > first and not lines[end - 1].strip():
         end -= 1
-    if end - first < 2 and not (end - first == sum(bool(line.strip()) for line in lines) == 1):
-        return None, "", text
-    return "\n".join(lines[first:end]), "", "\n".join([*lines[:first], *lines[end:]])
+    return first, end
 
 
 def _is_code(line: str, *, after_code: bool) -> bool:

@@ -35,6 +35,8 @@ _FRAMES = {
         "zig": rf"{_AT_LINE}:[0-9]+: 0x[0-9a-f]+ in (?P<function>[^\s(]+)",
         "julia": r"\s*\[[0-9]+\] (?P<function>[^\s(]+).*? @ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
         "julia below the function": r"\s+@ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
+        "perl": r"\s+(?P<function>[\w:]+)\(.*\) called at (?P<path>\S+) line (?P<line>[0-9]{1,8})\.?$",
+        "rust compiler": rf"\s*--> {_AT_LINE}(?::[0-9]+)?\s*$",
         "compiler": rf"{_AT_LINE}(?::[0-9]+)?: (?:fatal )?error\b",
         "typescript": r"(?P<path>[^\s(]+)\((?P<line>[0-9]{1,8}),[0-9]+\): error\b",
     }.items()
@@ -53,6 +55,7 @@ _BEFORE_ERROR = (
 )
 _BOILERPLATE = re.compile(
     rf"^{_BEFORE_ERROR}|^\s+at .*|^\s*\.\.\. [0-9]+ more$|^\s*\[C\]: .*|^Traceback \(most recent call last\):$"
+    r"|^[\s~^|-]+$|^\s*[0-9]*\s+\|.*|^=+ .* =+$|^_+ .* _+$|^(?:FAILED|ERROR) (?=\S+::)"
     r"|^(?:Stack ?trace|stack backtrace|stack traceback|goroutine [0-9]+ \[[^\]]*\]):$|^#[0-9]+ \{main\}$",
     re.IGNORECASE,
 )
@@ -66,6 +69,9 @@ _ERROR_LINE = re.compile(
 )
 _AFTER_PYTHON_FRAMES = re.compile(r"(?P<error>[^\W\d][\w.]*(?:: .*)?)$")
 _ERROR_IN_PROSE = re.compile(rf"(?<![\w.:\\]){_ERROR_CLASS}: \S.*")
+
+
+_Found = Sequence[tuple[int, str, Place]]  # the number of the line, the format, the frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +112,7 @@ class StackTrace:
         return StackTrace(tuple(dict.fromkeys(frames)), error, tuple(others))
 
 
-_Found = Sequence[tuple[int, str, Place]]
-
-
 def _read_frames(lines: Sequence[str]) -> Iterator[tuple[int, str, Place]]:
-    """Yield the number of the line, the format and the frame."""
     for number, line in enumerate(lines):
         if len(line) > _LONGEST_LINE or ("." not in line and ":" not in line):
             continue
@@ -134,16 +136,22 @@ _NO_FUNCTIONS = re.compile(
 )
 
 
+_TYPE_PARAMETERS = re.compile(r"(?<=\w)(?:::)?<(?!(?:anonymous|c?l?init)>)[^<>]*>|::<impl [^<>]*>")
+_ANONYMOUS = re.compile(r"[A-Z]\w*\.<anonymous>")
+
+
 def _function(written: str) -> Identifier | None:
     """Return the function that a frame names: without type parameters, closures and what compilers add."""
     text = re.sub(r"^(?:block|rescue|ensure)(?: \([^()]*\))? in ", "", written.strip())  # of Ruby
     text = re.sub(r"<([\w]+)>[bdg]__[\w|]*(?:`[0-9]+)?(?:\.MoveNext)?", r"\1", text)  # of C#: async methods and lambdas
     text = re.sub(r"lambda\$([\w]+)\$[0-9]+", r"\1", text)  # of Java
-    text = re.sub(r"^<(?:impl )?([\w:]+)(?:<[^<>]*>)?(?: as [^>]*)?>::", r"\1::", text)  # of Rust
-    text = re.sub(r"\((\*?)(\w+)(?:\[\.\.\.\])?\)", r"\2", text)  # of Go: `(*Server).Serve`
-    text = re.sub(r"\[[^\]]*\]|`[0-9]+|(?<=\w)(?:::)?<[^<>]*>", "", text.rpartition("/")[2])
+    text = re.sub(r"\[[^\]]*\]|`[0-9]+", "", text.rpartition("/")[2])
+    text = re.sub(r"\(\*?(\w+)\)", r"\1", text)  # of Go: `(*Server).Serve`
+    while (shorter := _TYPE_PARAMETERS.sub("", text)) != text:
+        text = shorter
+    text = re.sub(r"^<([\w:]+)(?: as [^<>]*)?>::", r"\1::", text)  # of Rust: `<A as B>::f`
     parts = [part for part in re.split(r"\.|::|->|#|\\|\$|\+", text) if not _NO_FUNCTIONS.fullmatch(part)]
-    if not parts or not re.fullmatch(r"[\w?!~]+", parts[-1]):
+    if not parts or _ANONYMOUS.fullmatch(text) or not re.fullmatch(r"[\w?!~]+", parts[-1]):
         return None
     return Identifier(name=parts[-1], scope=tuple(parts[:-1]), text=written.strip())
 
@@ -155,7 +163,7 @@ def _used_lines(lines: Sequence[str], found: _Found) -> set[int]:
         used.add(number)
         if name in _FUNCTION_ABOVE and number and _FUNCTION_ABOVE[name].match(lines[number - 1]):
             used.add(number - 1)
-        if name == "python":
+        if name in _OUTERMOST_FIRST:
             indent = len(lines[number]) - len(lines[number].lstrip())
             for below in range(number + 1, min(number + 4, len(lines))):
                 if len(lines[below]) - len(lines[below].lstrip()) <= indent:
