@@ -1,29 +1,37 @@
-"""Questions about whole repositories: NDCG@10 by category and by language, with the peers' published figures.
+"""Questions about whole repositories: NDCG@10 by category, language and repository, beside published figures.
 
 The questions are those of semble's public benchmark: a folder with ``repos.json``, ``annotations/NAME.json`` and
-``published.json``. The repositories are checkouts at the revisions that ``repos.json`` names, a folder for each name:
+``published.json``. The repositories are checkouts at the revisions that ``repos.json`` names, a folder for each name;
+those that are missing are skipped:
 
-    python benchmarks/repositories.py QUESTIONS [REPOSITORIES] [--repository NAME …] [--mode fused …]
+    python benchmarks/repositories.py QUESTIONS [REPOSITORIES] [--repository NAME …] [--mode fused …] [--worst N]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
-import statistics
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, NodeFilter
+from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, load_questions
+from llamaindex_code_retrieval.eval.repository_retrieval import (
+    RankedPlaces,
+    describe_worst,
+    measure_places,
+    rank_places,
+)
+from llamaindex_code_retrieval.eval.results import RetrievalResult
+from llamaindex_code_retrieval.eval.significance import interval
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 MODES: Mapping[str, Mapping[str, Any]] = {
@@ -33,103 +41,105 @@ MODES: Mapping[str, Mapping[str, Any]] = {
     "bm25": {"mode": "bm25"},
 }
 """Options of the retriever. The answers to the benchmark's questions are code; documents are never relevant."""
-CATEGORIES = ("architecture", "semantic", "symbol")
+METRIC = "nDCG@10"
 _DEPTH = 10
-
-Hit = tuple[str, int, int]
-Target = str | Mapping[str, Any]
-
-
-def ndcg(hits: Sequence[Hit], targets: Sequence[Target], *, k: int = _DEPTH) -> float:
-    """Return the NDCG@k of hits (path, first line, last line): a target's rank is that of the first hit that covers it.
-
-    Two targets that one hit covers count once, as in the benchmark's own measure.
-
-    >>> round(ndcg([("src/a.py", 1, 20), ("src/b.py", 5, 9)], ["b.py"]), 4)
-    0.6309
-    """
-    gains = [0.0] * k
-    for target in targets:
-        rank = next((rank for rank, hit in enumerate(hits[:k]) if covers(hit, target)), None)
-        if rank is not None:
-            gains[rank] = 1 / math.log2(rank + 2)
-    ideal = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(targets))))
-    return sum(gains) / ideal if ideal else 0.0
-
-
-def covers(hit: Hit, target: Target) -> bool:
-    """Return whether a hit lies in the target's file and, where the target names lines, touches them."""
-    place: Mapping[str, Any] = {"path": target} if isinstance(target, str) else target
-    path, first, last = hit
-    if not (path == place["path"] or path.endswith(f"/{place['path']}") or place["path"].endswith(f"/{path}")):
-        return False
-    return place.get("start_line") is None or not (last < place["start_line"] or first > place["end_line"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one mode answered to one question."""
+class Row:
+    """The mean NDCG@10 over some of the questions."""
 
-    repository: str
-    language: str
-    category: str
-    mode: str
-    ndcg: float
-    seconds: float
-
-
-def measure(
-    repository: Mapping[str, Any], questions: Sequence[Mapping[str, Any]], root: Path, modes: Sequence[str]
-) -> tuple[list[Answer], dict[str, Any]]:
-    """Index the folder of a repository that the questions are about, and ask them."""
-    benchmark_root = repository.get("benchmark_root") or "."
-    index = CodeIndex(CodeEmbedding())
-    start = time.perf_counter()
-    counts = index.update([root / benchmark_root])
-    seconds = time.perf_counter() - start
-    answers = []
-    for mode in modes:
-        retriever = CodeRetriever(index, top_k=_DEPTH, **MODES[mode])
-        for question in questions:
-            start = time.perf_counter()
-            hits = retriever.retrieve(question["query"])
-            elapsed = time.perf_counter() - start
-            places = [
-                (
-                    f"{benchmark_root}/{hit.metadata['path']}".removeprefix("./"),
-                    hit.metadata["start_line"],
-                    hit.metadata["end_line"],
-                )
-                for hit in hits
-            ]
-            answers.append(
-                Answer(
-                    repository=repository["name"],
-                    language=repository["language"],
-                    category=question["category"],
-                    mode=mode,
-                    ndcg=ndcg(places, [*question["relevant"], *question.get("secondary", [])]),
-                    seconds=elapsed,
-                )
-            )
-    return answers, {"files": counts.files, "nodes": counts.nodes, "seconds": round(seconds, 1)}
+    kind: str
+    """``all``, ``category``, ``language`` or ``repository``."""
+    name: str
+    questions: int
+    ours: Mapping[str, tuple[float, float, float]]
+    """Mode -> mean, and its 95 % interval over questions."""
+    published: Mapping[str, float]
+    """System -> mean, where there is a figure for all of the repositories."""
 
 
-def summarise(answers: Iterable[Answer]) -> dict[str, Any]:
-    """Return the mean NDCG@10 of each mode: over all questions, by category, by repository; and the median time."""
-    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for answer in answers:
-        for group in ("all", answer.category, answer.repository):
-            groups[answer.mode, group].append(answer.ndcg)
-        seconds[answer.mode].append(answer.seconds)
-    return {
-        mode: {
-            **{group: round(statistics.fmean(scores), 4) for (of, group), scores in groups.items() if of == mode},
-            "milliseconds": round(1000 * statistics.median(times), 1),
+def rank_modes(repository: RepositoryQuestions, folder: Path, ranked: Mapping[str, RankedPlaces]) -> dict[str, Any]:
+    """Index the folder of a repository that the questions are about, and add the hits of each mode to ``ranked``."""
+    embedding = CodeEmbedding()
+    with CodeIndex(embedding) as index:
+        start = time.perf_counter()
+        counts = index.update([folder / repository.root])
+        seconds = time.perf_counter() - start
+        index.embedding = embedding.uncached()  # so that every mode embeds the queries
+        for mode, places in ranked.items():
+            found = rank_places(CodeRetriever(index, top_k=_DEPTH, **MODES[mode]), repository)
+            places.add(found)
+            mean = fmean(measured(found, [repository], mode).values[METRIC].values())
+            print(f"{repository.name}, {mode}: {mean:.4f}", file=sys.stderr)
+    return {"files": counts.files, "nodes": counts.nodes, "seconds": round(seconds, 1)}
+
+
+def measured(ranked: RankedPlaces, repositories: Sequence[RepositoryQuestions], mode: str) -> RetrievalResult:
+    """Return the NDCG@10 of each question."""
+    return measure_places(ranked, repositories, system=mode, task="repositories", depth=_DEPTH, metrics=[METRIC])
+
+
+def rows_of(
+    repositories: Sequence[RepositoryQuestions], results: Mapping[str, RetrievalResult], published: Mapping[str, Any]
+) -> Iterator[Row]:
+    """Yield the means over all questions, and over those of each category, language and repository."""
+    groups: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    for each in repositories:
+        for id_, question in each.by_id.items():
+            kinds = {"all": "all", "category": question.category, "language": each.language, "repository": each.name}
+            for key in kinds.items():
+                groups.setdefault(key, {})[id_] = (each.name, question.category)
+    order = ("all", "category", "language", "repository")
+    for (kind, group), questions in sorted(groups.items(), key=lambda group: (order.index(group[0][0]), group[0][1])):
+        ours = {mode: [result.values[METRIC][id_] for id_ in questions] for mode, result in results.items()}
+        theirs = {
+            system: [_published(figures.get(name, {}), kind, category) for name, category in questions.values()]
+            for system, figures in published.items()
         }
-        for mode, times in seconds.items()
-    }
+        yield Row(
+            kind=kind,
+            name=group,
+            questions=len(questions),
+            ours={mode: (fmean(values), *interval(values)) for mode, values in ours.items()},
+            published={
+                system: fmean(value for value in values if value is not None)
+                for system, values in theirs.items()
+                if None not in values
+            },
+        )
+
+
+def _published(figures: Mapping[str, Any], kind: str, category: str) -> float | None:
+    """Return the published mean of a repository, or of its questions of a category for a row of that kind, if any."""
+    return figures.get("by_category", {}).get(category) if kind == "category" else figures.get("ndcg10")
+
+
+def figures_of(rows: Sequence[Row], results: Mapping[str, RetrievalResult]) -> dict[str, Any]:
+    """Return the means as JSON values; languages are apart, because a repository may have the name of one."""
+    means: dict[str, dict[str, float]] = {mode: {} for mode in results}
+    languages: dict[str, dict[str, float]] = {mode: {} for mode in results}
+    intervals: dict[str, dict[str, list[float]]] = {mode: {} for mode in results}
+    for row in rows:
+        for mode, (mean, low, high) in row.ours.items():
+            (languages if row.kind == "language" else means)[mode][row.name] = round(mean, 4)
+            if row.kind in ("all", "category"):
+                intervals[mode][row.name] = [round(low, 4), round(high, 4)]
+    for mode, result in results.items():
+        means[mode]["milliseconds"] = round(result.milliseconds["total"]["p50"], 1)
+    published = {system: round(mean, 4) for system, mean in rows[0].published.items()}
+    return {"ndcg@10": means, "languages": languages, "intervals": intervals, "published": published}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows in Markdown, ours beside the published ones."""
+    modes, systems = list(rows[0].ours), list(rows[0].published)
+    lines = [f"| | questions | {' | '.join([*modes, *systems])} |", "|---|" + "---:|" * (1 + len(modes) + len(systems))]
+    for row in rows:
+        ours = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in row.ours.values()]
+        theirs = [f"{row.published[system]:.3f}" if system in row.published else "" for system in systems]
+        lines.append(f"| {row.name} | {row.questions} | {' | '.join([*ours, *theirs])} |")
+    return "\n".join(lines)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -145,6 +155,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (default: all)")
+    parser.add_argument(
+        "--worst", type=int, default=0, metavar="N", help="print the N worst questions of the first mode (default: 0)"
+    )
     add_result_option(parser, __file__)
     return parser
 
@@ -155,28 +168,29 @@ def main() -> None:
     options = parser.parse_args()
     if options.repositories is None:
         parser.error("name the folder with the checkouts, or set CODE_RETRIEVAL_REPOSITORIES")
-    known = {each["name"]: each for each in json.loads((options.questions / "repos.json").read_text("utf-8"))}
+    for folder in map(Path, (options.questions, options.repositories)):
+        if not folder.is_dir():
+            print(f"skipped: there is no folder {folder}", file=sys.stderr)
+            return
+    known = {each.name: each for each in load_questions(options.questions)}
     names = options.repository or list(known)
-    if missing := [name for name in names if name not in known or not (options.repositories / name).is_dir()]:
-        parser.error(f"no checkout or no questions for: {', '.join(missing)}")
-    answers: list[Answer] = []
-    indexes: dict[str, Any] = {}
-    for name in names:
-        questions = json.loads((options.questions / "annotations" / f"{name}.json").read_text("utf-8"))
-        found, indexes[name] = measure(known[name], questions, options.repositories / name, options.mode or list(MODES))
-        answers += found
-        print(name, indexes[name], {mode: row[name] for mode, row in summarise(found).items()}, file=sys.stderr)
-    published = json.loads((options.questions / "published.json").read_text("utf-8"))
-    peers = {
-        peer: round(
-            sum(figures[name]["ndcg10"] * sum(each.repository == name for each in answers) for name in names)
-            / len(answers),
-            4,
-        )
-        for peer, figures in published.items()
-        if all(name in figures for name in names)
-    }
-    report(options.result, {"ndcg@10": summarise(answers), "published": peers, "indexes": indexes})
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no questions about {', '.join(unknown)}; there are some about {', '.join(known)}")
+    folders = {name: options.repositories / name for name in names}
+    skipped = {name: f"there is no folder {folder}" for name, folder in folders.items() if not folder.is_dir()}
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    repositories = [known[name] for name in names if name not in skipped]
+    if not repositories:
+        return
+    ranked = {mode: RankedPlaces() for mode in options.mode or MODES}
+    indexes = {each.name: rank_modes(each, folders[each.name], ranked) for each in repositories}
+    results = {mode: measured(places, repositories, mode) for mode, places in ranked.items()}
+    published = read_json(options.questions / "published.json", remedy="copy it from the benchmark")
+    rows = list(rows_of(repositories, results, published))
+    report(options.result, {**figures_of(rows, results), "indexes": indexes, "skipped": skipped})
+    print(table(rows), file=sys.stderr)
+    print(*describe_worst(next(iter(results.values())), repositories, count=options.worst), sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def run_curves(
     and ``early_exit`` of a system are not used. With ``out`` the log-odds of all pairs are kept in that folder until
     the run is finished, and an interrupted run goes on from them.
 
+    Tasks of questions about repositories have no curves and are left out.
+
     Raises:
         ValueError: ``ks`` are refused, see :func:`parse_ks`; there is no task, or no system with a reranker; what
             :func:`run_suite` raises.
@@ -44,17 +46,18 @@ def run_curves(
     started = time.perf_counter()
     ks = check_ks(ks)
     cascades = tuple(system for system in suite.system if system.rerank is not None)
-    if not cascades or not suite.task:
-        lacks = "[[task]] to measure on" if cascades else "system with a reranker, so there is no K to vary"
+    tasks = tuple(task for task in suite.task if task.questions is None)
+    if not cascades or not tasks:
+        lacks = "[[task]] with codes to measure on" if cascades else "system with a reranker, so there is no K to vary"
         raise ValueError(
             f'the suite {suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
         )
     unfinished = Unfinished(None if out is None else make_folder(out) / _UNFINISHED)
-    part = suite.model_copy(update={"system": cascades, "generation": ()})
+    part = suite.model_copy(update={"system": cascades, "task": tasks, "generation": ()})
     loaded = load_parts(part, cache_folder=cache_folder, device=device)
     curves = []
     for task in loaded.tasks:
-        for systems in loaded.systems_by_vectors():
+        for systems in loaded.systems_by_vectors(task.spec):
             index_of = index_once(systems[0].embedding, on_progress=on_progress)
             for system in systems:
                 for reranker in system.postprocessors:

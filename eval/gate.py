@@ -49,6 +49,14 @@ class GateRules(Settings):
     """Significance level: the probability of a false alarm of the whole gate, over all comparisons."""
     systems: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
     """The systems that are compared; by default all."""
+    categories: bool = False
+    """Compare the questions of each category as well, as a task of their own. Each further comparison makes the gate
+    less sensitive, so it needs many questions in each category."""
+
+    def compared(self, results: Sequence[RetrievalResult]) -> list[RetrievalResult]:
+        """Return the results, with those of each category of questions if they are compared as well."""
+        parts = [part for result in results for part in result.by_category().values()] if self.categories else []
+        return [*results, *parts]
 
 
 def check_comparable(
@@ -87,17 +95,16 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             benchmark, by another protocol or depth, or without one of the metrics; or they have nothing in common.
     """
     rules = rules or GateRules()
-    sides = (report, baseline)
-    systems = {result.system for side in sides for result in side.retrieval}
-    systems |= {result.system for side in sides for result in side.generation if result.system}
-    for name in rules.systems:
-        if name not in systems:
-            raise IncomparableError(
-                f"the gate names the system {name!r}, which neither report nor baseline has; "
-                f"they have {', '.join(sorted(systems))}"
-            )
+    _check_systems(rules, report, baseline)
     pairs: list[tuple[_Result, _Result, str]] = [
-        *_pairs(report.retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, report.skipped),
+        *_pairs(
+            rules.compared(report.retrieval),
+            rules.compared(baseline.retrieval),
+            rules,
+            rules.metrics,
+            _RETRIEVAL_IDENTITY,
+            report.skipped,
+        ),
         *_pairs(
             _retrieved(report),
             _retrieved(baseline),
@@ -131,6 +138,17 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
         )
         for (now, before, metric), difference, p, drop in zip(pairs, differences, p_values, drops, strict=True)
     ]
+
+
+def _check_systems(rules: GateRules, *sides: Report) -> None:
+    systems = {result.system for side in sides for result in side.retrieval}
+    systems |= {result.system for side in sides for result in side.generation if result.system}
+    for name in rules.systems:
+        if name not in systems:
+            raise IncomparableError(
+                f"the gate names the system {name!r}, which neither report nor baseline has; "
+                f"they have {', '.join(sorted(systems))}"
+            )
 
 
 def _retrieved(report: Report) -> list[GenerationResult]:

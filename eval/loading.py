@@ -6,17 +6,20 @@ What can fail fails here, and what is not available is skipped here.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llama_index.core.schema import Document, TextNode
 
+from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
 from llamaindex_code_retrieval.eval.questions import GenerationTask, code_from_description, docstring_from_code, sweqa
+from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, fingerprint_of, load_questions
+from llamaindex_code_retrieval.eval.repository_retrieval import question_sources
 from llamaindex_code_retrieval.eval.suite import GenerationSpec, Suite, SystemSpec, TaskSpec
 from llamaindex_code_retrieval.eval.writers import Writer, load_writer
 from llamaindex_code_retrieval.index.code_index import CodeIndex
@@ -41,6 +44,38 @@ class LoadedTask:
 
     spec: TaskSpec
     benchmark: Benchmark
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRepository:
+    """The questions about one repository, and the files that are searched."""
+
+    questions: RepositoryQuestions
+    sources: Mapping[str, str]
+    """Path -> text; paths are relative to the ``root`` of the questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRepositoryTask:
+    """A task of questions about repositories."""
+
+    spec: TaskSpec
+    repositories: list[LoadedRepository]
+
+    @property
+    def questions(self) -> list[RepositoryQuestions]:
+        """The questions about each repository."""
+        return [each.questions for each in self.repositories]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the questions; see :func:`.fingerprint_of`."""
+        return fingerprint_of(self.questions)
+
+    @property
+    def source_fingerprint(self) -> str:
+        """A hash of the files that are searched."""
+        return json_hash([dict(each.sources) for each in self.repositories])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +118,25 @@ class LoadedSuite:
 
     suite: Suite
     tasks: list[LoadedTask] = field(default_factory=list)
+    repository_tasks: list[LoadedRepositoryTask] = field(default_factory=list)
     systems: list[LoadedSystem] = field(default_factory=list)
     questions: list[LoadedQuestions] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """The name of a part that is left out -> why."""
 
-    def systems_by_vectors(self) -> list[list[LoadedSystem]]:
-        """Return the systems in groups that share their vectors, so that the codes are indexed once."""
+    def systems_of(self, spec: TaskSpec | GenerationSpec) -> list[LoadedSystem]:
+        """Return the systems that a task names, or all if it names none."""
+        return [system for system in self.systems if not spec.systems or system.spec.name in spec.systems]
+
+    def systems_by_vectors(self, spec: TaskSpec) -> list[list[LoadedSystem]]:
+        """Return the systems of a task in groups that share their vectors, so that the codes are indexed once."""
         groups: dict[str, list[LoadedSystem]] = {}
-        for system in self.systems:
+        for system in self.systems_of(spec):
             groups.setdefault(system.spec.vectors, []).append(system)
         return list(groups.values())
 
 
-class _NotAvailableError(Exception):
+class _NotAvailableError(ValueError):
     """A part of the suite is not on this machine."""
 
 
@@ -116,7 +156,12 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
     systems = [spec for spec in suite.system if _models_exist(spec, loaded.skipped)]
     for task in suite.task:
         try:
-            loaded.tasks.append(LoadedTask(task, _load_benchmark(task, seed=suite.seed)))
+            if task.questions is None:
+                loaded.tasks.append(LoadedTask(task, _load_benchmark(task, seed=suite.seed)))
+            else:
+                [folder] = task.repository or ()
+                repositories = load_repositories(task.questions, folder, only=task.only)
+                loaded.repository_tasks.append(LoadedRepositoryTask(task, repositories))
         except _NotAvailableError as reason:
             loaded.skipped[task.name] = str(reason)
     for spec in suite.generation:
@@ -124,10 +169,10 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
             loaded.questions.append(_load_questions(spec, loaded))
         except _NotAvailableError as reason:
             loaded.skipped[spec.name] = str(reason)
-    if loaded.tasks or loaded.questions:
+    if loaded.tasks or loaded.repository_tasks or loaded.questions:
         _check_languages(systems, loaded.tasks)
         loaded.systems.extend(_load_systems(systems, loaded, cache_folder=cache_folder, device=device))
-    if not (loaded.questions or (loaded.tasks and loaded.systems)):
+    if not (loaded.questions or (loaded.systems and (loaded.tasks or loaded.repository_tasks))):
         reasons = "; ".join(f"{what}: {why}" for what, why in loaded.skipped.items())
         raise ValueError(f"nothing of the suite {suite.name!r} can be run here ({reasons})")
     return loaded
@@ -153,6 +198,22 @@ def _load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
     if task.pool_size:
         benchmark.pools(task.pool_size, seed=seed)
     return benchmark
+
+
+def load_repositories(questions: str | Path, folder: str | Path, *, only: Sequence[str] = ()) -> list[LoadedRepository]:
+    """Read questions and the files of their repositories.
+
+    ``folder`` is the repository of a file of questions; of a folder with questions about several repositories it holds
+    a checkout of each, by name. ``only`` are the globs of :class:`.SourceOptions`.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`.load_questions`; a checkout or a target is missing.
+    """
+    repositories, has_several = load_questions(questions), Path(questions).is_dir()
+    folders = {each.name: Path(folder, each.name) if has_several else Path(folder) for each in repositories}
+    if missing := [str(each) for each in folders.values() if not each.is_dir()]:
+        raise _NotAvailableError(f"there is no folder {' or '.join(missing)} with the repository of {questions}")
+    return [LoadedRepository(each, question_sources(each, folders[each.name], only=only)) for each in repositories]
 
 
 def _package(name: str) -> Path:

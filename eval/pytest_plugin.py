@@ -90,7 +90,10 @@ class _SuiteRun:
         """Yield (system, task, metric) of each comparison of the gate."""
         rules = self.suite.gate
         retrieved = [each for each in self.baseline.generation if each.condition == "retrieved"]
-        for results, metrics in ((self.baseline.retrieval, rules.metrics), (retrieved, rules.generation_metrics)):
+        for results, metrics in (
+            (rules.compared(self.baseline.retrieval), rules.metrics),
+            (retrieved, rules.generation_metrics),
+        ):
             for result in results:
                 if not rules.systems or result.system in rules.systems:
                     for metric in metrics:

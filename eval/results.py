@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar, get_args
@@ -29,7 +29,10 @@ def protocol_name(pool_size: int, seed: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalResult:
-    """One system on one benchmark. Dictionaries by query are in the order of the benchmark."""
+    """One system on one benchmark. Dictionaries by query are in the order of the benchmark.
+
+    Of questions about repositories the codes are nodes, and the relevant codes are the targets of a question.
+    """
 
     system: str
     task: str
@@ -49,11 +52,13 @@ class RetrievalResult:
     ranks: dict[str, int | None]
     """Query id -> rank of its first relevant code, from 1; ``None`` if it was not found."""
     top: dict[str, list[str]]
-    """Query id -> its first ``TOP`` corpus ids."""
+    """Query id -> its first ``TOP`` corpus ids; of questions about repositories the places (``path:1-20``)."""
     queries: dict[str, str]
     """Query id -> text."""
     languages: dict[str, str] = field(default_factory=dict)
     """Query id -> language of its relevant code, where it is known."""
+    categories: dict[str, str] = field(default_factory=dict)
+    """Query id -> category, of questions about repositories."""
     milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
     """Stage (``embed``, ``search``, a postprocessor's name, ``total``) -> ``p50`` and ``p95`` of one query."""
     fingerprint: str = ""
@@ -63,6 +68,22 @@ class RetrievalResult:
     def means(self) -> dict[str, float]:
         """Metric -> mean over the queries."""
         return {metric: fmean(values.values()) for metric, values in self.values.items()}
+
+    def by_category(self) -> dict[str, RetrievalResult]:
+        """Return the result of each category, with the category in the task; empty if there are fewer than two."""
+        categories = sorted(set(self.categories.values()))
+        return {each: self._part(each) for each in categories} if len(categories) > 1 else {}
+
+    def _part(self, category: str) -> RetrievalResult:
+        queries = {query: text for query, text in self.queries.items() if self.categories[query] == category}
+        return replace(
+            self,
+            task=f"{self.task} ({category})",
+            values={metric: {query: values[query] for query in queries} for metric, values in self.values.items()},
+            ranks={query: self.ranks[query] for query in queries},
+            top={query: self.top[query] for query in queries},
+            queries=queries,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,9 +276,10 @@ def generation_result(content: Mapping[str, Any]) -> GenerationResult:
 
 
 def _from_dict(kind: type[T], content: Mapping[str, Any]) -> T:
-    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]  # T is one of the dataclasses above
-    if set(content) != names:
-        raise ValueError(f"{kind.__name__} has missing or unknown fields: {', '.join(sorted(set(content) ^ names))}")
+    known = fields(kind)  # type: ignore[arg-type]  # T is one of the dataclasses above
+    required = {each.name for each in known if each.default is MISSING and each.default_factory is MISSING}
+    if wrong := sorted((required - set(content)) | (set(content) - {each.name for each in known})):
+        raise ValueError(f"{kind.__name__} has missing or unknown fields: {', '.join(wrong)}")
     return kind(**content)
 
 

@@ -123,20 +123,40 @@ def rank_queries(
             raise ValueError(f"query_vectors lack the query {missing[0]!r}; give a vector for every query")
     ranked = RankedQueries()
     for done, (query_id, query) in enumerate(benchmark.queries.items(), start=1):
-        clock = _Clock(ranked.seconds)
-        hits = _search(system, query, None if query_vectors is None else query_vectors[query_id], clock, postprocessors)
-        bundle = QueryBundle(query)
-        for postprocessor in postprocessors:
-            nodes = [hit for hit in hits if isinstance(hit, NodeWithScore)]
-            if len(nodes) < len(hits):
-                raise ValueError("postprocessors need nodes, but this system returns ids; leave the postprocessors out")
-            hits = list(postprocessor.postprocess_nodes(nodes, query_bundle=bundle))
-            clock.lap(type(postprocessor).__name__)
-        clock.stop()
+        vector = None if query_vectors is None else query_vectors[query_id]
+        hits = timed_search(system, query, ranked.seconds, vector=vector, postprocessors=postprocessors)
         ranked.run[query_id] = _ranking(hits, query_id, benchmark, id_of)
         if on_progress is not None:
             on_progress(done, len(benchmark.queries))
     return ranked
+
+
+def timed_search(
+    system: System,
+    query: str,
+    seconds: dict[str, list[float]],
+    *,
+    vector: list[float] | None = None,
+    postprocessors: Sequence[BaseNodePostprocessor] = (),
+) -> list[Hit]:
+    """Return the hits of a query, and append the time of each stage to ``seconds``; see :class:`RankedQueries`.
+
+    A ``CodeRetriever`` without postprocessors returns ids and scores, because building the nodes is part of no stage.
+
+    Raises:
+        ValueError: there are postprocessors, and the system returns ids.
+    """
+    clock = _Clock(seconds)
+    hits = _search(system, query, vector, clock, postprocessors)
+    bundle = QueryBundle(query)
+    for postprocessor in postprocessors:
+        nodes = [hit for hit in hits if isinstance(hit, NodeWithScore)]
+        if len(nodes) < len(hits):
+            raise ValueError("postprocessors need nodes, but this system returns ids; leave the postprocessors out")
+        hits = list(postprocessor.postprocess_nodes(nodes, query_bundle=bundle))
+        clock.lap(type(postprocessor).__name__)
+    clock.stop()
+    return hits
 
 
 class _Clock:

@@ -15,7 +15,16 @@ from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.environment import code_fingerprint, current_environment
 from llamaindex_code_retrieval.eval.gate import check_comparable
 from llamaindex_code_retrieval.eval.generation import AnswerCache, Condition, generate
-from llamaindex_code_retrieval.eval.loading import LoadedQuestions, LoadedSuite, LoadedSystem, LoadedTask, load_parts
+from llamaindex_code_retrieval.eval.loading import (
+    LoadedQuestions,
+    LoadedRepositoryTask,
+    LoadedSuite,
+    LoadedSystem,
+    LoadedTask,
+    load_parts,
+)
+from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions
+from llamaindex_code_retrieval.eval.repository_retrieval import evaluate_questions, index_sources_once
 from llamaindex_code_retrieval.eval.results import (
     TOP,
     GenerationResult,
@@ -76,6 +85,7 @@ def run_suite(
         check_comparable(retrieval, generation, baseline, suite.gate, skipped=loaded.skipped)
     run = _Run(loaded, unfinished, cache_folder, on_progress)
     run.measure_retrieval()
+    run.measure_questions()
     run.measure_generation()
     environment = current_environment()
     report = Report(
@@ -107,7 +117,20 @@ def _planned(loaded: LoadedSuite) -> tuple[list[PlannedResult], list[PlannedResu
             depth=system.depth,
         )
         for task in loaded.tasks
-        for system in loaded.systems
+        for system in loaded.systems_of(task.spec)
+    ]
+    retrieval += [
+        PlannedResult(
+            system=system.spec.name,
+            task=task.spec.name,
+            metrics=suite.metrics,
+            benchmark=task.spec.name,
+            benchmark_fingerprint=task.fingerprint,
+            protocol=protocol_name(0, suite.seed),
+            depth=system.depth,
+        )
+        for task in loaded.repository_tasks
+        for system in loaded.systems_of(task.spec)
     ]
     generation = [
         PlannedResult(
@@ -118,14 +141,9 @@ def _planned(loaded: LoadedSuite) -> tuple[list[PlannedResult], list[PlannedResu
             writer=questions.writer.name,
         )
         for questions in loaded.questions
-        for system in _systems_of(questions, loaded)
+        for system in loaded.systems_of(questions.spec)
     ]
     return retrieval, generation
-
-
-def _systems_of(questions: LoadedQuestions, loaded: LoadedSuite) -> list[LoadedSystem]:
-    names = questions.spec.systems
-    return [system for system in loaded.systems if not names or system.spec.name in names]
 
 
 class _Run:
@@ -148,7 +166,7 @@ class _Run:
     def measure_retrieval(self) -> None:
         """Measure each system on each task; systems that share their vectors share the index."""
         for task in self.loaded.tasks:
-            for systems in self.loaded.systems_by_vectors():
+            for systems in self.loaded.systems_by_vectors(task.spec):
                 index_of = index_once(systems[0].embedding, on_progress=self.on_progress)
                 for system in systems:
                     self.retrieval[system.spec.name, task.spec.name] = self._retrieval_result(task, system, index_of)
@@ -176,6 +194,36 @@ class _Run:
             self.unfinished.save(key, asdict(result))
         return result
 
+    def measure_questions(self) -> None:
+        """Ask each system the questions about repositories."""
+        for task in self.loaded.repository_tasks:
+            sources = {each.questions.name: each.sources for each in task.repositories}
+            for systems in self.loaded.systems_by_vectors(task.spec):
+                index_of = index_sources_once(sources, systems[0].embedding, on_progress=self.on_progress)
+                for system in systems:
+                    self.retrieval[system.spec.name, task.spec.name] = self._question_result(task, system, index_of)
+
+    def _question_result(
+        self, task: LoadedRepositoryTask, system: LoadedSystem, index_of: Callable[[RepositoryQuestions], CodeIndex]
+    ) -> RetrievalResult:
+        fingerprint = system.embedding.query_fingerprint
+        key = self._key("questions", system, task.spec, fingerprint, task.fingerprint, task.source_fingerprint)
+        result = self.unfinished.load(key, retrieval_result)
+        if result is None:
+            result = evaluate_questions(
+                lambda repository: system.retriever(index_of(repository)),
+                task.questions,
+                system=system.spec.name,
+                task=task.spec.name,
+                depth=system.depth,
+                metrics=self.suite.metrics,
+                postprocessors=system.postprocessors,
+                fingerprint=fingerprint,
+                on_progress=lambda done, total: self.on_progress("evaluate", done, total),
+            )
+            self.unfinished.save(key, asdict(result))
+        return result
+
     # --- generation --------------------------------------------------------------------------------------------------
 
     def measure_generation(self) -> None:
@@ -183,7 +231,7 @@ class _Run:
         for questions in self.loaded.questions:
             if any(question.gold for question in questions.task.questions):
                 self._answer(questions, "gold", None)
-            for system in _systems_of(questions, self.loaded):
+            for system in self.loaded.systems_of(questions.spec):
                 self._answer(questions, "retrieved", system)
             self._answer(questions, "none", None)
 

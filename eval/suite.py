@@ -33,12 +33,19 @@ class TaskSpec(Settings):
     """Folders whose documented functions are the benchmark; a relative path starts at the suite's folder."""
     package: tuple[str, ...] | None = None
     """Installed packages whose documented functions are the benchmark."""
+    questions: str | None = None
+    """A file of questions about the ``repository``, or a folder in the layout of semble's benchmark; then the
+    ``repository`` is the folder with the checkouts. A relative path starts at the suite's folder."""
+    only: tuple[str, ...] = ()
+    """Globs of the files that are read, as in ``.gitignore``, in a task with ``questions``; by default all."""
     split: str = "dev"
     """The split of a ``set`` or a ``folder``, a file of its ``qrels/``."""
     pool_size: int = Field(default=0, ge=0)
     """Codes in a pool, at least 2 (1,000 is the protocol of SPENCER); 0 searches the whole corpus (CasCode)."""
     queries: int = Field(default=0, ge=0)
     """Queries, drawn at random by the suite's seed; 0 takes all."""
+    systems: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
+    """The systems that are measured on the task; by default all."""
 
     @model_validator(mode="after")
     def _check_source(self) -> TaskSpec:
@@ -47,6 +54,12 @@ class TaskSpec(Settings):
             raise ValueError(f"task {self.name!r} must have one of set, folder, repository or package, got {sources}")
         if self.set is None and self.folder is None:
             _refuse(self, ["split"], f"task {self.name!r} is made of source code, which has no splits")
+        if self.questions is None:
+            _refuse(self, ["only"], f"task {self.name!r} has no questions")
+        else:
+            _refuse(self, ["pool_size", "queries"], f"task {self.name!r} asks all questions in whole repositories")
+            if len(self.repository or ()) != 1:
+                raise ValueError(f"task {self.name!r} has questions, so repository must name one folder")
         return self
 
 
@@ -190,6 +203,7 @@ class Suite(Settings):
         _check_distinct("system", systems)
         _check_distinct("task", [*tasks, *(each.name for each in self.generation)])
         for place, names in (
+            *((f"task {each.name!r}", each.systems) for each in self.task),
             *((f"generation {each.name!r}", each.systems) for each in self.generation),
             ("the gate", self.gate.systems),
         ):
@@ -200,6 +214,11 @@ class Suite(Settings):
             if each.task is not None and each.task not in tasks:
                 known = ", ".join(tasks) or "none"
                 raise ValueError(f"generation {each.name!r} names the task {each.task!r}; the suite has {known}")
+            if any(task.name == each.task and task.questions is not None for task in self.task):
+                raise ValueError(
+                    f"generation {each.name!r} names the task {each.task!r}, which has questions and no codes; "
+                    "name a task with codes"
+                )
         return self
 
     @model_validator(mode="after")
@@ -219,6 +238,7 @@ class Suite(Settings):
         for task in self.task:
             paths = {
                 "folder": task.folder and str(folder / task.folder),
+                "questions": task.questions and str(folder / task.questions),
                 "repository": task.repository and tuple(str(folder / path) for path in task.repository),
             }
             tasks.append(task.model_copy(update=paths))

@@ -176,3 +176,79 @@ def test_definitions_beside_a_broken_line_are_counted(load) -> None:
     for seed in range(5):
         assert parsing.kept_definitions(text, random.Random(seed)) == [1.0]
     assert parsing.kept_definitions(parsing.Text("a.py", "x = 1\n", "python"), random.Random(0)) == []
+
+
+def test_groups_of_questions_are_averaged_with_published_figures(load) -> None:
+    """Two questions about a (0.5 and 1) and one about b (0): by category, by language and by repository."""
+    script, questions = load("repositories"), load("llamaindex_code_retrieval.eval.repository_questions")
+    targets = load("llamaindex_code_retrieval.eval.targets")
+
+    def asked(name: str, language: str, *categories: str) -> object:
+        made = [
+            questions.RepositoryQuestion(query=f"{name}{i}", relevant=(targets.Target("x.py"),), category=category)
+            for i, category in enumerate(categories)
+        ]
+        return questions.RepositoryQuestions(name=name, language=language, questions=tuple(made))
+
+    repositories = [asked("a", "go", "symbol", "semantic"), asked("b", "zig", "symbol")]
+    hit, other = targets.Place("x.py", 1, 2), targets.Place("y.py", 1, 2)
+    ranked = script.RankedPlaces(
+        {"a/1": [other, other, hit], "a/2": [hit], "b/1": []}, {"total": [0.001, 0.002, 0.003]}
+    )
+    results = {"fused": script.measured(ranked, repositories, "fused")}
+    published = {
+        "theirs": {
+            "a": {"ndcg10": 0.9, "by_category": {"symbol": 0.8, "semantic": 1.0}},
+            "b": {"ndcg10": 0.3, "by_category": {"symbol": 0.3}},
+        },
+        "partly": {"a": {"ndcg10": 0.6}},
+    }
+    rows = list(script.rows_of(repositories, results, published))
+    assert [(row.kind, row.name, row.questions, round(row.ours["fused"][0], 4)) for row in rows] == [
+        ("all", "all", 3, 0.5),
+        ("category", "semantic", 1, 1.0),
+        ("category", "symbol", 2, 0.25),
+        ("language", "go", 2, 0.75),
+        ("language", "zig", 1, 0.0),
+        ("repository", "a", 2, 0.75),
+        ("repository", "b", 1, 0.0),
+    ]
+    assert [{system: round(mean, 4) for system, mean in row.published.items()} for row in rows] == [
+        {"theirs": 0.7},
+        {"theirs": 1.0},
+        {"theirs": 0.55},
+        {"theirs": 0.9, "partly": 0.6},
+        {"theirs": 0.3},
+        {"theirs": 0.9, "partly": 0.6},
+        {"theirs": 0.3},
+    ]
+    figures = script.figures_of(rows, results)
+    assert figures["ndcg@10"]["fused"] == {
+        "all": 0.5, "semantic": 1.0, "symbol": 0.25, "a": 0.75, "b": 0.0, "milliseconds": 2.0
+    }  # fmt: skip
+    assert figures["languages"] == {"fused": {"go": 0.75, "zig": 0.0}}
+    assert figures["intervals"]["fused"]["semantic"] == [1.0, 1.0]
+    assert "| semantic | 1 | 1.000 (1.000 to 1.000) | 1.000 |" in script.table(rows)
+
+
+def test_repositories_that_are_missing_are_skipped(
+    load, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("repositories")
+    result = tmp_path / "figures.json"
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["repositories.py", *map(str, arguments), "--result", str(result)])
+        script.main()
+        return capsys.readouterr().err
+
+    assert run(tmp_path / "absent", tmp_path) == f"skipped: there is no folder {tmp_path / 'absent'}\n"
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.json").write_text('[{"query": "why", "relevant": ["a.py"]}]')
+    (tmp_path / "repos.json").write_text('[{"name": "a"}]')
+    assert run(tmp_path, tmp_path / "none") == f"skipped: there is no folder {tmp_path / 'none'}\n"
+    assert run(tmp_path, tmp_path) == f"skipped a: there is no folder {tmp_path / 'a'}\n"
+    assert not result.exists()
+    with pytest.raises(SystemExit):
+        run(tmp_path, tmp_path, "--repository", "b")
+    assert "no questions about b; there are some about a" in capsys.readouterr().err

@@ -113,6 +113,76 @@ def test_benchmark(shell: Shell, repository: Path) -> None:
     assert len(load_beir("two", split="dev").queries) == 1
 
 
+@pytest.fixture
+def asked(repository: Path) -> Path:
+    """Questions about ``repository``, one of which asks for what is not its answer."""
+    rows = [
+        {"query": "send_receipt", "category": "symbol", "relevant": ["src/mail.py"]},
+        {"query": "withTax", "category": "symbol", "relevant": ["Tax.java"]},
+        {
+            "query": "value added tax",
+            "category": "semantic",
+            "relevant": [{"path": "Tax.java", "start_line": 90, "end_line": 91}],
+        },
+    ]
+    file = repository.parent / "questions.json"
+    file.write_text(json.dumps(rows))
+    return file
+
+
+@pytest.mark.usefixtures("embedded_model")
+def test_benchmark_measures_questions_by_category(shell: Shell, repository: Path, asked: Path) -> None:
+    printed = shell("benchmark", repository, "--questions", asked).splitlines()
+    assert printed[0].startswith("questions.json: ")
+    assert printed[1] == "questions\tnumber\tnDCG@10\tMRR@10\tR@10\t95 % interval of nDCG@10"
+    assert printed[2].startswith("all\t3\t0.6667\t0.6667\t0.6667\t0.0000 to 1.0000")
+    assert printed[3] == "semantic\t1\t0.0000\t0.0000\t0.0000\t0.0000 to 0.0000"
+    assert printed[4] == "symbol\t2\t1.0000\t1.0000\t1.0000\t1.0000 to 1.0000"
+    assert printed[5:7] == ["0.000 questions/3 (semantic): value added tax", "  expected Tax.java:90-91"]
+    assert printed[7].startswith("  found    Tax.java:2-6, ")
+    assert len(printed) == 8
+    assert len(shell("benchmark", repository, "--questions", asked, "--worst", 0).splitlines()) == 5
+
+
+@pytest.mark.usefixtures("embedded_model")
+def test_benchmark_of_questions_as_json(shell: Shell, repository: Path, asked: Path) -> None:
+    content = shell("benchmark", repository, "--questions", asked, "--json")
+    assert content["means"]["symbol"] == {
+        "questions": 2,
+        "nDCG@10": 1.0,
+        "MRR@10": 1.0,
+        "R@10": 1.0,
+        "intervals": {"nDCG@10": [1.0, 1.0], "MRR@10": [1.0, 1.0], "R@10": [1.0, 1.0]},
+    }
+    first = content["questions"][0]
+    assert (first["id"], first["query"], first["nDCG@10"]) == ("questions/1", "send_receipt", 1.0)
+    assert first["found"][0].startswith("src/mail.py:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["shop", "--questions", "absent.json"], "absent.json"),
+        (
+            ["absent", "--questions", "questions.json"],
+            "there is no folder absent with the repository of questions.json",
+        ),
+        (["shop", "src", "--questions", "questions.json"], "--questions are about one PATH, got 2; name one folder"),
+        (["shop", "--questions", "wrong.json"], "wrong.json, question 1: relevant must name at least one target"),
+        (["shop/src", "--questions", "questions.json"], "question questions/2 ('withTax') has the target 'Tax.java'"),
+        (["shop", "--questions", "questions.json", "--out", "set"], "--out has no effect with --questions"),
+        (["shop", "--questions", "questions.json", "--queries", "5"], "--queries has no effect with --questions"),
+        (["shop", "--questions", "questions.json", "--worst", "-1"], "--worst: must be at least 0, got -1"),
+        (["shop", "--out", "set", "--worst", "1"], "--worst has no effect without --questions"),
+        (["shop", "--out", "set", "--cache", "x"], "--cache has no effect without --questions"),
+        (["shop"], "name --questions FILE to measure questions, or --out DIR to write a benchmark"),
+    ],
+)
+def test_benchmark_refuses_questions(shell: Shell, asked: Path, arguments: list[str], says: str) -> None:
+    Path("wrong.json").write_text('[{"query": "why"}]')
+    shell.fails("benchmark", *arguments, says=says)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

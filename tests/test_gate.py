@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -250,3 +251,36 @@ def test_what_is_no_report_is_refused(text: str, message: str, tmp_path: Path) -
         Report.load(tmp_path / "r.json")
     with pytest.raises(ValueError, match=r"cannot be read .*--update-baseline"):
         Report.load(tmp_path / "none.json")
+
+
+def asked(*found: int | None) -> RetrievalResult:
+    """Questions of two categories by turns."""
+    return retrieval(list(found), categories={f"q{i}": "symbol" if i % 2 else "semantic" for i in range(len(found))})
+
+
+def test_categories_are_compared_as_tasks_of_their_own() -> None:
+    """Symbols fall from rank 1 to 2 and the others rise from 2 to 1, which the whole does not show."""
+    before, after = report(asked(*[2, 1] * 20)), report(asked(*[1, 2] * 20))
+    assert [(each.task, each.regression) for each in compare(after, before, GateRules(metrics=("MRR",)))] == [
+        ("tiny", False)
+    ]
+    compared = compare(after, before, GateRules(metrics=("MRR",), categories=True))
+    assert [(each.task, each.queries, each.before, each.after, each.regression) for each in compared] == [
+        ("tiny", 40, 0.75, 0.75, False),
+        ("tiny (semantic)", 20, 0.5, 1.0, False),
+        ("tiny (symbol)", 20, 1.0, 0.5, True),
+    ]
+    assert {change.query for change in compared[2].changed} == {f"q{i}" for i in range(1, 40, 2)}
+
+
+def test_a_report_from_before_a_field_with_a_default_is_read(tmp_path: Path) -> None:
+    whole = report(retrieval([1, None, 3]))
+    whole.save(tmp_path / "report.json")
+    content = json.loads((tmp_path / "report.json").read_text())
+    del content["retrieval"][0]["categories"]
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert Report.load(tmp_path / "report.json") == whole
+    content["retrieval"][0]["extra"] = 1
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="RetrievalResult has missing or unknown fields: extra"):
+        Report.load(tmp_path / "report.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,20 @@ def test_each_metric_of_a_baseline_is_a_test(
     code, text = run_pytest("--code-retrieval-suite", str(suite))
     assert code == 4
     assert "need each other; give both" in text
+
+
+def test_categories_of_questions_are_tests_of_their_own(
+    write_suite: Callable[..., Path], run_pytest: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """Two systems on the benchmark, one on the questions and on each of their two categories, by two metrics."""
+    rows = [{"query": f"{verb} line", "category": verb, "relevant": [f"{verb}.py"]} for verb in ("read", "write")]
+    (tmp_path / "questions.json").write_text(json.dumps(rows))
+    task = '[[task]]\nname="asked"\nquestions="questions.json"\nrepository=["shop"]\nsystems=["words"]\n'
+    baseline, suite = tmp_path / "baseline.json", write_suite(task + "[gate]\ncategories = true")
+    run_suite(load_suite(suite)).report.slim().save(baseline)
+    code, text = run_pytest("--code-retrieval-baseline", str(baseline), "--code-retrieval-suite", str(suite))
+    assert code == 0, text
+    assert "10 passed" in text
 
 
 def test_names_in_a_suite_cannot_act_on_the_terminal(

@@ -337,3 +337,24 @@ def test_without_matplotlib_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'llamaindex-code-retrieval\[eval\]'"):
         html(REPORT)
+
+
+def test_questions_are_shown_by_category() -> None:
+    by_turns = {f"q{i}": "symbol" if i % 2 else "architecture | <b>" for i in range(12)}
+    asked = replace(retrieval("asked", WAS, 1.0), task="questions", collapsed={}, categories=by_turns)
+    whole = replace(REPORT, retrieval=[*REPORT.retrieval, asked])
+    text = markdown(whole)
+    assert "### Questions by category" in text
+    assert "| asked | questions | architecture \\| &lt;b> | 0.9167 | 1.0000 | 6 |" in text  # MRR (5 + 1/2) / 6
+    assert "| asked | questions | symbol | 0.8333 | 0.8333 | 6 |" in text  # 5 of 6 at rank 1, one not found
+    shown = Page(html(whole))
+    assert ["asked", "questions", "symbol", "0.8333 (0.5000 to 1.0000)", "0.8333 (0.5000 to 1.0000)", "6"] in shown.rows
+    assert "MRR by category" in shown.text
+    assert "Questions by category" not in markdown(REPORT)
+    assert "MRR by category" not in Page(html(REPORT)).text
+
+
+def test_equal_codes_are_a_matter_of_benchmarks_only() -> None:
+    asked = replace(retrieval("asked", WAS, 1.0), collapsed={})
+    assert "Equal codes once" not in html(replace(REPORT, retrieval=[asked]))
+    assert "Equal codes once" in html(REPORT)

@@ -318,7 +318,7 @@ def test_a_suite_without_a_reranker_or_a_task_has_no_curve(
     generation = '[[generation]]\nname = "g"\nkind = "sweqa"\nproject = "flask"\n'
     for text, message in (
         (task + system, r"the suite 'suite' has no system with a reranker, .* add .* rerank = \"\.\.\.\""),
-        (generation + system + 'rerank = "x"', r"the suite 'suite' has no \[\[task\]\] to measure on; add a"),
+        (generation + system + 'rerank = "x"', r"the suite 'suite' has no \[\[task\]\] with codes to measure on"),
         (
             '[[task]]\nname = "t"\nset = "absent"\n' + system + f'rerank = "{checkpoint}"',
             "nothing .* here .t: there",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import sys
 import tomllib
 from collections.abc import Callable
@@ -73,6 +74,119 @@ source = "a paper"
     assert report.published[0].value == 0.5
     assert not (tmp_path / "out" / "unfinished").exists()
     assert outcome.codes["own"]["shop/count.py:1"].startswith("def count_line")
+
+
+QUESTION_TASK = """
+[[task]]
+name = "asked"
+questions = "questions.json"
+repository = ["."]
+only = ["/shop/"]
+systems = ["words"]
+"""
+
+
+def write_questions(folder: Path, *rows: dict[str, Any]) -> Path:
+    default = [
+        {
+            "query": "read_line",
+            "category": "symbol",
+            "relevant": [{"path": "shop/read.py", "start_line": 1, "end_line": 3}],
+        },
+        {"query": "count_tree", "category": "symbol", "relevant": ["shop/count.py"]},
+        {"query": "close all of the node", "category": "semantic", "relevant": ["shop/read.py"]},
+    ]
+    (folder / "questions.json").write_text(json.dumps(rows or default))
+    return folder / "questions.json"
+
+
+def test_questions_about_a_repository_are_a_task(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    suite = load_suite(write_suite(QUESTION_TASK))
+    report = run_suite(suite, out=tmp_path / "out").report
+    assert [(each.system, each.task) for each in report.retrieval] == [
+        ("dense", "own"),
+        ("words", "own"),
+        ("words", "asked"),
+    ]
+    asked = report.retrieval[2]
+    assert asked.values["nDCG@10"]["questions/1"] == asked.values["nDCG@10"]["questions/2"] == 1.0
+    assert asked.top["questions/1"][0] == "shop/read.py:1-3"
+    assert {name: part.means["R@1"] for name, part in asked.by_category().items()} == {"semantic": 0.0, "symbol": 1.0}
+    assert compare(report, run_suite(suite, baseline=report).report)  # measured alike, so comparable
+
+
+def test_a_change_of_the_code_is_comparable_and_a_change_of_the_questions_is_not(
+    write_suite: Callable[..., Path], shop: Path, tmp_path: Path, stages: list[str]
+) -> None:
+    path = write_suite(QUESTION_TASK)
+    path.write_text(path.read_text().replace('[[task]]\nname = "own"\nrepository = ["shop"]\n', ""))
+    write_questions(tmp_path)
+    baseline = run_suite(load_suite(path)).report
+    (shop / "more.py").write_text("def read_line_again():\n    return 1\n")
+    report = run_suite(load_suite(path), baseline=baseline).report
+    assert report.retrieval[0].codes == baseline.retrieval[0].codes + 1
+    assert compare(report, baseline)
+    write_questions(tmp_path, {"query": "read_line", "relevant": ["shop/more.py"]})
+    stages.clear()
+    with pytest.raises(IncomparableError, match=r"another benchmark \(asked; codes, queries or judgements differ"):
+        run_suite(load_suite(path), baseline=baseline)
+    assert stages == []
+
+
+def test_an_interrupted_run_asks_again_if_the_code_has_changed(
+    write_suite: Callable[..., Path], shop: Path, tmp_path: Path
+) -> None:
+    """The questions are done, the run is not: their result is kept for the same files only."""
+    write_questions(tmp_path)
+    path = write_suite(QUESTION_TASK.replace('["words"]', '["words", "dense"]'))
+    path.write_text(path.read_text().replace('[[task]]\nname = "own"\nrepository = ["shop"]\n', ""))
+    asked: list[int] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "evaluate":
+            asked.append(done)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_suite(load_suite(path), out=tmp_path / "out", on_progress=stop)
+        assert asked == [1, 2, 3, 1]
+        asked.clear()
+        (shop / "more.py").write_text("x = 1\n")
+
+
+def test_questions_are_refused_or_skipped_before_anything_is_measured(
+    write_suite: Callable[..., Path], tmp_path: Path, stages: list[str]
+) -> None:
+    write_questions(tmp_path, {"query": "where", "relevant": ["shop/nowhere.py"]})
+    with pytest.raises(ValueError, match=r"question questions/1 \('where'\) has the target 'shop/nowhere.py'"):
+        run_suite(load_suite(write_suite(QUESTION_TASK)))
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        run_suite(load_suite(write_suite(QUESTION_TASK.replace("questions.json", "absent.json"))))
+    assert stages == []
+    suite = load_suite(write_suite(QUESTION_TASK.replace('["."]', '["absent"]')))
+    assert run_suite(suite).report.skipped == {
+        "asked": f"there is no folder {tmp_path / 'absent'} with the repository of {tmp_path / 'questions.json'}"
+    }
+
+
+def test_questions_about_several_repositories_are_one_task(
+    write_suite: Callable[..., Path], shop: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    write_questions(tmp_path).rename(tmp_path / "annotations" / "one.json")
+    write_questions(tmp_path).rename(tmp_path / "annotations" / "two.json")
+    (tmp_path / "repos.json").write_text('[{"name": "one"}, {"name": "two", "benchmark_root": "shop"}]')
+    for name in ("one", "two"):
+        shutil.copytree(shop, tmp_path / "checkouts" / name / "shop")
+    task = (
+        QUESTION_TASK.replace("questions.json", ".").replace('["."]', '["checkouts"]').replace('only = ["/shop/"]', "")
+    )
+    asked = run_suite(load_suite(write_suite(task))).report.retrieval[2]
+    assert list(asked.queries) == ["one/1", "one/2", "one/3", "two/1", "two/2", "two/3"]
+    assert [asked.values["MRR"][f"{name}/{i}"] for name in ("one", "two") for i in (1, 2)] == [1.0] * 4
 
 
 def test_an_interrupted_suite_goes_on(

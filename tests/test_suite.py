@@ -14,6 +14,7 @@ def test_the_suites_that_come_along_are_whole() -> None:
         assert load_suite(name).name == name
 
 
+QUESTIONS = '[[system]]\nname="s"\n[[task]]\nname="q"\nquestions="q.json"\nrepository=["."]\n'
 SMALL = '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n'
 
 
@@ -59,6 +60,19 @@ SMALL = '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n'
         (SMALL + "early_exit = 0.9\nrerank_k = 5", "rerank_k and early_exit would have no effect: .* no reranker"),
         ('[[task]]\nname="t"\npackage=["json"]\nsplit="dev"\n[[system]]\nname="s"', "split would have no effect"),
         (SMALL + '[[generation]]\nname="g"\nkind="code"\ntask="t"\nproject="flask"', "project would have no effect"),
+        (QUESTIONS + "pool_size=5", "pool_size would have no effect: task 'q' asks all questions"),
+        (QUESTIONS + "queries=5", "queries would have no effect: task 'q' asks all questions"),
+        (
+            QUESTIONS.replace('repository=["."]', 'set="a"'),
+            "task 'q' has questions, so repository must name one folder",
+        ),
+        (QUESTIONS.replace('["."]', '["a", "b"]'), "task 'q' has questions, so repository must name one folder"),
+        (SMALL.replace('set="a"', 'set="a"\nonly=["*.py"]'), "only would have no effect: task 't' has no questions"),
+        (QUESTIONS + 'systems=["x"]', "task 'q' names the system 'x'; the suite has s"),
+        (
+            QUESTIONS + '[[generation]]\nname="g"\nkind="code"\ntask="q"',
+            "generation 'g' names the task 'q', which has questions and no codes",
+        ),
     ],
 )
 def test_a_suite_refuses_nonsense(text: str, message: str, tmp_path: Path) -> None:
@@ -79,3 +93,9 @@ def test_a_suite_extends_another(tmp_path: Path) -> None:
     assert (suite.name, suite.depth, suite.gate.alpha, suite.gate.tolerance) == ("own", 7, 0.01, 0.1)
     assert [(task.name, task.repository) for task in suite.task] == [("u", (str(tmp_path / "sub" / "src"),))]
     assert [system.name for system in suite.system] == ["s"]
+
+
+def test_questions_and_their_repository_start_at_the_folder_of_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(QUESTIONS)
+    [task] = load_suite(tmp_path / "s.toml").task
+    assert (task.questions, task.repository) == (str(tmp_path / "q.json"), (str(tmp_path),))

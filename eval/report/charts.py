@@ -133,6 +133,8 @@ def _charts(
     if any(result.languages for result in results):
         languages = _grouped(results, lambda result, query: result.languages.get(query, "unknown"))
         yield _bar_chart("language", languages, styles)
+    if any(result.by_category() for result in results):
+        yield _bar_chart("category", _grouped(results, lambda result, query: result.categories[query]), styles)
     for result in results:
         before = ranks_before.get((result.system, result.task), {})
         if before.keys() == result.ranks.keys() and before != result.ranks:

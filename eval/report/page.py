@@ -68,7 +68,8 @@ def html(
         if section.title == "Against the baseline":
             blocks += changed_queries(comparisons, codes or {})
         elif section.title == "Retrieval":
-            blocks += ["<h3>Equal codes once</h3>", collapsed_table(report).html()]
+            collapsed = collapsed_table(report)
+            blocks += ["<h3>Equal codes once</h3>", collapsed.html()] if collapsed.rows else []
             blocks += retrieval_charts(report, baseline)
         elif section.title == "Generation":
             blocks += example_answers(report.generation)

@@ -37,6 +37,10 @@ _GATE_NOTE = (
     "if it exceeds the tolerance but is not significant: there are too few queries to tell it from chance."
 )
 _WRITER_NOTE = "The writer was shown the right passages (gold), those that the system found (retrieved), or none."
+_CATEGORY_NOTE = (
+    "Questions about repositories: a target is found by the first hit that is in its file and, where it names lines, "
+    "touches them."
+)
 _PUBLISHED_NOTE = (
     "As published in the named sources; these figures were not measured here, and the protocols may differ."
 )
@@ -92,12 +96,16 @@ class Section:
 
 
 def report_sections(report: Report, comparisons: Sequence[Comparison], *, intervals: bool) -> list[Section]:
-    """Return the sections of a report that are not empty; with ``intervals`` means of generation have theirs."""
+    """Return the sections of a report that are not empty.
+
+    With ``intervals`` the means of generation and of categories have theirs.
+    """
     figures = [(each.system, each.task, each.metric, each.source, f"{each.value:g}") for each in report.published]
     published = Table(columns=("system", "task", "metric", "published in", "value"), rows=figures, words=4)
     sections = [
         Section("Against the baseline", _GATE_NOTE, _comparisons(comparisons)),
         Section("Retrieval", "", _retrieval(report)),
+        Section("Questions by category", _CATEGORY_NOTE, _by_category(report, intervals=intervals)),
         Section("Generation", _WRITER_NOTE, _generation(report, intervals=intervals)),
         Section("Published figures", _PUBLISHED_NOTE, published),
         *closing_sections(report.skipped, report.versions),
@@ -150,9 +158,20 @@ def _retrieval(report: Report) -> Table:
     return Table(columns=columns, rows=rows, words=2)
 
 
-def collapsed_table(report: Report) -> Table:
-    """Return the means if equal codes count as one."""
+def _by_category(report: Report, *, intervals: bool) -> Table:
     results = by_task(report.retrieval)
+    parts = [(result, category, part) for result in results for category, part in result.by_category().items()]
+    metrics = in_order([part.values for _, _, part in parts], METRICS)
+    rows = []
+    for result, category, part in parts:
+        means = (_mean(list(part.values.get(metric, {}).values()), intervals=intervals) for metric in metrics)
+        rows.append((result.system, result.task, category, *means, f"{len(part.queries):,}"))
+    return Table(columns=("system", "task", "category", *metrics, "questions"), rows=rows, words=3)
+
+
+def collapsed_table(report: Report) -> Table:
+    """Return the means if equal codes count as one, of the results on benchmarks of codes."""
+    results = [result for result in by_task(report.retrieval) if result.collapsed]
     metrics = in_order([result.collapsed for result in results], METRICS)
     rows = [
         (result.system, result.task, *(figure(result.collapsed, each) for each in metrics), f"{result.duplicates:,}")
