@@ -56,8 +56,8 @@ def reject_file(file: SourceFile) -> str | None:
     return None
 
 
-def reject_code(definition: Definition, code: str) -> str | None:
-    """Return why a function is not mined, or ``None`` if it is; ``code`` is its code without the doc comment."""
+def reject_name(definition: Definition) -> str | None:
+    """Return why the name of a definition says nothing about it, or ``None`` if it does."""
     symbol = definition.symbol
     owner = definition.scope.split(".")[-2] if "." in definition.scope else ""
     if {"test", "tests"} & set(code_words(symbol)):
@@ -65,6 +65,14 @@ def reject_code(definition: Definition, code: str) -> str | None:
     is_special = symbol.startswith(("__", "~", "operator")) and not symbol.strip("_").startswith("operator_")
     if symbol in _STANDARD_METHODS or symbol == owner or is_special:
         return "constructor or standard method"
+    return None
+
+
+def reject_code(definition: Definition, code: str) -> str | None:
+    """Return why a function is not mined, or ``None`` if it is; ``code`` is its code without the doc comment."""
+    reason = reject_name(definition)
+    if reason is not None:
+        return reason
     lines = [line for line in code.split("\n") if line.strip()]
     if len(lines) < MIN_LINES:
         return f"code under {MIN_LINES} lines"
