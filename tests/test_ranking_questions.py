@@ -138,6 +138,22 @@ def test_paths_are_relative_to_the_root_and_targets_in_the_folder(repository: Pa
     }
 
 
+def test_odd_characters_in_subjects_and_names(repository: Path, commit: Commit, tmp_path: Path) -> None:
+    git(repository, "config", "i18n.commitEncoding", "unknown-8bit")
+    commit("Sum prices in caf\udce9s", {"src/cart.py": CART})
+    commit("Sum \x1e prices in shops", {"src/cart.py": CART + "\n"})
+    commit("Sum \x1f prices of books", {"src/caf\udce9.py": CART, "src/a\\b.py": CART})
+    commit("Sum prices again in\ttax's `total`", {"src/cart.py": CART, "src/größe.py": CART})
+    questions = make_questions(repository)
+    assert {question.query: len(question.relevant) for question in questions if question.category == "commit"} == {
+        "Sum prices in caf?s": 1,
+        "Sum prices in shops": 1,
+        "Sum prices again in tax's `total`": 2,
+    }
+    write_questions(tmp_path / "out", [RepositoryQuestions(name="shop", questions=tuple(questions))])
+    assert load_questions(tmp_path / "out")[0].questions == tuple(questions)
+
+
 def test_few_commits_are_about_the_same_file(repository: Path, commit: Commit) -> None:
     for number in range(8):
         commit(f"Sum prices of {number} items", {"src/cart.py": CART + f"# {number}\n"})

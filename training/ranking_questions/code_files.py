@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.index.file_state import SourceCounts
 from llamaindex_code_retrieval.index.sources import walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
@@ -50,8 +51,9 @@ def read_code_files(root: Path, folder: str, *, parse: bool) -> list[CodeFile]:
     prefix = "" if folder == "." else f"{folder}/"
     files: list[CodeFile] = []
     for source in walk(root / folder, SourceCounts()):
-        is_code = source.language in CODE_LANGUAGES and "\\" not in source.path
-        if is_code and not is_side_path(source.path) and reject_file(source) is None:
+        can_be_target = "\\" not in source.path and clean_text(source.path) == source.path
+        is_code = source.language in CODE_LANGUAGES and not is_side_path(source.path)
+        if can_be_target and is_code and reject_file(source) is None:
             found = definitions(source.text, source.language) if parse else []
             files.append(CodeFile(prefix + source.path, source.language, tuple(found)))
     return files

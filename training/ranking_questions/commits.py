@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+from llamaindex_code_retrieval._io import clean_text
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion
 from llamaindex_code_retrieval.eval.targets import Target
 from llamaindex_code_retrieval.index.git import run_git
@@ -65,11 +66,11 @@ def _history(root: Path) -> Iterator[_Commit]:
     prefix = _git(root, "rev-parse", "--show-prefix").rstrip("\n")
     log = _git(
         root, "log", "-z", "--no-merges", "--find-renames=100%", "--no-show-signature", "--no-color",
-        "--no-relative", "--name-status", f"--max-count={MAX_COMMITS}", "--format=%x1e%an <%ae>%x1f%s%x1f",
+        "--no-relative", "--name-status", f"--max-count={MAX_COMMITS}", "--format=%x00%x1e%x00%an <%ae>%x00%s%x00",
     )  # fmt: skip
     present: dict[str, str] = {}  # path at the time of a commit -> path now
-    for record in log.split("\x1e")[1:]:
-        author, subject, changes = record.split("\x1f", 2)
+    for record in log.split("\0\x1e\0")[1:]:
+        author, subject, changes = record.split("\0", 2)
         paths: list[str] = []
         renamed: dict[str, str] = {}
         for status, *names in _changes(changes):
@@ -80,7 +81,9 @@ def _history(root: Path) -> Iterator[_Commit]:
             elif status == "A":
                 present.pop(names[-1], None)  # an older file of this path was another one
         present.update(renamed)
-        yield _Commit(subject, author, tuple(path.removeprefix(prefix) for path in paths if path.startswith(prefix)))
+        yield _Commit(
+            clean_text(subject), author, tuple(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
+        )
 
 
 def _changes(text: str) -> Iterator[list[str]]:
