@@ -18,7 +18,7 @@ _QUOTED_NAME = re.compile(
     r"(?![\w\"'])"
 )
 _URL = re.compile(r"\b[A-Za-z][A-Za-z+.-]{1,20}://\S+|(?<!\w)www\.\S+")
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.[\w.-]+")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.[\w.-]+(?::\S+)?")  # and addresses of Git
 CJK = re.compile("[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u4dbf\u4e00-\u9fff\uac00-\ud7ff]+")
 
 _CAMEL_CASE = re.compile(r"[a-z][a-z0-9]*[A-Z]\w*|[A-Z]\w*[a-z0-9]\w*[A-Z]\w*|[A-Z]{2,}[a-z]{2,}\w*")

@@ -14,7 +14,7 @@ _LONGEST_PATH = 300
 _SIGN_OF_PATH = re.compile(r"[./\\]|file|README|CHANGELOG|CODEOWNERS|LICEN[SC]E|PKGBUILD")
 _PATH = re.compile(
     r"(?P<path>(?:[A-Za-z]:[\\/])?(?:[^\s:#()]|\([^\s:#()]*\)/)+)"
-    r"(?:(?::|#L?|\(|:L)(?P<line>[0-9]{1,8})(?:(?:-L?|\.\.)(?P<end>[0-9]{1,8})|[:,][0-9]+)?\)?:?)?"
+    r"(?:(?::|#L?|\(|:L)(?P<line>[0-9]{1,8})(?:(?:-L?|\.\.)(?P<end>[0-9]{1,8})|[:,][0-9]+)?\)?:?|#[\w-]+)?"
 )
 _LINE_AFTER = re.compile(
     r"[`\"”)]?,?\s+(?:\(?(?:at|on|in|near|around)\s+)?\(?lines?\s+(?P<line>[0-9]{1,8})"

@@ -19,8 +19,8 @@ _MOST_PLACES = 64
 _MOST_WORDS = 4
 
 _QUOTED = re.compile(
-    r"(?<![\w`])`{1,2}(?P<backticks>[^`\n]{1,300})`|(?<![\w\"])\"(?P<double>[^\"\n]{0,300})\"|“(?P<curly>[^”\n]{3,300})”"
-    r"|«(?P<angle>[^»\n]{3,300})»|(?<![\w'’])'(?P<single>[^\s'][^'\n]{2,300})'(?!\w)"
+    r"(?<![\w`])`{1,2}(?P<backticks>[^`\n]{1,300})`|(?<![\w\"])\"(?P<double>[^\"\n]{0,300})\"|“(?P<curly>[^“”\n]{3,300})”"
+    r"|«(?P<angle>[^«»\n]{3,300})»|(?<![\w'’])'(?P<single>[^\s'][^'\n]{2,300})'(?!\w)"
 )
 _LEAD_IN = re.compile(
     r"(?:(?:where|what)(?: is|'s| are)|find|show(?: me)?|go to|open|look at"
@@ -30,7 +30,7 @@ _LEAD_IN = re.compile(
 )
 _LEAD_OUT = re.compile(
     r"\s+(?:(?:is |are )?(?:defined|declared|implemented)|definition|declaration|implementation|class|function|method"
-    r"|struct|enum|trait|interface)\s*[?.]*\Z",
+    r"|struct|enum|trait|interface|in|of|from)\s*[?.]*\Z",
     re.IGNORECASE,
 )
 _ONE_NAME = re.compile(r"[$@:]*(?P<name>[^\W\d]\w*(?:(?:\.|::|->|\?\.|#|\\)[^\W\d]\w*)*[?!]?)(?:\(\)?|/[0-9]|<.*>)?")
@@ -96,7 +96,10 @@ class Question:
 
 def _shape(prose: str, rest: str, *, has_places: bool) -> Shape:
     if has_places:
-        return "sentence" if re.search(r"\w", _bare(rest)) else "path"
+        if not re.search(r"\w", _bare(rest)):
+            return "path"
+        names = _names(rest)
+        return "identifier" if names and all(looks_like_code(name.text) for name in names) else "sentence"
     if _names(rest):
         return "identifier"
     bare = _bare(prose)
@@ -128,7 +131,7 @@ def _merge(frames: tuple[Place, ...], places: tuple[Place, ...]) -> tuple[Place,
 
 def _bare(text: str) -> str:
     """Return a text without "where is … defined" around it, quotes and the punctuation at its end."""
-    text = _strip(text)
+    text = _strip(" ".join(text.split()))
     if match := _LEAD_IN.match(f"{text} "):
         text = text[match.end() :]
     return _strip(_LEAD_OUT.sub("", text))

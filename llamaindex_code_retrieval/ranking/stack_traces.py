@@ -48,7 +48,7 @@ _FUNCTION_ABOVE = {  # formats with the function in the line before
     "julia below the function": re.compile(r"\s*\[[0-9]+\] (?P<function>[^\s(]+)"),
 }
 
-_ERROR_CLASS = r"(?:[^\W\d][\w$]*(?:\.|::|\\))*[^\W\d]\w*(?:Error|Exception|Interrupt|Failure|Warning|Exit)"
+_ERROR_CLASS = r"(?:[^\W\d][\w$]{0,100}(?:\.|::|\\))*[^\W\d]\w*(?:Error|Exception|Interrupt|Failure|Warning|Exit)"
 _BEFORE_ERROR = (
     r"(?:E   |Caused by: |(?:(?:PHP )?Fatal error:\s+)?Uncaught |Unhandled exception\W+|ERROR: |lua: "
     r'|Exception in thread "[^"]*" |thread [0-9]+ )'
@@ -68,7 +68,7 @@ _ERROR_LINE = re.compile(
     r"|thread '.*' (?:\([0-9]+\) )?panicked at '(?P<rust>.*)', \S+$|lua: \S+:[0-9]+: (?P<lua>.*)"
 )
 _AFTER_PYTHON_FRAMES = re.compile(r"(?P<error>[^\W\d][\w.]*(?:: .*)?)$")
-_ERROR_IN_PROSE = re.compile(rf"(?<![\w.:\\]){_ERROR_CLASS}: \S.*")
+_ERROR_IN_PROSE = re.compile(rf"(?<![\w$.:\\]){_ERROR_CLASS}: \S.*")
 
 
 _Found = Sequence[tuple[int, str, Place]]  # the number of the line, the format, the frame
