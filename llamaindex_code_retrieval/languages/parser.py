@@ -8,22 +8,23 @@ import tree_sitter
 
 from llamaindex_code_retrieval.languages.grammars import load_grammar
 
-# Work is counted in bytes that the parser reads, about 5 ns each; a scanner may read the same bytes many times. Counts,
-# and not seconds, so that the result does not depend on the machine. Real files need less than 500 for each byte.
+# The unit of work is a byte that the parser reads, about 5 ns; a scanner may read the same bytes many times. Work is
+# counted, and not time, so that the result does not depend on the machine. A parse of a real file needs up to 150 for
+# each byte, and all its repairs up to a seventh of the limit of a source.
 _READ = 150  # work of a call that gives bytes to the parser
-_REPORT = 5_000  # of a hundred steps of the parser, which it reports
-_PER_BYTE = 2_000  # that a parse may need for each byte of its source
-_PER_PARSE = 25_000_000  # that it may need for any source
-_PER_SOURCE = 100_000_000  # instead, that all parses of a source and its repairs may need
+_REPORT = 5_000  # work of a hundred steps of the parser, after which it reports
+_PER_BYTE = 2_000  # most work for each byte of a source
+_PER_PARSE = 25_000_000  # most work of one parse, besides that for each byte
+_PER_SOURCE = 100_000_000  # the same for all parses of a source and its repairs
 _LONGEST_PIECE = 4096  # bytes that the parser reads at once
 _SHORTEST_PIECE = 64
 
 
 class BoundedParser:
-    """Parses a source of ``size`` bytes and repairs of it, as long as that does not take too much work.
+    """Parses a source of ``size`` bytes and its repairs with a bounded amount of work.
 
-    The time of tree-sitter is not linear everywhere. Scanners of some grammars read on to the end of the source from
-    each token, to see whether a string is closed, and the recovery from errors may go on at one place for ever.
+    The time of tree-sitter is not linear in the size of a source: the scanners of some grammars read on to its end from
+    each token, for example to see whether a string is closed, and the recovery from errors may never leave a place.
     """
 
     def __init__(self, size: int) -> None:
