@@ -5,41 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from llamaindex_code_retrieval.ranking.identifiers import Identifier
 from llamaindex_code_retrieval.ranking.places import Place, clean_path
 
 _LONGEST_LINE = 500
 _LONGEST_ERROR = 500
+_NUMBER = re.compile("[0-9]")
 
 _AT_LINE = r"(?P<path>[^\s:()](?:[^\s:()]|:(?![0-9]))*):(?P<line>[0-9]{1,8})"
 _FRAMES = {
-    name: re.compile(pattern)
-    for name, pattern in {
-        "python": r'\s*File "(?P<path>[^"]+)", line (?P<line>[0-9]{1,8})(?:, in (?P<function>[\w.<>]+))?',
-        "ipython": rf"\s*File {_AT_LINE}, in (?P<function>[\w.<>]+)",
-        "pytest": rf"{_AT_LINE}: (?:in (?P<function>[\w.<>]+)|[A-Z]\w*(?:Error|Exception|Failed))$",
-        "java": r"\s*at (?:[\w.@-]+/+)*(?P<function>[\w.$<>-]+)\((?P<path>[\w.$-]+):(?P<line>[0-9]{1,8})\)",
-        "csharp": r"\s*at (?P<function>[^\s(]+)\(.*\) in (?P<path>.+):line (?P<line>[0-9]{1,8})",
-        "javascript": rf"\s*at (?:async |new )*(?P<function>[^\s()]+)(?: \[as [^\]]*\])? \({_AT_LINE}(?::[0-9]+)?\)",
-        "javascript without a function": rf"\s*at (?:async )?{_AT_LINE}:[0-9]+\s*$",
-        "firefox": rf"\s*(?P<function>[\w.$<>/*]*)@{_AT_LINE}:[0-9]+\s*$",
-        "go": r"\s+(?P<path>\S+\.go):(?P<line>[0-9]{1,8})(?: \+0x[0-9a-f]+)?\s*$",
-        "rust panic": rf"thread '.*' (?:\([0-9]+\) )?panicked at (?:'.*', )?{_AT_LINE}(?::[0-9]+)?:?\s*$",
-        "ruby": rf"\s*(?:[0-9]+: )?(?:from )?{_AT_LINE}:in [`'](?P<function>[^']+)'",
-        "php": r"#[0-9]+ (?P<path>[^(]+)\((?P<line>[0-9]{1,8})\): (?P<function>[\w\\{}]+(?:(?:->|::)[\w{}]+)*)",
-        "gdb": rf"#[0-9]+\s+(?:0x[0-9a-f]+ in )?(?P<function>[^\s(]+) \(.*\) at {_AT_LINE}",
-        "dart": rf"#[0-9]+\s+(?P<function>[\w.]+)[^()]*\({_AT_LINE}(?::[0-9]+)?\)",
-        "elixir": rf"\s*(?:\([^()]*\) )?{_AT_LINE}: (?:anonymous fn/[0-9]+ in )?(?P<function>[\w.!?]+)/[0-9]+",
-        "lua": rf"\s*{_AT_LINE}: in (?:[a-z]+ )+[<'](?P<function>[^'>\s]+)['>]",
-        "zig": rf"{_AT_LINE}:[0-9]+: 0x[0-9a-f]+ in (?P<function>[^\s(]+)",
-        "julia": r"\s*\[[0-9]+\] (?P<function>[^\s(]+).*? @ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
-        "julia below the function": r"\s+@ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
-        "perl": r"\s+(?P<function>[\w:]+)\(.*\) called at (?P<path>\S+) line (?P<line>[0-9]{1,8})\.?$",
-        "rust compiler": rf"\s*--> {_AT_LINE}(?::[0-9]+)?\s*$",
-        "compiler": rf"{_AT_LINE}(?::[0-9]+)?: (?:fatal )?error\b",
-        "typescript": r"(?P<path>[^\s(]+)\((?P<line>[0-9]{1,8}),[0-9]+\): error\b",
-    }.items()
+    "python": r'\s*File "(?P<path>[^"]+)", line (?P<line>[0-9]{1,8})(?:, in (?P<function>[\w.<>]+))?',
+    "ipython": rf"\s*File {_AT_LINE}, in (?P<function>[\w.<>]+)",
+    "pytest": rf"{_AT_LINE}: (?:in (?P<function>[\w.<>]+)|[A-Z]\w*(?:Error|Exception|Failed))$",
+    "java": r"\s*at (?:[\w.@-]+/+)*(?P<function>[\w.$<>-]+)\((?P<path>[\w.$-]+):(?P<line>[0-9]{1,8})\)",
+    "csharp": r"\s*at (?P<function>[^\s(]+)\(.*\) in (?P<path>.+):line (?P<line>[0-9]{1,8})",
+    "javascript": rf"\s*at (?:async |new )*(?P<function>[^\s()]+)(?: \[as [^\]]*\])? \({_AT_LINE}(?::[0-9]+)?\)",
+    "javascript without a function": rf"\s*at (?:async )?{_AT_LINE}:[0-9]+\s*$",
+    "firefox": rf"\s*(?P<function>[\w.$<>/*]*)@{_AT_LINE}:[0-9]+\s*$",
+    "go": r"\s+(?P<path>\S+\.go):(?P<line>[0-9]{1,8})(?: \+0x[0-9a-f]+)?\s*$",
+    "rust panic": rf"thread '.*' (?:\([0-9]+\) )?panicked at (?:'.*', )?{_AT_LINE}(?::[0-9]+)?:?\s*$",
+    "ruby": rf"\s*(?:[0-9]+: )?(?:from )?{_AT_LINE}:in [`'](?P<function>[^']+)'",
+    "php": r"#[0-9]+ (?P<path>[^(]+)\((?P<line>[0-9]{1,8})\): (?P<function>[\w\\{}]+(?:(?:->|::)[\w{}]+)*)",
+    "gdb": rf"#[0-9]+\s+(?:0x[0-9a-f]+ in )?(?P<function>[^\s(]+) \(.*\) at {_AT_LINE}",
+    "dart": rf"#[0-9]+\s+(?P<function>[\w.]+)[^()]*\({_AT_LINE}(?::[0-9]+)?\)",
+    "elixir": rf"\s*(?:\([^()]*\) )?{_AT_LINE}: (?:anonymous fn/[0-9]+ in )?(?P<function>[\w.!?]+)/[0-9]+",
+    "lua": rf"\s*{_AT_LINE}: in (?:[a-z]+ )+[<'](?P<function>[^'>\s]+)['>]",
+    "zig": rf"{_AT_LINE}:[0-9]+: 0x[0-9a-f]+ in (?P<function>[^\s(]+)",
+    "julia": r"\s*\[[0-9]+\] (?P<function>[^\s(]+).*? @ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
+    "julia below the function": r"\s+@ \S+ (?P<path>\S+):(?P<line>[0-9]{1,8})",
+    "perl": r"\s+(?P<function>[\w:]+)\(.*\) called at (?P<path>\S+) line (?P<line>[0-9]{1,8})\.?$",
+    "rust compiler": rf"\s*--> {_AT_LINE}(?::[0-9]+)?\s*$",
+    "compiler": rf"{_AT_LINE}(?::[0-9]+)?: (?:fatal )?error\b",
+    "typescript": r"(?P<path>[^\s(]+)\((?P<line>[0-9]{1,8}),[0-9]+\): error\b",
 }
 _OUTERMOST_FIRST = {"python", "ipython", "pytest"}
 _FUNCTION_ABOVE = {  # formats with the function in the line before
@@ -112,11 +111,17 @@ class StackTrace:
         return StackTrace(tuple(dict.fromkeys(frames)), error, tuple(others))
 
 
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    """Compile ``_FRAMES``: not when the module is imported, as this takes longer than reading most questions."""
+    return {name: re.compile(pattern) for name, pattern in _FRAMES.items()}
+
+
 def _read_frames(lines: Sequence[str]) -> Iterator[tuple[int, str, Place]]:
     for number, line in enumerate(lines):
-        if len(line) > _LONGEST_LINE or ("." not in line and ":" not in line):
+        if len(line) > _LONGEST_LINE or not _NUMBER.search(line):
             continue
-        for name, pattern in _FRAMES.items():
+        for name, pattern in _patterns().items():
             if match := pattern.match(line):
                 groups = match.groupdict()
                 function = groups.get("function")
