@@ -170,6 +170,7 @@ def test_identifiers_are_limited_and_each_is_named_once() -> None:
         ("what is on line 7 of `b.py`?", Place(path="b.py", line=7)),
         ("b.py#L12", Place(path="b.py", line=12)),
         ("b.py#L12-L20", Place(path="b.py", line=12, end_line=20)),
+        ("run.sh: line 12: foo: command not found", Place(path="run.sh", line=12)),
         ("see (b.js:10:5)", Place(path="b.js", line=10)),
         ("b.py:20-10", Place(path="b.py", line=20)),
         ("https://github.com/o/r/blob/main/src/a.py#L12-L14", Place(path="src/a.py", line=12, end_line=14)),

@@ -17,7 +17,7 @@ _PATH = re.compile(
     r"(?:(?::|#L?|\(|:L)(?P<line>[0-9]{1,8})(?:(?:-L?|\.\.)(?P<end>[0-9]{1,8})|[:,][0-9]+)?\)?:?|#[\w-]+)?"
 )
 _LINE_AFTER = re.compile(
-    r"[`\"”)]?,?\s+(?:\(?(?:at|on|in|near|around)\s+)?\(?lines?\s+(?P<line>[0-9]{1,8})"
+    r"[`\"”):]?,?\s+(?:\(?(?:at|on|in|near|around)\s+)?\(?lines?\s+(?P<line>[0-9]{1,8})"
     r"(?:\s*(?:-|–|to)\s*(?P<end>[0-9]{1,8}))?",
     re.IGNORECASE,
 )
