@@ -6,7 +6,7 @@ What can fail fails here, and what is not available is skipped here.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from llamaindex_code_retrieval.eval.repository_retrieval import question_sources
 from llamaindex_code_retrieval.eval.suite import GenerationSpec, Suite, SystemSpec, TaskSpec
 from llamaindex_code_retrieval.eval.writers import Writer, load_writer
 from llamaindex_code_retrieval.index.code_index import CodeIndex
+from llamaindex_code_retrieval.index.source_options import SourceOptions
 from llamaindex_code_retrieval.index.sources import read_sources
 from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.models.catalog import BASES, NO_ADAPTER
@@ -160,7 +161,7 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
                 loaded.tasks.append(LoadedTask(task, _load_benchmark(task, seed=suite.seed)))
             else:
                 [folder] = task.repository or ()
-                repositories = load_repositories(task.questions, folder, only=task.only)
+                repositories = load_repositories(task.questions, folder, SourceOptions(only=task.only))
                 loaded.repository_tasks.append(LoadedRepositoryTask(task, repositories))
         except _NotAvailableError as reason:
             loaded.skipped[task.name] = str(reason)
@@ -200,11 +201,13 @@ def _load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
     return benchmark
 
 
-def load_repositories(questions: str | Path, folder: str | Path, *, only: Sequence[str] = ()) -> list[LoadedRepository]:
+def load_repositories(
+    questions: str | Path, folder: str | Path, options: SourceOptions | None = None
+) -> list[LoadedRepository]:
     """Read questions and the files of their repositories.
 
     ``folder`` is the repository of a file of questions; of a folder with questions about several repositories it holds
-    a checkout of each, by name. ``only`` are the globs of :class:`.SourceOptions`.
+    a checkout of each, by name. ``options`` say which files are read.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`.load_questions`; a checkout or a target is missing.
@@ -213,7 +216,7 @@ def load_repositories(questions: str | Path, folder: str | Path, *, only: Sequen
     folders = {each.name: Path(folder, each.name) if has_several else Path(folder) for each in repositories}
     if missing := [str(each) for each in folders.values() if not each.is_dir()]:
         raise _NotAvailableError(f"there is no folder {' or '.join(missing)} with the repository of {questions}")
-    return [LoadedRepository(each, question_sources(each, folders[each.name], only=only)) for each in repositories]
+    return [LoadedRepository(each, question_sources(each, folders[each.name], options)) for each in repositories]
 
 
 def _package(name: str) -> Path:

@@ -31,15 +31,16 @@ _SHOWN = 3
 """Hits of a described question."""
 
 
-def question_sources(repository: RepositoryQuestions, folder: Path, *, only: Sequence[str] = ()) -> dict[str, str]:
+def question_sources(
+    repository: RepositoryQuestions, folder: Path, options: SourceOptions | None = None
+) -> dict[str, str]:
     """Return the text of each file that is indexed for the questions; paths are relative to their ``root``.
 
-    ``folder`` is the repository, and ``only`` are the globs of :class:`.SourceOptions`.
+    ``folder`` is the repository; ``options`` say which of its files are read.
 
     Raises:
         ValueError: the root is not a folder, or a target is not in any of these files.
     """
-    options = SourceOptions(only=tuple(only))
     sources = {file.path: file.text for file in walk(folder / repository.root, SourceCounts(), options)}
     paths = [_in_repository(path, repository) for path in sources]
     for id_, question in repository.by_id.items():

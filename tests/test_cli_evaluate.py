@@ -174,6 +174,11 @@ def test_benchmark_of_questions_as_json(shell: Shell, repository: Path, asked: P
         (["shop", "--questions", "questions.json", "--queries", "5"], "--queries has no effect with --questions"),
         (["shop", "--questions", "questions.json", "--worst", "-1"], "--worst: must be at least 0, got -1"),
         (["shop", "--out", "set", "--worst", "1"], "--worst has no effect without --questions"),
+        (["shop", "--out", "set", "--only", "*.py"], "--max-file-size have no effect without --questions"),
+        (
+            ["shop", "--questions", "questions.json", "--exclude", "*.java"],
+            "has the target 'Tax.java', which is none of",
+        ),
         (["shop", "--out", "set", "--cache", "x"], "--cache has no effect without --questions"),
         (["shop"], "name --questions FILE to measure questions, or --out DIR to write a benchmark"),
     ],

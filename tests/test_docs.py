@@ -61,7 +61,7 @@ def commands(block: str) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with what the docs name: sources, pairs, searches, an adapter, a suite."""
+    """A working folder with what the docs name: sources, pairs, searches, an adapter, suites, questions."""
     root = tmp_path_factory.mktemp("docs") / "shop"
     pairs = []
     for part in ("src", "lib"):
@@ -87,6 +87,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ARTIFACTS / "embedded-java", root / "my-java-adapter")
     suites = [content for page in PAGES for language, content in blocks(page) if language == "toml"]
     (root / "my-suite.toml").write_text(suites[0])
+    (root / "my-questions.toml").write_text(next(suite for suite in suites if "questions = " in suite))
+    questions = [content for language, content in blocks(ROOT / "docs" / "evaluation.md") if language == "json"]
+    (root / "questions.json").write_text(questions[0])
     assert main(["benchmark", str(root / "src"), "--out", str(root / "our-set")]) == 0
     return root
 

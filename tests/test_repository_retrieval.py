@@ -20,6 +20,7 @@ from llamaindex_code_retrieval.eval.repository_retrieval import (
     rank_places,
 )
 from llamaindex_code_retrieval.eval.targets import Place, Target
+from llamaindex_code_retrieval.index.source_options import SourceOptions
 
 
 def questions(*rows: tuple[str, str, tuple[Target, ...]], name: str = "shop", root: str = ".") -> RepositoryQuestions:
@@ -45,7 +46,7 @@ def test_the_files_under_the_root_are_read(shop: Path) -> None:
     assert "read.py" in below
     assert "other.py" not in below
     assert {"other.py", "shop/read.py"} <= question_sources(questions(FOUND), shop.parent).keys()
-    only = question_sources(questions(FOUND), shop.parent, only=["/shop/re*.py"])
+    only = question_sources(questions(FOUND), shop.parent, SourceOptions(only=("/shop/re*.py",)))
     assert list(only) == ["shop/read.py"]
 
 
@@ -55,7 +56,7 @@ def test_a_target_that_is_in_no_file_is_refused(shop: Path) -> None:
         match=r"question shop/1 \('sort_tree'\) has the target 'shop/count.py', which is none of the 1 files that are "
         "read in .*; correct the path",
     ):
-        question_sources(questions(ELSEWHERE), shop.parent, only=["/shop/re*.py"])
+        question_sources(questions(ELSEWHERE), shop.parent, SourceOptions(only=("/shop/re*.py",)))
 
 
 @pytest.mark.parametrize("root", [".", "shop"])

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.cli.console import print_json, print_table, print_text, progress_bars
-from llamaindex_code_retrieval.cli.options import cache_folder, common_options, natural, positive, refuse_without_effect
+from llamaindex_code_retrieval.cli.options import (
+    cache_folder,
+    common_options,
+    natural,
+    parse_source_options,
+    positive,
+    refuse_without_effect,
+    source_options,
+)
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.eval.results import RetrievalResult
@@ -42,6 +50,7 @@ def add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     written.add_argument("--out", metavar="DIR", help="new folder, written in BEIR's layout")
     written.add_argument("--split", metavar="NAME", help=f"of the queries (default: {_SPLIT})")
     written.add_argument("--queries", type=positive, metavar="N", help="sample size of the queries (default: all)")
+    source_options(parser)
     common_options(parser)
     parser.set_defaults(run=run_benchmark)
 
@@ -52,6 +61,11 @@ def run_benchmark(options: argparse.Namespace) -> int:
         refuse_without_effect(options, ("out", "split", "queries"), "with --questions")
         return _measure(options)
     refuse_without_effect(options, ("worst", "device", "cache"), "without --questions")
+    if parse_source_options(options).given():
+        raise ValueError(
+            "--only, --include, --exclude, --ext and --max-file-size have no effect without --questions; set them in "
+            "[tool.code-retrieval] of the folder's pyproject.toml"
+        )
     if options.out is None:
         raise ValueError("name --questions FILE to measure questions, or --out DIR to write a benchmark")
     return _write(options)
@@ -72,7 +86,7 @@ def _measure(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.eval.results import TOP
     from llamaindex_code_retrieval.retriever import CodeRetriever
 
-    repositories = load_repositories(options.questions, options.sources[0])
+    repositories = load_repositories(options.questions, options.sources[0], parse_source_options(options))
     questions = [each.questions for each in repositories]
     embedding = CodeEmbedding(device=options.device, cache_folder=cache_folder(options))
     with progress_bars() as progress:
