@@ -23,6 +23,7 @@ from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, NodeFilter
 from llamaindex_code_retrieval._io import read_json
+from llamaindex_code_retrieval.cli.options import natural
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, load_questions
 from llamaindex_code_retrieval.eval.repository_retrieval import (
     RankedPlaces,
@@ -156,7 +157,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (default: all)")
     parser.add_argument(
-        "--worst", type=int, default=0, metavar="N", help="print the N worst questions of the first mode (default: 0)"
+        "--worst",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="print the N worst questions of the first mode (default: 0)",
     )
     add_result_option(parser, __file__)
     return parser
