@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypedDict
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 
 from llamaindex_code_retrieval.index.code_index import CodeIndex
@@ -17,8 +17,7 @@ from llamaindex_code_retrieval.index.embedders import AdapterGroup
 from llamaindex_code_retrieval.index.filters import Condition, NodeFilter
 from llamaindex_code_retrieval.index.metadata_filters import condition_of
 from llamaindex_code_retrieval.index.rank import Mode, QueryVector, RankedHit, Ranking
-from llamaindex_code_retrieval.index.records import to_node
-from llamaindex_code_retrieval.index.tables import NodeRow
+from llamaindex_code_retrieval.index.records import annotated_node
 from llamaindex_code_retrieval.index.view import View
 from llamaindex_code_retrieval.ranking.fusion import BM25_WEIGHT, CANDIDATES, DENSE_WEIGHT, RANK_CONSTANT
 
@@ -169,7 +168,9 @@ class CodeRetriever(BaseRetriever):
                 return None
             hits = self._rank(view, groups, query, vectors)
             rows = view.rows(number for hit in hits for number in (hit.number, *hit.others))
-        return [NodeWithScore(node=_node_of(hit, rows), score=hit.score) for hit in hits]
+        return [
+            NodeWithScore(node=annotated_node(rows[hit.number], hit.metadata(rows)), score=hit.score) for hit in hits
+        ]
 
     def _rank(
         self, view: View, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[Sequence[float]]
@@ -181,14 +182,6 @@ class CodeRetriever(BaseRetriever):
         ]
         nearest = self.index.nearest_in(view)
         return self.ranking.rank(view, query, by_model, condition=self._condition, nearest=nearest)
-
-
-def _node_of(hit: RankedHit, rows: Mapping[int, NodeRow]) -> TextNode:
-    node = to_node(rows[hit.number]._replace(metadata=hit.metadata(rows)))
-    if hit.others:
-        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, "also_lines"]
-        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, "also_lines"]
-    return node
 
 
 def _given_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) -> list[list[float]] | None:

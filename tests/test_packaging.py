@@ -48,20 +48,21 @@ def test_every_direct_dependency_is_pinned() -> None:
 
 
 LIGHT_MODULES = (
-    "_io _optional _settings cache chunking embedding ranking retriever cli.console cli.main cli.options cli.search "
-    "cli.evaluate cli.train index.changes index.code_index ranking.code_words ranking.question index.decode "
-    "index.caches index.contents index.external index.faiss_store index.file_state index.filters index.folder "
-    "index.git index.ignore index.ivf index.leave_out index.listing index.locate index.lock index.rank "
-    "index.read_only index.records index.restore index.source_files index.source_options index.source_roots "
-    "index.sources index.storage index.tables index.update index.vector_file index.vectors index.view index.watch "
-    "index.words languages.bounds languages.spans languages.bodies languages.patterns languages.syntax "
-    "languages.notebooks languages.table languages.text models.batching models.calibration models.catalog "
-    "models.files models.hub models.locate models.query_encoder_config models.reranker_config models.spec "
-    "models.static_encoder eval eval.datasets eval.environment eval.gate eval.generation eval.metrics "
-    "eval.pytest_plugin eval.questions eval.report eval.results eval.rouge eval.significance eval.suite "
-    "eval.unfinished eval.writers training training.augmentation training.config training.curves training.mining "
-    "training.model_card training.near_duplicates training.pair_sources training.pairs training.queries "
-    "training.recipes training.sampling training.targets"
+    "_io _optional _settings cache chunking embedding ranking retriever cli.console cli.hits cli.main cli.options "
+    "cli.related cli.search cli.evaluate cli.train index.changes index.code_index ranking.code_words "
+    "ranking.question index.decode index.caches index.contents index.external index.faiss_store index.file_state "
+    "index.filters index.folder index.git index.ignore index.ivf index.leave_out index.listing index.locate "
+    "index.lock index.places index.rank index.read_only index.records index.related index.restore "
+    "index.source_files index.source_options index.source_roots index.sources index.storage index.tables "
+    "index.update index.vector_file index.vectors index.view index.watch index.words languages.bounds "
+    "languages.spans languages.bodies languages.patterns languages.syntax languages.notebooks languages.table "
+    "languages.text models.batching models.calibration models.catalog models.files models.hub models.locate "
+    "models.query_encoder_config models.reranker_config models.spec models.static_encoder eval eval.datasets "
+    "eval.environment eval.gate eval.generation eval.metrics eval.pytest_plugin eval.questions eval.report "
+    "eval.results eval.rouge eval.significance eval.suite eval.unfinished eval.writers training "
+    "training.augmentation training.config training.curves training.mining training.model_card "
+    "training.near_duplicates training.pair_sources training.pairs training.queries training.recipes "
+    "training.sampling training.targets"
 ).split()
 
 
@@ -115,6 +116,7 @@ assert code == 0, code
         ("info --index INDEX", "numpy"),
         ("search total --index INDEX --mode bm25", "numpy tantivy"),
         ("search total --index INDEX --mode bm25 --language python --json", "numpy tantivy"),
+        ("related src/cart.py:10 --index INDEX", "numpy tantivy"),
         ("recipes", "importlib.metadata numpy pydantic"),
         ("benchmark REPOSITORY --out OUT", "importlib.metadata numpy pydantic tree_sitter"),
     ],
@@ -153,7 +155,7 @@ assert student.encode_queries(["parse a date"]).shape == (1, 384)
 
 
 def test_modules_that_every_search_needs_import_no_framework() -> None:
-    names = "caches changes filters folder ivf listing lock rank storage tables vector_file view words"
+    names = "caches changes filters folder ivf listing lock places rank related storage tables vector_file view words"
     code = "".join(f"import llamaindex_code_retrieval.index.{name}\n" for name in names.split())
     assert heavy_imports(code) == {"numpy"}
 

@@ -96,6 +96,8 @@ def test_a_view_without_words_refuses_to_match_them(tmp_path: Path) -> None:
         assert view.nearest(index.embedding.get_query_embedding("x"), top_k=3) == []
         with pytest.raises(ValueError, match="opened without words"):
             view.matching("x", top_k=3)
+        with pytest.raises(ValueError, match="opened without words"):
+            view.with_all_words("x", field="body", top_k=3)
 
 
 @pytest.mark.parametrize(

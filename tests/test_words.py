@@ -323,3 +323,23 @@ def test_who_may_read_one_file_may_read_all(tmp_path: Path) -> None:
     index_of(bodies(["a file"]), folder=tmp_path / "words")
     modes = {path.stat().st_mode for path in (tmp_path / "words").iterdir() if not path.name.endswith(".lock")}
     assert len(modes) == 1
+
+
+def test_documents_with_all_words_of_a_text_in_one_field() -> None:
+    documents = [
+        WordDocument(1, "read_file", "", "a.py", "", "def read_file(path)"),
+        WordDocument(2, "read", "", "file.py", "", "def read(path): file"),
+        WordDocument(3, "file", "", "b.py", "", "path"),
+        WordDocument(4, "", "", "b.py", "", "readFile(path) " * 20),
+    ]
+    searcher = index_of(documents[:2], documents[2:]).searcher()
+    assert searcher.with_all_words("readFile", field="symbol", top_k=9) == ([1], 1)
+    assert searcher.with_all_words("read", field="symbol", top_k=9) == ([2, 1], 2)  # nothing else first
+    numbers, count = searcher.with_all_words("read_file", field="body", top_k=9)
+    assert (sorted(numbers), count) == ([1, 2, 4], 3)
+    first, count = searcher.with_all_words("read_file", field="body", top_k=1)
+    assert (first, count) == (numbers[:1], 3)
+    for text in ("", "!", "read nothing"):
+        assert searcher.with_all_words(text, field="body", top_k=9) == ([], 0)
+    with pytest.raises(ValueError, match="'text' is no field of a word index; the fields are symbol"):
+        searcher.with_all_words("read", field="text", top_k=9)

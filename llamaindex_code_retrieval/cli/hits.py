@@ -24,6 +24,8 @@ class Hit(NamedTuple):
     score: float
     metadata: dict[str, Any]
     text: str
+    note: str = ""
+    """Printed after its place; ``--json`` prints only what the metadata says."""
 
 
 def lines_option(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +56,7 @@ def print_hits(
             (f"  {hit.score:.3f}", "dim"),
             (f"  {metadata.get('scope') or '(' + metadata.get('kind', 'node') + ')'}", "bold green"),
             (f"  also lines {metadata['also_lines']}" if "also_lines" in metadata else "", "dim"),
+            (f"  {hit.note}" if hit.note else "", "yellow"),
         )
         shown = [line[:_LONGEST_LINE] for line in hit.text.split("\n")[: lines or _LINES]]
         print_code(

@@ -24,6 +24,7 @@ from llamaindex_code_retrieval.cli.index import add_index, add_info, add_update
 from llamaindex_code_retrieval.cli.languages import add_languages
 from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
+from llamaindex_code_retrieval.cli.related import add_related
 from llamaindex_code_retrieval.cli.search import add_search
 from llamaindex_code_retrieval.cli.train import add_recipes, add_train
 from llamaindex_code_retrieval.cli.train_reranker import add_train_reranker
@@ -32,7 +33,7 @@ from llamaindex_code_retrieval.cli.watch import add_watch
 _DISTRIBUTION = "llamaindex-code-retrieval"
 _EXIT_CODES = """exit codes:
   0    success
-  1    no hit (search), a regression (eval --gate), no student good enough (distil --assistants)
+  1    no hit (search, related), a regression (eval --gate), no student good enough (distil --assistants)
   2    wrong input, or an error
   130  interrupted by Ctrl-C
   141  the reader of the output has gone (as in `code-retrieval search ... | head -1`)"""
@@ -136,7 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_index, add_update, add_watch, add_search, add_info, add_models, add_languages, add_demo):
+    for add in (add_index, add_update, add_watch, add_search, add_related, add_info):
+        add(commands)
+    for add in (add_models, add_languages, add_demo):
         add(commands)
     for add in (add_mine, add_train, add_train_reranker, add_distil, add_adapt, add_recipes):
         add(commands)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import NodeWithScore, TextNode
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
 from llamaindex_code_retrieval.index.locate import restore_root
-from llamaindex_code_retrieval.index.records import to_node
+from llamaindex_code_retrieval.index.places import Place, rows_at
+from llamaindex_code_retrieval.index.records import annotated_node, to_node
+from llamaindex_code_retrieval.index.related import find_related
 from llamaindex_code_retrieval.index.restore import restore_source_options
 from llamaindex_code_retrieval.index.source_options import SourceOptions
 from llamaindex_code_retrieval.index.source_roots import file_of, saved_roots
@@ -95,6 +97,28 @@ class IndexContents:
             if not node_ids:
                 return np.empty((0, reading.settings("dim")["dim"]), dtype=np.float32)
             return np.stack([vectors[numbers[node_id]] for node_id in node_ids])
+
+    def related(self, place: str, *, top_k: int = 10) -> list[NodeWithScore]:
+        """Return nodes that are related to a place in the code, best first; no model is needed.
+
+        ``place`` is ``path:line``, ``path:first-last`` or ``path``. The path is that from the working folder, if this
+        lies in an indexed folder, or else that in the index. The metadata ``related`` says why a node is related:
+        "similar", "same scope", "calls it", "called by it" and others; see :func:`.find_related` for all of them and
+        for the order. Where the index has no vectors, as with a ``vector_store``, nothing is "similar".
+
+        Raises:
+            ValueError: the place is malformed, the index has no such file, or no node there.
+        """
+        with self.view() as view:
+            roots = [restore_root(root, self.folder) for root in view.settings["roots"]]
+            hits = find_related(view, rows_at(view.reading, Place.parse(place), roots), top_k=top_k)
+            rows = view.rows(number for hit, _ in hits for number in (hit.number, *hit.others))
+        return [
+            NodeWithScore(
+                node=annotated_node(rows[related.hit.number], related.metadata(rows)), score=related.hit.score
+            )
+            for related in hits
+        ]
 
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llama_index.core.schema import ImageNode, IndexNode, MetadataMode, RelatedNodeInfo, TextNode
@@ -66,6 +67,16 @@ def to_node(row: NodeRow) -> TextNode:
     fields: dict[str, Any] = {**row.form, **row.relations}
     node_class = _NODE_CLASSES[fields.pop("class_name")]
     return node_class(id_=row.id, text=row.text, metadata=dict(row.metadata), **fields)
+
+
+def annotated_node(row: NodeRow, metadata: Mapping[str, Any]) -> TextNode:
+    """Return the node of a row with other metadata; its new keys are neither embedded nor shown to an LLM."""
+    node = to_node(row._replace(metadata=dict(metadata)))
+    added = [name for name in metadata if name not in row.metadata]
+    if added:
+        node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, *added]
+        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, *added]
+    return node
 
 
 def embedded_text(row: NodeRow) -> str:

@@ -118,3 +118,12 @@ def file_of(path: str, folders: Sequence[Path]) -> Path:
         if path.startswith(prefix):
             return folder / path.removeprefix(prefix)
     return Path(path)
+
+
+def paths_of(file: Path, folders: Sequence[Path]) -> list[str]:
+    """Return the paths in an index of a file: one for each of the folders of the index that it lies below."""
+    return [
+        prefix + file.relative_to(folder).as_posix()
+        for prefix, folder in zip(path_prefixes(folders), folders, strict=True)
+        if file.is_relative_to(folder)
+    ]

@@ -75,6 +75,26 @@ class NodeRow(NamedTuple):
     text: str
 
 
+class NodeName(NamedTuple):
+    """What a node defines, and where."""
+
+    number: int
+    file: int
+    """Number of its file."""
+    position: int
+    """In its file, from 0."""
+    part: int
+    language: str
+    kind: str
+    symbol: str
+    scope: str
+
+    @property
+    def definition(self) -> tuple[int, int]:
+        """Equal for the parts of one definition."""
+        return self.file, self.position - self.part
+
+
 class Reading:
     """One state of the database."""
 
@@ -96,6 +116,16 @@ class Reading:
         """Return the state of all listed files, those left out among them, by path."""
         columns = ", ".join(FileState._fields)
         return {row[0]: FileState(*row) for row in self._all(f"SELECT {columns} FROM files")}
+
+    def file(self, path: str) -> FileState | None:
+        """Return the state of a listed file."""
+        columns = ", ".join(FileState._fields)
+        rows = self._all(f"SELECT {columns} FROM files WHERE path = CAST(? AS TEXT)", (_bytes(path),))
+        return FileState(*rows[0]) if rows else None
+
+    def paths(self) -> list[str]:
+        """Return the paths of the files that are indexed."""
+        return [row[0] for row in self._all("SELECT path FROM files WHERE left_out = '' ORDER BY path")]
 
     def file_count(self) -> int:
         """Return the number of files that are indexed."""
@@ -131,6 +161,13 @@ class Reading:
         numbers.sort()
         return numbers
 
+    def names(self, condition: Condition) -> list[NodeName]:
+        """Return what the nodes define that meet a condition, by file and position."""
+        columns = ", ".join(f"n.{name}" for name in NodeName._fields)
+        query = f"SELECT {columns} FROM nodes n WHERE {condition.sql} ORDER BY n.file, n.position"
+        with condition.registered(self._connection):
+            return [NodeName(*row) for row in self._all(query, condition.parameters)]
+
     def ids(self, numbers: Iterable[int]) -> dict[int, tuple[str, int, int]]:
         """Return id, file and number of the first part of its definition for those numbers that are nodes."""
         query = "SELECT number, id, file, position - part FROM nodes WHERE number IN ({marks})"
@@ -155,6 +192,14 @@ class Reading:
         """Return the nodes of a file in their order."""
         query = f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} WHERE f.path = CAST(? AS TEXT) ORDER BY n.position"
         return [_node_row(row) for row in self._all(query, (_bytes(path),))]
+
+    def texts(self, numbers: Iterable[int], *, containing: str) -> Iterator[tuple[int, str]]:
+        """Yield number and text of those nodes that contain a string, in the given order; read as they are used."""
+        query = (
+            "SELECT n.number, n.text FROM json_each(?) j CROSS JOIN nodes n ON n.number = j.value "
+            "WHERE instr(n.text, CAST(? AS TEXT))"  # a cross join keeps the order
+        )
+        yield from self._connection.execute(query, (json.dumps(list(numbers)), _bytes(containing)))
 
     def vectors(self, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
         """Return the vectors, shape ``(dim,)``, of those numbers that have one."""

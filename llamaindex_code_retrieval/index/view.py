@@ -192,9 +192,7 @@ class View:
 
         All of them have a word in common with the query.
         """
-        searcher = self._caches.searcher
-        if searcher is None:
-            raise ValueError("this view was opened without words")
+        searcher = self._searcher()
         allowed = self.allowed(condition)
         depth = top_k + 16
         while True:
@@ -203,6 +201,18 @@ class View:
             if len(found) < depth or (len(hits) >= top_k and hits[top_k - 1].score > found[-1][1]):
                 return hits[:top_k]
             depth *= 4  # the words may hold more than the nodes of this state, or more may tie with the last hit
+
+    def with_all_words(self, text: str, *, field: str, top_k: int) -> tuple[list[int], int]:
+        """Return the numbers of the ``top_k`` best nodes that have all words of a text in one field, and their count.
+
+        Some may be nodes no more. The fields are those of :class:`.WordDocument`.
+        """
+        return self._searcher().with_all_words(text, field=field, top_k=top_k)
+
+    def _searcher(self) -> WordSearcher:
+        if self._caches.searcher is None:
+            raise ValueError("this view was opened without words")
+        return self._caches.searcher
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of the numbers of hits."""

@@ -287,6 +287,25 @@ class WordSearcher:
                 return [(int(numbers[place]), float(scores[place])) for place in best]
             limit *= 4
 
+    def with_all_words(self, text: str, *, field: str, top_k: int) -> tuple[list[int], int]:
+        """Return the ``top_k`` best documents that have all words of a text in one field, and how many have them.
+
+        Without a word in the text there are none.
+
+        Raises:
+            ValueError: ``field`` is not a field of the index.
+        """
+        from tantivy import Occur, Query
+
+        words = dict.fromkeys(code_words(text))
+        [name] = _checked({field: 1.0})
+        if not words or not self.documents:
+            return [], 0
+        terms = [(Occur.Must, _term(self._schema, name, word)) for word in words]
+        found = self._inner.search(Query.boolean_query(terms), top_k, count=True)
+        numbers = self._inner.fast_field_values("number", [place for _, place in found.hits])
+        return np.array(numbers, dtype=np.int64).tolist(), found.count  # type: ignore[attr-defined]  # not in its stub
+
     def _any_of(self, words: Mapping[str, int], weights: Mapping[str, float]) -> tantivy.Query:
         """Return a flat union of terms, the only kind in which tantivy skips what cannot be among the best."""
         from tantivy import Occur, Query
