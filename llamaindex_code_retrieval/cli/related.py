@@ -27,7 +27,7 @@ def add_related(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "related",
         help="find code that is related to a place",
-        description="Find code that is similar to that at a place, belongs to the same class, calls it, or is called by it.",
+        description="Find code that is similar to a place, belongs to the same class, calls it, or is called by it.",
     )
     parser.add_argument(
         "place", metavar="PLACE", help="PATH:LINE, PATH:FIRST-LAST or PATH; from this folder, or as in the index"

@@ -172,14 +172,13 @@ def _similar(view: View, rows: Sequence[NodeRow], *, depth: int) -> Iterator[_Ra
 
 def _same_scope(view: View, own: Sequence[NodeName]) -> list[int]:
     """Return the numbers of the first nodes of definitions, the nearest first."""
-    file, left_out = own[0].file, {node.definition for node in own}
+    file = own[0].file
     around = {_scope_around(node) for node in own}
     scopes = around | {node.scope for node in own if node.symbol}
     found = [
         node
         for node in view.reading.names(Condition("n.file = ?", (file,)))
-        if node.definition not in left_out
-        and (_scope_around(node) in scopes or (node.scope and node.scope in around))
+        if (_scope_around(node) in scopes or (node.scope and node.scope in around))
         and (node.symbol or not own[0].symbol)  # imports and statements between definitions belong to no scope
     ]
     positions = [node.position for node in own]
