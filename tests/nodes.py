@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llama_index.core.schema import BaseNode, Document, TextNode
+from llama_index.core.schema import BaseNode, Document, MetadataMode, TextNode
 
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.languages.bounds import CHARACTERS_PER_LINE, MAX_LINE_PARTS
@@ -59,7 +59,7 @@ def assert_law(text: str, path: str, **options: Any) -> list[TextNode]:
         assert node.text.strip()
         assert end - start < max_lines
         assert len(node.text) <= CHARACTERS_PER_LINE * max_lines
-        assert len(tokenize(node.text)) <= options.get("max_tokens", 0)
+        assert len(tokenize(node.get_content(MetadataMode.EMBED))) <= options.get("max_tokens", 0)
         whole = "\n".join(lines[start - 1 : end])
         if node.text == whole:
             assert lines[start - 1].strip()

@@ -336,7 +336,7 @@ def test_an_index_of_an_older_format_is_refused_and_built_again_in_place(
         "code-retrieval index /code/shop '--only=*.py' --out idx" if len(manifest) > 1 else "code-retrieval index PATH"
     )
     for command in (["search", "x"], ["search", "x", "--mode", "bm25"], ["update"], ["info"]):
-        shell.fails(*command, "--index", old, says="this version reads format 4; build it again with: " + again)
+        shell.fails(*command, "--index", old, says="this version reads format 5; build it again with: " + again)
     assert sorted(path.name for path in old.iterdir()) == [data.name, "manifest.json"]
     shell("index", repository, "--only", "*.py", "--out", old, "--model", bert_folder)
     assert shell("search", "total", "--index", old, "--mode", "bm25", "--json")[0]["scope"] == "Cart.total"

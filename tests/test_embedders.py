@@ -8,6 +8,7 @@ import pytest
 from indexes import SOURCES, hits_of, vectors_of
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import (
+    MetadataMode,
     QueryBundle,
 )
 from llama_index.core.vector_stores import SimpleVectorStore
@@ -50,7 +51,10 @@ def test_any_llamaindex_embedding(store: BasePydanticVectorStore | None, tmp_pat
     query = "read file"
     cosines = {}
     for node in index.nodes():
-        a, b = np.asarray(model.get_text_embedding(node.text)), np.asarray(model.get_query_embedding(query))
+        a, b = (
+            np.asarray(model.get_text_embedding(node.get_content(MetadataMode.EMBED))),
+            np.asarray(model.get_query_embedding(query)),
+        )
         cosines[node.node_id] = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     expected = sorted(cosines.items(), key=lambda item: -item[1])
     retriever = index.as_retriever(mode="dense")

@@ -51,7 +51,7 @@ def test_ingestion_cache_notices_a_changed_embedding(bert_folder: Path) -> None:
     changed = CodeEmbedding(str(bert_folder), pooling="cls")
     pipeline.transformations = [CodeNodeParser(), changed]
     second = pipeline.run(documents=documents)[0].embedding
-    assert second == changed.get_text_embedding("def f():\n    return 1")
+    assert second == changed.get_text_embedding("names: f\n\ndef f():\n    return 1")
     assert second != first
 
 
@@ -60,12 +60,14 @@ def shown(node: TextNode) -> list[str]:
     return node.get_metadata_str(mode=MetadataMode.LLM).split("\n")
 
 
-def test_an_llm_sees_the_place_and_what_the_user_set_and_only_that_is_embedded() -> None:
+def test_an_llm_sees_the_place_and_what_the_user_set_and_names_are_embedded_instead_of_the_place() -> None:
     metadata = {"file_path": "src/a.py", "file_name": "a.py", "repository": "shop", "kind": "y", "owner": "x"}
     document = Document(text="def f():\n    return 1\n", metadata=metadata, excluded_embed_metadata_keys=["owner"])
     [node] = parse_document(document)
     assert shown(node) == ["repository: shop", "owner: x", "path: src/a.py", "scope: f", "start_line: 1", "end_line: 2"]
-    assert node.get_content(metadata_mode=MetadataMode.EMBED) == "repository: shop\n\ndef f():\n    return 1"
+    assert node.get_content(metadata_mode=MetadataMode.EMBED) == (
+        "repository: shop\nnames: src a f\n\ndef f():\n    return 1"
+    )
     assert (node.metadata["kind"], node.metadata["file_name"]) == ("function", "a.py")
     assert node.ref_doc_id == document.node_id
 
@@ -85,7 +87,7 @@ def test_excluded_keys_and_templates_are_those_of_the_document() -> None:
     assert node.get_content(MetadataMode.LLM) == (
         "<<repository=>shop; scope=>f; start_line=>1; end_line=>2>>\ndef f():\n    return 1"
     )
-    assert node.get_content(MetadataMode.EMBED) == "<<repository=>shop>>\ndef f():\n    return 1"
+    assert node.get_content(MetadataMode.EMBED) == "<<repository=>shop; names=>a f>>\ndef f():\n    return 1"
     [by_sentence] = SentenceSplitter().get_nodes_from_documents([document])
     for name in ("metadata_template", "metadata_separator", "text_template"):
         assert getattr(node, name) == getattr(by_sentence, name) == getattr(document, name)
@@ -96,18 +98,17 @@ def test_without_metadata_nodes_have_the_keys_of_the_parser_only() -> None:
     metadata = {"file_path": "a.py", "repository": "shop", "scope": "z"}
     [node] = parse_document(Document(text="def f(): pass", metadata=metadata), include_metadata=False)
     assert node.metadata.keys() == {
-        *("path", "language", "symbol", "scope", "kind", "start_line", "end_line", "docstring"),
+        *("path", "language", "symbol", "scope", "kind", "start_line", "end_line", "docstring", "names"),
     }
     assert shown(node) == ["path: a.py", "scope: f", "start_line: 1", "end_line: 1"]
 
 
-def test_a_code_index_embeds_the_code_alone(bert_folder: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder))
-    index: CodeIndex = CodeIndex(embedding)
-    index.update_texts({"a.py": "def f():\n    return 1\n"})
+def test_a_code_index_embeds_names_and_code(bert_folder: Path) -> None:
+    index: CodeIndex = CodeIndex(CodeEmbedding(str(bert_folder)), parser=CodeNodeParser(max_tokens=200, tokenizer=list))
+    index.update_texts({"shop/a.py": "def f():\n    return 1\n"})
     [node] = index.nodes()
-    assert node.get_content(MetadataMode.EMBED) == node.text
-    assert shown(node) == ["path: a.py", "scope: f", "start_line: 1", "end_line: 2"]
+    assert node.get_content(MetadataMode.EMBED) == "names: shop a f\n\ndef f():\n    return 1"
+    assert shown(node) == ["path: shop/a.py", "scope: f", "start_line: 1", "end_line: 2"]
 
 
 def test_any_mix_of_documents() -> None:
@@ -148,7 +149,8 @@ def test_a_folder_of_mixed_files(tmp_path: Path) -> None:
     documents = SimpleDirectoryReader(str(tmp_path), recursive=True).load_data()
     nodes = parse_document(*documents)
     assert {Path(node.metadata["path"]).relative_to(tmp_path).as_posix() for node in nodes} == set(texts)
-    assert {node.get_content(MetadataMode.EMBED) for node in nodes} == {node.text for node in nodes}
+    for node in nodes:
+        assert node.get_content(MetadataMode.EMBED) == f"names: {node.metadata['names']}\n\n{node.text}"
     assert all(shown(node)[0] == f"path: {node.metadata['file_path']}" for node in nodes)
     again = SimpleDirectoryReader(str(tmp_path), recursive=True).load_data()
     assert [node.node_id for node in parse_document(*again)] == [node.node_id for node in nodes]

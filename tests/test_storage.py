@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fork
-from indexes import SOURCES, HashEmbedding
-from llama_index.core.schema import TextNode
+from indexes import SOURCES, HashEmbedding, vectors_of
+from llama_index.core.schema import MetadataMode, TextNode
 
 from llamaindex_code_retrieval import CodeIndex
 from llamaindex_code_retrieval.index.filters import NodeFilter
 from llamaindex_code_retrieval.index.folder import describe
 from llamaindex_code_retrieval.index.lock import update_lock
+from llamaindex_code_retrieval.index.records import embedded_text
 from llamaindex_code_retrieval.index.storage import DATABASE, FORMAT, Storage
 
 
@@ -160,6 +161,36 @@ def test_any_text_comes_back(tmp_path: Path) -> None:
     assert [node.node_id for node in index.nodes()] == [nodes[0].node_id]
 
 
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("x = 1", "{metadata_str}\n\n{content}"),
+        ("x = 1 \r", "{metadata_str}\n\n{content}"),  # LlamaIndex strips what it embeds with metadata
+        (" \n", "{metadata_str}\n\n{content}"),
+        ("", "{metadata_str}\n\n{content}"),
+        ("x = 1", "{content}\n\n{metadata_str}"),
+        ("x = 1 ", "{content}"),
+        ("k: 1", "{metadata_str}"),
+    ],
+)
+def test_the_embedded_text_comes_back_and_its_vector_is_found(text: str, template: str, tmp_path: Path) -> None:
+    node = TextNode(id_="n", text=text, metadata={"k": 1}, text_template=template)
+    embedded = node.get_content(MetadataMode.EMBED)
+    index = CodeIndex(HashEmbedding(), tmp_path)
+    index.update_nodes([node])
+    with index.view() as view:
+        [row] = view.reading.all_rows()
+        assert embedded_text(row) == embedded
+        found = view.reading.vector_of(row.digest, embedded, row.model)
+        assert found is not None
+        assert found.tolist() == vectors_of(index)["n"]
+        assert view.reading.vector_of(row.digest, embedded + " ", row.model) is None
+        [stored] = view.reading._all("SELECT embedded FROM nodes")
+        assert (stored[0] is None) == (not template.startswith("{content}"))  # else the text is stored twice
+    assert index.update_nodes([node]).embedded == 0
+    assert index.update_nodes([node.model_copy(update={"id_": "other"})]).embedded == 0
+
+
 def test_models_and_numbers_by_language(tmp_path: Path) -> None:
     index = CodeIndex(HashEmbedding(), tmp_path)
     languages = ["python", "go", "", "go", "java", "python"]
@@ -208,12 +239,13 @@ def test_an_index_of_an_old_format_is_refused_with_the_command(manifest: object,
         CodeIndex.open(tmp_path)
 
 
-def test_an_index_of_another_database_format_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
+def test_an_index_of_another_database_format_is_refused(other: int, folder: Path) -> None:
     storage = Storage(folder)
     with storage.writing() as writing:
-        writing.put_settings({"format": FORMAT + 1})
+        writing.put_settings({"format": other})
     storage.close()
-    with pytest.raises(ValueError, match=f"index of format {FORMAT + 1}, this version reads format {FORMAT}; build"):
+    with pytest.raises(ValueError, match=f"index of format {other}, this version reads format {FORMAT}; build"):
         CodeIndex.open(folder)
 
 

@@ -411,7 +411,12 @@ def test_nodes_move_between_files(batch: int, store: type | None, monkeypatch: p
             assert _words(index) == {"f0", "f1", "f2"}
             hits = index.search("x", mode="dense")
             assert {hit.node_id for hit in hits} == {"f0", "f1", "f2"}
-        assert set(index.embedding.embedded()) == {function.rstrip("\n") for function in FUNCTIONS}
+        assert set(index.embedding.embedded()) == {
+            f"names: {path[0]} f {function[5]}\n\n{function.rstrip()}"
+            for state in states
+            for path, functions in state.items()
+            for function in functions
+        }
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -448,12 +453,14 @@ def test_own_nodes_move_between_files(index: CodeIndex[HashEmbedding]) -> None:
 
 
 def test_equal_texts_are_embedded_once(index: CodeIndex[HashEmbedding]) -> None:
-    texts = {f"{i}.py": "def same():\n    return 0\n" for i in range(7)}
-    report = index.update_texts(texts)
-    assert index.embedding.embedded() == ["def same():\n    return 0"]
+    code = "def same():\n    return 0\n"
+    report = index.update_texts({f"{i}/shop/tax.py": code for i in range(7)})
+    assert index.embedding.embedded() == ["names: shop tax same\n\ndef same():\n    return 0"]
     assert (report.added, len({tuple(vector) for vector in vectors_of(index).values()})) == (7, 1)
-    index.update_texts({"new.py": texts["0.py"]})
+    index.update_texts({"new/shop/tax.py": code})
     assert index.embedding.embedded() == []
+    index.update_texts({"new/shop/vat.py": code})
+    assert index.embedding.embedded() == ["names: shop vat same\n\ndef same():\n    return 0"]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from llama_index.core.schema import BaseNode, Document, TextNode
 from llama_index.core.utils import get_tqdm_iterable
 
 from llamaindex_code_retrieval._settings import PlainErrors
+from llamaindex_code_retrieval.chunking.names import Names
 from llamaindex_code_retrieval.chunking.relations import Leaf, add_parents, link_neighbours, set_headers
 from llamaindex_code_retrieval.chunking.source import NodeIds, Source
 from llamaindex_code_retrieval.languages.bounds import Bounds, Measure, Part, Tokenizer
@@ -23,7 +24,7 @@ from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.languages.text import outline_text
 
-_VERSION = 3
+_VERSION = 4
 """Saved with the settings: another version makes other nodes of the same file."""
 _MAX_OVERLAP = 6  # lines of the default overlap
 _LEAST_TOKENS = 16
@@ -53,7 +54,10 @@ class CodeNodeParser(PlainErrors, NodeParser):
 
     **Metadata.** As in other node parsers, nodes have the metadata of their document, with its templates and excluded
     keys: unless it is excluded, it is embedded with the code and shown to an LLM. Of the keys that this parser adds, an
-    LLM sees path, scope and lines, and nothing is embedded. ``file_path`` and ``file_name`` are shown as ``path`` only.
+    LLM sees path, scope and lines, and only ``names`` is embedded: the words of the last two parts of the path and of
+    the scope, at most a tenth of ``max_tokens``. It is left out if the document names it in
+    ``excluded_embed_metadata_keys``, or has a key ``names`` of its own. ``file_path`` and ``file_name`` are shown as
+    ``path`` only.
 
     **Ids** depend on path, place, text, metadata and a chosen document id, so that parsing an unchanged file again
     gives the same ids. A random document id, dates and the file size do not change them. Equal documents of one call
@@ -204,7 +208,8 @@ class CodeNodeParser(PlainErrors, NodeParser):
     def _nodes_of(self, document: BaseNode, ids: NodeIds) -> list[TextNode]:
         """Return the parents among the nodes of a document and then the others, each in the order of their places."""
         source = Source(document, default_language=self.language, include_metadata=self.include_metadata)
-        measure = self._measure(source)
+        names = Names(source, self.max_tokens, self.tokenizer)
+        measure = self._measure(source, max_tokens=names.max_code_tokens)
         outline = _outline(source)
         numbers = iter(range(len(measure.text) + 1))
 
@@ -225,6 +230,7 @@ class CodeNodeParser(PlainErrors, NodeParser):
             known.update(parts)
             for number, part in enumerate(parts, start=1):
                 node = source.node(part, span.item, id_=new_id(part), is_start=span.is_start)
+                names.add_to(node, part, measure)
                 if len(parts) > 1:
                     node.metadata |= {"part": number, "parts": len(parts)}
                 leaves.append(Leaf(node, span.item, span.is_start))
@@ -236,8 +242,8 @@ class CodeNodeParser(PlainErrors, NodeParser):
             return nodes
         return [*add_parents(outline.top, leaves, max_lines=self.max_parent_lines, whole_node=whole_node), *nodes]
 
-    def _measure(self, source: Source) -> Measure:
-        bounds = Bounds(self.max_lines, self.overlap_lines, self.max_tokens, self.tokenizer)
+    def _measure(self, source: Source, *, max_tokens: int | None) -> Measure:
+        bounds = Bounds(self.max_lines, self.overlap_lines, max_tokens, self.tokenizer)
         if not source.embeds_metadata:
             return Measure(source.text, bounds)
         measure = Measure(source.text, bounds, embedded=source.embedded)

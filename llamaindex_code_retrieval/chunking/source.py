@@ -18,6 +18,8 @@ from llamaindex_code_retrieval.languages.table import LANGUAGES, language_of_tex
 
 HEADER_ID = "header_id"
 """The metadata key for the id of the node with which the definition around a node begins."""
+NAMES = "names"
+"""The metadata key for the words of path and scope, which are embedded with the code."""
 _MAX_DOCSTRING = 2000  # characters kept in the metadata
 _PATH_KEYS = ("path", "file_path", "file_name")
 _LLM_KEYS = ("path", "scope", "start_line", "end_line", "cell")
@@ -38,7 +40,10 @@ class Source:
     def __init__(self, document: BaseNode, *, default_language: str | None, include_metadata: bool) -> None:
         given = document.metadata
         self.document = document
-        self.path = str(next((given[key] for key in _PATH_KEYS if given.get(key)), document.node_id))
+        path = next((given[key] for key in _PATH_KEYS if given.get(key)), None)
+        self.path = str(path or document.node_id)
+        self.named_path = "" if path is None or _is_random(str(path)) else str(path)
+        """The path, or "" if it is only the random id of a document without a path."""
         text = document.get_content(metadata_mode=MetadataMode.NONE)
         language = given.get("language")
         if not isinstance(language, str) or language not in LANGUAGES:
@@ -48,8 +53,10 @@ class Source:
         self.text = text if self.notebook is None else self.notebook.text
         self._cell_lines = None if isinstance(document, Document) else _cell_lines(given)
         self.header_id: str | None = None if isinstance(document, Document) else given.get(HEADER_ID)
-        self._metadata = {key: value for key, value in given.items() if include_metadata and key not in _OF_ONE_NODE}
+        not_copied = (*_OF_ONE_NODE, NAMES) if _has_our_names(document) else _OF_ONE_NODE
+        self._metadata = {key: value for key, value in given.items() if include_metadata and key not in not_copied}
         self._display = _display(document, self._metadata)
+        self.adds_names = NAMES not in (*self._metadata, *document.excluded_embed_metadata_keys)
         self._origin = document.source_node or _reference(document)
         self._first_line, self._first_character, self._outer = _place(document)
         lasting = {key: value for key, value in self._metadata.items() if key not in _NOT_IN_IDS}
@@ -60,9 +67,10 @@ class Source:
         """Whether metadata of the document is embedded with the code."""
         return self.embedded("x") != "x"
 
-    def embedded(self, code: str) -> str:
+    def embedded(self, code: str, *, names: str = "") -> str:
         """Return the text that is embedded for a node with this code."""
-        return TextNode(text=code, metadata=self._metadata, **self._display).get_content(MetadataMode.EMBED)
+        metadata = self._metadata | ({NAMES: names} if names else {})
+        return TextNode(text=code, metadata=metadata, **self._display).get_content(MetadataMode.EMBED)
 
     def node(self, part: Part, item: Item, *, id_: str, is_start: bool) -> TextNode:
         """Return the node of a part; ``is_start`` tells that the item starts with it."""
@@ -138,6 +146,8 @@ def _display(document: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
     excluded = document.excluded_llm_metadata_keys
     aliases = [key for key in _PATH_KEYS[1:] if key in metadata]  # "path" says the same
     hidden = [key for key in _OWN_KEYS if key not in _LLM_KEYS] + aliases
+    if NAMES not in metadata:
+        hidden.append(NAMES)
     if next((key for key in _PATH_KEYS if metadata.get(key)), "path") in excluded:
         hidden.append("path")
     shown = {
@@ -148,6 +158,11 @@ def _display(document: BaseNode, metadata: dict[str, Any]) -> dict[str, Any]:
     }
     template = getattr(document, "text_template", None)
     return shown if template is None else shown | {"text_template": template}
+
+
+def _has_our_names(document: BaseNode) -> bool:
+    """Return whether the names of a document are those that a ``CodeNodeParser`` has made for a node."""
+    return not isinstance(document, Document) and NAMES in document.excluded_llm_metadata_keys
 
 
 def _distinct(*keys: str) -> list[str]:
@@ -179,9 +194,13 @@ def _reference(document: BaseNode) -> RelatedNodeInfo:
 
 
 def _chosen_id(document: BaseNode) -> str:
-    """Return the id of a document, or "" for a random UUID, which LlamaIndex gives to a document without an id."""
+    """Return the id of a document, or "" for a random one."""
+    return "" if _is_random(document.node_id) else document.node_id
+
+
+def _is_random(node_id: str) -> bool:
+    """Return whether an id is a random UUID, which LlamaIndex gives to a document without an id."""
     try:
-        is_random = uuid.UUID(document.node_id).version == 4
+        return uuid.UUID(node_id).version == 4
     except ValueError:
-        is_random = False
-    return "" if is_random else document.node_id
+        return False

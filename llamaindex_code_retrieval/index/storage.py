@@ -13,7 +13,7 @@ from typing import Any
 
 from llamaindex_code_retrieval.index.tables import SCHEMA, Reading, Writing
 
-FORMAT = 4
+FORMAT = 5
 DATABASE = "index.sqlite"
 _BUSY_SECONDS = 60
 """How long a transaction waits for another one that writes."""

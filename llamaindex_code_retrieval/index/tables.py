@@ -24,7 +24,7 @@ CREATE TABLE nodes (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, file INTEGER NOT NULL, position INTEGER NOT NULL,
     part INTEGER NOT NULL, language TEXT NOT NULL, kind TEXT NOT NULL, symbol TEXT NOT NULL, scope TEXT NOT NULL,
     start_line INTEGER, end_line INTEGER, model INTEGER NOT NULL, digest INTEGER NOT NULL, form INTEGER NOT NULL,
-    relations TEXT NOT NULL, metadata TEXT NOT NULL, embedded TEXT, text TEXT NOT NULL
+    relations TEXT NOT NULL, metadata TEXT NOT NULL, lead TEXT NOT NULL, embedded TEXT, text TEXT NOT NULL
 );
 CREATE INDEX nodes_by_file ON nodes (file, position);
 CREATE INDEX nodes_by_digest ON nodes (digest);
@@ -40,7 +40,7 @@ CREATE TABLE removed_words (number INTEGER PRIMARY KEY);
 
 _NODE_COLUMNS = (
     "n.number, n.id, f.path, n.position, n.part, m.fingerprint, n.digest, o.value, n.relations, n.metadata, "
-    "n.embedded, n.text"
+    "n.lead, n.embedded, n.text"
 )
 _NODE_TABLES = (
     "nodes n JOIN files f ON f.number = n.file JOIN models m ON m.number = n.model JOIN forms o ON o.number = n.form"
@@ -209,11 +209,11 @@ class Reading:
     def vector_of(self, digest: int, embedded: str, model: str) -> NDArray[np.float32] | None:
         """Return the vector of a node whose embedded text is this one, made by this model."""
         rows = self._all(
-            "SELECT v.vector, coalesce(n.embedded, n.text) FROM nodes n JOIN models m ON m.number = n.model "
+            "SELECT v.vector, n.lead, n.embedded, n.text FROM nodes n JOIN models m ON m.number = n.model "
             "JOIN vectors v ON v.number = n.number WHERE n.digest = ? AND m.fingerprint = ?",
             (digest, model),
         )
-        return next((_vector(blob) for blob, text in rows if text == embedded), None)
+        return next((_vector(blob) for blob, *texts in rows if (_embedded(*texts) or texts[-1]) == embedded), None)
 
     def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Return those vectors that an unfinished update has computed, by key."""
@@ -317,9 +317,9 @@ class Writing(Reading):
         """Insert the nodes of a file."""
         self._connection.executemany(
             "INSERT INTO nodes (number, id, file, position, part, language, kind, symbol, scope, start_line, end_line, "
-            "model, digest, form, relations, metadata, embedded, text) VALUES (?, CAST(? AS TEXT), ?, ?, ?, "
+            "model, digest, form, relations, metadata, lead, embedded, text) VALUES (?, CAST(? AS TEXT), ?, ?, ?, "
             "CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), "
-            "CAST(? AS TEXT))",
+            "CAST(? AS TEXT), CAST(? AS TEXT))",
             [(row.number, _bytes(row.id), file, *self._values(row)) for row in rows],
         )
 
@@ -328,8 +328,8 @@ class Writing(Reading):
         self._connection.executemany(
             "UPDATE nodes SET position = ?, part = ?, language = CAST(? AS TEXT), kind = CAST(? AS TEXT), "
             "symbol = CAST(? AS TEXT), scope = CAST(? AS TEXT), start_line = ?, end_line = ?, model = ?, digest = ?, "
-            "form = ?, relations = ?, metadata = ?, embedded = CAST(? AS TEXT), text = CAST(? AS TEXT) "
-            "WHERE number = ?",
+            "form = ?, relations = ?, metadata = ?, lead = CAST(? AS TEXT), embedded = CAST(? AS TEXT), "
+            "text = CAST(? AS TEXT) WHERE number = ?",
             [(*self._values(row), row.number) for row in rows],
         )
 
@@ -344,6 +344,7 @@ class Writing(Reading):
         self._connection.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?)", rows)
 
     def _values(self, row: NodeRow) -> tuple[Any, ...]:
+        lead, embedded = _split_embedded(row)
         names = ("language", "kind", "symbol", "scope")
         return (
             row.position,
@@ -355,7 +356,8 @@ class Writing(Reading):
             self._number_of("forms", "value", json.dumps(row.form)),
             json.dumps(row.relations),
             json.dumps(row.metadata),
-            None if row.embedded is None else _bytes(row.embedded),
+            _bytes(lead),
+            None if embedded is None else _bytes(embedded),
             _bytes(row.text),
         )
 
@@ -366,9 +368,26 @@ class Writing(Reading):
         return int(self._connection.execute(f"INSERT INTO {table} ({column}) VALUES (?)", (value,)).lastrowid or 0)
 
 
+def _split_embedded(row: NodeRow) -> tuple[str, str | None]:
+    """Return what is embedded before the text, or "" and the whole text that is embedded where that is not enough.
+
+    LlamaIndex strips a text that is embedded with metadata.
+    """
+    text = row.text.rstrip()
+    if row.embedded is None or row.embedded == text or not row.embedded.endswith(text):
+        return "", row.embedded
+    return row.embedded[: len(row.embedded) - len(text)], None
+
+
+def _embedded(lead: str, embedded: str | None, text: str) -> str | None:
+    """Return the text that is embedded, where it is not ``text``."""
+    return lead + text.rstrip() if lead else embedded
+
+
 def _node_row(row: Sequence[Any]) -> NodeRow:
-    number, id_, path, position, part, model, digest, *jsons, embedded, text = row
+    number, id_, path, position, part, model, digest, *jsons, lead, embedded, text = row
     form, relations, metadata = map(_json, jsons)
+    embedded = _embedded(lead, embedded, text)
     return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
 
 

@@ -75,6 +75,15 @@ class Measure:
         """Return the rows as one part."""
         return Part(first, last, self._offsets[first], self._offsets[last + 1] - 1)
 
+    def has_at_most(self, tokens: int, part: Part) -> bool:
+        """Return whether the tokens of a part of whole rows, added up, are at most so many; ``False`` for others."""
+        code = self.text[part.start : part.end]
+        if len(code) + 1 + self.tokens_without_code <= tokens and code.isascii():
+            return True
+        if part != self.whole(part.first, part.last):
+            return False
+        return self.tokens_without_code + sum(map(self._tokens, range(part.first, part.last + 1))) <= tokens
+
     def parts(self, first: int, last: int, depths: Mapping[int, int]) -> list[Part]:
         """Cut rows into parts of similar size that fit.
 
