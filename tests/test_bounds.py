@@ -113,8 +113,16 @@ LINES = st.one_of(
 @settings(max_examples=40, deadline=None)
 @given(text=st.lists(LINES, max_size=40).map("\n".join), language=st.sampled_from(["python", "c", "text"]))
 def test_no_node_has_more_tokens_than_the_model_reads(tokenizer: Tokenizer, text: str, language: str) -> None:
-    for bounds in ({"max_tokens": 16}, {"max_tokens": 60, "max_lines": 12, "overlap_lines": 3}):
-        assert_law(text, path_for(language), tokenizer=tokenizer, **bounds)
+    for bounds in ({"max_tokens": 16}, {"max_tokens": 60, "max_lines": 12, "overlap_lines": 3}, {"max_tokens": 150}):
+        assert_law(text, f"tax/größe/{path_for(language)}", tokenizer=tokenizer, **bounds)
+
+
+def test_names_fit_beside_the_code(tokenizer: Tokenizer) -> None:
+    """Also beside the bound, where the tokens of names and code cannot be added up."""
+    for max_tokens in range(160, 260, 10):
+        for text in (SNIPPETS["python"], "\n".join(["é你好 (x)"] * 40), "    return a\n" * 100):
+            nodes = assert_law(text, "ab/c.py", max_tokens=max_tokens, tokenizer=tokenizer)
+            assert all(node.metadata["names"].startswith("ab") for node in nodes)
 
 
 def test_no_node_of_a_sample_has_more_tokens_than_the_model_reads(tokenizer: Tokenizer) -> None:
