@@ -289,6 +289,17 @@ def test_words_alone_where_the_vectors_are_elsewhere() -> None:
         assert index.related("shop/prices.py")[0].node.metadata["related"] == "calls it"
 
 
+def test_the_nearest_of_a_scope_come_first_by_their_first_parts() -> None:
+    body = "".join(f"    x = x + {i}\n" for i in range(150))
+    functions = [f"def f{i}(x):\n{body if i == 4 else ''}    return {i}\n" for i in range(7)]
+    with CodeIndex(HashEmbedding(), vector_store=FaissStore(16)) as index:
+        index.update_texts({"a.py": "\n\n".join(functions)})
+        last = max(node.metadata["end_line"] for node in index.nodes())
+        hits = [hit.node.metadata for hit in index.related(f"a.py:{last}")]
+    assert [hit["scope"] for hit in hits] == ["f5", "f4", "f3", "f2", "f1", "f0"]
+    assert (hits[1]["part"], "also_lines" in hits[1]) == (1, False)
+
+
 def test_no_model_is_needed(shop: CodeIndex, tmp_path: Path) -> None:
     shop.save(tmp_path / "index")
     with CodeIndex.open(tmp_path / "index", words_only=True) as index:
