@@ -5,6 +5,11 @@ The questions are those of semble's public benchmark: a folder with ``repos.json
 those that are missing are skipped:
 
     python benchmarks/repositories.py QUESTIONS [REPOSITORIES] [--repository NAME …] [--mode fused …] [--worst N]
+
+With ``--rerank WEIGHT`` the default reranker also reorders the first hits of the mode "fused", with WEIGHT as the
+``repository_weight`` of ``CodeReranker``:
+
+    python benchmarks/repositories.py QUESTIONS [REPOSITORIES] --mode fused --rerank 0.02 --rerank 0.1 --rerank 1
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from typing import Any
 
 from report import add_result_option, report
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, NodeFilter
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeReranker, CodeRetriever, NodeFilter
 from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.cli.options import natural
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, load_questions
@@ -44,6 +49,8 @@ MODES: Mapping[str, Mapping[str, Any]] = {
 """Options of the retriever. The answers to the benchmark's questions are code; documents are never relevant."""
 METRIC = "nDCG@10"
 _DEPTH = 10
+_CANDIDATES = 20
+"""First hits that a reranker reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +67,16 @@ class Row:
     """System -> mean, where there is a figure for all of the repositories."""
 
 
-def rank_modes(repository: RepositoryQuestions, folder: Path, ranked: Mapping[str, RankedPlaces]) -> dict[str, Any]:
-    """Index the folder of a repository that the questions are about, and add the hits of each mode to ``ranked``."""
+def rank_modes(
+    repository: RepositoryQuestions,
+    folder: Path,
+    ranked: Mapping[str, RankedPlaces],
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Index the folder of a repository that the questions are about, and add the hits of each mode to ``ranked``.
+
+    ``weights`` are those of the reranker, by mode.
+    """
     embedding = CodeEmbedding()
     with CodeIndex(embedding) as index:
         start = time.perf_counter()
@@ -69,7 +84,12 @@ def rank_modes(repository: RepositoryQuestions, folder: Path, ranked: Mapping[st
         seconds = time.perf_counter() - start
         index.embedding = embedding.uncached()  # so that every mode embeds the queries
         for mode, places in ranked.items():
-            found = rank_places(CodeRetriever(index, top_k=_DEPTH, **MODES[mode]), repository)
+            if weights and mode in weights:
+                reranker = CodeReranker(embedding=embedding, top_n=_DEPTH, repository_weight=weights[mode])
+                retriever = CodeRetriever(index, top_k=_CANDIDATES)
+                found = rank_places(retriever, repository, postprocessors=[reranker])
+            else:
+                found = rank_places(CodeRetriever(index, top_k=_DEPTH, **MODES[mode]), repository)
             places.add(found)
             mean = fmean(measured(found, [repository], mode).values[METRIC].values())
             print(f"{repository.name}, {mode}: {mean:.4f}", file=sys.stderr)
@@ -157,6 +177,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (default: all)")
     parser.add_argument(
+        "--rerank",
+        action="append",
+        type=float,
+        default=[],
+        metavar="WEIGHT",
+        help=f"also rerank the first {_CANDIDATES} hits of mode fused with this weight; may be repeated",
+    )
+    parser.add_argument(
         "--worst",
         type=natural,
         default=0,
@@ -188,8 +216,9 @@ def main() -> None:
     repositories = [known[name] for name in names if name not in skipped]
     if not repositories:
         return
-    ranked = {mode: RankedPlaces() for mode in options.mode or MODES}
-    indexes = {each.name: rank_modes(each, folders[each.name], ranked) for each in repositories}
+    weights = {f"fused, reranked with weight {weight:g}": weight for weight in options.rerank}
+    ranked = {mode: RankedPlaces() for mode in [*(options.mode or MODES), *weights]}
+    indexes = {each.name: rank_modes(each, folders[each.name], ranked, weights) for each in repositories}
     results = {mode: measured(places, repositories, mode) for mode, places in ranked.items()}
     published = read_json(options.questions / "published.json", remedy="copy it from the benchmark")
     rows = list(rows_of(repositories, results, published))

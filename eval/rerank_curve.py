@@ -89,7 +89,7 @@ def rerank_curve(
 
     Raises:
         ValueError: see :func:`check_ks`; the largest K exceeds the retriever's ``top_k``; ``latency_queries`` is under
-            1.
+            1; the reranker has a ``repository_weight`` for the hits, because they are parts of files.
     """
     settings = _settings(check_ks(ks), reranker)
     if latency_queries < 1:
@@ -251,6 +251,11 @@ class _LogOdds:
 
     def of_hits(self, query_id: str, query: str, hits: Sequence[NodeWithScore]) -> list[float]:
         """Return the log-odds of ``hits``, combined with their ranks in the first stage."""
+        if self.reranker.weight_of(hits) is not None:
+            raise ValueError(
+                "the hits are parts of files, for which the reranker has a repository_weight, and a curve shows how "
+                "hits are ranked without one; index the codes as nodes without a path, as benchmark_index does"
+            )
         by_node = self.by_query.get(query_id, {})
         if any(hit.node_id not in by_node for hit in hits):
             texts = [hit.get_content(MetadataMode.EMBED) for hit in hits]

@@ -89,7 +89,8 @@ class SystemSpec(Settings):
     bm25_weight: float = Field(default=0.25, ge=0, allow_inf_nan=False)
     """Weight of the BM25 ranking in ``fused``."""
     rerank: str | None = None
-    """A reranker that comes with the package, a folder, or a hub name."""
+    """A reranker that comes with the package, a folder, or a hub name. The shipped one keeps the order of hits that are
+    parts of files, so with it questions about repositories are ranked as without."""
     rerank_top_n: int = Field(default=10, ge=1)
     """Hits that the reranker keeps."""
     rerank_k: int | None = Field(default=None, ge=1)

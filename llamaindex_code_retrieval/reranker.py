@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 from llamaindex_code_retrieval.models.scoring import PairScorer, calibration_of, load_scorer, score_pairs
 
 dispatcher = get_dispatcher(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,20 @@ class Reranked:
 
     hits: list[NodeWithScore]
     scored: int
+
+
+def are_parts_of_files(hits: Sequence[NodeWithScore]) -> bool:
+    """Return whether all hits are parts of files: nodes with a ``path`` and a ``kind``, as ``CodeNodeParser`` makes."""
+    return bool(hits) and all({"path", "kind"} <= hit.node.metadata.keys() for hit in hits)
+
+
+def warn_of_kept_order(model: str) -> None:
+    """Log that a reranker keeps the order of the first stage, and how to change that."""
+    _logger.warning(
+        "%s keeps the order of these hits: they are parts of files, which it ranks worse than the first stage. "
+        "To rerank them all the same, set CodeReranker(repository_weight=0.1) or search --rerank-weight 0.1",
+        model,
+    )
 
 
 class CodeReranker(PlainErrors, BaseNodePostprocessor):
@@ -44,6 +60,15 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
     ``rank_weight``: ``None`` is the weight that was best on the calibration's held-out queries, 0 ignores the rank.
     With ``early_exit`` at a confidence such as 0.95, hits are scored ten at a time. Scoring stops as soon as, in that
     share of the calibration's queries, no remaining hit would reach the ``top_n``.
+
+    A reranker that was trained on functions without paths may make the ranking of a repository's files worse. Where all
+    hits are parts of files (nodes with ``path`` and ``kind`` in their metadata, as ``CodeNodeParser`` makes them),
+    ``repository_weight`` says how much the log-odds count. ``None`` is the calibration's value: 0 for the shipped
+    reranker; others have none and rank such hits as any other. With 0 the hits keep their order and scores, nothing is
+    scored, and a warning is logged once. With a weight over 0 the hits are ordered by ln(score of the first stage) +
+    weight * log-odds or, if a score is not in (0, 1], as other hits (``rank_weight``) with weight times the log-odds;
+    the new score is the logistic function of that. With either, ``threshold`` drops the hits whose code has a lower
+    probability (:meth:`score`), for which the hits are scored, and ``early_exit`` has no effect.
 
     Hits are returned as new ``NodeWithScore`` objects around the caller's nodes, best first, equal scores by node id.
     Of several hits with one node id the first is kept. The scored text is the node's content with the metadata meant
@@ -64,14 +89,21 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         "A checkpoint with fewer positions cuts at those.",
     )
     token_budget: int = Field(ge=1, description="Padded tokens in a batch; a batch holds one pair at least.")
-    threshold: float | None = Field(ge=0, le=1, description="Drop hits with a lower score.")
+    threshold: float | None = Field(ge=0, le=1, description="Drop hits with a lower score, or probability of the code.")
     rank_weight: float | None = Field(ge=0, description="Weight of the first stage's rank; None: the calibration's.")
+    repository_weight: float | None = Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of the log-odds where all hits are parts of files; 0 keeps their order; None: the "
+        "calibration's.",
+    )
     early_exit: float | None = Field(gt=0, lt=1, description="Confidence at which to stop; None scores all hits.")
     precision: RerankPrecision = Field(frozen=True, description="Precision of the arithmetic.")
     device: str | None = Field(frozen=True, description="Torch device; None: a GPU if there is one.")
     merge_adapter: bool = Field(frozen=True, description="Merge the adapter into copies of the weights it changes.")
 
     _scorer: PairScorer = PrivateAttr()
+    _has_warned: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -83,6 +115,7 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         token_budget: int = 4096,
         threshold: float | None = None,
         rank_weight: float | None = None,
+        repository_weight: float | None = None,
         early_exit: float | None = None,
         precision: RerankPrecision = "auto",
         device: str | None = None,
@@ -110,6 +143,7 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
             token_budget=token_budget,
             threshold=threshold,
             rank_weight=rank_weight,
+            repository_weight=repository_weight,
             early_exit=early_exit,
             precision=precision,
             device=device,
@@ -179,7 +213,17 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         first_hits: dict[str, NodeWithScore] = {}
         for hit in hits:
             first_hits.setdefault(hit.node_id, hit)
-        candidates, ceiling = list(first_hits.values()), self._ceiling(self.calibration)
+        candidates = list(first_hits.values())
+        weight = self.weight_of(candidates)
+        return self._rerank(query, candidates) if weight is None else self._rerank_parts(query, candidates, weight)
+
+    def weight_of(self, hits: Sequence[NodeWithScore]) -> float | None:
+        """Return the ``repository_weight`` that holds for ``hits``, ``None`` if they are ranked without one."""
+        weight = self.calibration.repository_weight if self.repository_weight is None else self.repository_weight
+        return weight if weight is not None and are_parts_of_files(hits) else None
+
+    def _rerank(self, query: str, candidates: Sequence[NodeWithScore]) -> Reranked:
+        ceiling = self._ceiling(self.calibration)
         size = len(candidates) if ceiling is None else EXIT_CHUNK
         log_odds: list[float] = []
         while len(log_odds) < len(candidates):
@@ -196,6 +240,27 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         scored = [NodeWithScore(node=candidates[i].node, score=probability(log_odds[i])) for i in order]
         above = [hit for hit in scored if self.threshold is None or hit.get_score() >= self.threshold]
         return Reranked(above[: self.top_n], len(log_odds))
+
+    def _rerank_parts(self, query: str, candidates: Sequence[NodeWithScore], weight: float) -> Reranked:
+        """Rank hits that are parts of files, whose log-odds have ``weight``."""
+        if weight == 0 and self.repository_weight is None and not self._has_warned:
+            self._has_warned = True
+            warn_of_kept_order(self.model)
+        scores, order = [hit.score for hit in candidates], list(range(len(candidates)))
+        log_odds: list[float] = []
+        if weight or self.threshold is not None:
+            log_odds = self.log_odds(query, [hit.get_content(MetadataMode.EMBED) for hit in candidates])
+        if weight:
+            combined = self.calibration.repository_log_odds(
+                log_odds, scores, weight=weight, rank_weight=self.rank_weight
+            )
+            order.sort(key=lambda i: (-combined[i], candidates[i].node_id))
+            scores = [probability(value) for value in combined]
+        if self.threshold is not None:
+            code_scores = [probability(self.calibration.code_log_odds(value)) for value in log_odds]
+            order = [i for i in order if code_scores[i] >= self.threshold]
+        best = [NodeWithScore(node=candidates[i].node, score=scores[i]) for i in order[: self.top_n]]
+        return Reranked(best, len(log_odds))
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

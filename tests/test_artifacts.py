@@ -58,6 +58,8 @@ def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
     assert settings["data"]["licenses"]
     assert list(reranker.calibration.ceilings) == ["0.8", "0.9", "0.95", "0.99"]
     assert reranker.calibration.error is not None
+    assert reranker.calibration.repository_weight == 0
+    assert f"`{reranker.fingerprint}`" in (ARTIFACTS / name / "README.md").read_text()
     for file in ("README.md", "log.jsonl", "curves.svg"):
         assert (ARTIFACTS / name / file).stat().st_size > 100
     codes = ["def read(path):\n    return open(path).read()", "def send(mail):\n    server.sendmail(mail)", "x = 1"]

@@ -231,6 +231,24 @@ def test_groups_of_questions_are_averaged_with_published_figures(load) -> None:
     assert "| semantic | 1 | 1.000 (1.000 to 1.000) | 1.000 |" in script.table(rows)
 
 
+@pytest.mark.usefixtures("embedded_model")
+def test_a_repository_is_measured_with_and_without_the_reranker(
+    load, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    questions = [{"query": "send an email to the customer", "relevant": ["src/mail.py"], "category": "semantic"}]
+    (tmp_path / "annotations" / f"{repository.name}.json").write_text(json.dumps(questions))
+    (tmp_path / "repos.json").write_text(json.dumps([{"name": repository.name, "language": "python"}]))
+    (tmp_path / "published.json").write_text("{}")
+    result = tmp_path / "figures.json"
+    options = ["--mode", "fused", "--rerank", "0", "--rerank", "0.5", "--result", str(result)]
+    monkeypatch.setattr("sys.argv", ["repositories.py", str(tmp_path), str(repository.parent), *options])
+    load("repositories").main()
+    means = json.loads(result.read_text())["ndcg@10"]
+    assert list(means) == ["fused", "fused, reranked with weight 0", "fused, reranked with weight 0.5"]
+    assert means["fused"]["all"] == means["fused, reranked with weight 0"]["all"] > 0
+
+
 def test_repositories_that_are_missing_are_skipped(
     load, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,10 +16,12 @@ from llama_index.core.schema import TextNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeReranker
 from llamaindex_code_retrieval.index import caches
 from llamaindex_code_retrieval.index.folder import read_settings
 from llamaindex_code_retrieval.index.storage import DATABASE, Storage
+from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
+from llamaindex_code_retrieval.models.locate import locate_reranker
 
 
 @pytest.mark.usefixtures("embedded_model")
@@ -47,12 +49,43 @@ def test_rerank(shell: Shell, indexed: Path, bert_folder: Path, tmp_path: Path) 
     hits = shell("search", "total", "--index", indexed, "--rerank", folder, "--top-n", 3, "--json")
     assert len(hits) == 3
     assert all(0 < hit["score"] < 1 for hit in hits)
-    default = shell("search", "total", "--index", indexed, "--rerank", "--top-n", 1, "--early-exit", 0.9, "--json")
-    assert len(default) == 1  # on a base of its own: the index has another one
+    weighted = ["--rerank-weight", 0.1, "--top-n", 1]
+    assert len(shell("search", "total", "--index", indexed, "--rerank", *weighted, "--json")) == 1  # on another base
     shell("search", "total", "--index", indexed, "--rerank", "nowhere", code=2)
     assert "unknown reranker 'nowhere'" in shell.err
     shell("search", "total", "--index", indexed, "--rerank", "--early-exit", 0.5, code=2)
     assert "cannot stop at confidence 0.5: it was calibrated at 0.8, 0.9, 0.95, 0.99" in shell.err
+
+
+def test_the_default_reranker_keeps_the_order_and_is_not_loaded(
+    shell: Shell, indexed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search = ["search", "total", "--index", indexed, "--top-n", 2, "--json"]
+    first_stage = shell(*search)
+    copy = tmp_path / "copy"
+    shutil.copytree(locate_reranker(DEFAULT_RERANKER), copy)
+    (copy / "head.safetensors").write_bytes(b"damaged")  # read when the reranker is loaded
+    for name in (DEFAULT_RERANKER, copy):
+        caplog.clear()
+        assert shell(*search, "--rerank", name, "--early-exit", 0.9) == first_stage
+        [record] = caplog.records
+        assert record.levelname == "WARNING"
+        assert record.getMessage().startswith(f"{name} keeps the order of these hits: they are parts of files")
+        assert record.getMessage().endswith("search --rerank-weight 0.1")
+    shell.fails(*search, "--rerank", copy, "--rerank-weight", 0.1, says="head.safetensors")
+
+
+@pytest.mark.usefixtures("embedded_model")
+def test_the_default_reranker_ranks_nodes_without_a_path(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    index = CodeIndex(CodeEmbedding())
+    codes = {"a": "def total(cart): return sum(cart)", "b": "def send(mail): smtp.send(mail)"}
+    index.update_nodes([TextNode(id_=id_, text=code) for id_, code in codes.items()])
+    index.save("idx")
+    query = "sum of all prices"
+    hits = shell("search", query, "--index", "idx", "--rerank", "--json")
+    reranked = CodeReranker(embedding=index.embedding).postprocess_nodes(index.search(query), query_str=query)
+    assert [(hit["text"], hit["score"]) for hit in hits] == [(hit.get_content(), hit.score) for hit in reranked]
+    assert caplog.records == []
 
 
 def test_nodes_of_another_parser_have_no_place(shell: Shell, bert_folder: Path) -> None:
@@ -128,6 +161,13 @@ def test_no_faiss_installed(shell: Shell, indexed: Path, monkeypatch: pytest.Mon
         (["--early-exit", "0.9"], "--early-exit has no effect without --rerank"),
         (["--rerank-precision", "auto"], "--rerank-precision has no effect without --rerank"),
         (["--early-exit", "0.9", "--candidates", "9"], "--candidates and --early-exit have no effect without --rerank"),
+        (["--rerank-weight", "0.1"], "--rerank-weight has no effect without --rerank"),
+        (["--rerank", "--rerank-weight", "0"], "--rerank-weight must be a number over 0, got 0.0; try 0.1"),
+        (["--rerank", "--rerank-weight", "nan"], "--rerank-weight must be a number over 0, got nan"),
+        (
+            ["--rerank", "--rerank-weight", "1", "--early-exit", "0.9"],
+            "--early-exit has no effect with --rerank-weight",
+        ),
         (["--rerank", "--candidates", "5"], "--candidates 5 is less than --top-n 10"),
         (["--fast-query", "--mode", "bm25"], "--fast-query has no effect with --mode bm25"),
         (["--device", "cpu", "--mode", "bm25"], "--device has no effect with --mode bm25"),

@@ -213,7 +213,13 @@ COMPONENTS = {
     ),
     "CodeReranker": Component(
         make=lambda folders, path: CodeReranker(
-            path(folders.reranker), top_n=3, threshold=0.01, rank_weight=0.5, merge_adapter=True, precision="fp32"
+            path(folders.reranker),
+            top_n=3,
+            threshold=0.01,
+            rank_weight=0.5,
+            repository_weight=0.25,
+            merge_adapter=True,
+            precision="fp32",
         ),
         base=BaseNodePostprocessor,
         results=_rerank,

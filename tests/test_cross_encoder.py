@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, RERANKER_CONFIG
 from llamaindex_code_retrieval.models.matching_head import MatchingHead
-from llamaindex_code_retrieval.models.reranker_config import Head, Variant
+from llamaindex_code_retrieval.models.reranker_config import Head, RerankerConfig, Variant
 from llamaindex_code_retrieval.training.adapters import attach_adapter, save_adapter
 from llamaindex_code_retrieval.training.config import AdapterConfig, Method
 
@@ -312,7 +313,7 @@ def test_int8_is_for_cpus_with_linear_layers(codesage_folder: Path, tmp_path: Pa
         CodeReranker(str(folder), precision="int8")
 
 
-# --- scores, fusion, early exit --------------------------------------------------------------------------------------
+# --- scores and fusion -----------------------------------------------------------------------------------------------
 
 
 def test_scores_are_calibrated_and_hits_fused_with_their_rank(saved: Path) -> None:
@@ -334,6 +335,142 @@ def test_the_ranks_weight_can_be_set(saved: Path) -> None:
     best = reranker.postprocess_nodes(_hits(CODES), query_str=QUERY)
     again = reranker.postprocess_nodes(_hits(CODES)[::-1], query_str=QUERY)
     assert [hit.node_id for hit in again] == [hit.node_id for hit in best]
+
+
+# --- parts of files --------------------------------------------------------------------------------------------------
+
+
+def _parts(codes: Sequence[str], *, scores: Sequence[float | None] = ()) -> list[NodeWithScore]:
+    """Hits as an index of files returns them, best first; the scores fall from 0.9 by default."""
+    place = {"path": "a.py", "kind": "function", "language": "python"}
+    return [
+        NodeWithScore(
+            node=TextNode(id_=f"n{i:03}", text=code, metadata=place, excluded_embed_metadata_keys=list(place)),
+            score=scores[i] if scores else 0.9 - 0.1 * i,
+        )
+        for i, code in enumerate(codes)
+    ]
+
+
+def _ids(hits: Sequence[NodeWithScore]) -> list[str]:
+    return [hit.node_id for hit in hits]
+
+
+@pytest.fixture(scope="session")
+def keeping(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reranker with a ``repository_weight`` of 0 in its calibration."""
+    folder = tmp_path_factory.mktemp("keeping")
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    config = RerankerConfig.read(saved)
+    replace(config, calibration=replace(config.calibration, repository_weight=0.0)).write(folder)
+    return folder
+
+
+def test_weight_0_keeps_order_and_scores_and_warns_once(keeping: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reranker = CodeReranker(str(keeping), top_n=3)
+    hits = _parts(CODES)
+    for _ in range(2):
+        best = reranker.rerank(QUERY, [*hits, hits[0]])
+        assert [(hit.node_id, hit.score) for hit in best.hits] == [(hit.node_id, hit.score) for hit in hits[:3]]
+        assert best.scored == 0
+    assert best.hits[0] is not hits[0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{keeping} keeps the order of these hits" in caplog.text
+    caplog.clear()
+    chosen = CodeReranker(str(keeping), top_n=3, repository_weight=0)
+    assert chosen.postprocess_nodes(hits, query_str=QUERY) == best.hits
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("missing", ["path", "kind"])
+def test_other_hits_are_ranked_as_without_a_weight(saved: Path, keeping: Path, missing: str) -> None:
+    hits = _parts(CODES)
+    del hits[2].node.metadata[missing]  # one of them is enough
+    for given in (hits, _hits(CODES)):
+        expected = CodeReranker(str(saved), top_n=9).rerank(QUERY, given)
+        for folder, weight in ((keeping, None), (saved, 0), (keeping, 0.5)):
+            assert CodeReranker(str(folder), top_n=9, repository_weight=weight).rerank(QUERY, given) == expected
+
+
+def test_rerankers_without_a_weight_rank_parts_of_files_as_other_hits(saved: Path) -> None:
+    assert RerankerConfig.read(saved).calibration.repository_weight is None
+    reranker = CodeReranker(str(saved), top_n=9)
+    ranked, parts = reranker.rerank(QUERY, _hits(CODES)), reranker.rerank(QUERY, _parts(CODES))
+    assert [(hit.node_id, hit.score) for hit in parts.hits] == [(hit.node_id, hit.score) for hit in ranked.hits]
+    assert parts.scored == len(CODES)
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.5, 20.0])
+def test_a_weight_adds_the_log_odds_to_the_logarithm_of_the_score(keeping: Path, weight: float) -> None:
+    reranker = CodeReranker(str(keeping), top_n=9, repository_weight=weight)
+    scores = [1.0, 0.8, 0.5, 0.4, 0.01]
+    raw = reranker.log_odds(QUERY, CODES)
+    expected = {
+        f"n{i:03}": math.log(score) + weight * (value / 2 - 1)
+        for i, (score, value) in enumerate(zip(scores, raw, strict=True))
+    }
+    hits = reranker.rerank(QUERY, _parts(CODES, scores=scores)).hits
+    assert _ids(hits) == sorted(expected, key=lambda id_: -expected[id_])
+    for hit in hits:
+        assert hit.score == pytest.approx(1 / (1 + math.exp(-expected[hit.node_id])), abs=1e-9)
+
+
+@pytest.mark.parametrize("scores", [[None] * 5, [7.0, 3.0, 2.0, 0.5, 0.1], [0.5, 0.4, 0.3, 0.2, 0.0]])
+def test_without_usable_scores_the_rank_is_the_prior(
+    saved: Path, keeping: Path, scores: Sequence[float | None]
+) -> None:
+    hits = _parts(CODES, scores=scores)
+    whole = CodeReranker(str(keeping), top_n=9, repository_weight=1).rerank(QUERY, hits)
+    assert whole == CodeReranker(str(saved), top_n=9).rerank(QUERY, _parts(CODES, scores=scores))
+    little = CodeReranker(str(keeping), top_n=9, repository_weight=1e-6).rerank(QUERY, hits)
+    assert _ids(little.hits) == _ids(hits) != _ids(whole.hits)
+    by_code = CodeReranker(str(keeping), top_n=9, repository_weight=0.5, rank_weight=0)
+    raw = dict(zip(_ids(hits), by_code.log_odds(QUERY, CODES), strict=True))
+    assert _ids(by_code.rerank(QUERY, hits).hits) == sorted(raw, key=lambda id_: -raw[id_])
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_threshold_is_of_the_codes_probability(keeping: Path, weight: float) -> None:
+    hits = _parts(CODES)
+    everything = CodeReranker(str(keeping), top_n=9, repository_weight=weight)
+    scores = dict(zip(_ids(hits), everything.score(QUERY, CODES), strict=True))
+    line = sorted(scores.values())[2]
+    above = CodeReranker(str(keeping), top_n=9, repository_weight=weight, threshold=line).rerank(QUERY, hits)
+    expected = [hit for hit in everything.rerank(QUERY, hits).hits if scores[hit.node_id] >= line]
+    assert (above.hits, above.scored) == (expected, len(CODES))
+    assert len(expected) == 3
+
+
+def test_early_exit_has_no_effect_on_parts_of_files(keeping: Path) -> None:
+    hits = _parts([f"def f{i}(): return {i}" for i in range(30)], scores=[0.5] * 30)
+    stopping = CodeReranker(str(keeping), top_n=1, early_exit=0.9)
+    assert stopping.rerank(QUERY, hits).scored == 0
+    stopping._scorer.calibration = replace(stopping.calibration, ceilings={"0.9": [-1e9]})
+    stopping.repository_weight = 1
+    assert stopping.rerank(QUERY, hits).scored == 30
+
+
+def test_a_weight_is_a_finite_number_of_at_least_0(saved: Path, tmp_path: Path) -> None:
+    for weight in (-0.1, math.nan, math.inf, "much"):
+        with pytest.raises(ValueError, match=rf"repository_weight must be .*, got '?{weight}"):
+            CodeReranker(str(saved), repository_weight=weight)  # type: ignore[arg-type]
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    record = json.loads((saved / RERANKER_CONFIG).read_text())
+    for weight in (-1, "much"):
+        record["calibration"]["repository_weight"] = weight
+        (tmp_path / RERANKER_CONFIG).write_text(json.dumps(record))
+        with pytest.raises(ValueError, match=rf"{RERANKER_CONFIG} is incomplete or damaged"):
+            CodeReranker(str(tmp_path))
+    del record["calibration"]["repository_weight"]  # as earlier versions wrote it
+    (tmp_path / RERANKER_CONFIG).write_text(json.dumps(record))
+    assert CodeReranker(str(tmp_path)).calibration == CodeReranker(str(saved)).calibration
+
+
+def test_the_weight_is_not_in_the_fingerprint(saved: Path, keeping: Path) -> None:
+    assert CodeReranker(str(keeping)).fingerprint == CodeReranker(str(saved)).fingerprint
+
+
+# --- early exit ------------------------------------------------------------------------------------------------------
 
 
 def test_early_exit_stops_when_the_rest_cannot_enter(saved: Path) -> None:

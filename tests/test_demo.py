@@ -21,7 +21,7 @@ def demo(embedded_model: tuple[CodeEmbedding, ...]) -> Demo:
 def test_demo_searches_and_measures(demo: Demo) -> None:
     [(question, answers)] = demo.answers.items()
     assert question == "quote a string for the shell"
-    assert list(answers) == ["dense", "bm25", "fused", "reranked"]
+    assert list(answers) == ["dense", "bm25", "fused"]
     assert {len(hits) for hits in answers.values()} == {3}
     [place] = [place for place, symbol in answers["fused"] if symbol == "quote"]
     path, line = place.split(":")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeReranker, CodeRetriever
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion, RepositoryQuestions
 from llamaindex_code_retrieval.eval.repository_retrieval import (
     RankedPlaces,
@@ -19,8 +20,11 @@ from llamaindex_code_retrieval.eval.repository_retrieval import (
     question_sources,
     rank_places,
 )
+from llamaindex_code_retrieval.eval.results import RetrievalResult
 from llamaindex_code_retrieval.eval.targets import Place, Target
 from llamaindex_code_retrieval.index.source_options import SourceOptions
+from llamaindex_code_retrieval.models.calibration import Calibration
+from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 
 
 def questions(*rows: tuple[str, str, tuple[Target, ...]], name: str = "shop", root: str = ".") -> RepositoryQuestions:
@@ -48,6 +52,26 @@ def test_the_files_under_the_root_are_read(shop: Path) -> None:
     assert {"other.py", "shop/read.py"} <= question_sources(questions(FOUND), shop.parent).keys()
     only = question_sources(questions(FOUND), shop.parent, SourceOptions(only=("/shop/re*.py",)))
     assert list(only) == ["shop/read.py"]
+
+
+def test_a_reranker_of_weight_0_measures_as_the_first_stage(
+    shop: Path, embedding: CodeEmbedding, tmp_path: Path
+) -> None:
+    reranker = CrossEncoder.on(embedding.encoder, max_tokens=64)
+    shutil.copytree(embedding.model_name, tmp_path / "reranker")
+    reranker.calibration = Calibration(repository_weight=0.0)
+    reranker.save(tmp_path / "reranker")
+    asked = questions(FOUND, ELSEWHERE, root="shop")
+    sources = {"shop": question_sources(asked, shop.parent)}
+    retriever = CodeRetriever(index_sources_once(sources, embedding)(asked), top_k=10)
+
+    def measure(*rerankers: CodeReranker) -> RetrievalResult:
+        return evaluate_questions(lambda _: retriever, [asked], system="s", task="t", postprocessors=rerankers)
+
+    first_stage = measure()
+    kept = measure(CodeReranker(tmp_path / "reranker"))
+    assert (kept.top, kept.values) == (first_stage.top, first_stage.values)
+    assert measure(CodeReranker(tmp_path / "reranker", repository_weight=1)).top != first_stage.top
 
 
 def test_a_target_that_is_in_no_file_is_refused(shop: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from llama_index.core.schema import TextNode
 from transformers import BertForSequenceClassification
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeReranker, CodeRetriever, Encoder
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeReranker, CodeRetriever, Encoder
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.eval.curve_runner import run_curves
 from llamaindex_code_retrieval.eval.datasets import Benchmark, documented_functions
@@ -69,6 +70,18 @@ def ours(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
 def _retriever(benchmark: Benchmark, bert_folder: Path, *, mode: str = "dense", top_k: int = 24) -> CodeRetriever:
     index = benchmark_index(benchmark, CodeEmbedding(str(bert_folder), device="cpu"))
     return CodeRetriever(index, top_k=top_k, mode=mode)  # type: ignore[arg-type]
+
+
+def test_hits_that_the_reranker_leaves_alone_have_no_curve(ours: Path, bert_folder: Path) -> None:
+    codes = {f"f{i}": f"def f{i}(): return {i}" for i in range(3)}
+    benchmark = Benchmark(name="files", corpus=codes, queries={"q": "return"}, qrels={"q": {"f1": 1}})
+    index = CodeIndex(CodeEmbedding(str(bert_folder), device="cpu"))
+    place = {"path": "f.py", "kind": "function"}
+    index.update_nodes([TextNode(id_=id_, text=code, metadata=place) for id_, code in codes.items()])
+    retriever = CodeRetriever(index, top_k=3, mode="dense")
+    rerank_curve(lambda _: retriever, CodeReranker(str(ours)), benchmark, [2], system="s")
+    with pytest.raises(ValueError, match="for which the reranker has a repository_weight, and a curve shows"):
+        rerank_curve(lambda _: retriever, CodeReranker(str(ours), repository_weight=0), benchmark, [2], system="s")
 
 
 # --- one curve -------------------------------------------------------------------------------------------------------

@@ -241,6 +241,18 @@ def test_metadata_meant_for_embedding_is_scored(reranker: CodeReranker) -> None:
     assert hit.score == reranker.score(QUERY, [text])[0]
 
 
+def test_a_checkpoint_ranks_parts_of_files_as_other_hits(checkpoints: dict[int, Path]) -> None:
+    reranker = CodeReranker(checkpoints[1], device="cpu")
+    assert reranker.calibration.repository_weight is None
+    expected = reranker.postprocess_nodes(_hits(CODES), query_str=QUERY)
+    hits = _hits(CODES)
+    for hit in hits:
+        hit.node.metadata = {"path": "a.py", "kind": "function"}
+        hit.node.excluded_embed_metadata_keys = ["path", "kind"]
+    best = reranker.postprocess_nodes(hits, query_str=QUERY)
+    assert [(hit.node_id, hit.score) for hit in best] == [(hit.node_id, hit.score) for hit in expected]
+
+
 def test_a_query_is_needed(reranker: CodeReranker) -> None:
     for hits in ([], _hits(CODES)):
         with pytest.raises(ValueError, match="pass query_bundle or query_str"):

@@ -53,13 +53,13 @@ class Demo:
     seconds: dict[str, float]
     """Wall time of ``index`` and ``measure``."""
     answers: dict[str, dict[str, list[tuple[str, str]]]]
-    """By question, then by retrieval mode or ``reranked``: (path:line, symbol), best first."""
+    """By question, then by retrieval mode: (path:line, symbol), best first."""
     documented: int
     """Functions in the benchmark: those with a docstring."""
     metrics: dict[str, dict[str, float]]
     """By retrieval mode."""
     reranked: dict[str, dict[str, float]]
-    """With and without the reranker, on a sample of the queries."""
+    """With and without the reranker, on a sample of the queries; the functions have no path, see ``CodeReranker``."""
     sampled_queries: int
     """Size of that sample."""
     folder: str
@@ -109,11 +109,11 @@ def run_demo(
     start = time.perf_counter()
     index.update_texts(texts, on_progress=on_progress)
     indexed = time.perf_counter()
-    reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
-    answers = {question: _answers(index, reranker, question) for question in questions}
+    answers = {question: _answers(index, question) for question in questions}
     measure = time.perf_counter()
     benchmark = documented_functions(texts.items())
     sample = benchmark.sample(min(RERANKED_QUERIES, len(benchmark.queries)))
+    reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
     metrics, reranked = _measure(index, reranker, benchmark, sample, on_progress)
     return Demo(
         python=sysconfig.get_python_version(),
@@ -142,7 +142,7 @@ def library_sources(modules: Collection[str]) -> dict[str, str]:
     }
 
 
-def _answers(index: CodeIndex, reranker: CodeReranker, question: str) -> dict[str, list[tuple[str, str]]]:
+def _answers(index: CodeIndex, question: str) -> dict[str, list[tuple[str, str]]]:
     from llamaindex_code_retrieval.retriever import CodeRetriever
 
     hits = {
@@ -150,8 +150,6 @@ def _answers(index: CodeIndex, reranker: CodeReranker, question: str) -> dict[st
         "bm25": CodeRetriever(index, top_k=SHOWN_HITS, mode="bm25").retrieve(question),
         "fused": CodeRetriever(index, top_k=SHOWN_HITS).retrieve(question),
     }
-    candidates = CodeRetriever(index, top_k=RERANKED_HITS).retrieve(question)
-    hits[RERANKED] = reranker.postprocess_nodes(candidates, query_str=question)[:SHOWN_HITS]
     return {system: [_place_and_symbol(hit) for hit in ranking] for system, ranking in hits.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,13 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         const=DEFAULT_RERANKER,
         metavar="MODEL",
         help="rerank the first hits with a cross-encoder: a name, hub name or folder (default: %(const)s)",
+    )
+    parser.add_argument(
+        "--rerank-weight",
+        type=float,
+        metavar="WEIGHT",
+        help="how much the reranker counts beside the ranking of the index; it must be over 0 (default: what "
+        "reranker.json says, which is not at all for the shipped one)",
     )
     parser.add_argument("--candidates", type=positive, metavar="N", help=f"hits to rerank (default: {_CANDIDATES})")
     parser.add_argument(
@@ -227,9 +235,15 @@ def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if not options.question.strip():
         raise ValueError("the question is empty; say in words what the code should do")
     if options.rerank is None:
-        refuse_without_effect(options, ("candidates", "early_exit", "rerank_precision"), "without --rerank")
+        refuse_without_effect(
+            options, ("rerank_weight", "candidates", "early_exit", "rerank_precision"), "without --rerank"
+        )
     elif options.candidates is not None and options.candidates < options.top_n:
         raise ValueError(f"--candidates {options.candidates} is less than --top-n {options.top_n}; raise it")
+    elif options.rerank_weight is not None:
+        if not 0 < options.rerank_weight < math.inf:
+            raise ValueError(f"--rerank-weight must be a number over 0, got {options.rerank_weight}; try 0.1")
+        refuse_without_effect(options, ("early_exit",), "with --rerank-weight")
     if options.mode == "bm25":
         loads = options.rerank is not None or options.refresh
         names = ("fast_query",) if loads else ("fast_query", "device")
@@ -261,9 +275,16 @@ def _missing_question(options: argparse.Namespace) -> str:
 
 
 def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Namespace) -> list[NodeWithScore]:
-    from llamaindex_code_retrieval.models.scoring import shares_base
-    from llamaindex_code_retrieval.reranker import CodeReranker
+    from llamaindex_code_retrieval.models.scoring import calibration_of, shares_base
+    from llamaindex_code_retrieval.reranker import CodeReranker, are_parts_of_files, warn_of_kept_order
 
+    if (
+        options.rerank_weight is None
+        and calibration_of(options.rerank).repository_weight == 0
+        and are_parts_of_files(hits)
+    ):  # the reranker would be loaded for nothing
+        warn_of_kept_order(options.rerank)
+        return hits[: options.top_n]
     precision: RerankPrecision = options.rerank_precision or "auto"
     has_model = options.mode != "bm25"
     shared = has_model and shares_base(options.rerank, index.embedding.encoder, precision=precision)
@@ -271,6 +292,7 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
         options.rerank,
         embedding=index.embedding if shared else None,
         top_n=options.top_n,
+        repository_weight=options.rerank_weight,
         early_exit=options.early_exit,
         precision=precision,
         device=options.device,

@@ -31,6 +31,14 @@ class Calibration:
     ceilings: dict[str, list[float]] = field(default_factory=dict)
     """Confidence -> for r = 0, 1, ...: the log-odds that the hits behind the first r do not exceed, for that share of
     the queries."""
+    repository_weight: float | None = None
+    """Weight of the log-odds for hits that are parts of files of a repository; 0 keeps the order of the first stage,
+    ``None`` ranks them as any other hits. It is not fitted: set it in ``reranker.json`` after measuring."""
+
+    def __post_init__(self) -> None:
+        weight = self.repository_weight
+        if weight is not None and not 0 <= weight < math.inf:
+            raise ValueError(f"repository_weight must be a finite number of at least 0, got {weight}")
 
     def code_log_odds(self, log_odds: float) -> float:
         """Return the calibrated log-odds of a code without a rank."""
@@ -40,6 +48,24 @@ class Calibration:
         """Return the calibrated log-odds of the first stage's hit at ``rank``, counted from 1."""
         weight = self.rank_weight if rank_weight is None else rank_weight
         return log_odds / self.fused_temperature - weight * math.log(rank) + self.fused_shift
+
+    def repository_log_odds(
+        self, log_odds: Sequence[float], scores: Sequence[float | None], *, weight: float, rank_weight: float | None
+    ) -> list[float]:
+        """Return by what hits that are parts of files are ordered, where the log-odds have ``weight``.
+
+        ``scores`` are those of the first stage, best first. It is ln(score) + weight * calibrated log-odds if all
+        scores are over 0 and at most 1, else :meth:`hit_log_odds` with ``weight`` times the log-odds.
+        """
+        usable = [score for score in scores if score is not None and 0 < score <= 1]
+        if len(usable) < len(scores):
+            return [
+                self.hit_log_odds(weight * value, rank, rank_weight=rank_weight)
+                for rank, value in enumerate(log_odds, start=1)
+            ]
+        return [
+            math.log(score) + weight * self.code_log_odds(value) for score, value in zip(usable, log_odds, strict=True)
+        ]
 
     def ceiling(self, confidence: float) -> list[float]:
         """Return the ceilings for early exit at ``confidence``.

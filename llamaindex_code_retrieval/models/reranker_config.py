@@ -58,7 +58,7 @@ class RerankerConfig:
                 base_fingerprint=record["base"]["fingerprint"],
                 calibration=Calibration(**record["calibration"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is incomplete or damaged ({error!r}); {_REMEDY}") from error
         for name, value, known in (("variant", config.variant, VARIANTS), ("head", config.head, HEADS)):
             if value not in known:
