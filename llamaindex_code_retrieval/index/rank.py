@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.filters import Condition
 from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import Hit, View
+from llamaindex_code_retrieval.ranking.features import FEATURES, Candidate, Scores, Words, feature_matrix
 from llamaindex_code_retrieval.ranking.fusion import (
     BM25_WEIGHT,
     CANDIDATES,
@@ -17,6 +22,11 @@ from llamaindex_code_retrieval.ranking.fusion import (
     RANK_CONSTANT,
     reciprocal_rank_fusion,
 )
+from llamaindex_code_retrieval.ranking.model import RankingModel, kind_of
+from llamaindex_code_retrieval.ranking.question import Question
+
+_MAX_PLACES = 16  # of a stack trace
+_AT_PLACE = 20  # nodes of the files with the name of one place
 
 Mode = Literal["dense", "bm25", "fused"]
 
@@ -37,6 +47,8 @@ class RankedHit(NamedTuple):
     score: float
     others: tuple[int, ...] = ()
     """Numbers of further parts of the same definition that were found, which this hit stands for."""
+    reasons: Mapping[str, float] = MappingProxyType({})
+    """By how much each feature raises or lowers the score, compared with the mean of all candidates."""
 
     def metadata(self, rows: Mapping[int, NodeRow]) -> dict[str, Any]:
         """Return the node's metadata; ``also_lines`` names the lines of the other parts."""
@@ -59,9 +71,27 @@ class Nearest(Protocol):
         """Return the best hits."""
 
 
+class Found(NamedTuple):
+    """What the searches for a question found, each best first."""
+
+    dense: Sequence[Sequence[Hit]]
+    """By each model."""
+    bm25: Sequence[Hit]
+    named: Sequence[int] = ()
+    """Numbers of nodes at the places that the question names."""
+
+    @property
+    def hits(self) -> dict[str, Hit]:
+        """All hits by id."""
+        return {hit.id: hit for hits in (*self.dense, self.bm25) for hit in hits}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """How nodes are ranked; see :class:`.CodeRetriever`.
+
+    In mode "fused" a ``model`` ranks what has a path or a symbol. All else, and everything without ``model``, is ranked
+    by weighted reciprocal ranks.
 
     Raises:
         ValueError: a value out of range.
@@ -69,6 +99,7 @@ class Ranking:
 
     top_k: int = 10
     mode: Mode = "fused"
+    model: RankingModel | None = None
     dense_weight: float = DENSE_WEIGHT
     bm25_weight: float = BM25_WEIGHT
     candidates: int = CANDIDATES
@@ -101,16 +132,47 @@ class Ranking:
         ``vectors`` are those of the query by each model in use; none in mode "bm25". Of the parts of a long definition
         that are found, the best one is returned for all.
         """
-        nearest = nearest or view.nearest
+        question = Question.of(query) if self.mode == "fused" and self.model is not None else None
         depth = max(self.top_k, self.candidates) if self.mode == "fused" else self.top_k
         while True:
-            dense = [nearest(vector.values, top_k=depth, condition=condition, model=vector.model) for vector in vectors]
-            bm25 = view.matching(query, top_k=depth, condition=condition) if self.mode != "dense" else []
-            found = {hit.id: hit for hits in (*dense, bm25) for hit in hits}
-            merged = _merge_parts(self._fuse(dense, bm25), found)
-            if len(merged) >= self.top_k or all(len(hits) < depth for hits in (*dense, bm25)):
-                return merged[: self.top_k]
+            found = self._search(view, query, question, vectors, depth, condition, nearest or view.nearest)
+            ranked = None if question is None else self._rank_by_model(view, question, found)
+            if ranked is None:
+                ranked = _merge_parts(self._fuse(found.dense, found.bm25), found.hits)
+            if len(ranked) >= self.top_k or all(len(hits) < depth for hits in (*found.dense, found.bm25)):
+                return ranked[: self.top_k]
             depth *= 4
+
+    def _search(
+        self,
+        view: View,
+        query: str,
+        question: Question | None,
+        vectors: Sequence[QueryVector],
+        depth: int,
+        condition: Condition | None,
+        nearest: Nearest,
+    ) -> Found:
+        dense = [nearest(vector.values, top_k=depth, condition=condition, model=vector.model) for vector in vectors]
+        bm25 = view.matching(query, top_k=depth, condition=condition) if self.mode != "dense" else []
+        places = () if question is None else question.places[:_MAX_PLACES]
+        named = [view.nodes_at(place.path, place.line, top_k=_AT_PLACE, condition=condition) for place in places]
+        return Found(dense, bm25, list(dict.fromkeys(number for numbers in named for number in numbers)))
+
+    def _rank_by_model(self, view: View, question: Question, found: Found) -> list[RankedHit] | None:
+        """Return the ranking of the model; ``None`` if nothing that was found has a path or symbol."""
+        candidates, features = candidate_features(view, question, found)
+        if self.model is None or not any(candidate.path or candidate.symbol for candidate in candidates):
+            return None
+        weights = self.model.vector(kind_of(question))
+        mean = features.mean(axis=0)
+        hits = []
+        for choice in self.model.choose(candidates, features @ weights, top_k=self.top_k):
+            chosen = candidates[choice.place]
+            reasons = dict(zip(FEATURES, ((features[choice.place] - mean) * weights).tolist(), strict=True))
+            others = tuple(candidates[place].number for place in choice.others)
+            hits.append(RankedHit(chosen.number, chosen.id, choice.score, others, reasons))
+        return hits
 
     def _fuse(self, dense: Sequence[Sequence[Hit]], bm25: Sequence[Hit]) -> list[tuple[str, float]]:
         if self.mode == "bm25" or (self.mode == "dense" and len(dense) <= 1):
@@ -127,6 +189,25 @@ class Ranking:
         cosines = {hit.id: hit.score for ranking in dense for hit in ranking}
         scaled = [(node_id, score * scale) for node_id, score in hits]
         return sorted(scaled, key=lambda hit: (-hit[1], -cosines.get(hit[0], -1.0), hit[0]))
+
+
+def candidate_features(view: View, question: Question, found: Found) -> tuple[list[Candidate], NDArray[np.float64]]:
+    """Return the nodes that were found, by number, and their features, shape ``(candidates, len(FEATURES))``."""
+    numbers = {hit.number for hits in (*found.dense, found.bm25) for hit in hits}.union(found.named)
+    candidates = sorted(view.reading.candidates(numbers))
+    quoted = view.reading.containing(numbers, question.quoted) if question.quoted else set()
+    return candidates, feature_matrix(
+        question,
+        Words.of(question.text, view.rarity),
+        candidates,
+        vectors=[_scores(hits) for hits in found.dense],
+        bm25=_scores(found.bm25),
+        quoted=quoted,
+    )
+
+
+def _scores(hits: Sequence[Hit]) -> Scores:
+    return Scores([hit.number for hit in hits], [hit.score for hit in hits])
 
 
 def _merge_parts(ranking: Sequence[tuple[str, float]], found: dict[str, Hit]) -> list[RankedHit]:

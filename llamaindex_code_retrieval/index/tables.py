@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.file_state import FileState
 from llamaindex_code_retrieval.index.filters import Condition
+from llamaindex_code_retrieval.ranking.features import Candidate
 
 SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -173,6 +175,42 @@ class Reading:
         query = "SELECT number, id, file, position - part FROM nodes WHERE number IN ({marks})"
         return {row[0]: (row[1], row[2], row[3]) for row in self._in_parts(query, numbers)}
 
+    def candidates(self, numbers: Iterable[int]) -> list[Candidate]:
+        """Return what the ranking reads of those numbers that are nodes.
+
+        Nodes that do not name a file have the path "".
+        """
+        query = (
+            "SELECT n.number, n.id, n.file, n.position - n.part, CASE WHEN f.path = n.id THEN '' ELSE f.path END, "
+            "n.symbol, n.scope, n.kind, n.language, coalesce(n.start_line, 0), coalesce(n.end_line, 0), n.part, "
+            """instr(n.metadata, '"docstring": "') > 0 AND instr(n.metadata, '"docstring": ""') = 0 """
+            "FROM nodes n JOIN files f ON f.number = n.file WHERE n.number IN ({marks})"
+        )
+        return [
+            Candidate(number, id_, (file, first), *others, bool(is_documented))
+            for number, id_, file, first, *others, is_documented in self._in_parts(query, numbers)
+        ]
+
+    def nodes_at(self, name: str, line: int | None, *, top_k: int, condition: Condition) -> list[int]:
+        """Return numbers of nodes of the files with this name that meet a condition, those that hold a line first."""
+        pattern = "%/" + re.sub(r"([\\\\%_])", r"\\\1", name)
+        query = (
+            "SELECT n.number FROM files f JOIN nodes n ON n.file = f.number "
+            f"WHERE (f.path = ? OR f.path LIKE ? ESCAPE '\\') AND ({condition.sql}) "
+            "ORDER BY n.start_line <= ? AND ? <= n.end_line DESC, f.path, n.position LIMIT ?"
+        )
+        values = (_bytes(name), _bytes(pattern), *condition.parameters, line, line, top_k)
+        with condition.registered(self._connection):
+            return [row[0] for row in self._all(query.replace("?", "CAST(? AS TEXT)", 2), values)]
+
+    def containing(self, numbers: Iterable[int], texts: Sequence[str]) -> set[int]:
+        """Return which of these nodes contain one of the texts."""
+        found: set[int] = set()
+        for text in texts:
+            query = "SELECT number FROM nodes WHERE instr(text, CAST(? AS TEXT)) > 0 AND number IN ({marks})"
+            found |= {row[0] for row in self._in_parts(query, numbers, first=(_bytes(text),))}
+        return found
+
     def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the numbers of those ids that are nodes."""
         query = "SELECT id, number FROM nodes WHERE id IN ({marks})"
@@ -257,11 +295,13 @@ class Reading:
     def _all(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return self._connection.execute(query, parameters).fetchall()
 
-    def _in_parts(self, query: str, values: Iterable[Any], *, mark: str = "?") -> Iterator[Any]:
+    def _in_parts(
+        self, query: str, values: Iterable[Any], *, mark: str = "?", first: tuple[Any, ...] = ()
+    ) -> Iterator[Any]:
         values = list(values)
         for start in range(0, len(values), _AT_ONCE):
             part = values[start : start + _AT_ONCE]
-            yield from self._all(query.format(marks=",".join([mark] * len(part))), part)
+            yield from self._all(query.format(marks=",".join([mark] * len(part))), [*first, *part])
 
 
 class Writing(Reading):

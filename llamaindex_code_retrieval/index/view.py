@@ -214,6 +214,15 @@ class View:
             raise ValueError("this view was opened without words")
         return self._caches.searcher
 
+    def rarity(self, word: str) -> float:
+        """Return the inverse document frequency of a word of a question."""
+        return self._searcher().rarity(word)
+
+    def nodes_at(self, path: str, line: int | None, *, top_k: int, condition: Condition | None = None) -> list[int]:
+        """Return numbers of nodes of the files that a path in a question may mean, those that hold the line first."""
+        name = path.replace("\\", "/").rpartition("/")[2]
+        return self.reading.nodes_at(name, line, top_k=top_k, condition=condition or Condition())
+
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of the numbers of hits."""
         numbers = set(numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import threading
@@ -305,6 +306,12 @@ class WordSearcher:
         found = self._inner.search(Query.boolean_query(terms), top_k, count=True)
         numbers = self._inner.fast_field_values("number", [place for _, place in found.hits])
         return np.array(numbers, dtype=np.int64).tolist(), found.count  # type: ignore[attr-defined]  # not in its stub
+
+    def rarity(self, word: str) -> float:
+        """Return the inverse document frequency of a word in BM25, by the bodies and paths that contain it."""
+        found = max(self._inner.doc_freq(name, word) for name in ("body", "path"))
+        documents = max(self.documents, found)  # removed documents still count in the frequency of their words
+        return math.log(1 + (documents - found + 0.5) / (found + 0.5))
 
     def _any_of(self, words: Mapping[str, int], weights: Mapping[str, float]) -> tantivy.Query:
         """Return a flat union of terms, the only kind in which tantivy skips what cannot be among the best."""

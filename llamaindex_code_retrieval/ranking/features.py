@@ -1,0 +1,314 @@
+"""Features of candidates: numbers that tell how well the nodes that were found fit a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+from llamaindex_code_retrieval.languages.testing import is_test_path
+from llamaindex_code_retrieval.ranking.code_words import code_words
+from llamaindex_code_retrieval.ranking.question import Question
+
+FEATURES = (
+    *("cosine", "vector_rank", "bm25", "word_rank", "top_word_rank"),
+    *("symbol", "symbol_words", "symbol_cover", "qualified_name", "scope_cover"),
+    *("file_name", "file_name_words", "file_name_cover", "folder", "folder_cover", "name_cover"),
+    *("place", "line", "quoted", "language"),
+    *("file_cosine", "file_cosine_3", "file_bm25", "file_bm25_3"),
+    *("code", "class", "module", "test", "documented", "length", "continued", "index_file", "main_symbol"),
+)
+"""Names of the columns of :func:`feature_matrix`; docs/ranking.md describes them."""
+
+_RANK_CONSTANT, _TOP_RANK_CONSTANT = 30, 5
+_BEST_OF_FILE = 3
+_INDEX_FILES = frozenset("__init__ __main__ index init lib main mod package".split())
+"""File names that say nothing: the folder is the name of such a file."""
+_SUFFIXES = ("ization", "isation", "ations", "ation", "ings", "ing", "ions", "ion", "ers", "ies", "er", "es", "ed")
+_LEAST_STEM = 3  # letters
+_STOP_WORDS = frozenset(
+    "a all an and any are as at be by can defined did do does each find for from has have how if implemented in into is "
+    "it its no not of on or than that the their them then this to use used using via what when where which who why "
+    "with".split()
+)
+_PLACE_SHAPES = ("path", "trace")
+
+
+class Candidate(NamedTuple):
+    """What the ranking reads of a node."""
+
+    number: int
+    id: str
+    definition: tuple[int, int]
+    """Equal for the parts of one definition."""
+    path: str
+    symbol: str
+    scope: str
+    kind: str
+    language: str
+    start_line: int
+    end_line: int
+    part: int
+    is_documented: bool
+
+
+class Scores(NamedTuple):
+    """Scores of candidates by one kind of search, best first. A candidate that was not found is not in them."""
+
+    numbers: Sequence[int]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a question that count, and how much each is worth."""
+
+    weights: Mapping[str, float]
+    """By stem; rare words are worth more."""
+
+    @classmethod
+    def of(cls, text: str, rarity: Callable[[str], float]) -> Words:
+        """Read a text; ``rarity`` is the inverse document frequency of a word, at least 0."""
+        words = code_words(text)
+        counted = [word for word in words if word not in _STOP_WORDS] or words
+        weights: dict[str, float] = {}
+        for word in counted:
+            weights[stem(word)] = max(weights.get(stem(word), 0.0), rarity(word))
+        return cls(weights)
+
+    def cover(self, stems: Collection[str]) -> float:
+        """Return which share of the question's words is among these, weighed by their rarity."""
+        total = sum(self.weights.values())
+        return sum(self.weights[each] for each in {*stems} & self.weights.keys()) / total if total else 0.0
+
+    def share(self, stems: Sequence[str]) -> float:
+        """Return which share of these words is in the question."""
+        return sum(each in self.weights for each in stems) / len(stems) if stems else 0.0
+
+
+@lru_cache(maxsize=100_000)
+def stem(word: str) -> str:
+    """Return a word without a usual English ending.
+
+    >>> [stem(word) for word in ("registered", "registration", "routes", "bus")]
+    ['register', 'registr', 'rout', 'bus']
+    """
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= _LEAST_STEM:
+            return word[: -len(suffix)]
+    return word[:-1] if word.endswith(("s", "e")) and len(word) > _LEAST_STEM else word
+
+
+@lru_cache(maxsize=100_000)
+def _stems(text: str) -> tuple[str, ...]:
+    return tuple(map(stem, code_words(text)))
+
+
+@lru_cache(maxsize=20_000)
+def _names_of_file(path: str) -> tuple[str, str, str, bool]:
+    """Return the name of a file without extension, its folder, the folders above it, and whether it is an index file.
+
+    >>> _names_of_file("axum/src/extract/mod.rs")
+    ('extract', 'src', 'axum/src', True)
+    """
+    *folders, name = path.split("/")
+    bare = name.rpartition(".")[0] or name
+    is_index = bare.lower() in _INDEX_FILES and bool(folders)
+    if is_index:
+        bare = folders.pop()
+    return bare, folders[-1] if folders else "", "/".join(folders), is_index
+
+
+def feature_matrix(
+    question: Question,
+    words: Words,
+    candidates: Sequence[Candidate],
+    *,
+    vectors: Sequence[Scores],
+    bm25: Scores,
+    quoted: Collection[int] = (),
+) -> NDArray[np.float64]:
+    """Return the features of the candidates, shape ``(candidates, len(FEATURES))``.
+
+    Args:
+        question: what is asked for.
+        words: the words of the question.
+        candidates: nodes that were found.
+        vectors: cosines, a ranking for each model whose vectors were searched.
+        bm25: BM25 scores.
+        quoted: numbers of the candidates that contain a quoted text of the question.
+    """
+    columns = _search_columns(candidates, vectors, bm25)
+    columns |= _file_columns(candidates, columns)
+    rows = _Rows(question, words, frozenset(quoted))
+    by_node = np.array([rows.of(candidate) for candidate in candidates]).reshape(len(candidates), -1)
+    columns |= {name: by_node[:, place] for place, name in enumerate(_NODE_FEATURES)}
+    return np.stack([columns[name] for name in FEATURES], axis=1)
+
+
+def _search_columns(
+    candidates: Sequence[Candidate], vectors: Sequence[Scores], bm25: Scores
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the searches say. A candidate that a search did not find has its worst score and twice its depth."""
+    count = len(candidates)
+    places = {candidate.number: place for place, candidate in enumerate(candidates)}
+    cosines, vector_ranks = np.full(count, np.nan), np.full(count, np.inf)
+    for scores in vectors:  # a node is in one of them at most; cosines of two models have no common scale
+        _fill(places, scores, cosines, vector_ranks, best=max(scores.scores, default=0.0))
+    worst = np.nanmin(cosines) if np.isfinite(cosines).any() else 0.0
+    word_scores, word_ranks = np.zeros(count), np.full(count, np.inf)
+    _fill(places, bm25, word_scores, word_ranks, best=0.0)
+    return {
+        "cosine": np.where(np.isnan(cosines), worst, cosines),
+        "vector_rank": _RANK_CONSTANT / (_RANK_CONSTANT + vector_ranks),
+        "bm25": word_scores / max(word_scores.max(initial=0.0), 1e-9),
+        "word_rank": _RANK_CONSTANT / (_RANK_CONSTANT + word_ranks),
+        "top_word_rank": _TOP_RANK_CONSTANT / (_TOP_RANK_CONSTANT + word_ranks),
+    }
+
+
+def _fill(
+    places: Mapping[int, int],
+    scores: Scores,
+    values: NDArray[np.float64],
+    ranks: NDArray[np.float64],
+    *,
+    best: float,
+) -> None:
+    found = [places[number] for number in scores.numbers]
+    values[found] = np.asarray(scores.scores, dtype=np.float64) - best
+    ranks[found] = np.arange(len(found))
+
+
+def _file_columns(
+    candidates: Sequence[Candidate], columns: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return what the candidates of a file have in common: their best cosine and BM25, and the mean of the best 3."""
+    files: dict[str, int] = {}
+    numbers = np.array([files.setdefault(candidate.path, len(files)) for candidate in candidates], dtype=np.int64)
+    result = {}
+    for name, worst in (("cosine", None), ("bm25", 0.0)):
+        values = columns[name]
+        worst = values.min(initial=0.0) if worst is None else worst
+        best = np.full((len(files), _BEST_OF_FILE), worst)
+        filled = np.zeros(len(files), dtype=np.int64)
+        for place in np.argsort(-values, kind="stable"):
+            file = numbers[place]
+            if filled[file] < _BEST_OF_FILE:
+                best[file, filled[file]] = values[place]
+                filled[file] += 1
+        result[f"file_{name}"] = best[numbers, 0] if len(files) else values
+        result[f"file_{name}_3"] = best[numbers].mean(axis=1) if len(files) else values
+    return result
+
+
+_NODE_FEATURES = tuple(
+    name
+    for name in FEATURES
+    if name not in ("cosine", "vector_rank", "bm25", "word_rank", "top_word_rank")
+    and not name.startswith("file_cos")
+    and not name.startswith("file_bm")
+)
+
+
+class _Rows:
+    """Computes the features that depend on one node and the question."""
+
+    def __init__(self, question: Question, words: Words, quoted: Collection[int]) -> None:
+        self._question = question
+        self._words = words
+        self._quoted = quoted
+        self._joined = "".join(code_words(question.text)) if len(question.text) < 1000 else ""
+        self._names = {identifier.name.lower() for identifier in question.identifiers}
+        self._qualified = [
+            (identifier.name.lower(), identifier.scope[-1].lower())
+            for identifier in question.identifiers
+            if identifier.scope
+        ]
+        self._of_files: dict[str, tuple[float, ...]] = {}
+
+    def of(self, candidate: Candidate) -> tuple[float, ...]:
+        """Return the values of ``_NODE_FEATURES``."""
+        words, symbol, kind = self._words, candidate.symbol, candidate.kind
+        symbol_stems = _stems(symbol)
+        scope_stems = [each for each in _stems(candidate.scope) if each not in symbol_stems]
+        if candidate.path not in self._of_files:
+            self._of_files[candidate.path] = self._of_file(candidate.path)
+        name, name_words, name_cover, folder, folder_cover, index_file, test, place = self._of_files[candidate.path]
+        bare, _, folders, _ = _names_of_file(candidate.path)
+        has_all = bool(symbol_stems) and all(each in words.weights for each in symbol_stems)
+        return (
+            float(symbol.lower() in self._names),
+            words.share(symbol_stems),
+            words.cover(symbol_stems) if has_all else 0.0,
+            float(self._is_qualified(candidate)),
+            words.cover(scope_stems),
+            name,
+            name_words,
+            name_cover,
+            folder,
+            folder_cover,
+            words.cover((*symbol_stems, *scope_stems, *_stems(bare), *_stems(folders))),
+            place,
+            float(place > 0 and self._has_line(candidate)),
+            float(candidate.number in self._quoted),
+            float(candidate.language in self._question.languages),
+            float(candidate.language in CODE_LANGUAGES),
+            float(kind == "class"),
+            float(kind in ("module", "window")),
+            test,
+            float(candidate.is_documented),
+            float(np.log1p(max(0, candidate.end_line - candidate.start_line + 1))),
+            float(candidate.part > 1),
+            index_file,
+            float(bool(symbol) and _joined(symbol) == _joined(bare)),
+        )
+
+    def _of_file(self, path: str) -> tuple[float, ...]:
+        words = self._words
+        bare, folder, folders, is_index = _names_of_file(path)
+        stems = _stems(bare)
+        is_named = len(bare) > 2 and bool(self._joined) and _joined(bare) in self._joined
+        has_all = bool(stems) and all(each in words.weights for each in stems)
+        return (
+            float(is_named),
+            words.share(stems),
+            words.cover(stems) if has_all else 0.0,
+            words.share(_stems(folder)),
+            words.cover(_stems(folders)),
+            float(is_index),
+            float(is_test_path(path)),
+            float(any(_is_path(place.path, path) for place in self._question.places)),
+        )
+
+    def _is_qualified(self, candidate: Candidate) -> bool:
+        """Return whether the question names this definition with its class or module."""
+        name = candidate.symbol.lower()
+        if not any(name == each for each, _ in self._qualified):
+            return False
+        around = {*candidate.scope.lower().split("."), _names_of_file(candidate.path)[0].lower()}
+        return any(name == each and outer in around for each, outer in self._qualified)
+
+    def _has_line(self, candidate: Candidate) -> bool:
+        return any(
+            place.line is not None
+            and candidate.start_line <= place.line <= candidate.end_line
+            and _is_path(place.path, candidate.path)
+            for place in self._question.places
+        )
+
+
+@lru_cache(maxsize=100_000)
+def _joined(name: str) -> str:
+    return "".join(code_words(name))
+
+
+def _is_path(asked: str, path: str) -> bool:
+    """Return whether a path in a question may mean a file: one ends with the other, at a folder."""
+    asked, path = asked.replace("\\", "/").lower().strip("/"), path.lower()
+    return asked == path or path.endswith(f"/{asked}") or asked.endswith(f"/{path}")
