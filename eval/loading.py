@@ -99,6 +99,8 @@ class LoadedSystem:
         spec, top_k = self.spec, depth or self.depth
         if spec.mode != "fused":
             return CodeRetriever(index, top_k=top_k, mode=spec.mode)
+        if {"dense_weight", "bm25_weight"}.isdisjoint(spec.model_fields_set):
+            return CodeRetriever(index, top_k=top_k)
         return CodeRetriever(index, top_k=top_k, dense_weight=spec.dense_weight, bm25_weight=spec.bm25_weight)
 
 

@@ -85,7 +85,8 @@ class SystemSpec(Settings):
     mode: Mode = "fused"
     """``dense`` ranks by cosine, ``bm25`` by words, ``fused`` fuses the two rankings."""
     dense_weight: float = Field(default=0.75, ge=0, allow_inf_nan=False)
-    """Weight of the dense ranking in ``fused``."""
+    """Weight of the dense ranking in ``fused``. Where nodes have paths, this or ``bm25_weight`` replaces the ranking
+    model by reciprocal rank fusion."""
     bm25_weight: float = Field(default=0.25, ge=0, allow_inf_nan=False)
     """Weight of the BM25 ranking in ``fused``."""
     rerank: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypedDict
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -20,6 +21,7 @@ from llamaindex_code_retrieval.index.rank import Mode, QueryVector, RankedHit, R
 from llamaindex_code_retrieval.index.records import annotated_node
 from llamaindex_code_retrieval.index.view import View
 from llamaindex_code_retrieval.ranking.fusion import BM25_WEIGHT, CANDIDATES, DENSE_WEIGHT, RANK_CONSTANT
+from llamaindex_code_retrieval.ranking.model import RankingModel, default_model
 
 
 class RetrieverOptions(TypedDict, total=False):
@@ -31,6 +33,8 @@ class RetrieverOptions(TypedDict, total=False):
     bm25_weight: float
     candidates: int
     rank_constant: int
+    ranking_model: RankingModel | str | Path | None
+    explain: bool
     filters: NodeFilter | MetadataFilters | None
     callback_manager: CallbackManager | None
 
@@ -38,29 +42,35 @@ class RetrieverOptions(TypedDict, total=False):
 class CodeRetriever(BaseRetriever):
     """Retrieves the ``top_k`` nodes of an index for a query.
 
-    ``mode`` is "dense" (cosine), "bm25" (BM25 over the words inside identifiers) or "fused" (weighted reciprocal rank
-    fusion of the first ``candidates`` of both). Ties are broken by node id, so that two runs agree. ``filters``
-    restricts the search: a :class:`.NodeFilter`, or LlamaIndex's ``MetadataFilters`` on the metadata of nodes.
+    ``mode`` is "dense" (cosine), "bm25" (BM25 over the words inside identifiers) or "fused" (the first ``candidates``
+    of both, ranked together). Ties are broken by node id, so that two runs agree. ``filters`` restricts the search: a
+    :class:`.NodeFilter`, or LlamaIndex's ``MetadataFilters`` on the metadata of nodes.
+
+    **Fused** hits are ranked by ``ranking_model``, which weighs how well vectors, words, names, files and places fit
+    the question: a :class:`.RankingModel`, a file that ``code-retrieval train-ranking`` wrote, or by default the model
+    that comes with the package. With ``explain``, the metadata ``why`` of a hit says by how much each feature raises or
+    lowers it. Nodes of which none has a path or symbol, such as a corpus of snippets, are ranked by weighted reciprocal
+    rank fusion, and so are all if ``dense_weight``, ``bm25_weight`` or ``rank_constant`` is given.
 
     Of the parts of a long definition the best one is returned for all; the metadata ``also_lines`` names the lines of
     the other parts that were found.
 
     Where the index uses several adapters, the query is embedded by each and compared with the vectors that the same
     adapter made. Cosines of two adapters cannot be compared, so the rankings, which share no node, are fused by rank:
-    in mode "dense" the first hits of all adapters come before the second ones, in mode "fused" BM25 decides between
-    nodes of one rank; then the cosine, then the id. A score is the cosine in mode "dense" with one adapter, BM25's in
-    mode "bm25", else the weighted sum of reciprocal ranks, divided by the largest possible sum.
+    in mode "dense" the first hits of all adapters come before the second ones, then the cosine and the id decide. A
+    score is the cosine in mode "dense" with one adapter, BM25's in mode "bm25", a candidate's share in a softmax over
+    all candidates where a model ranks, else the weighted sum of reciprocal ranks, divided by the largest possible sum.
 
     An ``embedding`` in the ``QueryBundle`` replaces the model's if the index uses one adapter. With several it is
     ignored, because it can be compared with the vectors of one of them only.
 
-    The default weights and rank constant were chosen on CoSQA dev and on the documented functions of the standard
-    library, for the embedded model. BM25 ranks much worse than the vectors on both, and the usual rank constant of 60,
-    made for rankings of similar quality, costs 0.04 MRR on CoSQA.
+    The default weights and rank constant of the fusion were chosen on CoSQA dev and on the documented functions of the
+    standard library, for the embedded model. BM25 ranks much worse than the vectors on both, and the usual rank
+    constant of 60, made for rankings of similar quality, costs 0.04 MRR on CoSQA.
 
     Raises:
-        ValueError: an option out of range, one that has no effect in this mode, or a filter by a language that neither
-            the index nor the table of languages knows.
+        ValueError: an option out of range, one that has no effect in this mode or beside another, a ranking file that
+            is not one, or a filter by a language that neither the index nor the table of languages knows.
     """
 
     def __init__(
@@ -73,25 +83,31 @@ class CodeRetriever(BaseRetriever):
         bm25_weight: float | None = None,
         candidates: int | None = None,
         rank_constant: int | None = None,
+        ranking_model: RankingModel | str | Path | None = None,
+        explain: bool = False,
         filters: NodeFilter | MetadataFilters | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        fusion = {"dense_weight": dense_weight, "bm25_weight": bm25_weight, "candidates": candidates}
-        if mode == "bm25":
-            fusion["rank_constant"] = rank_constant  # mode "dense" fuses the rankings of several adapters
-        without_effect = [name for name, value in fusion.items() if value is not None]
-        if without_effect and mode in ("dense", "bm25"):
+        fusion = {"dense_weight": dense_weight, "bm25_weight": bm25_weight, "rank_constant": rank_constant}
+        fuses = [name for name, value in fusion.items() if value is not None]
+        if mode in ("dense", "bm25"):
+            _check_only_mode(mode, fusion | {"candidates": candidates, "ranking_model": ranking_model}, explain=explain)
+        elif fuses and (ranking_model is not None or explain):
+            other = "explain" if ranking_model is None else "ranking_model"
             raise ValueError(
-                f"mode {mode!r} does not use {' and '.join(without_effect)}; leave that out, or use mode 'fused'"
+                f"{' and '.join(fuses)} asks for reciprocal rank fusion, which {other} has no part in; leave one of "
+                "them out"
             )
         self.ranking = Ranking(
             top_k=top_k,
             mode=mode,
+            model=None if fuses or mode != "fused" else _ranking_model(ranking_model),
             dense_weight=DENSE_WEIGHT if dense_weight is None else dense_weight,
             bm25_weight=BM25_WEIGHT if bm25_weight is None else bm25_weight,
             candidates=CANDIDATES if candidates is None else candidates,
             rank_constant=RANK_CONSTANT if rank_constant is None else rank_constant,
         )
+        self.explain = explain
         super().__init__(callback_manager=callback_manager)
         self.index = index
         self.filters = filters
@@ -169,7 +185,10 @@ class CodeRetriever(BaseRetriever):
             hits = self._rank(view, groups, query, vectors)
             rows = view.rows(number for hit in hits for number in (hit.number, *hit.others))
         return [
-            NodeWithScore(node=annotated_node(rows[hit.number], hit.metadata(rows)), score=hit.score) for hit in hits
+            NodeWithScore(
+                node=annotated_node(rows[hit.number], hit.metadata(rows, explain=self.explain)), score=hit.score
+            )
+            for hit in hits
         ]
 
     def _rank(
@@ -182,6 +201,25 @@ class CodeRetriever(BaseRetriever):
         ]
         nearest = self.index.nearest_in(view)
         return self.ranking.rank(view, query, by_model, condition=self._condition, nearest=nearest)
+
+
+def _check_only_mode(mode: Mode, options: Mapping[str, object], *, explain: bool) -> None:
+    """Refuse what has no effect in the modes that rank by one score."""
+    without_effect = [name for name, value in options.items() if value is not None]
+    if mode == "dense" and "rank_constant" in without_effect:
+        without_effect.remove("rank_constant")  # it fuses the rankings of several adapters
+    if explain:
+        without_effect.append("explain")
+    if without_effect:
+        raise ValueError(
+            f"mode {mode!r} does not use {' and '.join(without_effect)}; leave that out, or use mode 'fused'"
+        )
+
+
+def _ranking_model(model: RankingModel | str | Path | None) -> RankingModel:
+    if model is None:
+        return default_model()
+    return model if isinstance(model, RankingModel) else RankingModel.load(model)
 
 
 def _given_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) -> list[list[float]] | None:

@@ -26,6 +26,7 @@ from llamaindex_code_retrieval.ranking.model import RankingModel, kind_of
 from llamaindex_code_retrieval.ranking.question import Question
 
 _MAX_PLACES = 16  # of a stack trace
+_LEAST_REASON = 0.05
 _AT_PLACE = 20  # nodes of the files with the name of one place
 
 Mode = Literal["dense", "bm25", "fused"]
@@ -50,8 +51,11 @@ class RankedHit(NamedTuple):
     reasons: Mapping[str, float] = MappingProxyType({})
     """By how much each feature raises or lowers the score, compared with the mean of all candidates."""
 
-    def metadata(self, rows: Mapping[int, NodeRow]) -> dict[str, Any]:
-        """Return the node's metadata; ``also_lines`` names the lines of the other parts."""
+    def metadata(self, rows: Mapping[int, NodeRow], *, explain: bool = False) -> dict[str, Any]:
+        """Return the node's metadata; ``also_lines`` names the lines of the other parts.
+
+        With ``explain``, ``why`` has the reasons that matter, by feature, the largest first.
+        """
         metadata = dict(rows[self.number].metadata)
         lines = sorted(
             (row.metadata.get("start_line", 0), row.metadata.get("end_line", 0))
@@ -59,6 +63,9 @@ class RankedHit(NamedTuple):
         )
         if lines:
             metadata["also_lines"] = ", ".join(f"{first}-{last}" for first, last in lines)
+        if explain:
+            reasons = sorted(self.reasons.items(), key=lambda reason: (-abs(reason[1]), reason[0]))
+            metadata["why"] = {name: round(value, 2) for name, value in reasons if abs(value) >= _LEAST_REASON}
         return metadata
 
 
@@ -115,6 +122,8 @@ class Ranking:
         weights = (self.dense_weight, self.bm25_weight)
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise ValueError(f"weights must be >= 0 and not both 0, got {self.dense_weight} and {self.bm25_weight}")
+        if self.model is not None and self.mode != "fused":
+            raise ValueError(f"mode {self.mode!r} uses no ranking model; leave it out, or use mode 'fused'")
         if not self.rank_constant >= 0:  # NaN is refused too
             raise ValueError(f"rank_constant must be >= 0, got {self.rank_constant}")
 
@@ -132,32 +141,43 @@ class Ranking:
         ``vectors`` are those of the query by each model in use; none in mode "bm25". Of the parts of a long definition
         that are found, the best one is returned for all.
         """
-        question = Question.of(query) if self.mode == "fused" and self.model is not None else None
-        depth = max(self.top_k, self.candidates) if self.mode == "fused" else self.top_k
+        question = Question.of(query) if self.model is not None else Question(query)
+        depth = self.depth
         while True:
-            found = self._search(view, query, question, vectors, depth, condition, nearest or view.nearest)
-            ranked = None if question is None else self._rank_by_model(view, question, found)
+            found = self.search(view, question, vectors, depth=depth, condition=condition, nearest=nearest)
+            ranked = None if self.model is None else self._rank_by_model(view, question, found)
             if ranked is None:
                 ranked = _merge_parts(self._fuse(found.dense, found.bm25), found.hits)
             if len(ranked) >= self.top_k or all(len(hits) < depth for hits in (*found.dense, found.bm25)):
                 return ranked[: self.top_k]
             depth *= 4
 
-    def _search(
+    @property
+    def depth(self) -> int:
+        """Number of hits that are taken from each search."""
+        return max(self.top_k, self.candidates) if self.mode == "fused" else self.top_k
+
+    def search(
         self,
         view: View,
-        query: str,
-        question: Question | None,
+        question: Question,
         vectors: Sequence[QueryVector],
+        *,
         depth: int,
-        condition: Condition | None,
-        nearest: Nearest,
+        condition: Condition | None = None,
+        nearest: Nearest | None = None,
     ) -> Found:
-        dense = [nearest(vector.values, top_k=depth, condition=condition, model=vector.model) for vector in vectors]
-        bm25 = view.matching(query, top_k=depth, condition=condition) if self.mode != "dense" else []
-        places = () if question is None else question.places[:_MAX_PLACES]
-        named = [view.nodes_at(place.path, place.line, top_k=_AT_PLACE, condition=condition) for place in places]
-        return Found(dense, bm25, list(dict.fromkeys(number for numbers in named for number in numbers)))
+        """Return the best ``depth`` hits by each model and by words, and nodes at the places in the question."""
+        nearest = nearest or view.nearest
+        return Found(
+            [nearest(vector.values, top_k=depth, condition=condition, model=vector.model) for vector in vectors],
+            view.matching(question.text, top_k=depth, condition=condition) if self.mode != "dense" else [],
+            [
+                number
+                for place in question.places[:_MAX_PLACES]
+                for number in view.nodes_at(place.path, place.line, top_k=_AT_PLACE, condition=condition)
+            ],
+        )
 
     def _rank_by_model(self, view: View, question: Question, found: Found) -> list[RankedHit] | None:
         """Return the ranking of the model; ``None`` if nothing that was found has a path or symbol."""

@@ -187,8 +187,8 @@ class Reading:
             "FROM nodes n JOIN files f ON f.number = n.file WHERE n.number IN ({marks})"
         )
         return [
-            Candidate(number, id_, (file, first), *others, bool(is_documented))
-            for number, id_, file, first, *others, is_documented in self._in_parts(query, numbers)
+            Candidate._make((number, id_, (file, first), *others))
+            for number, id_, file, first, *others in self._in_parts(query, numbers)
         ]
 
     def nodes_at(self, name: str, line: int | None, *, top_k: int, condition: Condition) -> list[int]:

@@ -32,8 +32,8 @@ _INDEX_FILES = frozenset("__init__ __main__ index init lib main mod package".spl
 _SUFFIXES = ("ization", "isation", "ations", "ation", "ings", "ing", "ions", "ion", "ers", "ies", "er", "es", "ed")
 _LEAST_STEM = 3  # letters
 _STOP_WORDS = frozenset(
-    "a all an and any are as at be by can defined did do does each find for from has have how if implemented in into is "
-    "it its no not of on or than that the their them then this to use used using via what when where which who why "
+    "a all an and any are as at be by can defined did do does each find for from has have how if implemented in into "
+    "is it its no not of on or than that the their them then this to use used using via what when where which who why "
     "with".split()
 )
 _PLACE_SHAPES = ("path", "trace")

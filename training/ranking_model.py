@@ -1,0 +1,195 @@
+"""Fit the weights of the ranking to questions about repositories, and check them on repositories that they do not know.
+
+The loss is a softmax over the candidates of a question, in which all candidates of a target count as one: the negative
+logarithm of their share (ListNet's top-one loss, Cao et al. 2007, equation 6, with the targets as the distribution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions
+from llamaindex_code_retrieval.eval.targets import Place, Target, ndcg
+from llamaindex_code_retrieval.index.code_index import CodeIndex
+from llamaindex_code_retrieval.index.rank import QueryVector, Ranking, candidate_features
+from llamaindex_code_retrieval.ranking.features import FEATURES, Candidate
+from llamaindex_code_retrieval.ranking.model import KINDS, Kind, RankingModel, kind_of
+from llamaindex_code_retrieval.ranking.question import Question
+
+UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
+"""Features whose weight may be negative; more of any other never lowers a score."""
+_STEPS = 80
+_IMPOSSIBLE = -1e9
+_LEAST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingConfig:
+    """Settings of a fit.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    l2: float = 0.01
+    """Weight of the squared weights of the standardised features in the loss."""
+    name_l2: float = 0.04
+    """The same for the differences between the weights for names and those for sentences."""
+    file_penalty: float = 3.0
+    category_weights: Mapping[str, float] | None = None
+    """Weight of the questions of a category in the loss; 1 for those that are not named."""
+
+    def __post_init__(self) -> None:
+        for name in ("l2", "name_l2"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, or weights could grow without bound, got {getattr(self, name)}")
+        if not self.file_penalty >= 0:
+            raise ValueError(f"file_penalty must be >= 0, got {self.file_penalty}")
+        for category, weight in (self.category_weights or {}).items():
+            if not weight >= 0:
+                raise ValueError(f"the weight of category {category!r} must be >= 0, got {weight}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedQuestion:
+    """A question with its candidates, their features, and which of its targets each covers."""
+
+    query: str
+    repository: str
+    category: str
+    kind: Kind
+    candidates: Sequence[Candidate]
+    places: Sequence[Place]
+    """Of the candidates, with paths in the repository."""
+    targets: Sequence[Target]
+    features: NDArray[np.float32]
+    """Shape ``(candidates, features)``."""
+    covers: NDArray[np.bool_]
+    """Shape ``(candidates, targets)``."""
+
+    def ndcg(self, model: RankingModel, *, k: int = 10) -> float:
+        """Return the NDCG@k of the hits that a model chooses."""
+        chosen = model.choose(self.candidates, self.features @ model.vector(self.kind), top_k=k)
+        return ndcg([self.places[choice.place] for choice in chosen], self.targets, k=k)
+
+
+def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQuestion]:
+    """Search an index of a repository for each of its questions and judge the candidates."""
+    ranking = Ranking()
+    prefix = "" if repository.root == "." else f"{repository.root}/"
+    for question in repository.questions:
+        vectors = index.as_retriever().embed_query(question.query)
+        with index.view() as view:
+            read = Question.of(question.query)
+            query_vectors = [QueryVector(None, vector) for vector in vectors]
+            found = ranking.search(view, read, query_vectors, depth=ranking.depth)
+            candidates, features = candidate_features(view, read, found)
+        places = [Place(prefix + each.path, each.start_line, each.end_line) for each in candidates]
+        yield JudgedQuestion(
+            query=question.query,
+            repository=repository.name,
+            category=question.category,
+            kind=kind_of(read),
+            candidates=candidates,
+            places=places,
+            targets=question.targets,
+            features=features.astype(np.float32),
+            covers=np.array([[target.is_covered_by(place) for target in question.targets] for place in places]),
+        )
+
+
+def fit_ranking(questions: Sequence[JudgedQuestion], config: RankingConfig = RankingConfig()) -> RankingModel:
+    """Fit the weights of both kinds to the questions at least one of whose targets is among the candidates.
+
+    Raises:
+        ValueError: there is no such question.
+    """
+    data = _Data.of([question for question in questions if question.covers.any()], config)
+    deltas = torch.zeros((len(KINDS), len(FEATURES)), requires_grad=True)
+    optimiser = torch.optim.LBFGS([deltas], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7)
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        common, of_names = _signed(deltas)
+        loss = (
+            data.loss(common, of_names) + config.l2 * common.square().sum() + config.name_l2 * of_names.square().sum()
+        )
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    common, of_names = (_signed(deltas).detach() / data.deviations).numpy().astype(np.float64)
+    by_kind: dict[Kind, NDArray[np.float64]] = {"sentence": common, "name": common + of_names}
+    weights: dict[Kind, dict[str, float]] = {
+        kind: {name: round(float(weight), 4) for name, weight in zip(FEATURES, values, strict=True)}
+        for kind, values in by_kind.items()
+    }
+    return RankingModel(weights=weights, file_penalty=config.file_penalty)
+
+
+def _signed(deltas: Tensor) -> Tensor:
+    """Return the weights with those that must not be negative at 0 or above."""
+    unsigned = torch.tensor([name in UNSIGNED for name in FEATURES])
+    return torch.stack([torch.where(unsigned, deltas[0], deltas[0].clamp_min(0)), deltas[1]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The candidates of questions as padded tensors, and a row for each of their targets."""
+
+    features: Tensor  # (questions, candidates, features), standardised
+    is_name: Tensor  # (questions,)
+    question: Tensor  # (targets,)
+    covers: Tensor  # (targets, candidates)
+    others: Tensor  # (targets, candidates): the candidates that compete, without those of other targets alone
+    weight: Tensor  # (targets,)
+    deviations: Tensor  # (features,)
+
+    @classmethod
+    def of(cls, questions: Sequence[JudgedQuestion], config: RankingConfig) -> _Data:
+        if not questions:
+            raise ValueError("no question has a target among its candidates; check paths and root of the repositories")
+        every = torch.from_numpy(np.concatenate([question.features for question in questions]))
+        mean, deviations = every.mean(0), every.std(0).clamp_min(_LEAST_DEVIATION)
+        longest = max(len(question.candidates) for question in questions)
+        features = torch.zeros((len(questions), longest, len(FEATURES)))
+        rows: list[int] = []
+        covers, others, weights = [], [], []
+        for row, question in enumerate(questions):
+            count = len(question.candidates)
+            features[row, :count] = (torch.from_numpy(question.features) - mean) / deviations
+            found = [column for column in question.covers.T if column.any()]
+            weight = (config.category_weights or {}).get(question.category, 1.0) / len(found)
+            for column in found:
+                elsewhere = question.covers.any(axis=1) & ~column
+                rows.append(row)
+                covers.append(_padded(column, longest))
+                others.append(_padded(~elsewhere, longest))
+                weights.append(weight)
+        weight_of_target = torch.tensor(weights)
+        return cls(
+            features,
+            torch.tensor([float(question.kind == "name") for question in questions]),
+            torch.tensor(rows),
+            torch.stack(covers),
+            torch.stack(others),
+            weight_of_target / weight_of_target.sum(),
+            deviations,
+        )
+
+    def loss(self, common: Tensor, of_names: Tensor) -> Tensor:
+        sums = self.features @ common + self.is_name[:, None] * (self.features @ of_names)  # (questions, candidates)
+        sums = sums[self.question]
+        share = torch.logsumexp(torch.where(self.covers, sums, _IMPOSSIBLE), 1)
+        total = torch.logsumexp(torch.where(self.others, sums, _IMPOSSIBLE), 1)
+        return (self.weight * (total - share)).sum()
+
+
+def _padded(values: NDArray[np.bool_], length: int) -> Tensor:
+    return torch.from_numpy(np.pad(values, (0, length - len(values))))
