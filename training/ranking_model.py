@@ -84,7 +84,7 @@ def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQ
     ranking = Ranking()
     prefix = "" if repository.root == "." else f"{repository.root}/"
     for question in repository.questions:
-        vectors = index.as_retriever().embed_query(question.query)
+        vectors = index.as_retriever(mode="dense").embed_query(question.query)
         with index.view() as view:
             read = Question.of(question.query)
             query_vectors = [QueryVector(None, vector) for vector in vectors]
