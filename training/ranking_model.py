@@ -6,8 +6,10 @@ logarithm of their share (ListNet's top-one loss, Cao et al. 2007, equation 6, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ class RankingConfig:
     """Weight of the squared weights of the standardised features in the loss."""
     name_l2: float = 0.04
     """The same for the differences between the weights for names and those for sentences."""
-    file_penalty: float = 3.0
+    file_penalty: float = 6.0
     category_weights: Mapping[str, float] | None = None
     """Weight of the questions of a category in the loss; 1 for those that are not named."""
 
@@ -54,6 +56,9 @@ class RankingConfig:
         for category, weight in (self.category_weights or {}).items():
             if not weight >= 0:
                 raise ValueError(f"the weight of category {category!r} must be >= 0, got {weight}")
+
+
+DEFAULT_CONFIG = RankingConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,39 +109,106 @@ def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQ
         )
 
 
-def fit_ranking(questions: Sequence[JudgedQuestion], config: RankingConfig = RankingConfig()) -> RankingModel:
+def fit_ranking(
+    questions: Sequence[JudgedQuestion],
+    config: RankingConfig = DEFAULT_CONFIG,
+    *,
+    prior: RankingModel | None = None,
+    without: Collection[str] = (),
+) -> RankingModel:
     """Fit the weights of both kinds to the questions at least one of whose targets is among the candidates.
 
+    Args:
+        questions: what is fitted.
+        config: how.
+        prior: weights that are kept where the questions say nothing; ``None``: 0.
+        without: features whose weights are 0.
+
     Raises:
-        ValueError: there is no such question.
+        ValueError: no question has a target among its candidates.
     """
     data = _Data.of([question for question in questions if question.covers.any()], config)
-    deltas = torch.zeros((len(KINDS), len(FEATURES)), requires_grad=True)
-    optimiser = torch.optim.LBFGS([deltas], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7)
+    start = _prior(prior) * data.deviations
+    used = torch.tensor([float(name not in without) for name in FEATURES])
+    changes = torch.zeros((2, len(FEATURES)), requires_grad=True)
+    optimiser = torch.optim.LBFGS([changes], max_iter=_STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7)
 
     def closure() -> float:
         optimiser.zero_grad()
-        common, of_names = _signed(deltas)
-        loss = (
-            data.loss(common, of_names) + config.l2 * common.square().sum() + config.name_l2 * of_names.square().sum()
-        )
-        loss.backward()
-        return loss
+        common, of_names = _signed(start + changes) * used
+        size = config.l2 * changes[0].square().sum() + config.name_l2 * changes[1].square().sum()
+        loss: Tensor = data.loss(common, of_names) + size
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    common, of_names = (_signed(deltas).detach() / data.deviations).numpy().astype(np.float64)
+    common, of_names = (_signed(start + changes).detach() * used / data.deviations).numpy().astype(np.float64)
     by_kind: dict[Kind, NDArray[np.float64]] = {"sentence": common, "name": common + of_names}
     weights: dict[Kind, dict[str, float]] = {
-        kind: {name: round(float(weight), 4) for name, weight in zip(FEATURES, values, strict=True)}
+        kind: {name: round(float(weight), 4) + 0.0 for name, weight in zip(FEATURES, values, strict=True)}
         for kind, values in by_kind.items()
     }
     return RankingModel(weights=weights, file_penalty=config.file_penalty)
 
 
-def _signed(deltas: Tensor) -> Tensor:
-    """Return the weights with those that must not be negative at 0 or above."""
+def _prior(model: RankingModel | None) -> Tensor:
+    """Return the weights for sentences, and the differences of those for names."""
+    if model is None:
+        return torch.zeros((2, len(FEATURES)))
+    sentence, name = model.vector("sentence"), model.vector("name")
+    return torch.from_numpy(np.stack([sentence, name - sentence]).astype(np.float32))
+
+
+def _signed(weights: Tensor) -> Tensor:
+    """Return common weights and differences, so that the signed features have weights of at least 0 in both kinds."""
     unsigned = torch.tensor([name in UNSIGNED for name in FEATURES])
-    return torch.stack([torch.where(unsigned, deltas[0], deltas[0].clamp_min(0)), deltas[1]])
+    common = torch.where(unsigned, weights[0], weights[0].clamp_min(0))
+    of_names = torch.where(unsigned, weights[1], torch.maximum(weights[1], -common))
+    return torch.stack([common, of_names])
+
+
+def cross_validate(
+    questions: Sequence[JudgedQuestion],
+    config: RankingConfig = DEFAULT_CONFIG,
+    *,
+    extra: Sequence[JudgedQuestion] = (),
+    prior: RankingModel | None = None,
+    without: Collection[str] = (),
+    folds: int = 7,
+    seed: int = 0,
+) -> list[float]:
+    """Return the NDCG@10 of each question by a model that was fitted without the questions about its repository.
+
+    ``extra`` questions are in every fit, except those about a repository of the same name.
+
+    Raises:
+        ValueError: the questions are about fewer than two repositories.
+    """
+    names = sorted({question.repository for question in questions})
+    if len(names) < 2:
+        raise ValueError(
+            f"cross-validation by repository needs questions about two repositories, got {len(names)}; leave it out, "
+            "or give questions about another repository"
+        )
+    random.Random(seed).shuffle(names)
+    folds = min(folds, len(names))
+    values = [0.0] * len(questions)
+    for fold in range(folds):
+        held_out = set(names[fold::folds])
+        known = [each for each in (*questions, *extra) if each.repository not in held_out]
+        model = fit_ranking(known, config, prior=prior, without=without)
+        for place, question in enumerate(questions):
+            if question.repository in held_out:
+                values[place] = question.ndcg(model)
+    return values
+
+
+def mean_by_category(questions: Sequence[JudgedQuestion], values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of all values as ``all``, and that of each category."""
+    groups: dict[str, list[float]] = {"all": list(values)}
+    for question, value in zip(questions, values, strict=True):
+        groups.setdefault(question.category, []).append(value)
+    return {name: fmean(group) for name, group in groups.items()}
 
 
 @dataclass(frozen=True, slots=True)

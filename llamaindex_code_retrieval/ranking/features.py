@@ -17,7 +17,7 @@ from llamaindex_code_retrieval.ranking.question import Question
 
 FEATURES = (
     *("cosine", "vector_rank", "bm25", "word_rank", "top_word_rank"),
-    *("symbol", "symbol_words", "symbol_cover", "qualified_name", "scope_cover"),
+    *("symbol", "symbol_case", "symbol_words", "symbol_cover", "qualified_name", "scope_cover"),
     *("file_name", "file_name_words", "file_name_cover", "folder", "folder_cover", "name_cover"),
     *("place", "line", "quoted", "language"),
     *("file_cosine", "file_cosine_3", "file_bm25", "file_bm25_3"),
@@ -224,7 +224,8 @@ class _Rows:
         self._words = words
         self._quoted = quoted
         self._joined = "".join(code_words(question.text)) if len(question.text) < 1000 else ""
-        self._names = {identifier.name.lower() for identifier in question.identifiers}
+        self._exact_names = {identifier.name for identifier in question.identifiers}
+        self._names = {name.lower() for name in self._exact_names}
         self._qualified = [
             (identifier.name.lower(), identifier.scope[-1].lower())
             for identifier in question.identifiers
@@ -244,6 +245,7 @@ class _Rows:
         has_all = bool(symbol_stems) and all(each in words.weights for each in symbol_stems)
         return (
             float(symbol.lower() in self._names),
+            float(symbol in self._exact_names),
             words.share(symbol_stems),
             words.cover(symbol_stems) if has_all else 0.0,
             float(self._is_qualified(candidate)),

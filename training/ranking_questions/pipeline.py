@@ -17,11 +17,15 @@ from llamaindex_code_retrieval.training.mining import check_folders
 from llamaindex_code_retrieval.training.ranking_questions.code_files import read_code_files
 from llamaindex_code_retrieval.training.ranking_questions.commits import commit_questions
 from llamaindex_code_retrieval.training.ranking_questions.docs import doc_questions
-from llamaindex_code_retrieval.training.ranking_questions.symbols import path_questions, symbol_questions
+from llamaindex_code_retrieval.training.ranking_questions.symbols import (
+    path_questions,
+    place_questions,
+    symbol_questions,
+)
 
-LIMITS: Mapping[str, int] = MappingProxyType({"commit": 60, "symbol": 25, "path": 10, "doc": 25})
+LIMITS: Mapping[str, int] = MappingProxyType({"commit": 60, "symbol": 25, "path": 10, "place": 10, "doc": 25})
 """The sources of questions, and how many of each ``make_questions`` makes of one repository at most."""
-_FROM_CODE = {"symbol": symbol_questions, "path": path_questions, "doc": doc_questions}
+_FROM_CODE = {"symbol": symbol_questions, "path": path_questions, "place": place_questions, "doc": doc_questions}
 
 
 def make_questions(
@@ -32,6 +36,7 @@ def make_questions(
     - ``commit``: the subject of a small commit asks for the one to three source files that it changed.
     - ``symbol``: a name, such as ``Cart.total`` or "Cart class", asks for its definitions.
     - ``path``: a file name, the end of a path, or the words of a file name ask for the file.
+    - ``place``: a path with a line, or a stack trace, asks for the function at that line.
     - ``doc``: the first sentence of a doc comment, every second time without some of its words, asks for its
       definition.
 
@@ -57,7 +62,7 @@ def make_questions(
     root = Path(root).expanduser()
     check_folders([root / folder])
     files = read_code_files(
-        root, PurePosixPath(folder).as_posix(), parse=not limits.keys().isdisjoint({"symbol", "doc"})
+        root, PurePosixPath(folder).as_posix(), parse=not limits.keys().isdisjoint({"symbol", "place", "doc"})
     )
     paths = frozenset(file.path for file in files)
     questions: list[RepositoryQuestion] = []

@@ -1,8 +1,9 @@
-"""Questions for definitions by name, and for files by path, as people type them into a search box."""
+"""Questions for definitions by name or place, and for files by path, as people type them into a search box."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from random import Random
@@ -29,6 +30,13 @@ _METHOD_FORMS = (
     *("{owner} {name}",) * 3,
     "where is {owner}{separator}{name} defined",
     "{name} method of {owner}",
+)
+_PLACE_FORMS = (
+    *("{path}:{line}",) * 2,
+    "what happens in {path} at line {line}",
+    "why does {path}:{line} fail",
+    'Traceback (most recent call last):\n  File "/srv/app/{path}", line {line}, in {name}\nValueError: invalid value',
+    "TypeError: x is not a function\n    at {name} (/srv/app/{path}:{line}:9)",
 )
 _SEPARATORS = {"ruby": "#", "rust": "::", "cpp": "::", "cuda": "::", "php": "::", "perl": "::"}
 _KIND = re.compile(
@@ -63,6 +71,23 @@ def path_questions(files: Sequence[CodeFile], *, limit: int, rng: Random) -> lis
         for text, paths in by_text.items()
         if len(paths) <= MAX_TARGETS
     ]
+    return sample(questions, limit, max_per_file=1, rng=rng)
+
+
+def place_questions(files: Sequence[CodeFile], *, limit: int, rng: Random) -> list[RepositoryQuestion]:
+    """Return questions that name a file and a line of a definition, as an editor or a stack trace shows them."""
+    names = Counter(PurePosixPath(file.path).name for file in files)
+    chosen = [place for place in places(list(files)) if place[1].kind != "class" and _is_named(place[1])]
+    questions = []
+    for file, definition in chosen:
+        name = PurePosixPath(file.path).name
+        query = rng.choice(_PLACE_FORMS).format(
+            path=name if names[name] == 1 and rng.random() < 0.5 else file.path,
+            line=rng.randint(definition.start_line, definition.end_line),
+            name=definition.symbol,
+        )
+        target = Target(file.path, definition.start_line, definition.end_line)
+        questions.append(RepositoryQuestion(query=query, category="place", relevant=(target,)))
     return sample(questions, limit, max_per_file=1, rng=rng)
 
 
