@@ -21,7 +21,7 @@ from llamaindex_code_retrieval.eval.targets import Place, Target, ndcg
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.rank import QueryVector, Ranking, candidate_features
 from llamaindex_code_retrieval.ranking.features import FEATURES, Candidate
-from llamaindex_code_retrieval.ranking.model import KINDS, Kind, RankingModel, kind_of
+from llamaindex_code_retrieval.ranking.model import Kind, RankingModel, kind_of
 from llamaindex_code_retrieval.ranking.question import Question
 
 UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
