@@ -7,7 +7,7 @@ logarithm of their share (ListNet's top-one loss, Cao et al. 2007, equation 6, w
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,13 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions
-from llamaindex_code_retrieval.eval.targets import Place, Target, ndcg
-from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.index.rank import QueryVector, Ranking, candidate_features
-from llamaindex_code_retrieval.ranking.features import FEATURES, Candidate
-from llamaindex_code_retrieval.ranking.model import Kind, RankingModel, kind_of
-from llamaindex_code_retrieval.ranking.question import Question
+from llamaindex_code_retrieval.ranking.features import FEATURES
+from llamaindex_code_retrieval.ranking.model import Kind, RankingModel
+from llamaindex_code_retrieval.training.judging import JudgedQuestion
 
 UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
 """Features whose weight may be negative; more of any other never lowers a score."""
@@ -39,9 +35,9 @@ class RankingConfig:
         ValueError: a value out of range.
     """
 
-    l2: float = 0.01
+    l2: float = 0.02
     """Weight of the squared weights of the standardised features in the loss."""
-    name_l2: float = 0.04
+    name_l2: float = 0.08
     """The same for the differences between the weights for names and those for sentences."""
     file_penalty: float = 6.0
     category_weights: Mapping[str, float] | None = None
@@ -59,54 +55,6 @@ class RankingConfig:
 
 
 DEFAULT_CONFIG = RankingConfig()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedQuestion:
-    """A question with its candidates, their features, and which of its targets each covers."""
-
-    query: str
-    repository: str
-    category: str
-    kind: Kind
-    candidates: Sequence[Candidate]
-    places: Sequence[Place]
-    """Of the candidates, with paths in the repository."""
-    targets: Sequence[Target]
-    features: NDArray[np.float32]
-    """Shape ``(candidates, features)``."""
-    covers: NDArray[np.bool_]
-    """Shape ``(candidates, targets)``."""
-
-    def ndcg(self, model: RankingModel, *, k: int = 10) -> float:
-        """Return the NDCG@k of the hits that a model chooses."""
-        chosen = model.choose(self.candidates, self.features @ model.vector(self.kind), top_k=k)
-        return ndcg([self.places[choice.place] for choice in chosen], self.targets, k=k)
-
-
-def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQuestion]:
-    """Search an index of a repository for each of its questions and judge the candidates."""
-    ranking = Ranking()
-    prefix = "" if repository.root == "." else f"{repository.root}/"
-    for question in repository.questions:
-        vectors = index.as_retriever(mode="dense").embed_query(question.query)
-        with index.view() as view:
-            read = Question.of(question.query)
-            query_vectors = [QueryVector(None, vector) for vector in vectors]
-            found = ranking.search(view, read, query_vectors, depth=ranking.depth)
-            candidates, features = candidate_features(view, read, found)
-        places = [Place(prefix + each.path, each.start_line, each.end_line) for each in candidates]
-        yield JudgedQuestion(
-            query=question.query,
-            repository=repository.name,
-            category=question.category,
-            kind=kind_of(read),
-            candidates=candidates,
-            places=places,
-            targets=question.targets,
-            features=features.astype(np.float32),
-            covers=np.array([[target.is_covered_by(place) for target in question.targets] for place in places]),
-        )
 
 
 def fit_ranking(
