@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.pairs import Pair
     from llamaindex_code_retrieval.training.push import push_run
+    from llamaindex_code_retrieval.training.ranking_model import RankingConfig
     from llamaindex_code_retrieval.training.recipes import (
         load_query_recipe,
         load_recipe,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     )
     from llamaindex_code_retrieval.training.reranker import train_reranker
     from llamaindex_code_retrieval.training.run_record import TrainingRun
+    from llamaindex_code_retrieval.training.train_ranking import QuestionSet, train_ranking
 
 _MODULES = {
     "AdapterConfig": "config",
@@ -62,6 +64,8 @@ _MODULES = {
     "MatchConfig": "config",
     "Pair": "pairs",
     "StudentConfig": "config",
+    "QuestionSet": "train_ranking",
+    "RankingConfig": "ranking_model",
     "TrainConfig": "config",
     "TrainingRun": "run_record",
     "adapt_to_repository": "adapt",
@@ -74,6 +78,7 @@ _MODULES = {
     "push_run": "push",
     "search_assistants": "assistants",
     "train_adapter": "adapt",
+    "train_ranking": "train_ranking",
     "train_reranker": "reranker",
 }
 
@@ -82,6 +87,8 @@ __all__ = [
     "DistilConfig",
     "MatchConfig",
     "Pair",
+    "QuestionSet",
+    "RankingConfig",
     "StudentConfig",
     "TrainConfig",
     "TrainingRun",
@@ -95,6 +102,7 @@ __all__ = [
     "push_run",
     "search_assistants",
     "train_adapter",
+    "train_ranking",
     "train_reranker",
 ]
 

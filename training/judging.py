@@ -17,7 +17,7 @@ from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.locate import is_index
 from llamaindex_code_retrieval.index.rank import QueryVector, Ranking, candidate_features
 from llamaindex_code_retrieval.ranking.features import Candidate
-from llamaindex_code_retrieval.ranking.model import Kind, RankingModel, kind_of
+from llamaindex_code_retrieval.ranking.model import RankingModel
 from llamaindex_code_retrieval.ranking.question import Question
 
 
@@ -25,10 +25,9 @@ from llamaindex_code_retrieval.ranking.question import Question
 class JudgedQuestion:
     """A question with its candidates, their features, and which of its targets each covers."""
 
-    query: str
+    question: Question
     repository: str
     category: str
-    kind: Kind
     candidates: Sequence[Candidate]
     places: Sequence[Place]
     """Of the candidates, with paths in the repository."""
@@ -40,7 +39,7 @@ class JudgedQuestion:
 
     def ndcg(self, model: RankingModel, *, k: int = 10) -> float:
         """Return the NDCG@k of the hits that a model chooses."""
-        chosen = model.choose(self.candidates, self.features @ model.vector(self.kind), top_k=k)
+        chosen = model.choose(self.question, self.candidates, self.features, top_k=k)
         return ndcg([self.places[choice.place] for choice in chosen], self.targets, k=k)
 
 
@@ -57,10 +56,9 @@ def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQ
             candidates, features = candidate_features(view, read, found)
         places = [Place(prefix + each.path, each.start_line, each.end_line) for each in candidates]
         yield JudgedQuestion(
-            query=question.query,
+            question=read,
             repository=repository.name,
             category=question.category,
-            kind=kind_of(read),
             candidates=candidates,
             places=places,
             targets=question.targets,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llamaindex_code_retrieval.ranking.features import FEATURES
-from llamaindex_code_retrieval.ranking.model import Kind, RankingModel
+from llamaindex_code_retrieval.ranking.model import Kind, RankingModel, kind_of
 from llamaindex_code_retrieval.training.judging import JudgedQuestion
 
 UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
@@ -39,8 +39,9 @@ class RankingConfig:
     """Weight of the squared weights of the standardised features in the loss."""
     name_l2: float = 0.08
     """The same for the differences between the weights for names and those for sentences."""
-    file_penalty: float = 6.0
-    category_weights: Mapping[str, float] | None = None
+    file_penalty: float = 3.0
+    """It is not fitted: more finds more files in the first hits, less finds more of the functions of one file."""
+    category_weights: Mapping[str, float] = field(default_factory=dict)
     """Weight of the questions of a category in the loss; 1 for those that are not named."""
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class RankingConfig:
                 raise ValueError(f"{name} must be > 0, or weights could grow without bound, got {getattr(self, name)}")
         if not self.file_penalty >= 0:
             raise ValueError(f"file_penalty must be >= 0, got {self.file_penalty}")
-        for category, weight in (self.category_weights or {}).items():
+        for category, weight in self.category_weights.items():
             if not weight >= 0:
                 raise ValueError(f"the weight of category {category!r} must be >= 0, got {weight}")
 
@@ -185,7 +186,7 @@ class _Data:
             count = len(question.candidates)
             features[row, :count] = (torch.from_numpy(question.features) - mean) / deviations
             found = [column for column in question.covers.T if column.any()]
-            weight = (config.category_weights or {}).get(question.category, 1.0) / len(found)
+            weight = config.category_weights.get(question.category, 1.0) / len(found)
             for column in found:
                 elsewhere = question.covers.any(axis=1) & ~column
                 rows.append(row)
@@ -195,7 +196,7 @@ class _Data:
         weight_of_target = torch.tensor(weights)
         return cls(
             features,
-            torch.tensor([float(question.kind == "name") for question in questions]),
+            torch.tensor([float(kind_of(question.question) == "name") for question in questions]),
             torch.tensor(rows),
             torch.stack(covers),
             torch.stack(others),

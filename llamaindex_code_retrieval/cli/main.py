@@ -27,6 +27,7 @@ from llamaindex_code_retrieval.cli.models import add_models
 from llamaindex_code_retrieval.cli.related import add_related
 from llamaindex_code_retrieval.cli.search import add_search
 from llamaindex_code_retrieval.cli.train import add_recipes, add_train
+from llamaindex_code_retrieval.cli.train_ranking import add_train_ranking
 from llamaindex_code_retrieval.cli.train_reranker import add_train_reranker
 from llamaindex_code_retrieval.cli.watch import add_watch
 
@@ -141,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (add_models, add_languages, add_demo):
         add(commands)
-    for add in (add_mine, add_train, add_train_reranker, add_distil, add_adapt, add_recipes):
+    for add in (add_mine, add_train, add_train_reranker, add_train_ranking, add_distil, add_adapt, add_recipes):
         add(commands)
     for add in (add_eval, add_benchmark):
         add(commands)

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.storage import Storage
     from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
+    from llamaindex_code_retrieval.ranking.model import RankingModel
 
 _CANDIDATES = 50
+_REASONS = 6
+"""Features that are printed of a hit."""
 _LOOK_SECONDS = 0.3
 """How long changed files are looked for."""
 _QUICK_FILES = 20
@@ -85,6 +88,10 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         choices=("auto", "fp32", "bf16", "int8"),
         help="of the reranker; int8 is for CPUs (default: auto)",
     )
+    parser.add_argument(
+        "--ranking", type=Path, metavar="FILE", help="rank by the weights in this file, which train-ranking wrote"
+    )
+    parser.add_argument("--explain", action="store_true", help="print for each hit what raises and what lowers it")
     lines_option(parser)
     parser.add_argument(
         "--refresh",
@@ -142,7 +149,7 @@ def _search_without_model(
     from llamaindex_code_retrieval.index.view import IndexReader
 
     node_filter = parse_filter(options)
-    ranking = Ranking(top_k=options.top_n, mode=options.mode)
+    ranking = Ranking(top_k=options.top_n, mode=options.mode, model=_ranking_model(options))
     reader = IndexReader(open_storage(folder))
     try:
         roots = [restore_root(root, folder) for root in settings["roots"]]
@@ -157,9 +164,26 @@ def _search_without_model(
             condition = None if node_filter.is_empty else node_filter.where()
             ranked = ranking.rank(view, options.question, vectors, condition=condition)
             rows = view.rows(number for hit in ranked for number in (hit.number, *hit.others))
-        return [Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text) for hit in ranked], roots
+        return [
+            _explained(Hit(hit.id, hit.score, hit.metadata(rows, explain=options.explain), rows[hit.number].text))
+            for hit in ranked
+        ], roots
     finally:
         reader.close()
+
+
+def _ranking_model(options: argparse.Namespace) -> RankingModel | None:
+    from llamaindex_code_retrieval.ranking.model import RankingModel, default_model
+
+    if options.mode != "fused":
+        return None
+    return default_model() if options.ranking is None else RankingModel.load(options.ranking)
+
+
+def _explained(hit: Hit) -> Hit:
+    """Return a hit whose note says what raises and what lowers it most, if that is in its metadata."""
+    reasons = list(hit.metadata.get("why", {}).items())[:_REASONS]
+    return hit._replace(note="  ".join(f"{name} {value:+.2f}" for name, value in reasons)) if reasons else hit
 
 
 def _static_vector(options: argparse.Namespace, fingerprint: str) -> list[float]:
@@ -206,10 +230,19 @@ def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[
     with index:
         _refresh(index, options, words_only=words_only)
         top_k = options.top_n if options.rerank is None else options.candidates or max(_CANDIDATES, options.top_n)
-        found = index.search(options.question, top_k=top_k, mode=options.mode, filters=parse_filter(options))
+        found = index.search(
+            options.question,
+            top_k=top_k,
+            mode=options.mode,
+            filters=parse_filter(options),
+            ranking_model=options.ranking,
+            explain=options.explain,
+        )
         if options.rerank is not None:
             found = _rerank(found, index, options)
-        hits = [Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content()) for hit in found]
+        hits = [
+            _explained(Hit(hit.node_id, hit.get_score(), hit.node.metadata, hit.node.get_content())) for hit in found
+        ]
         return hits, [Path(root) for root in index.roots]
 
 
@@ -248,6 +281,10 @@ def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         loads = options.rerank is not None or options.refresh
         names = ("fast_query",) if loads else ("fast_query", "device")
         refuse_without_effect(options, names, "with --mode bm25, which loads no embedding model")
+    if options.mode != "fused":
+        reason = f"with --mode {options.mode}, which ranks by one score"
+        refuse_without_effect(options, ("ranking", "explain"), reason)
+    _ranking_model(options)
     if options.json:
         refuse_without_effect(options, ("lines",), "with --json, which prints whole nodes")
     parse_filter(options)

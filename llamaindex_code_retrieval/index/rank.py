@@ -187,7 +187,7 @@ class Ranking:
         weights = self.model.vector(kind_of(question))
         mean = features.mean(axis=0)
         hits = []
-        for choice in self.model.choose(candidates, features @ weights, top_k=self.top_k):
+        for choice in self.model.choose(question, candidates, features, top_k=self.top_k):
             chosen = candidates[choice.place]
             reasons = dict(zip(FEATURES, ((features[choice.place] - mean) * weights).tolist(), strict=True))
             others = tuple(candidates[place].number for place in choice.others)

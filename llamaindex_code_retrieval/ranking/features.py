@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,7 @@ _INDEX_FILES = frozenset("__init__ __main__ index init lib main mod package".spl
 """File names that say nothing: the folder is the name of such a file."""
 _SUFFIXES = ("ization", "isation", "ations", "ation", "ings", "ing", "ions", "ion", "ers", "ies", "er", "es", "ed")
 _LEAST_STEM = 3  # letters
+_LONGEST_QUESTION = 5_000  # characters whose words are compared with names
 _STOP_WORDS = frozenset(
     "a all an and any are as at be by can defined did do does each find for from has have how if implemented in into "
     "is it its no not of on or than that the their them then this to use used using via what when where which who why "
@@ -69,26 +71,27 @@ class Words:
     """The words of a question that count, and how much each is worth."""
 
     weights: Mapping[str, float]
-    """By stem; rare words are worth more."""
+    """By stem, of all words together 1; rare words are worth more."""
 
     @classmethod
     def of(cls, text: str, rarity: Callable[[str], float]) -> Words:
         """Read a text; ``rarity`` is the inverse document frequency of a word, at least 0."""
-        words = code_words(text)
+        words = code_words(text[:_LONGEST_QUESTION])
         counted = [word for word in words if word not in _STOP_WORDS] or words
-        weights: dict[str, float] = {}
-        for word in counted:
-            weights[stem(word)] = max(weights.get(stem(word), 0.0), rarity(word))
-        return cls(weights)
+        rarities: dict[str, float] = {}
+        for word in dict.fromkeys(counted):
+            rarities[stem(word)] = max(rarities.get(stem(word), 0.0), rarity(word))
+        total = sum(rarities.values()) or 1.0
+        return cls({each: value / total for each, value in rarities.items()})
 
-    def cover(self, stems: Collection[str]) -> float:
-        """Return which share of the question's words is among these, weighed by their rarity."""
-        total = sum(self.weights.values())
-        return sum(self.weights[each] for each in {*stems} & self.weights.keys()) / total if total else 0.0
+    def cover(self, *stems: Collection[str]) -> float:
+        """Return the worth of the question's words that are among these."""
+        found: set[str] = set().union(*(self.weights.keys() & some for some in stems))
+        return sum(map(self.weights.__getitem__, found))
 
-    def share(self, stems: Sequence[str]) -> float:
+    def share(self, stems: Collection[str]) -> float:
         """Return which share of these words is in the question."""
-        return sum(each in self.weights for each in stems) / len(stems) if stems else 0.0
+        return len(self.weights.keys() & stems) / len(stems) if stems else 0.0
 
 
 @lru_cache(maxsize=100_000)
@@ -105,8 +108,13 @@ def stem(word: str) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _stems(text: str) -> tuple[str, ...]:
-    return tuple(map(stem, code_words(text)))
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(map(stem, code_words(text)))
+
+
+@lru_cache(maxsize=100_000)
+def _outer_stems(scope: str, symbol: str) -> frozenset[str]:
+    return _stems(scope) - _stems(symbol)
 
 
 @lru_cache(maxsize=20_000)
@@ -216,6 +224,18 @@ _NODE_FEATURES = tuple(
 )
 
 
+class _File(NamedTuple):
+    """What the candidates of a file have in common."""
+
+    names: tuple[float, ...]
+    """The features from ``file_name`` to ``folder_cover``."""
+    stems: frozenset[str]
+    joined: str
+    place: float
+    is_test: float
+    is_index: float
+
+
 class _Rows:
     """Computes the features that depend on one node and the question."""
 
@@ -223,78 +243,67 @@ class _Rows:
         self._question = question
         self._words = words
         self._quoted = quoted
-        self._joined = "".join(code_words(question.text)) if len(question.text) < 1000 else ""
+        self._joined = "".join(code_words(question.text[:_LONGEST_QUESTION]))
         self._exact_names = {identifier.name for identifier in question.identifiers}
         self._names = {name.lower() for name in self._exact_names}
-        self._qualified = [
-            (identifier.name.lower(), identifier.scope[-1].lower())
-            for identifier in question.identifiers
-            if identifier.scope
-        ]
-        self._of_files: dict[str, tuple[float, ...]] = {}
+        self._qualified: dict[str, set[str]] = {}
+        """The classes or modules with which a name is given."""
+        for identifier in question.identifiers:
+            if identifier.scope:
+                self._qualified.setdefault(identifier.name.lower(), set()).add(identifier.scope[-1].lower())
+        self._of_files: dict[str, _File] = {}
 
     def of(self, candidate: Candidate) -> tuple[float, ...]:
         """Return the values of ``_NODE_FEATURES``."""
         words, symbol, kind = self._words, candidate.symbol, candidate.kind
-        symbol_stems = _stems(symbol)
-        scope_stems = [each for each in _stems(candidate.scope) if each not in symbol_stems]
-        if candidate.path not in self._of_files:
-            self._of_files[candidate.path] = self._of_file(candidate.path)
-        name, name_words, name_cover, folder, folder_cover, index_file, test, place = self._of_files[candidate.path]
-        bare, _, folders, _ = _names_of_file(candidate.path)
-        has_all = bool(symbol_stems) and all(each in words.weights for each in symbol_stems)
+        of_file = self._of_files.get(candidate.path)
+        if of_file is None:
+            of_file = self._of_files[candidate.path] = self._of_file(candidate.path)
+        stems, outer = _stems(symbol), _outer_stems(candidate.scope, symbol)
+        share, lowered = words.share(stems), symbol.lower()
         return (
-            float(symbol.lower() in self._names),
+            float(lowered in self._names),
             float(symbol in self._exact_names),
-            words.share(symbol_stems),
-            words.cover(symbol_stems) if has_all else 0.0,
-            float(self._is_qualified(candidate)),
-            words.cover(scope_stems),
-            name,
-            name_words,
-            name_cover,
-            folder,
-            folder_cover,
-            words.cover((*symbol_stems, *scope_stems, *_stems(bare), *_stems(folders))),
-            place,
-            float(place > 0 and self._has_line(candidate)),
+            share,
+            words.cover(stems) if share == 1 else 0.0,
+            float(lowered in self._qualified and self._is_qualified(candidate)),
+            words.cover(outer) if outer else 0.0,
+            *of_file.names,
+            words.cover(stems, outer, of_file.stems),
+            of_file.place,
+            float(of_file.place > 0 and self._has_line(candidate)),
             float(candidate.number in self._quoted),
             float(candidate.language in self._question.languages),
             float(candidate.language in CODE_LANGUAGES),
             float(kind == "class"),
             float(kind in ("module", "window")),
-            test,
+            of_file.is_test,
             float(candidate.is_documented),
-            float(np.log1p(max(0, candidate.end_line - candidate.start_line + 1))),
+            math.log1p(max(0, candidate.end_line - candidate.start_line + 1)),
             float(candidate.part > 1),
-            index_file,
-            float(bool(symbol) and _joined(symbol) == _joined(bare)),
+            of_file.is_index,
+            float(bool(symbol) and _joined(symbol) == of_file.joined),
         )
 
-    def _of_file(self, path: str) -> tuple[float, ...]:
+    def _of_file(self, path: str) -> _File:
         words = self._words
         bare, folder, folders, is_index = _names_of_file(path)
-        stems = _stems(bare)
-        is_named = len(bare) > 2 and bool(self._joined) and _joined(bare) in self._joined
-        has_all = bool(stems) and all(each in words.weights for each in stems)
-        return (
-            float(is_named),
-            words.share(stems),
-            words.cover(stems) if has_all else 0.0,
+        stems, joined = _stems(bare), _joined(bare)
+        share = words.share(stems)
+        names = (
+            float(len(bare) > 2 and joined in self._joined),
+            share,
+            words.cover(stems) if share == 1 else 0.0,
             words.share(_stems(folder)),
             words.cover(_stems(folders)),
-            float(is_index),
-            float(is_test_path(path)),
-            float(any(_is_path(place.path, path) for place in self._question.places)),
         )
+        place = float(any(_is_path(place.path, path) for place in self._question.places))
+        return _File(names, stems | _stems(folders), joined, place, float(is_test_path(path)), float(is_index))
 
     def _is_qualified(self, candidate: Candidate) -> bool:
-        """Return whether the question names this definition with its class or module."""
-        name = candidate.symbol.lower()
-        if not any(name == each for each, _ in self._qualified):
-            return False
-        around = {*candidate.scope.lower().split("."), _names_of_file(candidate.path)[0].lower()}
-        return any(name == each and outer in around for each, outer in self._qualified)
+        """Return whether the question gives the name with the class or module in which this definition is."""
+        around = {*candidate.scope.lower().split(".")[:-1], _names_of_file(candidate.path)[0].lower()}
+        return not around.isdisjoint(self._qualified[candidate.symbol.lower()])
 
     def _has_line(self, candidate: Candidate) -> bool:
         return any(

@@ -103,12 +103,17 @@ class RankingModel:
         weights = self.weights[kind]
         return np.array([weights[name] for name in FEATURES])
 
-    def choose(self, candidates: Sequence[Candidate], sums: NDArray[np.float64], *, top_k: int) -> list[Choice]:
-        """Return the best candidates by their weighted sums of features, best first, ties by id.
+    def choose(
+        self, question: Question, candidates: Sequence[Candidate], features: NDArray[np.floating[Any]], *, top_k: int
+    ) -> list[Choice]:
+        """Return the best candidates by their weighted sums of ``features``, best first, ties by id.
 
         The best part of a definition is returned for all its parts. Each further hit of a file loses ``file_penalty``
-        for each of its hits before. The score is the sum's share in a softmax over all candidates.
+        for each of its hits before, unless the question asks for a file. The score is the sum's share in a softmax over
+        all candidates.
         """
+        sums = features @ self.vector(kind_of(question))
+        penalty = 0.0 if question.shape in ("path", "trace") else self.file_penalty
         order = sorted(range(len(candidates)), key=lambda place: (-sums[place], candidates[place].id))
         of_definitions: dict[tuple[int, int], list[int]] = {}
         for place in order:
@@ -127,7 +132,7 @@ class RankingModel:
             chosen.append(Choice(place, math.exp(-negative - total), tuple(others)))
             if number + 1 < len(of_files[file]):
                 place = of_files[file][number + 1][0]
-                penalised = float(sums[place]) - self.file_penalty * (number + 1)
+                penalised = float(sums[place]) - penalty * (number + 1)
                 heapq.heappush(heap, (-penalised, candidates[place].id, file, number + 1))
         return chosen
 
