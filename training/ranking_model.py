@@ -22,6 +22,8 @@ from llamaindex_code_retrieval.training.judging import JudgedQuestion
 
 UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
 """Features whose weight may be negative; more of any other never lowers a score."""
+_ASSUMED = {"language": 1.0}
+"""Weights from which a fit starts where questions about repositories of one language say nothing; all others from 0."""
 _STEPS = 80
 _IMPOSSIBLE = -1e9
 _LEAST_DEVIATION = 1e-3
@@ -70,7 +72,7 @@ def fit_ranking(
     Args:
         questions: what is fitted.
         config: how.
-        prior: weights that are kept where the questions say nothing; ``None``: 0.
+        prior: weights that are kept where the questions say nothing; ``None``: 0, but 1 for ``language``.
         without: features whose weights are 0.
 
     Raises:
@@ -103,7 +105,7 @@ def fit_ranking(
 def _prior(model: RankingModel | None) -> Tensor:
     """Return the weights for sentences, and the differences of those for names."""
     if model is None:
-        return torch.zeros((2, len(FEATURES)))
+        return torch.tensor([[_ASSUMED.get(name, 0.0) for name in FEATURES], [0.0] * len(FEATURES)])
     sentence, name = model.vector("sentence"), model.vector("name")
     return torch.from_numpy(np.stack([sentence, name - sentence]).astype(np.float32))
 

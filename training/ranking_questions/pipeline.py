@@ -20,12 +20,21 @@ from llamaindex_code_retrieval.training.ranking_questions.docs import doc_questi
 from llamaindex_code_retrieval.training.ranking_questions.symbols import (
     path_questions,
     place_questions,
+    quote_questions,
     symbol_questions,
 )
 
-LIMITS: Mapping[str, int] = MappingProxyType({"commit": 60, "symbol": 25, "path": 10, "place": 10, "doc": 25})
+LIMITS: Mapping[str, int] = MappingProxyType(
+    {"commit": 60, "symbol": 25, "path": 10, "place": 10, "quote": 10, "doc": 25}
+)
 """The sources of questions, and how many of each ``make_questions`` makes of one repository at most."""
-_FROM_CODE = {"symbol": symbol_questions, "path": path_questions, "place": place_questions, "doc": doc_questions}
+_FROM_CODE = {
+    "symbol": symbol_questions,
+    "path": path_questions,
+    "place": place_questions,
+    "quote": quote_questions,
+    "doc": doc_questions,
+}
 
 
 def make_questions(
@@ -37,6 +46,7 @@ def make_questions(
     - ``symbol``: a name, such as ``Cart.total`` or "Cart class", asks for its definitions.
     - ``path``: a file name, the end of a path, or the words of a file name ask for the file.
     - ``place``: a path with a line, or a stack trace, asks for the function at that line.
+    - ``quote``: a message in the code asks for the function that contains it.
     - ``doc``: the first sentence of a doc comment, every second time without some of its words, asks for its
       definition.
 
@@ -62,7 +72,7 @@ def make_questions(
     root = Path(root).expanduser()
     check_folders([root / folder])
     files = read_code_files(
-        root, PurePosixPath(folder).as_posix(), parse=not limits.keys().isdisjoint({"symbol", "place", "doc"})
+        root, PurePosixPath(folder).as_posix(), parse=not limits.keys().isdisjoint({"symbol", "place", "quote", "doc"})
     )
     paths = frozenset(file.path for file in files)
     questions: list[RepositoryQuestion] = []

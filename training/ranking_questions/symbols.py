@@ -1,4 +1,4 @@
-"""Questions for definitions by name or place, and for files by path, as people type them into a search box."""
+"""Questions for definitions by name, place or message, and for files by path, as people type them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ _PLACE_FORMS = (
     'Traceback (most recent call last):\n  File "/srv/app/{path}", line {line}, in {name}\nValueError: invalid value',
     "TypeError: x is not a function\n    at {name} (/srv/app/{path}:{line}:9)",
 )
+_MESSAGE = re.compile(r"""(["'])(?P<text>[^\W\d_][\w ,-]{6,60}[\w.!])\1""")
+"""A string without escapes or placeholders that may be a sentence; those without a space are left out."""
+_QUOTE_FORMS = ('"{text}"', 'where does "{text}" come from', 'why do I get "{text}"')
 _SEPARATORS = {"ruby": "#", "rust": "::", "cpp": "::", "cuda": "::", "php": "::", "perl": "::"}
 _KIND = re.compile(
     r"\b(struct|interface|trait|enum|protocol|object|module|record|union|actor|extension|type|data|class)\b"
@@ -88,6 +91,27 @@ def place_questions(files: Sequence[CodeFile], *, limit: int, rng: Random) -> li
         )
         target = Target(file.path, definition.start_line, definition.end_line)
         questions.append(RepositoryQuestion(query=query, category="place", relevant=(target,)))
+    return sample(questions, limit, max_per_file=1, rng=rng)
+
+
+def quote_questions(files: Sequence[CodeFile], *, limit: int, rng: Random) -> list[RepositoryQuestion]:
+    """Return questions that quote a text in the code, such as a message, and ask for the definition around it."""
+    found: dict[str, list[_Place]] = {}
+    for file, definition in places(list(files)):
+        if definition.kind != "class":
+            for match in _MESSAGE.finditer(definition.code_without_docstring):
+                if " " not in match["text"]:
+                    continue
+                found.setdefault(match["text"], []).append((file, definition))
+    questions = [
+        RepositoryQuestion(
+            query=rng.choice(_QUOTE_FORMS).format(text=text),
+            category="quote",
+            relevant=(Target(file.path, definition.start_line, definition.end_line),),
+        )
+        for text, [(file, definition), *others] in found.items()
+        if not others
+    ]
     return sample(questions, limit, max_per_file=1, rng=rng)
 
 
