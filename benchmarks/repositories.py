@@ -39,10 +39,12 @@ from llamaindex_code_retrieval.eval.repository_retrieval import (
 from llamaindex_code_retrieval.eval.results import RetrievalResult
 from llamaindex_code_retrieval.eval.significance import interval
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+from llamaindex_code_retrieval.ranking.fusion import DENSE_WEIGHT
 
 MODES: Mapping[str, Mapping[str, Any]] = {
     "fused": {},
     "fused, code only": {"filters": NodeFilter(languages=tuple(CODE_LANGUAGES))},
+    "reciprocal ranks": {"dense_weight": DENSE_WEIGHT},
     "dense": {"mode": "dense"},
     "bm25": {"mode": "bm25"},
 }
