@@ -99,7 +99,10 @@ def train_ranking(
     model = replace(
         fit_ranking([*measured, *extra], config, prior=prior),
         trained_on={
-            "questions": [{"fingerprint": fingerprint_of(loaded), "repositories": len(loaded)} for _, loaded in sets],
+            "questions": [
+                {"fingerprint": fingerprint_of(loaded), "repositories": {each.name: each.revision for each in loaded}}
+                for _, loaded in sets
+            ],
             "embedding": embedding.fingerprint,
             "config": asdict(config),
         },
