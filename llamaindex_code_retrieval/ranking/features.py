@@ -154,7 +154,7 @@ def feature_matrix(
     columns = _search_columns(candidates, vectors, bm25)
     columns |= _file_columns(candidates, columns)
     rows = _Rows(question, words, frozenset(quoted))
-    by_node = np.array([rows.of(candidate) for candidate in candidates]).reshape(len(candidates), -1)
+    by_node = np.array([rows.of(candidate) for candidate in candidates]).reshape(len(candidates), len(_NODE_FEATURES))
     columns |= {name: by_node[:, place] for place, name in enumerate(_NODE_FEATURES)}
     return np.stack([columns[name] for name in FEATURES], axis=1)
 
