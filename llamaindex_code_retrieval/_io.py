@@ -95,7 +95,7 @@ def read_json(
     path = Path(path)
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
     if not isinstance(content, dict if kind is dict else list):
         raise ValueError(f"{path} must hold a JSON {kind.__name__}, not a {type(content).__name__}; {remedy}")

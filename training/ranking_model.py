@@ -6,6 +6,7 @@ logarithm of their share (ListNet's top-one loss, Cao et al. 2007, equation 6, w
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,13 +49,16 @@ class RankingConfig:
 
     def __post_init__(self) -> None:
         for name in ("l2", "name_l2"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, or weights could grow without bound, got {getattr(self, name)}")
-        if not self.file_penalty >= 0:
-            raise ValueError(f"file_penalty must be >= 0, got {self.file_penalty}")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"{name} must be a finite number > 0, or weights could grow without bound, got {value}"
+                )
+        if not 0 <= self.file_penalty < math.inf:
+            raise ValueError(f"file_penalty must be a finite number >= 0, got {self.file_penalty}")
         for category, weight in self.category_weights.items():
-            if not weight >= 0:
-                raise ValueError(f"the weight of category {category!r} must be >= 0, got {weight}")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of category {category!r} must be a finite number >= 0, got {weight}")
 
 
 DEFAULT_CONFIG = RankingConfig()

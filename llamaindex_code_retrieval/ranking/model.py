@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import write_atomically
+from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.ranking.features import FEATURES, Candidate
 from llamaindex_code_retrieval.ranking.question import Question
 
@@ -61,10 +61,10 @@ class RankingModel:
                 is_unknown = name in weights
                 raise ValueError(f"{'unknown feature' if is_unknown else 'no weight for'} {name!r} of kind {kind!r}")
             for name, weight in weights.items():
-                if not isinstance(weight, int | float) or not math.isfinite(weight):
+                if not _is_finite(weight):
                     raise ValueError(f"the weight of {name!r} of kind {kind!r} must be a finite number, got {weight!r}")
-        if not (isinstance(self.file_penalty, int | float) and self.file_penalty >= 0):
-            raise ValueError(f"file_penalty must be >= 0, got {self.file_penalty!r}")
+        if not (_is_finite(self.file_penalty) and self.file_penalty >= 0):
+            raise ValueError(f"file_penalty must be a finite number >= 0, got {self.file_penalty!r}")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -75,17 +75,20 @@ class RankingModel:
         """
         way_out = "make one with code-retrieval train-ranking, or leave it out to use the default"
         try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            saved = read_json(path, remedy=way_out, keys=("format", "weights", "file_penalty"))
+        except OSError as error:
             raise ValueError(f"ranking file {path} cannot be read ({error}); {way_out}") from error
-        if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-            version = saved.get("format") if isinstance(saved, dict) else None
-            raise ValueError(f"ranking file {path} is of format {version!r}, this version reads {FORMAT}; {way_out}")
-        try:
-            return cls(
-                weights=saved["weights"], file_penalty=saved["file_penalty"], trained_on=saved.get("trained_on", {})
+        if saved["format"] != FORMAT:
+            raise ValueError(
+                f"ranking file {path} is of format {saved['format']!r}, this version reads {FORMAT}; {way_out}"
             )
-        except (KeyError, AttributeError, TypeError, ValueError) as error:
+        weights, trained_on = saved["weights"], saved.get("trained_on", {})
+        kinds = weights.values() if isinstance(weights, dict) else ()
+        try:
+            if not all(isinstance(each, dict) for each in (weights, *kinds, trained_on)):
+                raise ValueError("weights, those of each kind and trained_on must be objects")
+            return cls(weights=weights, file_penalty=saved["file_penalty"], trained_on=trained_on)
+        except ValueError as error:
             raise ValueError(f"ranking file {path} is not valid: {error}; {way_out}") from error
 
     def save(self, path: str | Path) -> None:
@@ -135,6 +138,10 @@ class RankingModel:
                 penalised = float(sums[place]) - penalty * (number + 1)
                 heapq.heappush(heap, (-penalised, candidates[place].id, file, number + 1))
         return chosen
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def kind_of(question: Question) -> Kind:
