@@ -82,12 +82,7 @@ def judge_repositories(
     Raises:
         FileNotFoundError: a repository is missing; nothing has been indexed then.
     """
-    for each in repositories:
-        if not (folder / each.name / each.root).is_dir():
-            raise FileNotFoundError(
-                f"{folder / each.name / each.root} is no folder, and there are questions about it; check it out there, "
-                "or leave its questions out"
-            )
+    check_repositories(repositories, folder)
     progress = on_progress or no_progress
     judged: list[JudgedQuestion] = []
     for done, each in enumerate(repositories):
@@ -97,6 +92,20 @@ def judge_repositories(
             judged += judge(index, each)
     progress("repositories", len(repositories), len(repositories))
     return judged
+
+
+def check_repositories(repositories: Sequence[RepositoryQuestions], folder: Path) -> None:
+    """Check that the root of each repository is a folder in the folder of its name.
+
+    Raises:
+        FileNotFoundError: one is not.
+    """
+    for each in repositories:
+        if not (folder / each.name / each.root).is_dir():
+            raise FileNotFoundError(
+                f"{folder / each.name / each.root} is no folder, and there are questions about it; check it out there, "
+                "or leave its questions out"
+            )
 
 
 def _open(folder: Path | None, embedding: CodeEmbedding) -> CodeIndex:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llamaindex_code_retrieval._io import Progress, make_folder
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, fingerprint_of, load_questions
 from llamaindex_code_retrieval.ranking.features import FEATURES
 from llamaindex_code_retrieval.ranking.model import RankingModel, default_model
-from llamaindex_code_retrieval.training.judging import JudgedQuestion, judge_repositories
+from llamaindex_code_retrieval.training.judging import JudgedQuestion, check_repositories, judge_repositories
 from llamaindex_code_retrieval.training.ranking_model import (
     DEFAULT_CONFIG,
     RankingConfig,
@@ -78,7 +80,7 @@ def train_ranking(
         on_progress: is called with (stage, done, total).
 
     Raises:
-        FileNotFoundError: a file of questions or a repository is missing.
+        FileNotFoundError: a file of questions or a repository is missing; nothing has been indexed then.
         ValueError: a file of questions is not valid, no question has a target among its candidates, or an ablation of
             questions about one repository.
         OSError: ``out`` cannot be written.
@@ -90,42 +92,54 @@ def train_ranking(
     make_folder(Path(out).parent)
     embedding = embedding or CodeEmbedding()
     folder = None if indexes is None else Path(indexes)
+    for each, loaded in sets:
+        check_repositories(loaded, each.repositories)
     judged = [
         judge_repositories(loaded, each.repositories, embedding, indexes=folder, on_progress=on_progress)
         for each, loaded in sets
     ]
     measured, extra = judged[0], [question for others in judged[1:] for question in others]
     prior = default_model() if from_default else None
+    validate = partial(_validated, measured, config, extra=extra, prior=prior)
     model = replace(
         fit_ranking([*measured, *extra], config, prior=prior),
-        trained_on={
-            "questions": [
-                {"fingerprint": fingerprint_of(loaded), "repositories": {each.name: each.revision for each in loaded}}
-                for _, loaded in sets
-            ],
-            "embedding": embedding.fingerprint,
-            "config": asdict(config),
-        },
+        trained_on=_trained_on([loaded for _, loaded in sets], embedding, config),
     )
-    validated, ablated = None, None
-    if repositories >= _LEAST_REPOSITORIES:
-
-        def validate(*without: str) -> dict[str, float]:
-            values = cross_validate(measured, config, extra=extra, prior=prior, without=without)
-            return mean_by_category(measured, values)
-
-        validated = validate()
-        if ablation:
-            ablated = {name: validate(name) for name in FEATURES}
-    model.save(out)
-    return RankingRun(
+    run = RankingRun(
         model=model,
         questions=len(measured),
         before=_means(measured, default_model()),
-        cross_validated=validated,
+        cross_validated=validate() if repositories >= _LEAST_REPOSITORIES else None,
         after=_means(measured, model),
-        ablation=ablated,
+        ablation={name: validate(without=(name,)) for name in FEATURES} if ablation else None,
     )
+    model.save(out)
+    return run
+
+
+def _trained_on(
+    sets: Sequence[Sequence[RepositoryQuestions]], embedding: CodeEmbedding, config: RankingConfig
+) -> dict[str, Any]:
+    return {
+        "questions": [
+            {"fingerprint": fingerprint_of(each), "repositories": {one.name: one.revision for one in each}}
+            for each in sets
+        ],
+        "embedding": embedding.fingerprint,
+        "config": asdict(config),
+    }
+
+
+def _validated(
+    questions: Sequence[JudgedQuestion],
+    config: RankingConfig,
+    *,
+    extra: Sequence[JudgedQuestion],
+    prior: RankingModel | None,
+    without: Collection[str] = (),
+) -> dict[str, float]:
+    values = cross_validate(questions, config, extra=extra, prior=prior, without=without)
+    return mean_by_category(questions, values)
 
 
 def _means(questions: Sequence[JudgedQuestion], model: RankingModel) -> dict[str, float]:

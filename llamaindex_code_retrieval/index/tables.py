@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval.index.columns import (
+    json_value,
+    line_or_none,
+    read_vector,
+    stack_vectors,
+    string_or_empty,
+    text_bytes,
+    vector_bytes,
+)
 from llamaindex_code_retrieval.index.file_state import FileState
 from llamaindex_code_retrieval.index.filters import Condition
 from llamaindex_code_retrieval.ranking.features import Candidate
@@ -108,7 +117,7 @@ class Reading:
     def settings(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names that are present, or all."""
         where = f" WHERE name IN ({_marks(names)})" if names else ""
-        return {name: _json(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
+        return {name: json_value(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
@@ -122,7 +131,7 @@ class Reading:
     def file(self, path: str) -> FileState | None:
         """Return the state of a listed file."""
         columns = ", ".join(FileState._fields)
-        rows = self._all(f"SELECT {columns} FROM files WHERE path = CAST(? AS TEXT)", (_bytes(path),))
+        rows = self._all(f"SELECT {columns} FROM files WHERE path = CAST(? AS TEXT)", (text_bytes(path),))
         return FileState(*rows[0]) if rows else None
 
     def paths(self) -> list[str]:
@@ -191,30 +200,36 @@ class Reading:
             for number, id_, file, first, *others in self._in_parts(query, numbers)
         ]
 
-    def nodes_at(self, name: str, line: int | None, *, top_k: int, condition: Condition) -> list[int]:
-        """Return numbers of nodes of the files with this name that meet a condition, those that hold a line first."""
-        pattern = "%/" + re.sub(r"([\\\\%_])", r"\\\1", name)
+    def nodes_at(self, path: str, line: int | None, *, top_k: int, condition: Condition) -> list[int]:
+        """Return numbers of nodes of the files with the name of a path that meet a condition, upper or lower case.
+
+        Files whose path ends with ``path``, or the other way round, come first; of a file the nodes that hold a line.
+        """
+        asked = f"/{path}"
+        name = re.sub(r"([\\%_])", r"\\\1", asked[asked.rindex("/") :])
         query = (
-            "SELECT n.number FROM files f JOIN nodes n ON n.file = f.number "
-            f"WHERE (f.path = ? OR f.path LIKE ? ESCAPE '\\') AND ({condition.sql}) "
-            "ORDER BY n.start_line <= ? AND ? <= n.end_line DESC, f.path, n.position LIMIT ?"
+            "WITH f AS (SELECT number, path, '/' || lower(path) AS full, lower(CAST(? AS TEXT)) AS asked FROM files "
+            "WHERE '/' || path LIKE '%' || CAST(? AS TEXT) ESCAPE '\\') "
+            f"SELECT n.number FROM f JOIN nodes n ON n.file = f.number WHERE ({condition.sql}) "
+            "ORDER BY substr(f.full, -length(f.asked)) = f.asked OR substr(f.asked, -length(f.full)) = f.full DESC, "
+            "n.start_line <= ? AND ? <= n.end_line DESC, f.path, n.position LIMIT ?"
         )
-        values = (_bytes(name), _bytes(pattern), *condition.parameters, line, line, top_k)
+        values = (text_bytes(asked), text_bytes(name), *condition.parameters, line, line, top_k)
         with condition.registered(self._connection):
-            return [row[0] for row in self._all(query.replace("?", "CAST(? AS TEXT)", 2), values)]
+            return [row[0] for row in self._all(query, values)]
 
     def containing(self, numbers: Iterable[int], texts: Sequence[str]) -> set[int]:
         """Return which of these nodes contain one of the texts."""
         found: set[int] = set()
+        query = "SELECT number FROM nodes WHERE instr(text, CAST(? AS TEXT)) > 0 AND number IN ({marks})"
         for text in texts:
-            query = "SELECT number FROM nodes WHERE instr(text, CAST(? AS TEXT)) > 0 AND number IN ({marks})"
-            found |= {row[0] for row in self._in_parts(query, numbers, first=(_bytes(text),))}
+            found |= {row[0] for row in self._in_parts(query, numbers, first=(text_bytes(text),))}
         return found
 
     def numbers_of(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the numbers of those ids that are nodes."""
         query = "SELECT id, number FROM nodes WHERE id IN ({marks})"
-        return dict(self._in_parts(query, map(_bytes, ids), mark="CAST(? AS TEXT)"))
+        return dict(self._in_parts(query, map(text_bytes, ids), mark="CAST(? AS TEXT)"))
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of those numbers that are nodes."""
@@ -229,7 +244,7 @@ class Reading:
     def rows_of_file(self, path: str) -> list[NodeRow]:
         """Return the nodes of a file in their order."""
         query = f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} WHERE f.path = CAST(? AS TEXT) ORDER BY n.position"
-        return [_node_row(row) for row in self._all(query, (_bytes(path),))]
+        return [_node_row(row) for row in self._all(query, (text_bytes(path),))]
 
     def texts(self, numbers: Iterable[int], *, containing: str) -> Iterator[tuple[int, str]]:
         """Yield number and text of those nodes that contain a string, in the given order; read as they are used."""
@@ -237,12 +252,12 @@ class Reading:
             "SELECT n.number, n.text FROM json_each(?) j CROSS JOIN nodes n ON n.number = j.value "
             "WHERE instr(n.text, CAST(? AS TEXT))"  # a cross join keeps the order
         )
-        yield from self._connection.execute(query, (json.dumps(list(numbers)), _bytes(containing)))
+        yield from self._connection.execute(query, (json.dumps(list(numbers)), text_bytes(containing)))
 
     def vectors(self, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
         """Return the vectors, shape ``(dim,)``, of those numbers that have one."""
         query = "SELECT number, vector FROM vectors WHERE number IN ({marks})"
-        return {number: _vector(blob) for number, blob in self._in_parts(query, numbers)}
+        return {number: read_vector(blob) for number, blob in self._in_parts(query, numbers)}
 
     def vector_of(self, digest: int, embedded: str, model: str) -> NDArray[np.float32] | None:
         """Return the vector of a node whose embedded text is this one, made by this model."""
@@ -251,19 +266,19 @@ class Reading:
             "JOIN vectors v ON v.number = n.number WHERE n.digest = ? AND m.fingerprint = ?",
             (digest, model),
         )
-        return next((_vector(blob) for blob, *texts in rows if (_embedded(*texts) or texts[-1]) == embedded), None)
+        return next((read_vector(blob) for blob, *texts in rows if (_embedded(*texts) or texts[-1]) == embedded), None)
 
     def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Return those vectors that an unfinished update has computed, by key."""
         return {
-            key: _vector(blob)
+            key: read_vector(blob)
             for key, blob in self._in_parts("SELECT key, vector FROM staged WHERE key IN ({marks})", keys)
         }
 
     def vectors_after(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """Return the numbers above ``number`` and their vectors, shape ``(numbers, dim)``, in order."""
         rows = self._all("SELECT number, vector FROM vectors WHERE number > ? ORDER BY number", (number,))
-        return _stacked(rows)
+        return stack_vectors(rows)
 
     def count_vectors(self, *, above: int) -> int:
         """Return how many vectors have numbers above this one."""
@@ -277,7 +292,7 @@ class Reading:
         """Yield all numbers and vectors in order, ``size`` at a time."""
         cursor = self._connection.execute("SELECT number, vector FROM vectors ORDER BY number")
         while rows := cursor.fetchmany(size):
-            yield _stacked(rows)
+            yield stack_vectors(rows)
 
     def removed(self, table: str = "removed") -> NDArray[np.int64]:
         """Return the sorted numbers that were nodes when the file of vectors (or the words) last got rid of them."""
@@ -315,7 +330,7 @@ class Writing(Reading):
     def put_file(self, state: FileState, *, parsed: bool = True) -> int:
         """Insert or replace a file's state, and return its number."""
         names = [*FileState._fields, "parsed"]
-        values = [_bytes(state.path), *state[1:], parsed]
+        values = [text_bytes(state.path), *state[1:], parsed]
         updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
         marks = ", ".join(["CAST(? AS TEXT)", *["?"] * (len(names) - 1)])
         row = self._connection.execute(
@@ -329,17 +344,17 @@ class Writing(Reading):
         """Replace the state of a file whose content is unchanged."""
         assignments = ", ".join(f"{name} = ?" for name in FileState._fields[1:])
         self._connection.execute(
-            f"UPDATE files SET {assignments} WHERE path = CAST(? AS TEXT)", (*state[1:], _bytes(state.path))
+            f"UPDATE files SET {assignments} WHERE path = CAST(? AS TEXT)", (*state[1:], text_bytes(state.path))
         )
 
     def forget_content(self, paths: Iterable[str]) -> None:
         """Have the next update read files again."""
-        rows = [(_bytes(path),) for path in paths]
+        rows = [(text_bytes(path),) for path in paths]
         self._connection.executemany("UPDATE files SET digest = '', size = -2 WHERE path = CAST(? AS TEXT)", rows)
 
     def remove_file(self, path: str) -> None:
         """Remove a file, whose nodes must have been removed."""
-        self._connection.execute("DELETE FROM files WHERE path = CAST(? AS TEXT)", (_bytes(path),))
+        self._connection.execute("DELETE FROM files WHERE path = CAST(? AS TEXT)", (text_bytes(path),))
 
     def remove_nodes(self, numbers: Collection[int]) -> None:
         """Remove nodes and their vectors; the caches still hold them."""
@@ -360,7 +375,7 @@ class Writing(Reading):
             "model, digest, form, relations, metadata, lead, embedded, text) VALUES (?, CAST(? AS TEXT), ?, ?, ?, "
             "CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), "
             "CAST(? AS TEXT), CAST(? AS TEXT))",
-            [(row.number, _bytes(row.id), file, *self._values(row)) for row in rows],
+            [(row.number, text_bytes(row.id), file, *self._values(row)) for row in rows],
         )
 
     def update_nodes(self, rows: Sequence[NodeRow]) -> None:
@@ -375,12 +390,12 @@ class Writing(Reading):
 
     def put_vectors(self, numbers: Sequence[int], vectors: NDArray[np.float32]) -> None:
         """Insert vectors, shape ``(numbers, dim)``."""
-        blobs = zip(numbers, map(_blob, vectors), strict=True)
+        blobs = zip(numbers, map(vector_bytes, vectors), strict=True)
         self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", blobs)
 
     def stage(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Keep vectors by key for the rest of an update."""
-        rows = [(key, _blob(vector)) for key, vector in vectors.items()]
+        rows = [(key, vector_bytes(vector)) for key, vector in vectors.items()]
         self._connection.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?)", rows)
 
     def _values(self, row: NodeRow) -> tuple[Any, ...]:
@@ -389,16 +404,16 @@ class Writing(Reading):
         return (
             row.position,
             row.part,
-            *(_bytes(_string(row.metadata.get(name))) for name in names),
-            *(_line(row.metadata.get(name)) for name in ("start_line", "end_line")),
+            *(text_bytes(string_or_empty(row.metadata.get(name))) for name in names),
+            *(line_or_none(row.metadata.get(name)) for name in ("start_line", "end_line")),
             self._number_of("models", "fingerprint", row.model),
             row.digest,
             self._number_of("forms", "value", json.dumps(row.form)),
             json.dumps(row.relations),
             json.dumps(row.metadata),
-            _bytes(lead),
-            None if embedded is None else _bytes(embedded),
-            _bytes(row.text),
+            text_bytes(lead),
+            None if embedded is None else text_bytes(embedded),
+            text_bytes(row.text),
         )
 
     def _number_of(self, table: str, column: str, value: str) -> int:
@@ -426,44 +441,10 @@ def _embedded(lead: str, embedded: str | None, text: str) -> str | None:
 
 def _node_row(row: Sequence[Any]) -> NodeRow:
     number, id_, path, position, part, model, digest, *jsons, lead, embedded, text = row
-    form, relations, metadata = map(_json, jsons)
+    form, relations, metadata = map(json_value, jsons)
     embedded = _embedded(lead, embedded, text)
     return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
 
 
-def _json(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise sqlite3.DatabaseError("a value is not JSON") from error
-
-
-def _stacked(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    numbers = np.fromiter((number for number, _ in rows), dtype=np.int64, count=len(rows))
-    flat = np.frombuffer(b"".join(blob for _, blob in rows), dtype="<f2")
-    return numbers, flat.reshape(len(rows), -1 if rows else 0)
-
-
-def _vector(blob: bytes) -> NDArray[np.float32]:
-    return np.frombuffer(blob, dtype="<f2").astype(np.float32)
-
-
-def _blob(vector: NDArray[np.float32]) -> bytes:
-    return vector.astype("<f2").tobytes()
-
-
 def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
-
-
-def _bytes(text: str) -> bytes:
-    """Return a text as bytes for ``CAST(? AS TEXT)``: lone surrogates, as in names of files, are kept."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _line(value: object) -> int | None:
-    return value if isinstance(value, int) and abs(value) < 2**63 else None

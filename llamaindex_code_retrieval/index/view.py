@@ -220,8 +220,8 @@ class View:
 
     def nodes_at(self, path: str, line: int | None, *, top_k: int, condition: Condition | None = None) -> list[int]:
         """Return numbers of nodes of the files that a path in a question may mean, those that hold the line first."""
-        name = path.replace("\\", "/").rpartition("/")[2]
-        return self.reading.nodes_at(name, line, top_k=top_k, condition=condition or Condition())
+        asked = path.replace("\\", "/").strip("/")
+        return self.reading.nodes_at(asked, line, top_k=top_k, condition=condition or Condition())
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of the numbers of hits."""

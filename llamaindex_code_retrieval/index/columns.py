@@ -1,0 +1,55 @@
+"""Convert the values of columns: JSON, vectors, and texts that may hold lone surrogates."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def json_value(value: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        sqlite3.DatabaseError: it is not JSON.
+    """
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise sqlite3.DatabaseError("a value is not JSON") from error
+
+
+def stack_vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Return numbers, and their vectors of shape ``(rows, dim)``."""
+    numbers = np.fromiter((number for number, _ in rows), dtype=np.int64, count=len(rows))
+    flat = np.frombuffer(b"".join(blob for _, blob in rows), dtype="<f2")
+    return numbers, flat.reshape(len(rows), -1 if rows else 0)
+
+
+def read_vector(blob: bytes) -> NDArray[np.float32]:
+    """Return a vector, which is stored in half precision."""
+    return np.frombuffer(blob, dtype="<f2").astype(np.float32)
+
+
+def vector_bytes(vector: NDArray[np.float32]) -> bytes:
+    """Return a vector as it is stored."""
+    return vector.astype("<f2").tobytes()
+
+
+def text_bytes(text: str) -> bytes:
+    """Return a text as bytes for ``CAST(? AS TEXT)``: lone surrogates, as in names of files, are kept."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def string_or_empty(value: object) -> str:
+    """Return a text, or "" for any other value."""
+    return value if isinstance(value, str) else ""
+
+
+def line_or_none(value: object) -> int | None:
+    """Return a whole number that SQLite can store, or ``None``."""
+    return value if isinstance(value, int) and abs(value) < 2**63 else None
