@@ -49,7 +49,7 @@ def test_modes(index: CodeIndex) -> None:
     query = "read file"
     dense = CodeRetriever(index, mode="dense").retrieve(query)
     bm25 = CodeRetriever(index, mode="bm25").retrieve(query)
-    fused = CodeRetriever(index, mode="fused").retrieve(query)
+    fused = CodeRetriever(index, mode="fused", dense_weight=0.75).retrieve(query)
     assert len(dense) == len(fused) == 5
     assert [hit.node_id for hit in bm25] == ["n0", "n1"]
     rankings = [[hit.node_id for hit in dense], [hit.node_id for hit in bm25]]
@@ -176,7 +176,7 @@ def test_rankings_of_several_adapters_are_fused_by_rank(mixed: CodeIndex) -> Non
 
     by_words = CodeRetriever(mixed, mode="bm25", top_k=100).retrieve(query)
     words = {hit.node_id: place for place, hit in enumerate(by_words, start=1)}
-    for hit in CodeRetriever(mixed, top_k=20).retrieve(query):
+    for hit in CodeRetriever(mixed, top_k=20, bm25_weight=0.25).retrieve(query):
         bm25 = 0.25 / (5 + words[hit.node_id]) if hit.node_id in words else 0.0
         assert hit.score == pytest.approx(6 * (0.75 / (5 + rank[hit.node_id]) + bm25))
 
@@ -339,8 +339,8 @@ def test_filters_leave_what_brute_force_leaves(
     words = [hit.node_id for hit in shelf.search(query, mode="bm25", top_k=1000) if hit.node_id in allowed]
     near = sorted(allowed, key=lambda id_: (-cosines[id_], id_))
 
-    def found(mode: Any) -> list[str]:
-        retriever = CodeRetriever(shelf, mode=mode, top_k=top_k, filters=filters)
+    def found(mode: Any, **options: Any) -> list[str]:
+        retriever = CodeRetriever(shelf, mode=mode, top_k=top_k, filters=filters, **options)
         hits = retriever.retrieve(query)
         again = asyncio.run(retriever.aretrieve(query))
         assert [(hit.node_id, hit.score) for hit in hits] == [(hit.node_id, hit.score) for hit in again]
@@ -353,7 +353,10 @@ def test_filters_leave_what_brute_force_leaves(
     all_dense = CodeRetriever(shelf, mode="dense", top_k=1000, filters=filters).retrieve(query)
     ranking = [hit.node_id for hit in all_dense]
     fused = reciprocal_rank_fusion([ranking, words], weights=[0.75, 0.25], rank_constant=5)
-    assert found("fused") == [id_ for id_, _ in fused][:top_k]
+    assert found("fused", dense_weight=0.75) == [id_ for id_, _ in fused][:top_k]
+    by_model = found("fused")
+    assert set(by_model) <= allowed
+    assert len(set(by_model)) == len(by_model) == len(dense)
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

@@ -89,11 +89,11 @@ def train_ranking(
     repositories = len(sets[0][1])
     if ablation and repositories < _LEAST_REPOSITORIES:
         raise ValueError("an ablation compares repositories with each other; give questions about two, or leave it out")
+    for each, loaded in sets:
+        check_repositories(loaded, each.repositories)
     make_folder(Path(out).parent)
     embedding = embedding or CodeEmbedding()
     folder = None if indexes is None else Path(indexes)
-    for each, loaded in sets:
-        check_repositories(loaded, each.repositories)
     judged = [
         judge_repositories(loaded, each.repositories, embedding, indexes=folder, on_progress=on_progress)
         for each, loaded in sets
@@ -101,10 +101,8 @@ def train_ranking(
     measured, extra = judged[0], [question for others in judged[1:] for question in others]
     prior = default_model() if from_default else None
     validate = partial(_validated, measured, config, extra=extra, prior=prior)
-    model = replace(
-        fit_ranking([*measured, *extra], config, prior=prior),
-        trained_on=_trained_on([loaded for _, loaded in sets], embedding, config),
-    )
+    fitted = fit_ranking([*measured, *extra], config, prior=prior)
+    model = replace(fitted, trained_on=_trained_on([loaded for _, loaded in sets], embedding, config))
     run = RankingRun(
         model=model,
         questions=len(measured),

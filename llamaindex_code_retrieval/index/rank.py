@@ -25,6 +25,7 @@ from llamaindex_code_retrieval.ranking.fusion import (
 from llamaindex_code_retrieval.ranking.model import RankingModel, kind_of
 from llamaindex_code_retrieval.ranking.question import Question
 
+_LONGEST_QUERY = 20_000  # characters whose words are searched: a pasted log may have millions
 _MAX_PLACES = 16  # of a stack trace
 _LEAST_REASON = 0.05
 _AT_PLACE = 20  # nodes of the files with the name of one place
@@ -167,11 +168,14 @@ class Ranking:
         condition: Condition | None = None,
         nearest: Nearest | None = None,
     ) -> Found:
-        """Return the best ``depth`` hits by each model and by words, and nodes at the places in the question."""
-        nearest = nearest or view.nearest
+        """Return the best ``depth`` hits by each model and by words, and nodes at the places in the question.
+
+        The words are those of the question's first 20,000 characters.
+        """
+        nearest, words = nearest or view.nearest, question.text[:_LONGEST_QUERY]
         return Found(
             [nearest(vector.values, top_k=depth, condition=condition, model=vector.model) for vector in vectors],
-            view.matching(question.text, top_k=depth, condition=condition) if self.mode != "dense" else [],
+            view.matching(words, top_k=depth, condition=condition) if self.mode != "dense" else [],
             [
                 number
                 for place in question.places[:_MAX_PLACES]
