@@ -72,8 +72,7 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--rerank-weight",
         type=float,
         metavar="WEIGHT",
-        help="how much the reranker counts beside the ranking of the index; it must be over 0 (default: what "
-        "reranker.json says, which is not at all for the shipped one)",
+        help="weight of the reranker beside the index's ranking, over 0 (default: in reranker.json; 0 for the shipped)",
     )
     parser.add_argument("--candidates", type=positive, metavar="N", help=f"hits to rerank (default: {_CANDIDATES})")
     parser.add_argument(
