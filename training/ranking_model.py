@@ -42,7 +42,7 @@ class RankingConfig:
     """Weight of the squared weights of the standardised features in the loss."""
     name_l2: float = 0.08
     """The same for the differences between the weights for names and those for sentences."""
-    file_penalty: float = 3.0
+    file_penalty: float = 2.0
     """It is not fitted: more finds more files in the first hits, less finds more of the functions of one file."""
     category_weights: Mapping[str, float] = field(default_factory=dict)
     """Weight of the questions of a category in the loss; 1 for those that are not named."""

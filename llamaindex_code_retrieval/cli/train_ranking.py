@@ -44,7 +44,7 @@ def add_train_ranking(commands: argparse._SubParsersAction[argparse.ArgumentPars
         "--file-penalty",
         type=float,
         metavar="P",
-        help="what each further hit of a file loses for each of its hits before (default: 3)",
+        help="what each further hit of a file loses for each of its hits before (default: 2)",
     )
     parser.add_argument(
         "--from-scratch",
