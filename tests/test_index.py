@@ -118,8 +118,10 @@ def test_save_load_search(repository: Path, embedding: CodeEmbedding, tmp_path: 
     assert again.parser.max_lines == 40
     assert [node.to_dict() for node in again.nodes()] == [node.to_dict() for node in index.nodes()]
     query = "send the receipt by mail"
-    hits = CodeRetriever(index).retrieve(query)
-    assert [(h.node_id, h.score) for h in CodeRetriever(again).retrieve(query)] == [(h.node_id, h.score) for h in hits]
+    hits, found = (CodeRetriever(each).retrieve(query) for each in (index, again))
+    assert [hit.node_id for hit in found] == [hit.node_id for hit in hits]
+    # Kernels may be chosen anew for the model that is loaded a second time.
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in hits], abs=1e-3)
     assert again.update().added == 0
 
 
