@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.ranking.question import Question
 
 SHOP = {
     "shop/cart.py": (
-        'class Cart:\n    """Holds what a customer buys."""\n\n    def add(self, item):\n        self.items += [item]\n\n'
+        'class Cart:\n    """Holds what is bought."""\n\n    def add(self, item):\n        self.items += [item]\n\n'
         "    def total(self):\n        return sum(item.price for item in self.items)\n"
     ),
     "shop/mail.py": "def send_receipt(address):\n    connect().send(address)\n\n\ndef connect():\n    return SMTP()\n",
