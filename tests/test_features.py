@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -33,7 +32,6 @@ def candidate(number: int = 1, **changes: Any) -> Candidate:
         language="python",
         start_line=10,
         end_line=12,
-        part=1,
         is_documented=False,
     )._replace(**changes)
 
@@ -126,10 +124,6 @@ def matrix(
         ("test", "x", {}, 0),
         ("documented", "x", {"is_documented": True}, 1),
         ("documented", "x", {}, 0),
-        ("length", "x", {}, math.log(4)),
-        ("length", "x", {"start_line": 0, "end_line": 0}, math.log(2)),
-        ("continued", "x", {"part": 2}, 1),
-        ("continued", "x", {}, 0),
         ("index_file", "x", {"path": "src/cart/mod.rs"}, 1),
         ("index_file", "x", {"path": "cart/__init__.py"}, 1),
         ("index_file", "x", {"path": "mod.rs"}, 0),
@@ -157,7 +151,6 @@ def test_cosines_are_differences_to_the_best_and_ranks_fall() -> None:
     assert columns["vector_rank"] == pytest.approx([30 / 31, 30 / 32, 1, 0])
     assert columns["bm25"] == pytest.approx([0, 0, 0.25, 1])
     assert columns["word_rank"] == pytest.approx([0, 0, 30 / 31, 1])
-    assert columns["top_word_rank"] == pytest.approx([0, 0, 5 / 6, 1])
 
 
 def test_cosines_of_two_models_are_compared_with_the_best_of_each() -> None:
@@ -174,14 +167,13 @@ def test_the_candidates_of_a_file_share_its_best_and_the_mean_of_its_best_three(
     columns = matrix("x", candidates, vectors=[cosines], bm25=Scores([6, 5, 4], [4.0, 2.0, 1.0]))
     assert columns["file_cosine"] == pytest.approx([0] * 4 + [-0.4] * 2)
     assert columns["file_cosine_3"] == pytest.approx([-0.1] * 4 + [(-0.4 - 0.5 - 0.5) / 3] * 2)
-    assert columns["file_bm25"] == pytest.approx([0.25] * 4 + [1] * 2)
     assert columns["file_bm25_3"] == pytest.approx([0.25 / 3] * 4 + [0.5] * 2)
 
 
 def test_nothing_was_found() -> None:
     assert matrix("total of the cart", [])["cosine"] == []
     columns = matrix("total of the cart", [candidate()])  # by its place alone
-    assert [columns[name] for name in ("cosine", "vector_rank", "bm25", "file_cosine", "file_bm25")] == [[0]] * 5
+    assert [columns[name] for name in ("cosine", "vector_rank", "bm25", "file_cosine")] == [[0]] * 4
 
 
 PATHS = st.sampled_from(["", "shop/cart.py", "shop/mail.py", "cart/mod.rs", "tests/größe.py", "a"])

@@ -21,7 +21,7 @@ from llamaindex_code_retrieval.ranking.features import FEATURES
 from llamaindex_code_retrieval.ranking.model import Kind, RankingModel, kind_of
 from llamaindex_code_retrieval.training.judging import JudgedQuestion
 
-UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "length", "continued", "index_file"})
+UNSIGNED = frozenset({"code", "class", "module", "test", "documented", "index_file"})
 """Features whose weight may be negative; more of any other never lowers a score."""
 _ASSUMED = {"language": 1.0}
 """Weights from which a fit starts where questions about repositories of one language say nothing; all others from 0."""

@@ -191,7 +191,7 @@ class Reading:
         """
         query = (
             "SELECT n.number, n.id, n.file, n.position - n.part, CASE WHEN f.path = n.id THEN '' ELSE f.path END, "
-            "n.symbol, n.scope, n.kind, n.language, coalesce(n.start_line, 0), coalesce(n.end_line, 0), n.part, "
+            "n.symbol, n.scope, n.kind, n.language, coalesce(n.start_line, 0), coalesce(n.end_line, 0), "
             """instr(n.metadata, '"docstring": "') > 0 AND instr(n.metadata, '"docstring": ""') = 0 """
             "FROM nodes n JOIN files f ON f.number = n.file WHERE n.number IN ({marks})"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,16 +16,16 @@ from llamaindex_code_retrieval.ranking.code_words import code_words
 from llamaindex_code_retrieval.ranking.question import Question
 
 FEATURES = (
-    *("cosine", "vector_rank", "bm25", "word_rank", "top_word_rank"),
+    *("cosine", "vector_rank", "bm25", "word_rank"),
     *("symbol", "symbol_case", "symbol_words", "symbol_cover", "qualified_name", "scope_cover"),
     *("file_name", "file_name_words", "file_name_cover", "folder", "folder_cover", "name_cover"),
     *("place", "line", "quoted", "language"),
-    *("file_cosine", "file_cosine_3", "file_bm25", "file_bm25_3"),
-    *("code", "class", "module", "test", "documented", "length", "continued", "index_file", "main_symbol"),
+    *("file_cosine", "file_cosine_3", "file_bm25_3"),
+    *("code", "class", "module", "test", "documented", "index_file", "main_symbol"),
 )
 """Names of the columns of :func:`feature_matrix`; docs/ranking.md describes them."""
 
-_RANK_CONSTANT, _TOP_RANK_CONSTANT = 30, 5
+_RANK_CONSTANT = 30
 _BEST_OF_FILE = 3
 _INDEX_FILES = frozenset("__init__ __main__ index init lib main mod package".split())
 """File names that say nothing: the folder is the name of such a file."""
@@ -55,7 +54,6 @@ class Candidate(NamedTuple):
     language: str
     start_line: int
     end_line: int
-    part: int
     is_documented: bool
 
 
@@ -176,7 +174,6 @@ def _search_columns(
         "vector_rank": _RANK_CONSTANT / (_RANK_CONSTANT + vector_ranks),
         "bm25": word_scores / max(word_scores.max(initial=0.0), 1e-9),
         "word_rank": _RANK_CONSTANT / (_RANK_CONSTANT + word_ranks),
-        "top_word_rank": _TOP_RANK_CONSTANT / (_TOP_RANK_CONSTANT + word_ranks),
     }
 
 
@@ -196,32 +193,35 @@ def _fill(
 def _file_columns(
     candidates: Sequence[Candidate], columns: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what the candidates of a file have in common: their best cosine and BM25, and the mean of the best 3."""
+    """Return what the candidates of a file have in common: their best cosine, and the mean of their best scores."""
     files: dict[str, int] = {}
     numbers = np.array([files.setdefault(candidate.path, len(files)) for candidate in candidates], dtype=np.int64)
-    result = {}
-    for name, worst in (("cosine", None), ("bm25", 0.0)):
-        values = columns[name]
-        worst = values.min(initial=0.0) if worst is None else worst
-        best = np.full((len(files), _BEST_OF_FILE), worst)
-        filled = np.zeros(len(files), dtype=np.int64)
-        for place in np.argsort(-values, kind="stable"):
-            file = numbers[place]
-            if filled[file] < _BEST_OF_FILE:
-                best[file, filled[file]] = values[place]
-                filled[file] += 1
-        result[f"file_{name}"] = best[numbers, 0] if len(files) else values
-        result[f"file_{name}_3"] = best[numbers].mean(axis=1) if len(files) else values
-    return result
+    cosine, bm25 = columns["cosine"], columns["bm25"]
+    cosines = _best_of_files(cosine, numbers, len(files), otherwise=cosine.min(initial=0.0))
+    bm25s = _best_of_files(bm25, numbers, len(files), otherwise=0.0)
+    return {
+        "file_cosine": cosines[numbers, 0],
+        "file_cosine_3": cosines[numbers].mean(axis=1),
+        "file_bm25_3": bm25s[numbers].mean(axis=1),
+    }
 
 
-_NODE_FEATURES = tuple(
-    name
-    for name in FEATURES
-    if name not in ("cosine", "vector_rank", "bm25", "word_rank", "top_word_rank")
-    and not name.startswith("file_cos")
-    and not name.startswith("file_bm")
-)
+def _best_of_files(
+    values: NDArray[np.float64], files: NDArray[np.int64], count: int, *, otherwise: float
+) -> NDArray[np.float64]:
+    """Return the best three values of each file, best first, shape ``(count, 3)``; missing ones are ``otherwise``."""
+    best = np.full((count, _BEST_OF_FILE), otherwise)
+    filled = [0] * count
+    for place in np.argsort(-values, kind="stable").tolist():
+        file = int(files[place])
+        if filled[file] < _BEST_OF_FILE:
+            best[file, filled[file]] = values[place]
+            filled[file] += 1
+    return best
+
+
+_SEARCH_FEATURES = ("cosine", "vector_rank", "bm25", "word_rank", "file_cosine", "file_cosine_3", "file_bm25_3")
+_NODE_FEATURES = tuple(name for name in FEATURES if name not in _SEARCH_FEATURES)
 
 
 class _File(NamedTuple):
@@ -279,8 +279,6 @@ class _Rows:
             float(kind in ("module", "window")),
             of_file.is_test,
             float(candidate.is_documented),
-            math.log1p(max(0, candidate.end_line - candidate.start_line + 1)),
-            float(candidate.part > 1),
             of_file.is_index,
             float(bool(symbol) and _joined(symbol) == of_file.joined),
         )
