@@ -10,6 +10,7 @@ import pytest
 
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion, RepositoryQuestions, load_questions
 from llamaindex_code_retrieval.eval.targets import Target
+from llamaindex_code_retrieval.ranking.question import Question
 from llamaindex_code_retrieval.training.ranking_questions import LIMITS, make_questions, names_file, write_questions
 from llamaindex_code_retrieval.training.ranking_questions.stop_words import content_words
 from llamaindex_code_retrieval.training.ranking_questions.subjects import clean_subject, reject_commit
@@ -21,6 +22,16 @@ CART = '''class Cart:
         """Sums the prices of all items with their tax."""
         prices = [item.price for item in self.items]
         return sum(prices) * tax
+'''
+PAY = '''def pay_all(cart, account):
+    """Say "the cart is empty" twice."""
+    if not cart:
+        raise ValueError("the cart is empty")
+    return account.take(cart.total(), "in one go", f"for {cart}", "pay_all_of_it", 'Paid, in full.', "a\\n b c d e")
+
+
+def check_account(account):
+    return "in one go" in account, "wrong account"
 '''
 Commit = Callable[..., None]
 
@@ -236,6 +247,47 @@ def test_doc_questions_are_the_first_sentence_or_some_of_its_words(tmp_path: Pat
     assert set(sentences.values()) < queries
 
 
+def test_questions_that_name_a_line_have_its_function_as_target(tmp_path: Path) -> None:
+    """By the file name alone only if no other file has it; classes hold lines of all their methods."""
+    for name in ("shop/cart.py", "bank/cart.py", "shop/pay.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(PAY if name == "shop/pay.py" else CART)
+    spans = {"shop/cart.py": [(4, 7)], "bank/cart.py": [(4, 7)], "shop/pay.py": [(1, 5), (8, 9)]}
+    shapes, paths = set(), set()
+    for seed in range(40):
+        for question in make_questions(tmp_path, limits={"place": 9}, seed=seed):
+            (target,) = question.relevant
+            assert target.start_line is not None
+            assert target.end_line is not None
+            assert (target.start_line, target.end_line) in spans[target.path]
+            read = Question.of(question.query)
+            place = read.places[0]
+            assert place.line is not None
+            assert target.start_line <= place.line <= target.end_line
+            path = place.path.removeprefix("/srv/app/")
+            assert path in (target.path, "pay.py")
+            shapes.add(read.shape)
+            paths.add(path)
+    assert shapes == {"path", "sentence", "trace"}
+    assert paths == {*spans, "pay.py"}
+
+
+def test_questions_that_quote_a_message_have_its_function_as_target(tmp_path: Path) -> None:
+    """Messages of one function, outside of doc comments, of several words without placeholders and escapes."""
+    (tmp_path / "pay.py").write_text(PAY)
+    seen: dict[str, RepositoryQuestion] = {}
+    for seed in range(40):
+        for question in make_questions(tmp_path, limits={"quote": 9}, seed=seed):
+            assert question.category == "quote"
+            (quoted,) = Question.of(question.query).quoted
+            seen[quoted] = question
+    assert {text: question.relevant for text, question in seen.items()} == {
+        "the cart is empty": (Target("pay.py", 1, 5),),
+        "Paid, in full.": (Target("pay.py", 1, 5),),
+        "wrong account": (Target("pay.py", 8, 9),),
+    }
+
+
 # --- all sources -----------------------------------------------------------------------------------------------------
 
 
@@ -246,12 +298,12 @@ def test_a_seed_gives_the_same_questions_within_the_limits() -> None:
     assert questions == make_questions(root, limits=limits, seed=1)
     assert questions != make_questions(root, limits=limits, seed=2)
     counts = {source: sum(question.category == source for question in questions) for source in LIMITS}
-    assert counts == {"commit": 0, **limits}
+    assert counts == dict.fromkeys(LIMITS, 0) | limits
     assert len({question.query for question in questions}) == len(questions)
 
 
 def test_written_questions_can_be_loaded(repository: Path, commit: Commit, tmp_path: Path) -> None:
-    commit("Sum prices with tax", {"src/cart.py": CART})
+    commit("Sum prices with tax", {"src/cart.py": CART, "src/pay.py": PAY})
     questions = tuple(make_questions(repository))
     assert {question.category for question in questions} == set(LIMITS)
     shop = RepositoryQuestions(name="shop", questions=questions, language="python", root="src", revision="abc")

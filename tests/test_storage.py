@@ -219,6 +219,98 @@ def test_more_ids_than_one_statement_takes(tmp_path: Path) -> None:
     assert index.vectors([]).shape == (0, 16)
 
 
+def test_candidates_are_what_the_ranking_reads_of_nodes(tmp_path: Path) -> None:
+    index = CodeIndex(HashEmbedding(), tmp_path / "files")
+    lines = "".join(f"    yield {number}\n" for number in range(100))
+    index.update_texts(
+        {"src/a.py": f'class Box:\n    """Holds."""\n\n    def size(self):\n        pass\n\n\ndef long():\n{lines}'}
+    )
+    with index.view() as view:
+        numbers = view.reading.numbers(NodeFilter().where()).tolist()
+        candidates = {(each.scope, each.part): each for each in view.reading.candidates([*numbers, 10**6])}
+    box, size, first, second = (candidates[key] for key in [("Box", 1), ("Box.size", 1), ("long", 1), ("long", 2)])
+    assert (size.path, size.symbol, size.scope, size.kind, size.language) == (
+        "src/a.py", "size", "Box.size", "method", "python"
+    )  # fmt: skip
+    assert (size.start_line, size.end_line) == (4, 5)
+    assert (box.is_documented, size.is_documented) == (True, False)
+    assert first.definition == second.definition != size.definition != box.definition
+    index = CodeIndex(HashEmbedding(), tmp_path / "nodes")
+    index.update_nodes([TextNode(id_="n", text="x"), TextNode(id_="m", text="y", metadata={"docstring": None})])
+    with index.view() as view:
+        by_id = {each.id: each for each in view.reading.candidates(range(1, 9))}
+    other = by_id["n"]
+    assert (other.path, other.symbol, other.start_line, other.end_line, other.is_documented) == ("", "", 0, 0, False)
+    assert not by_id["m"].is_documented
+
+
+NESTED = {
+    **{f"lib/{number:02}/mod.rs": f"fn start_{number}() {{\n    run();\n}}\n" for number in range(40)},
+    "App.py": "def main():\n    pass\n\n\ndef stop():\n    pass\n",
+    "web/app.py": "def serve():\n    pass\n",
+    "web/my_app.py": "def own():\n    pass\n",
+    "odd/50%_\\.py": "def odd():\n    pass\n",
+    "odd/Öl.py": "def oil():\n    pass\n",
+    "odd/\udcff.py": "def broken():\n    pass\n",
+}
+
+
+@pytest.fixture(scope="module")
+def nested() -> Iterator[CodeIndex]:
+    with CodeIndex(HashEmbedding()) as index:
+        index.update_texts(NESTED)
+        yield index
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "scopes"),
+    [
+        ("app.py", None, ["main", "stop", "serve"]),
+        ("app.py", 6, ["stop", "main", "serve"]),
+        ("WEB\\APP.py", 6, ["serve", "stop", "main"]),
+        ("/srv/web/app.py", None, ["serve", "main", "stop"]),
+        ("other/app.py", 1, ["main", "stop", "serve"]),
+        ("lib/39/mod.rs", 2, ["start_39"]),
+        ("39/mod.rs", None, ["start_39"]),
+        ("50%_\\.py", 1, []),
+        ("odd/Öl.py", 1, ["oil"]),
+        ("\udcff.py", 1, ["broken"]),
+        ("%.py", None, []),
+        ("_pp.py", None, []),
+        ("py", None, []),
+        ("", None, []),
+        ("odd/", None, []),
+        ("a\0pp.py", 99_999_999, []),
+    ],
+)
+def test_nodes_at_a_place(path: str, line: int | None, scopes: list[str], nested: CodeIndex) -> None:
+    """Those of files whose path ends as asked come first, then those that hold the line."""
+    with nested.view() as view:
+        numbers = view.nodes_at(path, line, top_k=4)
+        rows = view.rows(numbers)
+        found = [rows[number].metadata["scope"] for number in numbers]
+        assert found[: len(scopes)] == scopes
+        assert len(found) == (4 if path.endswith("mod.rs") else len(scopes))
+        condition = NodeFilter(not_paths=("lib/", "web/app.py")).where()
+        rows = view.rows(view.nodes_at(path, line, top_k=4, condition=condition))
+        assert {row.metadata["scope"] for row in rows.values()} == set(scopes) - {"serve", "start_39"}
+
+
+def test_nodes_that_contain_a_text(nested: CodeIndex) -> None:
+    with nested.view() as view:
+        numbers = view.reading.numbers(NodeFilter().where()).tolist()
+
+        def scopes(*texts: str) -> set[str]:
+            rows = view.rows(view.reading.containing(numbers, texts))
+            return {row.metadata["scope"] for row in rows.values()}
+
+        assert scopes("def main():\n    pass") == {"main"}
+        assert scopes("def MAIN()") == set()
+        assert scopes("def o", "%", "stop()", "\udc80", "a\0b") == {"odd", "oil", "own", "stop"}
+        assert scopes() == set()
+        assert view.reading.containing([], ["def"]) == set()
+
+
 # --- folders that hold no index, an old, a foreign or a damaged one --------------------------------------------------
 
 

@@ -343,3 +343,31 @@ def test_documents_with_all_words_of_a_text_in_one_field() -> None:
         assert searcher.with_all_words(text, field="body", top_k=9) == ([], 0)
     with pytest.raises(ValueError, match="'text' is no field of a word index; the fields are symbol"):
         searcher.with_all_words("read", field="text", top_k=9)
+
+
+# --- rarity ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_rarity_of_a_word_is_its_inverse_document_frequency() -> None:
+    """By bodies or paths, whichever have it more often; a word of symbols alone counts as new."""
+    documents = [
+        WordDocument(1, "load", "", "shop cart", "", "read file"),
+        WordDocument(2, "", "", "shop mail", "", "read mail"),
+        WordDocument(3, "", "", "bank", "", "read"),
+    ]
+    searcher = index_of(documents).searcher()
+    expected = {"read": 3, "shop": 2, "mail": 1, "file": 1, "load": 0, "unknown": 0, "": 0, "\0": 0}
+    for word, count in expected.items():
+        assert searcher.rarity(word) == pytest.approx(math.log(1 + (3 - count + 0.5) / (count + 0.5)))
+    assert index_of([]).searcher().rarity("read") == pytest.approx(math.log(2))
+
+
+def test_rarity_is_positive_although_documents_were_removed() -> None:
+    """Removed documents count until their segment is merged."""
+    index = index_of(bodies(["read"] * 20))
+    with index.writer() as writer:
+        writer.remove(range(1, 19))
+        writer.commit()
+    searcher = index.searcher()
+    assert searcher.documents == 2
+    assert 0 < searcher.rarity("read") < searcher.rarity("write")

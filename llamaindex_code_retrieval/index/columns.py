@@ -1,4 +1,4 @@
-"""Convert the values of columns: JSON, vectors, and texts that may hold lone surrogates."""
+"""Convert the values of columns: JSON, vectors, texts that may hold lone surrogates, and embedded texts."""
 
 from __future__ import annotations
 
@@ -53,3 +53,19 @@ def string_or_empty(value: object) -> str:
 def line_or_none(value: object) -> int | None:
     """Return a whole number that SQLite can store, or ``None``."""
     return value if isinstance(value, int) and abs(value) < 2**63 else None
+
+
+def split_embedded(text: str, embedded: str | None) -> tuple[str, str | None]:
+    """Return what is embedded before the text, or "" and the whole text that is embedded where that is not enough.
+
+    LlamaIndex strips a text that is embedded with metadata.
+    """
+    text = text.rstrip()
+    if embedded is None or embedded == text or not embedded.endswith(text):
+        return "", embedded
+    return embedded[: len(embedded) - len(text)], None
+
+
+def join_embedded(lead: str, embedded: str | None, text: str) -> str | None:
+    """Return the text that is embedded, where it is not ``text``."""
+    return lead + text.rstrip() if lead else embedded

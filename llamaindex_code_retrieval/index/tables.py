@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.columns import (
+    join_embedded,
     json_value,
     line_or_none,
     read_vector,
+    split_embedded,
     stack_vectors,
     string_or_empty,
     text_bytes,
@@ -203,7 +205,7 @@ class Reading:
     def nodes_at(self, path: str, line: int | None, *, top_k: int, condition: Condition) -> list[int]:
         """Return numbers of nodes of the files with the name of a path that meet a condition, upper or lower case.
 
-        Files whose path ends with ``path``, or the other way round, come first; of a file the nodes that hold a line.
+        Files whose path ends with ``path``, or the other way round, come first, then nodes that hold the line.
         """
         asked = f"/{path}"
         name = re.sub(r"([\\%_])", r"\\\1", asked[asked.rindex("/") :])
@@ -211,7 +213,8 @@ class Reading:
             "WITH f AS (SELECT number, path, '/' || lower(path) AS full, lower(CAST(? AS TEXT)) AS asked FROM files "
             "WHERE '/' || path LIKE '%' || CAST(? AS TEXT) ESCAPE '\\') "
             f"SELECT n.number FROM f JOIN nodes n ON n.file = f.number WHERE ({condition.sql}) "
-            "ORDER BY substr(f.full, -length(f.asked)) = f.asked OR substr(f.asked, -length(f.full)) = f.full DESC, "
+            "ORDER BY (substr(f.full, -length(f.asked)) = f.asked OR substr(f.asked, -length(f.full)) = f.full) "
+            "* min(length(f.full), length(f.asked)) DESC, "
             "n.start_line <= ? AND ? <= n.end_line DESC, f.path, n.position LIMIT ?"
         )
         values = (text_bytes(asked), text_bytes(name), *condition.parameters, line, line, top_k)
@@ -266,7 +269,9 @@ class Reading:
             "JOIN vectors v ON v.number = n.number WHERE n.digest = ? AND m.fingerprint = ?",
             (digest, model),
         )
-        return next((read_vector(blob) for blob, *texts in rows if (_embedded(*texts) or texts[-1]) == embedded), None)
+        return next(
+            (read_vector(blob) for blob, *texts in rows if (join_embedded(*texts) or texts[-1]) == embedded), None
+        )
 
     def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Return those vectors that an unfinished update has computed, by key."""
@@ -399,7 +404,7 @@ class Writing(Reading):
         self._connection.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?)", rows)
 
     def _values(self, row: NodeRow) -> tuple[Any, ...]:
-        lead, embedded = _split_embedded(row)
+        lead, embedded = split_embedded(row.text, row.embedded)
         names = ("language", "kind", "symbol", "scope")
         return (
             row.position,
@@ -423,26 +428,10 @@ class Writing(Reading):
         return int(self._connection.execute(f"INSERT INTO {table} ({column}) VALUES (?)", (value,)).lastrowid or 0)
 
 
-def _split_embedded(row: NodeRow) -> tuple[str, str | None]:
-    """Return what is embedded before the text, or "" and the whole text that is embedded where that is not enough.
-
-    LlamaIndex strips a text that is embedded with metadata.
-    """
-    text = row.text.rstrip()
-    if row.embedded is None or row.embedded == text or not row.embedded.endswith(text):
-        return "", row.embedded
-    return row.embedded[: len(row.embedded) - len(text)], None
-
-
-def _embedded(lead: str, embedded: str | None, text: str) -> str | None:
-    """Return the text that is embedded, where it is not ``text``."""
-    return lead + text.rstrip() if lead else embedded
-
-
 def _node_row(row: Sequence[Any]) -> NodeRow:
     number, id_, path, position, part, model, digest, *jsons, lead, embedded, text = row
     form, relations, metadata = map(json_value, jsons)
-    embedded = _embedded(lead, embedded, text)
+    embedded = join_embedded(lead, embedded, text)
     return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
 
 
