@@ -218,7 +218,7 @@ class Ranking:
 def candidate_features(view: View, question: Question, found: Found) -> tuple[list[Candidate], NDArray[np.float64]]:
     """Return the nodes that were found, by number, and their features, shape ``(candidates, len(FEATURES))``."""
     numbers = {hit.number for hits in (*found.dense, found.bm25) for hit in hits}.union(found.named)
-    candidates = sorted(view.reading.candidates(numbers))
+    candidates = view.candidates(numbers)
     quoted = view.reading.containing(numbers, question.quoted) if question.quoted else set()
     return candidates, feature_matrix(
         question,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import NodeRow, Reading
 from llamaindex_code_retrieval.index.vector_file import Selection, VectorFile
 from llamaindex_code_retrieval.index.words import WordDocument, WordIndex, WordSearcher
+from llamaindex_code_retrieval.ranking.features import Candidate
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +223,13 @@ class View:
         """Return numbers of nodes of the files that a path in a question may mean, those that hold the line first."""
         asked = path.replace("\\", "/").strip("/")
         return self.reading.nodes_at(asked, line, top_k=top_k, condition=condition or Condition())
+
+    def candidates(self, numbers: Collection[int]) -> list[Candidate]:
+        """Return what the ranking reads of the nodes of the numbers of hits, by number."""
+        candidates = sorted(self.reading.candidates(numbers))
+        if len(candidates) < len(numbers):
+            raise sqlite3.DatabaseError("nodes without a file")
+        return candidates
 
     def rows(self, numbers: Iterable[int]) -> dict[int, NodeRow]:
         """Return the nodes of the numbers of hits."""
