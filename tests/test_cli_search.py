@@ -22,6 +22,8 @@ from llamaindex_code_retrieval.index.folder import read_settings
 from llamaindex_code_retrieval.index.storage import DATABASE, Storage
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
 from llamaindex_code_retrieval.models.locate import locate_reranker
+from llamaindex_code_retrieval.ranking.features import FEATURES
+from llamaindex_code_retrieval.ranking.model import RankingModel
 
 
 @pytest.mark.usefixtures("embedded_model")
@@ -344,3 +346,62 @@ def test_a_search_needs_no_write_access_and_no_sources(shell: Shell, indexed: Pa
     shutil.rmtree(repository)
     assert shell("search", "total", "--index", indexed, "--json") == expected
     assert shell("search", "total", "--index", indexed, "--mode", "bm25", "--json")
+
+
+# --- the ranking -----------------------------------------------------------------------------------------------------
+
+
+def save_ranking(file: str, **weights: float) -> None:
+    """Write a ranking file in which all weights are 0 except those that are given."""
+    all_weights = dict.fromkeys(FEATURES, 0.0) | weights
+    RankingModel(weights={"sentence": all_weights, "name": all_weights}).save(file)
+
+
+@pytest.mark.usefixtures("embedded_model")
+@pytest.mark.parametrize("fast", [[], ["--fast-query"]])
+def test_a_ranking_file_orders_the_hits(fast: list[str], shell: Shell, repository: Path) -> None:
+    shell("index", repository)
+    search = ["search", "send an email to the customer", *fast, "--top-n", 3, "--json"]
+    assert place_of(shell(*search))[0] == ("src/mail.py", "send_receipt")
+    save_ranking("own.json", **{"class": 5.0, "documented": 1.0})
+    hits = shell(*search, "--ranking", "own.json")
+    assert place_of(hits)[0] == ("src/cart.py", "Cart")
+    assert {hit["kind"] for hit in hits[:2]} == {"class"}
+    assert "why" not in hits[0]
+
+
+@pytest.mark.usefixtures("embedded_model")
+@pytest.mark.parametrize("fast", [[], ["--fast-query"]])
+def test_explained_hits_say_what_raises_and_lowers_them(fast: list[str], shell: Shell, repository: Path) -> None:
+    shell("index", repository)
+    save_ranking("own.json", symbol=2.0, length=-0.5, qualified_name=1.0)
+    search = ["search", "Cart.total", *fast, "--ranking", "own.json"]
+    plain = shell(*search, "--json")
+    explained = shell(*search, "--explain", "--json")
+    assert [{**hit, "why": None} for hit in explained] == [{**hit, "why": None} for hit in plain]
+    assert place_of(explained)[0] == ("src/cart.py", "Cart.total")
+    assert {name for hit in explained for name in hit["why"]} == {"symbol", "length", "qualified_name"}
+    why = explained[0]["why"]
+    others = len(explained) - 1
+    assert why["symbol"] == pytest.approx(2 * others / len(explained), abs=0.01)
+    assert why["qualified_name"] == pytest.approx(others / len(explained), abs=0.01)
+    first = shell(*search, "--explain", "--top-n", 1).splitlines()[0]
+    assert f"symbol +{why['symbol']:.2f}  qualified_name +{why['qualified_name']:.2f}" in first
+    assert "symbol" not in shell(*search, "--top-n", 1).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--ranking", "none.json"], "ranking file none.json cannot be read"),
+        (["--ranking", "wrong.json"], "make one with code-retrieval train-ranking, or leave it out to use the default"),
+        (["--ranking", "own.json", "--mode", "bm25"], "--ranking has no effect with --mode bm25, which ranks by one"),
+        (["--explain", "--mode", "dense"], "--explain has no effect with --mode dense, which ranks by one score"),
+        (["--ranking", "own.json", "--explain", "--mode", "dense"], "--ranking and --explain have no effect with"),
+    ],
+)
+def test_rankings_without_effect_and_wrong_files(arguments: list[str], says: str, shell: Shell) -> None:
+    """They are refused before the index is looked for."""
+    save_ranking("own.json")
+    Path("wrong.json").write_text('{"format": 0, "weights": {}, "file_penalty": 0}')
+    shell.fails("search", "x", *arguments, says=says)
