@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever
 from llamaindex_code_retrieval.index.filters import NodeFilter
+from llamaindex_code_retrieval.ranking.features import FEATURES
 from llamaindex_code_retrieval.ranking.fusion import reciprocal_rank_fusion
+from llamaindex_code_retrieval.ranking.model import RankingModel
 
 
 def _node(node_id: str, text: str, **metadata: str) -> TextNode:
@@ -179,6 +182,30 @@ def test_rankings_of_several_adapters_are_fused_by_rank(mixed: CodeIndex) -> Non
     for hit in CodeRetriever(mixed, top_k=20, bm25_weight=0.25).retrieve(query):
         bm25 = 0.25 / (5 + words[hit.node_id]) if hit.node_id in words else 0.0
         assert hit.score == pytest.approx(6 * (0.75 / (5 + rank[hit.node_id]) + bm25))
+
+
+def test_a_model_ranks_by_the_difference_to_the_best_cosine_of_each_adapter(mixed: CodeIndex) -> None:
+    query = "add two numbers"
+    differences = {}
+    for group in mixed.adapter_groups():
+        vector = np.array(group.embedder.get_query_embedding(query))
+        ids = [node.node_id for node in mixed.nodes() if node.metadata["language"] in group.languages]
+        scores = mixed.vectors(ids) @ vector
+        differences |= dict(zip(ids, (scores - scores.max()).tolist(), strict=True))
+    weights = dict.fromkeys(FEATURES, 0.0) | {"cosine": 1.0}
+    model = RankingModel(weights={"sentence": weights, "name": weights})
+    hits = CodeRetriever(mixed, top_k=20, ranking_model=model).retrieve(query)
+    total = sum(map(math.exp, differences.values()))
+    assert len(hits) == 20
+    assert {hit.node_id: hit.score for hit in hits} == pytest.approx(
+        {id_: math.exp(value) / total for id_, value in differences.items()}, abs=1e-4
+    )
+    by_default = CodeRetriever(mixed, top_k=20)
+    again = asyncio.run(by_default.aretrieve(query))
+    assert [(hit.node_id, hit.score) for hit in by_default.retrieve(query)] == [
+        (hit.node_id, hit.score) for hit in again
+    ]
+    assert {hit.node_id for hit in again} == differences.keys()
 
 
 def test_the_adapter_of_the_vectors_embeds_the_query(bert_folder: Path, adapter_folders: dict[str, Path]) -> None:
