@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_WAIT_SECONDS = 60.0
 _KEYS_PER_SELECT = 500  # SQLite's default limit on bound values is 999 in old builds
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 
@@ -64,9 +65,9 @@ class EmbeddingCache:
             self._replace_damaged(error)
 
     def _connect(self) -> None:
-        connection = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=_WAIT_SECONDS, check_same_thread=False, isolation_level=None)
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (number INTEGER PRIMARY KEY, key BLOB UNIQUE, vector BLOB NOT NULL)"
@@ -190,6 +191,19 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal of a database; of two processes that set it in a new one, SQLite refuses one without waiting."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

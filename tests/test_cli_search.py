@@ -374,13 +374,13 @@ def test_a_ranking_file_orders_the_hits(fast: list[str], shell: Shell, repositor
 @pytest.mark.parametrize("fast", [[], ["--fast-query"]])
 def test_explained_hits_say_what_raises_and_lowers_them(fast: list[str], shell: Shell, repository: Path) -> None:
     shell("index", repository)
-    save_ranking("own.json", symbol=2.0, length=-0.5, qualified_name=1.0)
+    save_ranking("own.json", symbol=2.0, documented=-0.5, qualified_name=1.0)
     search = ["search", "Cart.total", *fast, "--ranking", "own.json"]
     plain = shell(*search, "--json")
     explained = shell(*search, "--explain", "--json")
     assert [{**hit, "why": None} for hit in explained] == [{**hit, "why": None} for hit in plain]
     assert place_of(explained)[0] == ("src/cart.py", "Cart.total")
-    assert {name for hit in explained for name in hit["why"]} == {"symbol", "length", "qualified_name"}
+    assert {name for hit in explained for name in hit["why"]} == {"symbol", "documented", "qualified_name"}
     why = explained[0]["why"]
     others = len(explained) - 1
     assert why["symbol"] == pytest.approx(2 * others / len(explained), abs=0.01)

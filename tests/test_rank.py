@@ -128,7 +128,7 @@ def test_nodes_without_paths_and_symbols_are_fused_by_rank() -> None:
 
 
 def test_a_ranking_model_may_be_a_file(shop: CodeIndex, tmp_path: Path) -> None:
-    chooser = model(symbol_words=1.0, length=0.01)
+    chooser = model(symbol_words=1.0, documented=0.01)
     chooser.save(tmp_path / "ranking.json")
     expected = scored(CodeRetriever(shop, ranking_model=chooser).retrieve("total of the cart"))
     assert expected != scored(shop.search("total of the cart"))

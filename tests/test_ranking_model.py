@@ -43,7 +43,7 @@ def model(*, file_penalty: float = 0.0, name_weight: float = 1.0, **weights: flo
 def candidates_of(*places: tuple[str, int]) -> list[Candidate]:
     """Return candidates by file and definition, with the ids a, b, …"""
     return [
-        Candidate(number, chr(97 + number), (1, definition), path, "f", "f", "function", "python", 1, 2, 1, False)
+        Candidate(number, chr(97 + number), (1, definition), path, "f", "f", "function", "python", 1, 2, False)
         for number, (path, definition) in enumerate(places)
     ]
 

@@ -150,7 +150,7 @@ def test_a_fit_is_deterministic_and_does_not_depend_on_the_order(
     assert fit_ranking(judged, CONFIG) == fitted
     other = fit_ranking(judged[::-1], CONFIG)
     for kind in ("sentence", "name"):
-        np.testing.assert_allclose(other.vector(kind), fitted.vector(kind), atol=0.05)
+        np.testing.assert_allclose(other.vector(kind), fitted.vector(kind), atol=0.1)
 
 
 def test_more_of_a_signed_feature_never_lowers_a_score(judged: list[JudgedQuestion], fitted: RankingModel) -> None:
