@@ -213,10 +213,9 @@ def test_rare_words_of_a_question_are_worth_more() -> None:
     rarities = {"route": 1.0, "routes": 2.0, "register": 6.0, "how": 9.0, "are": 9.0}
     words = Words.of("how are the routes of a route registered", lambda word: rarities.get(word, 6.0))
     assert words.weights == pytest.approx({"rout": 2 / 8, "register": 6 / 8})
-    assert words.cover({"rout"}, {"rout", "register"}) == pytest.approx(1)
-    assert words.cover() == words.cover(set()) == 0
-    assert words.share({"rout", "x", "y"}) == pytest.approx(1 / 3)
-    assert words.share(set()) == 0
+    assert words.worth(words.found(frozenset({"rout", "register", "x"}))) == pytest.approx(1)
+    assert words.found(frozenset({"rout", "x", "y"})) == {"rout"}
+    assert words.worth(words.found(frozenset({"x"}))) == words.worth(words.found(frozenset())) == 0
 
 
 def test_a_question_of_stop_words_or_of_words_without_rarity() -> None:

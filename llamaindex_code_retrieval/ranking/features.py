@@ -31,13 +31,13 @@ _INDEX_FILES = frozenset("__init__ __main__ index init lib main mod package".spl
 """File names that say nothing: the folder is the name of such a file."""
 _SUFFIXES = ("ization", "isation", "ations", "ation", "ings", "ing", "ions", "ion", "ers", "ies", "er", "es", "ed")
 _LEAST_STEM = 3  # letters
+_NONE: frozenset[str] = frozenset()
 _LONGEST_QUESTION = 5_000  # characters whose words are compared with names
 _STOP_WORDS = frozenset(
     "a all an and any are as at be by can defined did do does each find for from has have how if implemented in into "
     "is it its no not of on or than that the their them then this to use used using via what when where which who why "
     "with".split()
 )
-_PLACE_SHAPES = ("path", "trace")
 
 
 class Candidate(NamedTuple):
@@ -70,6 +70,7 @@ class Words:
 
     weights: Mapping[str, float]
     """By stem, of all words together 1; rare words are worth more."""
+    stems: frozenset[str]
 
     @classmethod
     def of(cls, text: str, rarity: Callable[[str], float]) -> Words:
@@ -80,16 +81,15 @@ class Words:
         for word in dict.fromkeys(counted):
             rarities[stem(word)] = max(rarities.get(stem(word), 0.0), rarity(word))
         total = sum(rarities.values()) or 1.0
-        return cls({each: value / total for each, value in rarities.items()})
+        return cls({each: value / total for each, value in rarities.items()}, frozenset(rarities))
 
-    def cover(self, *stems: Collection[str]) -> float:
-        """Return the worth of the question's words that are among these."""
-        found: set[str] = set().union(*(self.weights.keys() & some for some in stems))
-        return sum(map(self.weights.__getitem__, found))
+    def found(self, stems: frozenset[str]) -> frozenset[str]:
+        """Return those of these words that are in the question."""
+        return _NONE if self.stems.isdisjoint(stems) else self.stems & stems
 
-    def share(self, stems: Collection[str]) -> float:
-        """Return which share of these words is in the question."""
-        return len(self.weights.keys() & stems) / len(stems) if stems else 0.0
+    def worth(self, found: frozenset[str]) -> float:
+        """Return how much words of the question are worth together."""
+        return sum([self.weights[each] for each in found]) if found else 0.0
 
 
 @lru_cache(maxsize=100_000)
@@ -229,7 +229,8 @@ class _File(NamedTuple):
 
     names: tuple[float, ...]
     """The features from ``file_name`` to ``folder_cover``."""
-    stems: frozenset[str]
+    found: frozenset[str]
+    """The question's words that are in the path."""
     joined: str
     place: float
     is_test: float
@@ -259,17 +260,17 @@ class _Rows:
         of_file = self._of_files.get(candidate.path)
         if of_file is None:
             of_file = self._of_files[candidate.path] = self._of_file(candidate.path)
-        stems, outer = _stems(symbol), _outer_stems(candidate.scope, symbol)
-        share, lowered = words.share(stems), symbol.lower()
+        stems, lowered = _stems(symbol), symbol.lower()
+        found, outer = words.found(stems), words.found(_outer_stems(candidate.scope, symbol))
         return (
             float(lowered in self._names),
             float(symbol in self._exact_names),
-            share,
-            words.cover(stems) if share == 1 else 0.0,
+            _share(found, stems),
+            words.worth(found) if len(found) == len(stems) else 0.0,
             float(lowered in self._qualified and self._is_qualified(candidate)),
-            words.cover(outer) if outer else 0.0,
+            words.worth(outer),
             *of_file.names,
-            words.cover(stems, outer, of_file.stems),
+            words.worth(found | outer | of_file.found),
             of_file.place,
             float(of_file.place > 0 and self._has_line(candidate)),
             float(candidate.number in self._quoted),
@@ -287,16 +288,16 @@ class _Rows:
         words = self._words
         bare, folder, folders, is_index = _names_of_file(path)
         stems, joined = _stems(bare), _joined(bare)
-        share = words.share(stems)
+        found, found_above = words.found(stems), words.found(_stems(folders))
         names = (
             float(len(bare) > 2 and joined in self._joined),
-            share,
-            words.cover(stems) if share == 1 else 0.0,
-            words.share(_stems(folder)),
-            words.cover(_stems(folders)),
+            _share(found, stems),
+            words.worth(found) if len(found) == len(stems) else 0.0,
+            _share(words.found(_stems(folder)), _stems(folder)),
+            words.worth(found_above),
         )
         place = float(any(_is_path(place.path, path) for place in self._question.places))
-        return _File(names, stems | _stems(folders), joined, place, float(is_test_path(path)), float(is_index))
+        return _File(names, found | found_above, joined, place, float(is_test_path(path)), float(is_index))
 
     def _is_qualified(self, candidate: Candidate) -> bool:
         """Return whether the question gives the name with the class or module in which this definition is."""
@@ -310,6 +311,10 @@ class _Rows:
             and _is_path(place.path, candidate.path)
             for place in self._question.places
         )
+
+
+def _share(found: frozenset[str], stems: frozenset[str]) -> float:
+    return len(found) / len(stems) if stems else 0.0
 
 
 @lru_cache(maxsize=100_000)
