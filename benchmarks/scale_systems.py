@@ -14,7 +14,7 @@ from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_s
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.llms import MockLLM
 from llama_index.core.retrievers import BaseRetriever, QueryFusionRetriever
-from llama_index.core.schema import BaseNode, QueryBundle, TextNode
+from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from pydantic import PrivateAttr
 from scale_workload import ENCODER, FILTERED_PART, TOP_K, VectorCache, Vectors, Workload, load_encoder, parse
@@ -24,7 +24,7 @@ from llamaindex_code_retrieval.ranking.fusion import CANDIDATES
 
 Mode = Literal["dense", "words", "fused"]
 Search = Callable[[str, Vectors], list[str]]
-"""Returns the texts of the hits, best first, of a query and its vector."""
+"""Returns the embedded texts of the hits, best first, of a query and its vector."""
 
 _FILTERED_LANGUAGE = "python"
 _ROWS = 5000  # that LanceDB is given at once
@@ -236,7 +236,7 @@ class LanceDb(System):
         import lancedb
         import pyarrow as pa
 
-        text = ["id", "text", "path", "language", "part", "symbol"]
+        text = ["id", "text", "embedded", "path", "language", "part", "symbol"]
         schema = pa.schema(
             [(name, pa.string()) for name in text]
             + [("start_line", pa.int32()), ("end_line", pa.int32())]
@@ -280,8 +280,8 @@ class LanceDb(System):
                 request = request.refine_factor(10)
             if filtered:
                 request = request.where(condition)
-            rows = request.select(["id", "text", "path", "start_line"]).to_list()
-            return [row["text"] for row in rows[:TOP_K]]
+            rows = request.select(["id", "text", "embedded", "path", "start_line"]).to_list()
+            return [row["embedded"] for row in rows[:TOP_K]]
 
         return search
 
@@ -294,16 +294,18 @@ class LanceDb(System):
         self._table.optimize()
 
     def _rows(self, nodes: Sequence[TextNode]) -> list[dict[str, Any]]:
-        vectors = self.embedding.get_text_embedding_batch([node.text for node in nodes])
+        texts = [node.get_content(MetadataMode.EMBED) for node in nodes]
+        vectors = self.embedding.get_text_embedding_batch(texts)
         names = ("path", "language", "part", "symbol", "start_line", "end_line")
         return [
             {
                 "id": node.node_id,
                 "text": node.text,
+                "embedded": text,
                 **{name: node.metadata.get(name, "") for name in names},
                 "vector": vector,
             }
-            for node, vector in zip(nodes, vectors, strict=True)
+            for node, text, vector in zip(nodes, texts, vectors, strict=True)
         ]
 
 
@@ -323,6 +325,6 @@ def _nodes(workload: Workload, paths: Sequence[str]) -> Iterator[TextNode]:
 def _texts_of(retriever: BaseRetriever) -> Search:
     def search(query: str, vector: Vectors) -> list[str]:
         hits = retriever.retrieve(QueryBundle(query_str=query, embedding=vector.tolist()))
-        return [hit.node.get_content() for hit in hits]
+        return [hit.node.get_content(MetadataMode.EMBED) for hit in hits]
 
     return search

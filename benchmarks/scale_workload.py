@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 from checkouts import repository_files
-from llama_index.core.schema import Document, TextNode
+from llama_index.core.schema import Document, MetadataMode, TextNode
 from numpy.typing import NDArray
 
 from llamaindex_code_retrieval import CodeNodeParser
@@ -215,7 +215,7 @@ class Workload:
                 target.write_text(text, encoding="utf-8")
                 paths.write(path + "\n")
                 parsed = parse(path, text, parser)
-                vectors.add([node.text for node in parsed])
+                vectors.add([node.get_content(MetadataMode.EMBED) for node in parsed])
                 queries.add(parsed)
                 counts["nodes"] += len(parsed)
                 counts["files"] += 1
