@@ -79,7 +79,9 @@ def embedding(bert_folder: Path) -> CodeEmbedding:
 
 @pytest.fixture(scope="module")
 def judged(checkouts: Path, embedding: CodeEmbedding) -> list[JudgedQuestion]:
-    return judge_repositories([questions_of(name) for name in WORDS], checkouts, embedding)
+    return judge_repositories(
+        [questions_of(name) for name in WORDS], {name: checkouts / name for name in WORDS}, embedding
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_places_have_paths_in_the_repository_although_a_folder_of_it_is_indexed(
 ) -> None:
     asked = question("CartStore", "src/cart_store.py", 1, 2)
     repository = RepositoryQuestions(name="shop", root="src", questions=(asked,))
-    [one] = judge_repositories([repository], checkouts, embedding)
+    [one] = judge_repositories([repository], {repository.name: checkouts / repository.name}, embedding)
     assert {place.path for place in one.places} == {f"src/{word}_store.py" for word in WORDS["shop"]}
     assert one.covers.sum() == 1
 
@@ -302,6 +304,17 @@ def test_a_run_saves_its_model_and_says_what_it_is_worth(
     assert run.cross_validated == mean_by_category(judged, cross_validate(judged, CONFIG))
     assert run.ablation is None
     assert ("repositories", 3, 3) in seen
+
+
+def test_questions_of_a_file_are_about_the_named_folder(
+    train: Callable[..., RankingRun], question_sets: dict[str, QuestionSet], checkouts: Path, tmp_path: Path
+) -> None:
+    folder = question_sets["zoo"].questions
+    file = tmp_path / "my-questions.json"
+    file.write_text((folder / "annotations" / "zoo.json").read_text())
+    by_file = train(QuestionSet(questions=file, repositories=checkouts / "zoo"), tmp_path / "a.json")
+    by_folder = train(question_sets["zoo"], tmp_path / "b.json")
+    assert (by_file.before, by_file.after) == (by_folder.before, by_folder.after)
 
 
 def test_a_run_from_the_default_keeps_what_its_questions_do_not_say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,42 +69,42 @@ def judge(index: CodeIndex, repository: RepositoryQuestions) -> Iterator[JudgedQ
 
 def judge_repositories(
     repositories: Sequence[RepositoryQuestions],
-    folder: Path,
+    folders: Mapping[str, Path],
     embedding: CodeEmbedding,
     *,
     indexes: Path | None = None,
     on_progress: Progress | None = None,
 ) -> list[JudgedQuestion]:
-    """Index each repository, which is the folder of its name in ``folder``, and judge its questions.
+    """Index each repository, whose folder is that of its name in ``folders``, and judge its questions.
 
     With ``indexes`` the index of each is kept in a folder of its name there, and only brought up to date the next time.
 
     Raises:
         FileNotFoundError: a repository is missing; nothing has been indexed then.
     """
-    check_repositories(repositories, folder)
+    check_repositories(repositories, folders)
     progress = on_progress or no_progress
     judged: list[JudgedQuestion] = []
     for done, each in enumerate(repositories):
         progress("repositories", done, len(repositories))
         with _open(None if indexes is None else indexes / each.name, embedding) as index:
-            index.update([folder / each.name / each.root], on_progress=on_progress)
+            index.update([folders[each.name] / each.root], on_progress=on_progress)
             judged += judge(index, each)
     progress("repositories", len(repositories), len(repositories))
     return judged
 
 
-def check_repositories(repositories: Sequence[RepositoryQuestions], folder: Path) -> None:
-    """Check that the root of each repository is a folder in the folder of its name.
+def check_repositories(repositories: Sequence[RepositoryQuestions], folders: Mapping[str, Path]) -> None:
+    """Check that the root of each repository is a folder.
 
     Raises:
         FileNotFoundError: one is not.
     """
     for each in repositories:
-        if not (folder / each.name / each.root).is_dir():
+        root = folders[each.name] / each.root
+        if not root.is_dir():
             raise FileNotFoundError(
-                f"{folder / each.name / each.root} is no folder, and there are questions about it; check it out there, "
-                "or leave its questions out"
+                f"{root} is no folder, and there are questions about it; check it out there, or leave its questions out"
             )
 
 

@@ -27,15 +27,21 @@ _LEAST_REPOSITORIES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionSet:
-    """Questions, and the folder in which each of their repositories is a folder of its name."""
+    """Questions and the code that they are about."""
 
     questions: Path
     """A file or folder of :func:`.load_questions`."""
     repositories: Path
+    """The repository of a file; of a folder the folder in which each repository is a folder of its name."""
 
     def load(self) -> list[RepositoryQuestions]:
         """Read the questions."""
         return load_questions(self.questions)
+
+    def folders(self, loaded: Sequence[RepositoryQuestions]) -> dict[str, Path]:
+        """Return the folder of each repository."""
+        is_one = self.questions.is_file()
+        return {each.name: self.repositories if is_one else self.repositories / each.name for each in loaded}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +96,12 @@ def train_ranking(
     if ablation and repositories < _LEAST_REPOSITORIES:
         raise ValueError("an ablation compares repositories with each other; give questions about two, or leave it out")
     for each, loaded in sets:
-        check_repositories(loaded, each.repositories)
+        check_repositories(loaded, each.folders(loaded))
     make_folder(Path(out).parent)
     embedding = embedding or CodeEmbedding()
     folder = None if indexes is None else Path(indexes)
     judged = [
-        judge_repositories(loaded, each.repositories, embedding, indexes=folder, on_progress=on_progress)
+        judge_repositories(loaded, each.folders(loaded), embedding, indexes=folder, on_progress=on_progress)
         for each, loaded in sets
     ]
     measured, extra = judged[0], [question for others in judged[1:] for question in others]

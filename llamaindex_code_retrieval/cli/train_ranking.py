@@ -20,7 +20,11 @@ def add_train_ranking(commands: argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument(
         "questions", type=Path, help="questions about repositories: repos.json and annotations, or a file"
     )
-    parser.add_argument("repositories", type=Path, help="folder in which each repository is a folder of its name")
+    parser.add_argument(
+        "repositories",
+        type=Path,
+        help="the repository of a file of questions, else the folder in which each repository is a folder of its name",
+    )
     parser.add_argument("--out", type=Path, default=Path("ranking.json"), help="file to write (default: %(default)s)")
     parser.add_argument(
         "--also",
