@@ -170,6 +170,12 @@ def test_the_candidates_of_a_file_share_its_best_and_the_mean_of_its_best_three(
     assert columns["file_bm25_3"] == pytest.approx([0.25 / 3] * 4 + [0.5] * 2)
 
 
+def test_candidates_without_a_path_are_of_no_common_file() -> None:
+    candidates = [candidate(number, id=f"n{number}", path="") for number in (1, 2)]
+    columns = matrix("x", candidates, vectors=[Scores([1, 2], [0.9, 0.6])])
+    assert columns["file_cosine"] == pytest.approx([0, -0.3])
+
+
 def test_nothing_was_found() -> None:
     assert matrix("total of the cart", [])["cosine"] == []
     columns = matrix("total of the cart", [candidate()])  # by its place alone

@@ -160,7 +160,7 @@ def feature_matrix(
 def _search_columns(
     candidates: Sequence[Candidate], vectors: Sequence[Scores], bm25: Scores
 ) -> dict[str, NDArray[np.float64]]:
-    """Return what the searches say. A candidate that a search did not find has its worst score and twice its depth."""
+    """Return what the searches say. A candidate that a search did not find has the worst cosine, or a BM25 of 0."""
     count = len(candidates)
     places = {candidate.number: place for place, candidate in enumerate(candidates)}
     cosines, vector_ranks = np.full(count, np.nan), np.full(count, np.inf)
@@ -195,7 +195,9 @@ def _file_columns(
 ) -> dict[str, NDArray[np.float64]]:
     """Return what the candidates of a file have in common: their best cosine, and the mean of their best scores."""
     files: dict[str, int] = {}
-    numbers = np.array([files.setdefault(candidate.path, len(files)) for candidate in candidates], dtype=np.int64)
+    numbers = np.array(
+        [files.setdefault(candidate.path or candidate.id, len(files)) for candidate in candidates], dtype=np.int64
+    )
     cosine, bm25 = columns["cosine"], columns["bm25"]
     cosines = _best_of_files(cosine, numbers, len(files), otherwise=cosine.min(initial=0.0))
     bm25s = _best_of_files(bm25, numbers, len(files), otherwise=0.0)
