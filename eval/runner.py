@@ -176,9 +176,9 @@ class _Run:
     ) -> RetrievalResult:
         fingerprint = system.embedding.query_fingerprint
         key = self._key("retrieval", system, task.spec, fingerprint, task.benchmark.fingerprint)
-        result = self.unfinished.load(key, retrieval_result)
-        if result is None:
-            result = evaluate_retrieval(
+        return self._resumed(
+            key,
+            lambda: evaluate_retrieval(
                 lambda pool: system.retriever(index_of(pool)),
                 task.benchmark,
                 system=system.spec.name,
@@ -189,10 +189,9 @@ class _Run:
                 metrics=self.suite.metrics,
                 postprocessors=system.postprocessors,
                 fingerprint=fingerprint,
-                on_progress=lambda done, total: self.on_progress("evaluate", done, total),
-            )
-            self.unfinished.save(key, asdict(result))
-        return result
+                on_progress=self._show_evaluation,
+            ),
+        )
 
     def measure_questions(self) -> None:
         """Ask each system the questions about repositories."""
@@ -208,9 +207,9 @@ class _Run:
     ) -> RetrievalResult:
         fingerprint = system.embedding.query_fingerprint
         key = self._key("questions", system, task.spec, fingerprint, task.fingerprint, task.source_fingerprint)
-        result = self.unfinished.load(key, retrieval_result)
-        if result is None:
-            result = evaluate_questions(
+        return self._resumed(
+            key,
+            lambda: evaluate_questions(
                 lambda repository: system.retriever(index_of(repository)),
                 task.questions,
                 system=system.spec.name,
@@ -219,10 +218,20 @@ class _Run:
                 metrics=self.suite.metrics,
                 postprocessors=system.postprocessors,
                 fingerprint=fingerprint,
-                on_progress=lambda done, total: self.on_progress("evaluate", done, total),
-            )
+                on_progress=self._show_evaluation,
+            ),
+        )
+
+    def _resumed(self, key: str, measure: Callable[[], RetrievalResult]) -> RetrievalResult:
+        """Return the result that an interrupted run has saved under this key, or measure and save it."""
+        result = self.unfinished.load(key, retrieval_result)
+        if result is None:
+            result = measure()
             self.unfinished.save(key, asdict(result))
         return result
+
+    def _show_evaluation(self, done: int, total: int) -> None:
+        self.on_progress("evaluate", done, total)
 
     # --- generation --------------------------------------------------------------------------------------------------
 

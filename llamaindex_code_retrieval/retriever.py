@@ -106,8 +106,8 @@ class CodeRetriever(BaseRetriever):
             bm25_weight=BM25_WEIGHT if bm25_weight is None else bm25_weight,
             candidates=CANDIDATES if candidates is None else candidates,
             rank_constant=RANK_CONSTANT if rank_constant is None else rank_constant,
+            explain=explain,
         )
-        self.explain = explain
         super().__init__(callback_manager=callback_manager)
         self.index = index
         self.filters = filters
@@ -185,10 +185,7 @@ class CodeRetriever(BaseRetriever):
             hits = self._rank(view, groups, query, vectors)
             rows = view.rows(number for hit in hits for number in (hit.number, *hit.others))
         return [
-            NodeWithScore(
-                node=annotated_node(rows[hit.number], hit.metadata(rows, explain=self.explain)), score=hit.score
-            )
-            for hit in hits
+            NodeWithScore(node=annotated_node(rows[hit.number], hit.metadata(rows)), score=hit.score) for hit in hits
         ]
 
     def _rank(

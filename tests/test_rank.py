@@ -171,7 +171,9 @@ def test_reasons_say_by_how_much_a_feature_changes_the_score(shop: CodeIndex) ->
     vector = QueryVector(None, shop.embedding.get_query_embedding(question))
     weights = default_model().weights
     with shop.view() as view:
-        ranked = Ranking(model=RankingModel(weights=weights)).rank(view, question, [vector])
+        ranked = Ranking(model=RankingModel(weights=weights), explain=True).rank(view, question, [vector])
+        plain = Ranking(model=RankingModel(weights=weights)).rank(view, question, [vector])
+    assert plain == [hit._replace(reasons={}) for hit in ranked]
     sums = [sum(hit.reasons.values()) - math.log(hit.score) for hit in ranked]
     assert sums == pytest.approx([sums[0]] * len(ranked))
     assert len(ranked) == 10

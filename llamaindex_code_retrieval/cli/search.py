@@ -148,7 +148,7 @@ def _search_without_model(
     from llamaindex_code_retrieval.index.view import IndexReader
 
     node_filter = parse_filter(options)
-    ranking = Ranking(top_k=options.top_n, mode=options.mode, model=_ranking_model(options))
+    ranking = Ranking(top_k=options.top_n, mode=options.mode, model=_ranking_model(options), explain=options.explain)
     reader = IndexReader(open_storage(folder))
     try:
         roots = [restore_root(root, folder) for root in settings["roots"]]
@@ -163,10 +163,7 @@ def _search_without_model(
             condition = None if node_filter.is_empty else node_filter.where()
             ranked = ranking.rank(view, options.question, vectors, condition=condition)
             rows = view.rows(number for hit in ranked for number in (hit.number, *hit.others))
-        return [
-            _explained(Hit(hit.id, hit.score, hit.metadata(rows, explain=options.explain), rows[hit.number].text))
-            for hit in ranked
-        ], roots
+        return [_explained(Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text)) for hit in ranked], roots
     finally:
         reader.close()
 

@@ -50,12 +50,12 @@ class RankedHit(NamedTuple):
     others: tuple[int, ...] = ()
     """Numbers of further parts of the same definition that were found, which this hit stands for."""
     reasons: Mapping[str, float] = MappingProxyType({})
-    """By how much each feature raises or lowers the score, compared with the mean of all candidates."""
+    """By how much each feature raises or lowers the score, compared with the mean of all candidates, if asked for."""
 
-    def metadata(self, rows: Mapping[int, NodeRow], *, explain: bool = False) -> dict[str, Any]:
+    def metadata(self, rows: Mapping[int, NodeRow]) -> dict[str, Any]:
         """Return the node's metadata; ``also_lines`` names the lines of the other parts.
 
-        With ``explain``, ``why`` has the reasons that matter, by feature, the largest first.
+        Of an explained hit, ``why`` has the reasons that matter, by feature, the largest first.
         """
         metadata = dict(rows[self.number].metadata)
         lines = sorted(
@@ -64,7 +64,7 @@ class RankedHit(NamedTuple):
         )
         if lines:
             metadata["also_lines"] = ", ".join(f"{first}-{last}" for first, last in lines)
-        if explain:
+        if self.reasons:
             reasons = sorted(self.reasons.items(), key=lambda reason: (-abs(reason[1]), reason[0]))
             metadata["why"] = {name: round(value, 2) for name, value in reasons if abs(value) >= _LEAST_REASON}
         return metadata
@@ -112,6 +112,8 @@ class Ranking:
     bm25_weight: float = BM25_WEIGHT
     candidates: int = CANDIDATES
     rank_constant: int = RANK_CONSTANT
+    explain: bool = False
+    """Whether hits have ``reasons``, where the model ranks them."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("dense", "bm25", "fused"):
@@ -188,14 +190,17 @@ class Ranking:
         candidates, features = candidate_features(view, question, found)
         if self.model is None or not any(candidate.path or candidate.symbol for candidate in candidates):
             return None
-        weights = self.model.vector(kind_of(question))
-        mean = features.mean(axis=0)
+        weights, mean = self.model.vector(kind_of(question)), features.mean(axis=0)
         hits = []
         for choice in self.model.choose(question, candidates, features, top_k=self.top_k):
             chosen = candidates[choice.place]
-            reasons = dict(zip(FEATURES, ((features[choice.place] - mean) * weights).tolist(), strict=True))
-            others = tuple(candidates[place].number for place in choice.others)
-            hits.append(RankedHit(chosen.number, chosen.id, choice.score, others, reasons))
+            hit = RankedHit(
+                chosen.number, chosen.id, choice.score, tuple(candidates[place].number for place in choice.others)
+            )
+            if self.explain:
+                shares = (features[choice.place] - mean) * weights
+                hit = hit._replace(reasons=dict(zip(FEATURES, shares.tolist(), strict=True)))
+            hits.append(hit)
         return hits
 
     def _fuse(self, dense: Sequence[Sequence[Hit]], bm25: Sequence[Hit]) -> list[tuple[str, float]]:
