@@ -145,7 +145,7 @@ def test_wrong_repositories_are_refused(repositories: list[Any], message: str, t
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=re.escape("none.json")):
+    with pytest.raises(FileNotFoundError, match=r"none\.json, which is missing; name a file"):
         load_questions(tmp_path / "none.json")
     with pytest.raises(FileNotFoundError, match=re.escape("repos.json")):
         load_questions(tmp_path)
