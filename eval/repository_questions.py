@@ -136,8 +136,8 @@ def _read_list(file: Path) -> list[Any]:
     """Return the rows of a file, at least one."""
     if not file.exists():
         raise FileNotFoundError(
-            f"there are no questions in {file}, which is missing; name a file with a list of questions, or a folder with "
-            f"{_REPOSITORIES} and annotations"
+            f"there are no questions in {file}, which is missing; name a file with a list of questions, or a folder "
+            f"with {_REPOSITORIES} and annotations"
         )
     rows: list[Any] = read_json(file, remedy="write a list of objects", kind=list)
     if not rows:
