@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
@@ -62,6 +64,7 @@ CORPUS = [
 ]
 CODES = [*CORPUS, "", "x", "func main() {\n\tfmt.Println(42)\n}", "while True: pass\n" * 40]
 VOCABULARY = 400
+Weights = dict[str, torch.Tensor]
 
 collect_ignore = ["languages"]  # samples in many languages, Python among them
 
@@ -151,6 +154,11 @@ def _roberta_config(**changes: object) -> RobertaConfig:
     )
 
 
+@pytest.fixture
+def embedding(bert_folder: Path) -> CodeEmbedding:
+    return CodeEmbedding(str(bert_folder), precision="fp32")
+
+
 @pytest.fixture(scope="session")
 def roberta_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
     torch.manual_seed(2)
@@ -162,6 +170,11 @@ def unixcoder_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path)
     torch.manual_seed(3)
     model = RobertaModel(_roberta_config(is_decoder=True))  # as the published checkpoint says
     return _save(model, tmp_path_factory.mktemp("unixcoder"), bpe_folder)
+
+
+def unit_rows(rows: list[torch.Tensor]) -> NDArray[np.float32]:
+    """Return vectors of length 1 as one array."""
+    return torch.nn.functional.normalize(torch.stack(rows), dim=-1).detach().numpy()
 
 
 def t5_config() -> T5Config:

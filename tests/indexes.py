@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import QueryBundle, TextNode
 from pydantic import PrivateAttr
 
 from llamaindex_code_retrieval import CodeIndex, CodeRetriever
@@ -56,6 +56,11 @@ class HashEmbedding(BaseEmbedding):
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_text_embedding(query)
+
+
+def node_in(node_id: str, text: str, language: str) -> TextNode:
+    """Return a node whose language is not part of the embedded text."""
+    return TextNode(id_=node_id, text=text, metadata={"language": language}, excluded_embed_metadata_keys=["language"])
 
 
 def vectors_of(index: CodeIndex) -> dict[str, list[float]]:

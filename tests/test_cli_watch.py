@@ -14,11 +14,6 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.cli.main import main
 
 
-@pytest.fixture
-def embedding(bert_folder: Path) -> CodeEmbedding:
-    return CodeEmbedding(str(bert_folder), precision="fp32")
-
-
 def test_edits_come_into_the_index_until_ctrl_c(embedding: CodeEmbedding, tmp_path: Path) -> None:
     source = tmp_path / "code"
     source.mkdir()

@@ -21,11 +21,6 @@ from llamaindex_code_retrieval import (
 from llamaindex_code_retrieval.index.folder import read_settings
 
 
-@pytest.fixture
-def embedding(bert_folder: Path) -> CodeEmbedding:
-    return CodeEmbedding(str(bert_folder), precision="fp32")
-
-
 class LetterCounts(BaseEmbedding):
     """Counts letters: vectors that are not of length 1, of a model that is not ours."""
 

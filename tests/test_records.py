@@ -22,12 +22,6 @@ from llamaindex_code_retrieval import (
     CodeIndex,
 )
 
-
-@pytest.fixture
-def embedding(bert_folder: Path) -> CodeEmbedding:
-    return CodeEmbedding(str(bert_folder), precision="fp32")
-
-
 OWN_NODES = [
     TextNode(id_="bare", text="def f(): pass"),
     TextNode(

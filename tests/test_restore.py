@@ -14,11 +14,6 @@ from llamaindex_code_retrieval.index.storage import Storage
 
 
 @pytest.fixture
-def embedding(bert_folder: Path) -> CodeEmbedding:
-    return CodeEmbedding(str(bert_folder), precision="fp32")
-
-
-@pytest.fixture
 def saved(repository: Path, embedding: CodeEmbedding, tmp_path: Path) -> Path:
     with CodeIndex(embedding, tmp_path / "index") as index:
         index.update([repository])
