@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamaindex_code_retrieval.ranking.code_words import code_words
+from llamaindex_code_retrieval._code_words import code_words
 
 
 @pytest.mark.parametrize(

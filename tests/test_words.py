@@ -16,6 +16,7 @@ import tantivy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
 from llamaindex_code_retrieval.index.words import (
     FIELD_WEIGHTS,
@@ -24,7 +25,6 @@ from llamaindex_code_retrieval.index.words import (
     WordIndexError,
     WordSearcher,
 )
-from llamaindex_code_retrieval.ranking.code_words import code_words
 
 
 def bodies(texts: Iterable[str], *, first: int = 1) -> list[WordDocument]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.related import has_name
 from llamaindex_code_retrieval.index.view import View
-from llamaindex_code_retrieval.ranking.code_words import code_words
 from llamaindex_code_retrieval.ranking.places import is_file
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")

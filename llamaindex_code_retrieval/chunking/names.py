@@ -7,9 +7,9 @@ from itertools import accumulate
 
 from llama_index.core.schema import TextNode
 
+from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.chunking.source import NAMES, Source
 from llamaindex_code_retrieval.languages.bounds import Measure, Part, Tokenizer
-from llamaindex_code_retrieval.ranking.code_words import code_words
 
 _SHARE = 10
 """The words are at most a tenth of the tokens of the largest node."""

@@ -122,7 +122,7 @@ def run_search(options: argparse.Namespace) -> int:
 
 def _has_word_of(question: str) -> Callable[[str], bool]:
     """Return whether a line of code has a word of the question of at least three letters."""
-    from llamaindex_code_retrieval.ranking.code_words import code_words
+    from llamaindex_code_retrieval._code_words import code_words
 
     words = {word for word in code_words(question) if len(word) > 2}
     return lambda line: not words.isdisjoint(code_words(line))

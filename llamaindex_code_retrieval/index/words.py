@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._code_words import code_words, join_words
 from llamaindex_code_retrieval.index.read_only import ReadOnlyFolder
-from llamaindex_code_retrieval.ranking.code_words import code_words, join_words
 
 if TYPE_CHECKING:
     import tantivy

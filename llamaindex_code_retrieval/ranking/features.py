@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.testing import is_test_path
-from llamaindex_code_retrieval.ranking.code_words import code_words
 from llamaindex_code_retrieval.ranking.question import Question
 
 FEATURES = (

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.index.sources import SourceFile
 from llamaindex_code_retrieval.languages.syntax import Definition
 from llamaindex_code_retrieval.languages.testing import is_test_path
-from llamaindex_code_retrieval.ranking.code_words import code_words
 
 MIN_LINES = 3
 MAX_LINE = 500  # characters; longer lines are data or minified code
