@@ -18,7 +18,6 @@ from llama_index.core.schema import TextNode
 from pydantic import Field, PrivateAttr
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
-from transformers import BertTokenizerFast
 
 from llamaindex_code_retrieval.eval.datasets import Benchmark, benchmark_of, documented_functions
 from llamaindex_code_retrieval.eval.generation import AnswerCache, generate, score_answers
@@ -32,7 +31,7 @@ from llamaindex_code_retrieval.eval.questions import (
 )
 from llamaindex_code_retrieval.eval.rouge import ROUGE, words
 from llamaindex_code_retrieval.eval.rouge_metric import Rouge
-from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, LLMWriter, load_writer, user_turn
+from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, LLMWriter, load_writer
 
 TEXTS = [
     "",
@@ -362,28 +361,10 @@ def test_settings_tell_models_apart_and_hold_no_secret() -> None:
     assert LLMWriter(TinyLLM(api_key="sk-other"), "tiny").settings == settings[0]
 
 
-def test_a_prompt_is_a_users_turn_as_the_tokenizer_makes_it(bert_folder: Path) -> None:
-    template = (
-        "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n"
-        "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-    )
-    tokenizer = BertTokenizerFast.from_pretrained(bert_folder, bos_token="[CLS]", eos_token="[SEP]")
-    chat = [{"role": "user", "content": "Why {x}?"}]
-    expected = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
-    assert "[CLS]" + user_turn(template, eos_token="[SEP]")("Why {x}?") == expected
-    assert user_turn(template)("Why?") == "<|user|>\nWhy?\n<|assistant|>\n"
-
-
-def test_writers_are_loaded_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_are_loaded_by_name() -> None:
     assert isinstance(load_writer("extractive", timeout=1), ExtractiveWriter)
-    for name in ("gpt", "ollama:", "ollama", "extractive:x"):
-        with pytest.raises(ValueError, match=r"use one of extractive, ollama:MODEL"):
-            load_writer(name, timeout=1)
-    for kind in ("ollama", "openai_like", "huggingface", "llama_cpp"):
-        monkeypatch.setitem(sys.modules, f"llama_index.llms.{kind}", None)  # as if it were not installed
-        kind = kind.replace("_", "-")
-        with pytest.raises(ImportError, match=f"pip install llama-index-llms-{kind}"):
-            load_writer(f"{kind}:model", timeout=1)
+    with pytest.raises(ValueError, match=r"use one of extractive, ollama:MODEL"):
+        load_writer("gpt", timeout=1)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def test_every_direct_dependency_is_pinned() -> None:
 
 
 LIGHT_MODULES = (
-    "_code_words _io _optional _settings cache chunking embedding ranking retriever cli.console cli.hits cli.main "
+    "_code_words _io _optional _settings cache chat chat.extractive chat.llms "
+    "chunking embedding ranking retriever cli.console cli.hits cli.main "
     "cli.options cli.related cli.search cli.evaluate cli.train index.changes index.code_index "
     "ranking.question index.decode index.caches index.contents index.external index.faiss_store index.file_state "
     "index.filters index.folder index.git index.ignore index.ivf index.leave_out index.listing index.locate "
