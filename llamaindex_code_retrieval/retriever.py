@@ -184,9 +184,10 @@ class CodeRetriever(BaseRetriever):
                 return None
             hits = self._rank(view, groups, query, vectors)
             rows = view.rows(number for hit in hits for number in (hit.number, *hit.others))
-        return [
-            NodeWithScore(node=annotated_node(rows[hit.number], hit.metadata(rows)), score=hit.score) for hit in hits
-        ]
+            return [
+                NodeWithScore(node=annotated_node(rows[hit.number], hit.metadata(rows)), score=hit.score)
+                for hit in hits
+            ]
 
     def _rank(
         self, view: View, groups: Sequence[AdapterGroup], query: str, vectors: Sequence[Sequence[float]]

@@ -390,23 +390,64 @@ def test_a_damaged_database_is_named_with_the_way_out(damage: Callable[[Path], N
         describe(folder)
 
 
-def test_a_damaged_page_is_named_or_not_met(folder: Path) -> None:
-    """A search in a database with damaged bytes answers, or raises ValueError."""
-    content, choose = (folder / DATABASE).read_bytes(), random.Random(1)
+def _searched(folder: Path) -> str:
+    """Search an index and read all of it; return the message of the ValueError that this raises, or ""."""
+    try:
+        with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
+            index.search("add in a.py:2")
+            index.related("a.py:2")
+            list(index.nodes())
+            with index.view() as view:
+                view.reading.files()
+                view.reading.vectors_after(0)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _random_bytes(content: bytearray, place: int, choose: random.Random) -> None:
+    content[place : place + 100] = choose.randbytes(len(content[place : place + 100]))
+
+
+def _one_bit(content: bytearray, place: int, choose: random.Random) -> None:
+    """Flip one bit, which may turn a text into bytes or a number."""
+    content[place] ^= 1 << choose.randrange(8)
+
+
+@pytest.mark.parametrize("damage", [_random_bytes, _one_bit])
+def test_damaged_bytes_are_named_or_not_met(
+    damage: Callable[[bytearray, int, random.Random], None], folder: Path
+) -> None:
+    """A search in a database with damaged bytes answers, or raises a ValueError that names the index."""
+    content = (folder / DATABASE).read_bytes()
+    used = [place for place, byte in enumerate(content) if byte and place >= 100]
     messages = []
-    for _ in range(60):
-        damaged = bytearray(content)
-        start = choose.randrange(100, len(content) - 200)
-        damaged[start : start + 200] = choose.randbytes(200)
-        (folder / DATABASE).write_bytes(damaged)
-        try:
-            with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
-                index.search("add")
-                list(index.nodes())
-        except ValueError as error:
-            messages.append(str(error))
-    assert len(messages) > 5
-    assert [message for message in messages if "damaged" not in message] == []
+    for seed in range(120):
+        changed, choose = bytearray(content), random.Random(seed)
+        damage(changed, choose.choice(used), choose)
+        (folder / DATABASE).write_bytes(changed)
+        messages.append(_searched(folder))
+    named = [message for message in messages if message]
+    assert len(named) > 20
+    assert [message for message in named if str(folder) not in message] == []
+
+
+@pytest.mark.parametrize("table", ["settings", "files", "nodes", "models", "forms", "vectors"])
+def test_a_value_of_another_type_than_its_column_is_damage(table: str, folder: Path) -> None:
+    content = (folder / DATABASE).read_bytes()
+    connection = sqlite3.connect(folder / DATABASE)
+    columns = connection.execute(f"SELECT name, type FROM pragma_table_info('{table}') WHERE NOT pk").fetchall()
+    connection.close()
+    columns = [column for column in columns if column[0] not in ("parsed", "digest")]  # which are only compared
+    assert columns
+    for name, kind in columns:
+        (folder / DATABASE).write_bytes(content)
+        other = f"coalesce(CAST({name} AS BLOB), x'00')" if kind == "TEXT" else "'text'"
+        connection = sqlite3.connect(folder / DATABASE)
+        with connection:
+            connection.execute(f"UPDATE {table} SET {name} = {other}")
+        connection.close()
+        assert "is damaged" in _searched(folder), name
 
 
 def test_saving_needs_a_new_folder(folder: Path, tmp_path: Path) -> None:

@@ -23,16 +23,44 @@ def json_value(value: str) -> Any:
         raise sqlite3.DatabaseError("a value is not JSON") from error
 
 
-def stack_vectors(rows: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-    """Return numbers, and their vectors of shape ``(rows, dim)``."""
+def json_object(value: str) -> dict[str, Any]:
+    """Return the object of a JSON text.
+
+    Raises:
+        sqlite3.DatabaseError: it is not JSON, or something else than an object.
+    """
+    read = json_value(value)
+    if not isinstance(read, dict):
+        raise sqlite3.DatabaseError("a value is not a JSON object")
+    return read
+
+
+def stack_vectors(rows: Sequence[tuple[int, bytes]], *, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """Return numbers, and their vectors of shape ``(rows, dim)``.
+
+    Raises:
+        sqlite3.DatabaseError: a vector has another length.
+    """
     numbers = np.fromiter((number for number, _ in rows), dtype=np.int64, count=len(rows))
+    _check_lengths({len(blob) for _, blob in rows}, dim)
     flat = np.frombuffer(b"".join(blob for _, blob in rows), dtype="<f2")
     return numbers, flat.reshape(len(rows), -1 if rows else 0)
 
 
-def read_vector(blob: bytes) -> NDArray[np.float32]:
-    """Return a vector, which is stored in half precision."""
+def read_vector(blob: bytes, *, dim: int) -> NDArray[np.float32]:
+    """Return a vector, which is stored in half precision.
+
+    Raises:
+        sqlite3.DatabaseError: it has another length.
+    """
+    _check_lengths({len(blob)}, dim)
     return np.frombuffer(blob, dtype="<f2").astype(np.float32)
+
+
+def _check_lengths(lengths: set[int], dim: int) -> None:
+    wrong = lengths - {2 * dim}
+    if wrong:
+        raise sqlite3.DatabaseError(f"a vector has {wrong.pop()} bytes, expected {2 * dim}")
 
 
 def vector_bytes(vector: NDArray[np.float32]) -> bytes:
@@ -43,6 +71,18 @@ def vector_bytes(vector: NDArray[np.float32]) -> bytes:
 def text_bytes(text: str) -> bytes:
     """Return a text as bytes for ``CAST(? AS TEXT)``: lone surrogates, as in names of files, are kept."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def decode_text(content: bytes | None) -> str:
+    """Return the text that :func:`text_bytes` encoded.
+
+    Raises:
+        sqlite3.DatabaseError: there is none, or it is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8", "surrogatepass")  # type: ignore[union-attr]
+    except (AttributeError, UnicodeDecodeError) as error:
+        raise sqlite3.DatabaseError("a text is not UTF-8") from error
 
 
 def string_or_empty(value: object) -> str:

@@ -113,12 +113,12 @@ class IndexContents:
             roots = [restore_root(root, self.folder) for root in view.settings["roots"]]
             hits = find_related(view, rows_at(view.reading, Place.parse(place), roots), top_k=top_k)
             rows = view.rows(number for hit, _ in hits for number in (hit.number, *hit.others))
-        return [
-            NodeWithScore(
-                node=annotated_node(rows[related.hit.number], related.metadata(rows)), score=related.hit.score
-            )
-            for related in hits
-        ]
+            return [
+                NodeWithScore(
+                    node=annotated_node(rows[related.hit.number], related.metadata(rows)), score=related.hit.score
+                )
+                for related in hits
+            ]
 
     def file_of(self, path: str) -> Path:
         """Return where the file of a node's ``path`` lies on this machine."""

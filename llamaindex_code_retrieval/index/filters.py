@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llamaindex_code_retrieval.index.columns import decode_text
 from llamaindex_code_retrieval.index.ignore import Globs
 from llamaindex_code_retrieval.languages.outline import KINDS
 from llamaindex_code_retrieval.languages.table import LANGUAGES
@@ -229,10 +230,5 @@ def _parsed_globs(globs: str) -> Globs:
     return Globs.parse(json.loads(globs))
 
 
-def _text(path: bytes) -> str:
-    """Decode a path, which may have lone surrogates, as the names of files do that are not UTF-8."""
-    return path.decode("utf-8", "surrogatepass")
-
-
-_MATCHES_GLOBS = SqlFunction("matches_globs", 2, lambda path, globs: _parsed_globs(globs).matches(_text(path)))
-_IS_TEST_PATH = SqlFunction("is_test_path", 1, lambda path: is_test_path(_text(path)))
+_MATCHES_GLOBS = SqlFunction("matches_globs", 2, lambda path, globs: _parsed_globs(globs).matches(decode_text(path)))
+_IS_TEST_PATH = SqlFunction("is_test_path", 1, lambda path: is_test_path(decode_text(path)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,10 +64,17 @@ def to_row(node: TextNode, *, path: str, position: int, model: str) -> NodeRow:
 
 
 def to_node(row: NodeRow) -> TextNode:
-    """Return the node of a row."""
+    """Return the node of a row.
+
+    Raises:
+        sqlite3.DatabaseError: the row is not one that :func:`to_row` made.
+    """
     fields: dict[str, Any] = {**row.form, **row.relations}
-    node_class = _NODE_CLASSES[fields.pop("class_name")]
-    return node_class(id_=row.id, text=row.text, metadata=dict(row.metadata), **fields)
+    try:
+        node_class = _NODE_CLASSES[fields.pop("class_name")]
+        return node_class(id_=row.id, text=row.text, metadata=dict(row.metadata), **fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"the node {row.id!r} has other fields than were saved") from error
 
 
 def annotated_node(row: NodeRow, metadata: Mapping[str, Any]) -> TextNode:

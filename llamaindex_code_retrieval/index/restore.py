@@ -149,7 +149,13 @@ def restore_parser(folder: Path, settings: Mapping[str, Any], parser: CodeNodePa
             f"the index in {folder} was built by a parser with max_tokens={saved['max_tokens']} and a tokenizer, which "
             "is not saved; pass parser=CodeNodeParser(max_tokens=…, tokenizer=…)"
         )
-    return CodeNodeParser.from_dict(saved)
+    try:
+        return CodeNodeParser.from_dict(saved)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the parser of the index in {folder} cannot be restored: {error}; build the index again with "
+            "`code-retrieval index`"
+        ) from error
 
 
 def restore_source_options(folder: Path, settings: Mapping[str, Any]) -> SourceOptions:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval.index.tables import SCHEMA, Reading, Writing
+from llamaindex_code_retrieval.index.columns import decode_text
+from llamaindex_code_retrieval.index.schema import SCHEMA
+from llamaindex_code_retrieval.index.tables import Reading, Writing
 
 FORMAT = 5
 DATABASE = "index.sqlite"
@@ -175,7 +177,7 @@ class Storage:
     def _connect(self) -> sqlite3.Connection:
         connection = self._open_file("immutable=1" if self._is_immutable else "mode=rw")
         try:
-            connection.text_factory = _text
+            connection.text_factory = decode_text
             connection.execute("PRAGMA mmap_size=268435456")
             connection.execute("PRAGMA synchronous=NORMAL")
             if not self._is_immutable:
@@ -202,6 +204,8 @@ class Storage:
             )
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
             return connection
+        except UnicodeDecodeError as error:  # of the message about a name in the schema
+            raise sqlite3.DatabaseError("its schema is not UTF-8") from error
         except sqlite3.OperationalError:
             # A folder that cannot be written: nobody changes the database, so it is read without locks.
             if self._is_immutable or (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
@@ -270,10 +274,3 @@ def _damaged(folder: Path, error: sqlite3.Error) -> ValueError:
         f"the index in {folder} is damaged ({error}); remove the folder and build the index again with "
         "`code-retrieval index`"
     )
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8", "surrogatepass")  # lone surrogates, as in names of files, are kept
-    except UnicodeDecodeError as error:
-        raise sqlite3.DatabaseError("a text is not UTF-8") from error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llamaindex_code_retrieval.index.columns import (
     join_embedded,
+    json_object,
     json_value,
     line_or_none,
     read_vector,
@@ -24,32 +25,8 @@ from llamaindex_code_retrieval.index.columns import (
 )
 from llamaindex_code_retrieval.index.file_state import FileState
 from llamaindex_code_retrieval.index.filters import Condition
+from llamaindex_code_retrieval.index.schema import check_types
 from llamaindex_code_retrieval.ranking.features import Candidate
-
-SCHEMA = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (
-    number INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime INTEGER, ctime INTEGER,
-    inode INTEGER, checked INTEGER NOT NULL, digest TEXT NOT NULL, language TEXT NOT NULL, encoding TEXT NOT NULL,
-    how TEXT NOT NULL, left_out TEXT NOT NULL, unknown INTEGER NOT NULL, parsed INTEGER NOT NULL
-);
-CREATE TABLE nodes (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, file INTEGER NOT NULL, position INTEGER NOT NULL,
-    part INTEGER NOT NULL, language TEXT NOT NULL, kind TEXT NOT NULL, symbol TEXT NOT NULL, scope TEXT NOT NULL,
-    start_line INTEGER, end_line INTEGER, model INTEGER NOT NULL, digest INTEGER NOT NULL, form INTEGER NOT NULL,
-    relations TEXT NOT NULL, metadata TEXT NOT NULL, lead TEXT NOT NULL, embedded TEXT, text TEXT NOT NULL
-);
-CREATE INDEX nodes_by_file ON nodes (file, position);
-CREATE INDEX nodes_by_digest ON nodes (digest);
-CREATE INDEX nodes_by_language ON nodes (language, kind, file);
-CREATE INDEX nodes_by_model ON nodes (model, language);
-CREATE TABLE models (number INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
-CREATE TABLE forms (number INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE);
-CREATE TABLE vectors (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-CREATE TABLE staged (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE removed (number INTEGER PRIMARY KEY);
-CREATE TABLE removed_words (number INTEGER PRIMARY KEY);
-"""
 
 _NODE_COLUMNS = (
     "n.number, n.id, f.path, n.position, n.part, m.fingerprint, n.digest, o.value, n.relations, n.metadata, "
@@ -113,7 +90,9 @@ class Reading:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.generation: int = self.settings("generation").get("generation", 0)
+        settings = self.settings("generation", "dim")
+        self._dim: int = settings.get("dim", 0)
+        self.generation: int = settings.get("generation", 0)
         """Number of the transactions that have changed the database."""
 
     def settings(self, *names: str) -> dict[str, Any]:
@@ -162,6 +141,8 @@ class Reading:
         models: dict[str, list[str]] = {}
         pair: tuple[int, str] = (0, "")
         while rows := self._all(query, pair):
+            if rows[0][:2] <= pair:
+                raise sqlite3.DatabaseError("the models of nodes are out of order")
             models.setdefault(rows[0][2], []).append(rows[0][1])
             pair = rows[0][:2]
         return models
@@ -183,7 +164,7 @@ class Reading:
 
     def ids(self, numbers: Iterable[int]) -> dict[int, tuple[str, int, int]]:
         """Return id, file and number of the first part of its definition for those numbers that are nodes."""
-        query = "SELECT number, id, file, position - part FROM nodes WHERE number IN ({marks})"
+        query = "SELECT number, id, file, position - part AS position FROM nodes WHERE number IN ({marks})"
         return {row[0]: (row[1], row[2], row[3]) for row in self._in_parts(query, numbers)}
 
     def candidates(self, numbers: Iterable[int]) -> list[Candidate]:
@@ -192,9 +173,10 @@ class Reading:
         Nodes that do not name a file have the path "".
         """
         query = (
-            "SELECT n.number, n.id, n.file, n.position - n.part, CASE WHEN f.path = n.id THEN '' ELSE f.path END, "
-            "n.symbol, n.scope, n.kind, n.language, coalesce(n.start_line, 0), coalesce(n.end_line, 0), "
-            """instr(n.metadata, '"docstring": "') > 0 AND instr(n.metadata, '"docstring": ""') = 0 """
+            "SELECT n.number, n.id, n.file, n.position - n.part AS position, "
+            "CASE WHEN f.path = n.id THEN '' ELSE f.path END AS path, n.symbol, n.scope, n.kind, n.language, "
+            "coalesce(n.start_line, 0) AS start_line, coalesce(n.end_line, 0) AS end_line, "
+            """(instr(n.metadata, '"docstring": "') > 0 AND instr(n.metadata, '"docstring": ""') = 0) IS TRUE """
             "FROM nodes n JOIN files f ON f.number = n.file WHERE n.number IN ({marks})"
         )
         return [
@@ -241,8 +223,9 @@ class Reading:
 
     def all_rows(self) -> Iterator[NodeRow]:
         """Yield all nodes by path and position."""
-        for row in self._connection.execute(f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} ORDER BY f.path, n.position"):
-            yield _node_row(row)
+        query = f"SELECT {_NODE_COLUMNS} FROM {_NODE_TABLES} ORDER BY f.path, n.position"
+        for rows in self._batches(query, size=_AT_ONCE):
+            yield from map(_node_row, rows)
 
     def rows_of_file(self, path: str) -> list[NodeRow]:
         """Return the nodes of a file in their order."""
@@ -255,12 +238,13 @@ class Reading:
             "SELECT n.number, n.text FROM json_each(?) j CROSS JOIN nodes n ON n.number = j.value "
             "WHERE instr(n.text, CAST(? AS TEXT))"  # a cross join keeps the order
         )
-        yield from self._connection.execute(query, (json.dumps(list(numbers)), text_bytes(containing)))
+        for rows in self._batches(query, (json.dumps(list(numbers)), text_bytes(containing)), size=1):
+            yield from rows
 
     def vectors(self, numbers: Iterable[int]) -> dict[int, NDArray[np.float32]]:
         """Return the vectors, shape ``(dim,)``, of those numbers that have one."""
         query = "SELECT number, vector FROM vectors WHERE number IN ({marks})"
-        return {number: read_vector(blob) for number, blob in self._in_parts(query, numbers)}
+        return {number: read_vector(blob, dim=self._dim) for number, blob in self._in_parts(query, numbers)}
 
     def vector_of(self, digest: int, embedded: str, model: str) -> NDArray[np.float32] | None:
         """Return the vector of a node whose embedded text is this one, made by this model."""
@@ -270,20 +254,25 @@ class Reading:
             (digest, model),
         )
         return next(
-            (read_vector(blob) for blob, *texts in rows if (join_embedded(*texts) or texts[-1]) == embedded), None
+            (
+                read_vector(blob, dim=self._dim)
+                for blob, *texts in rows
+                if (join_embedded(*texts) or texts[-1]) == embedded
+            ),
+            None,
         )
 
     def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Return those vectors that an unfinished update has computed, by key."""
         return {
-            key: read_vector(blob)
+            key: read_vector(blob, dim=self._dim)
             for key, blob in self._in_parts("SELECT key, vector FROM staged WHERE key IN ({marks})", keys)
         }
 
     def vectors_after(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """Return the numbers above ``number`` and their vectors, shape ``(numbers, dim)``, in order."""
         rows = self._all("SELECT number, vector FROM vectors WHERE number > ? ORDER BY number", (number,))
-        return stack_vectors(rows)
+        return stack_vectors(rows, dim=self._dim)
 
     def count_vectors(self, *, above: int) -> int:
         """Return how many vectors have numbers above this one."""
@@ -295,9 +284,8 @@ class Reading:
 
     def vector_batches(self, size: int = 10_000) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """Yield all numbers and vectors in order, ``size`` at a time."""
-        cursor = self._connection.execute("SELECT number, vector FROM vectors ORDER BY number")
-        while rows := cursor.fetchmany(size):
-            yield stack_vectors(rows)
+        for rows in self._batches("SELECT number, vector FROM vectors ORDER BY number", size=size):
+            yield stack_vectors(rows, dim=self._dim)
 
     def removed(self, table: str = "removed") -> NDArray[np.int64]:
         """Return the sorted numbers that were nodes when the file of vectors (or the words) last got rid of them."""
@@ -313,7 +301,17 @@ class Reading:
             copied.clear(table)
 
     def _all(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return self._connection.execute(query, parameters).fetchall()
+        cursor = self._connection.execute(query, parameters)
+        rows = cursor.fetchall()
+        check_types(rows, [column[0] for column in cursor.description])
+        return rows
+
+    def _batches(self, query: str, parameters: Sequence[Any] = (), *, size: int) -> Iterator[list[Any]]:
+        """Yield the rows as they are used, ``size`` at a time."""
+        cursor = self._connection.execute(query, parameters)
+        while rows := cursor.fetchmany(size):
+            check_types(rows, [column[0] for column in cursor.description])
+            yield rows
 
     def _in_parts(
         self, query: str, values: Iterable[Any], *, mark: str = "?", first: tuple[Any, ...] = ()
@@ -430,7 +428,7 @@ class Writing(Reading):
 
 def _node_row(row: Sequence[Any]) -> NodeRow:
     number, id_, path, position, part, model, digest, *jsons, lead, embedded, text = row
-    form, relations, metadata = map(json_value, jsons)
+    form, relations, metadata = map(json_object, jsons)
     embedded = join_embedded(lead, embedded, text)
     return NodeRow(number, id_, path, position, part, model, digest, form, relations, metadata, embedded, text)
 

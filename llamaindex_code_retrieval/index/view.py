@@ -227,7 +227,7 @@ class View:
     def candidates(self, numbers: Collection[int]) -> list[Candidate]:
         """Return what the ranking reads of the nodes of the numbers of hits, by number."""
         candidates = sorted(self.reading.candidates(numbers))
-        if len(candidates) < len(numbers):
+        if [candidate.number for candidate in candidates] != sorted(numbers):
             raise sqlite3.DatabaseError("nodes without a file")
         return candidates
 
