@@ -11,6 +11,9 @@ from llamaindex_code_retrieval._optional import lazy_attributes
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.cache import EmbeddingCache
+    from llamaindex_code_retrieval.chat.context import CodeContextPostprocessor
+    from llamaindex_code_retrieval.chat.engines import code_chat_engine, code_query_engine
+    from llamaindex_code_retrieval.chat.tools import code_tools
     from llamaindex_code_retrieval.chunking import CodeNodeParser
     from llamaindex_code_retrieval.embedding import CodeEmbedding
     from llamaindex_code_retrieval.index.code_index import CodeIndex
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {
+    "CodeContextPostprocessor": "chat.context",
     "CodeEmbedding": "embedding",
     "CodeIndex": "index.code_index",
     "CodeNodeParser": "chunking",
@@ -32,9 +36,13 @@ _MODULES = {
     "Encoder": "models.encoder",
     "FaissStore": "index.faiss_store",
     "NodeFilter": "index.filters",
+    "code_chat_engine": "chat.engines",
+    "code_query_engine": "chat.engines",
+    "code_tools": "chat.tools",
 }
 
 __all__ = [
+    "CodeContextPostprocessor",
     "CodeEmbedding",
     "CodeIndex",
     "CodeNodeParser",
@@ -44,6 +52,9 @@ __all__ = [
     "Encoder",
     "FaissStore",
     "NodeFilter",
+    "code_chat_engine",
+    "code_query_engine",
+    "code_tools",
 ]
 
 _load = lazy_attributes(__name__, _MODULES)

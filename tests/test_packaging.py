@@ -48,7 +48,7 @@ def test_every_direct_dependency_is_pinned() -> None:
 
 
 LIGHT_MODULES = (
-    "_code_words _io _optional _settings cache chat chat.extractive chat.llms "
+    "_code_words _io _optional _settings cache chat chat.engines chat.extractive chat.llms chat.tools "
     "chunking embedding ranking retriever cli.console cli.hits cli.main "
     "cli.options cli.related cli.search cli.evaluate cli.train index.changes index.code_index "
     "ranking.question index.decode index.caches index.contents index.external index.faiss_store index.file_state "
