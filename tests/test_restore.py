@@ -62,6 +62,24 @@ def test_an_update_parses_the_files_of_an_older_parser_again(saved: Path, embedd
     assert again.update().added == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("parser", "parser of the index in .* cannot be restored: .*'maz_lines'.*; build the index again"),
+        ("embedding", "model of the index in .* cannot be restored: .*'maz_lines'; build the index again"),
+        ("words", r"is damaged \(the setting 'words' has other keys than were saved\)"),
+        ("vectors", r"is damaged \(the setting 'vectors' has other keys than were saved\)"),
+    ],
+)
+def test_damaged_settings_are_named(name: str, message: str, saved: Path) -> None:
+    storage = Storage(saved)
+    with storage.writing() as writing:
+        value = writing.settings(name)[name] or {}
+        writing.put_settings({name: value | {"maz_lines": 60}})
+    with pytest.raises(ValueError, match=message):
+        CodeIndex.open(saved)
+
+
 def test_missing_roots_are_an_error_and_the_index_stays(
     saved: Path, repository: Path, embedding: CodeEmbedding
 ) -> None:

@@ -85,7 +85,13 @@ def _load_model(folder: Path, settings: Mapping[str, Any], options: Mapping[str,
     for name in ("precision", "query_encoder"):  # choices of each machine and each search
         saved.pop(name, None)
     if "query_encoder" not in options:  # _check_model names both models; a query encoder may never load the base
-        del saved["fingerprint"]
+        saved.pop("fingerprint", None)
+    unknown = saved.keys() - CodeEmbedding.model_fields.keys() - {"class_name"}
+    if unknown:
+        raise ValueError(
+            f"the model of the index in {folder} cannot be restored: it has no setting {unknown.pop()!r}; build the "
+            "index again with `code-retrieval index`"
+        )
     return CodeEmbedding(**saved, **options)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCHEMA = """
+FILE_NAME = "lower(replace(path, rtrim(path, replace(path, '/', '')), ''))"
+"""The last part of the path of a file, in lower case (of ASCII)."""
+
+SCHEMA = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
     number INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime INTEGER, ctime INTEGER,
     inode INTEGER, checked INTEGER NOT NULL, digest TEXT NOT NULL, language TEXT NOT NULL, encoding TEXT NOT NULL,
     how TEXT NOT NULL, left_out TEXT NOT NULL, unknown INTEGER NOT NULL, parsed INTEGER NOT NULL
 );
+CREATE INDEX files_by_name ON files ({FILE_NAME});
 CREATE TABLE nodes (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, file INTEGER NOT NULL, position INTEGER NOT NULL,
     part INTEGER NOT NULL, language TEXT NOT NULL, kind TEXT NOT NULL, symbol TEXT NOT NULL, scope TEXT NOT NULL,
@@ -47,6 +51,21 @@ def _column_types() -> dict[str, set[type]]:
 
 
 _TYPES = _column_types()
+
+_CACHES = {"words": {"token", "opstamp"}, "vectors": {"token", "count", "highest"}}
+"""The settings that name caches, and their keys."""
+
+
+def check_caches(settings: Mapping[str, Any]) -> None:
+    """Check the settings that name caches.
+
+    Raises:
+        sqlite3.DatabaseError: one has other keys.
+    """
+    for name, keys in _CACHES.items():
+        saved = settings.get(name)
+        if saved is not None and (not isinstance(saved, dict) or saved.keys() != keys):
+            raise sqlite3.DatabaseError(f"the setting {name!r} has other keys than were saved")
 
 
 def check_types(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> None:

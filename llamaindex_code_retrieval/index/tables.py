@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from llamaindex_code_retrieval.index.columns import (
 )
 from llamaindex_code_retrieval.index.file_state import FileState
 from llamaindex_code_retrieval.index.filters import Condition
-from llamaindex_code_retrieval.index.schema import check_types
+from llamaindex_code_retrieval.index.schema import FILE_NAME, check_caches, check_types
 from llamaindex_code_retrieval.ranking.features import Candidate
 
 _NODE_COLUMNS = (
@@ -98,7 +97,10 @@ class Reading:
     def settings(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names that are present, or all."""
         where = f" WHERE name IN ({_marks(names)})" if names else ""
-        return {name: json_value(value) for name, value in self._all(f"SELECT name, value FROM settings{where}", names)}
+        rows = self._all(f"SELECT name, value FROM settings{where}", names)
+        settings = {name: json_value(value) for name, value in rows}
+        check_caches(settings)
+        return settings
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
@@ -190,16 +192,15 @@ class Reading:
         Files whose path ends with ``path``, or the other way round, come first, then nodes that hold the line.
         """
         asked = f"/{path}"
-        name = re.sub(r"([\\%_])", r"\\\1", asked[asked.rindex("/") :])
         query = (
             "WITH f AS (SELECT number, path, '/' || lower(path) AS full, lower(CAST(? AS TEXT)) AS asked FROM files "
-            "WHERE '/' || path LIKE '%' || CAST(? AS TEXT) ESCAPE '\\') "
-            f"SELECT n.number FROM f JOIN nodes n ON n.file = f.number WHERE ({condition.sql}) "
+            f"WHERE {FILE_NAME} = lower(CAST(? AS TEXT))) "
+            f"SELECT n.number FROM f CROSS JOIN nodes n ON n.file = f.number WHERE ({condition.sql}) "  # files first
             "ORDER BY (substr(f.full, -length(f.asked)) = f.asked OR substr(f.asked, -length(f.full)) = f.full) "
             "* min(length(f.full), length(f.asked)) DESC, "
             "n.start_line <= ? AND ? <= n.end_line DESC, f.path, n.position LIMIT ?"
         )
-        values = (text_bytes(asked), text_bytes(name), *condition.parameters, line, line, top_k)
+        values = (text_bytes(asked), text_bytes(asked.rpartition("/")[2]), *condition.parameters, line, line, top_k)
         with condition.registered(self._connection):
             return [row[0] for row in self._all(query, values)]
 
