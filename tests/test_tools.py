@@ -46,7 +46,7 @@ def test_every_tool_says_what_it_is_for_and_takes(tools: dict[str, Any]) -> None
 def test_search_returns_passages_with_places(tools: dict[str, Any]) -> None:
     found = call(tools["search_code"], "total", top_k=20)
     assert found.startswith("[1] src/")
-    assert " src/cart.py:4-5 total (quoted code)\n" in found
+    assert " src/cart.py:1,4-5 total (quoted code)\n" in found
     assert "def total(prices):" in found
     assert call(tools["search_code"], " ").startswith("error: the question is empty")
     assert len(call(tools["search_code"], "x", top_k=10**9)) < 20_000

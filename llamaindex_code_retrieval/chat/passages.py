@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, Self
 
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.testing import is_test_path
 
 GAP = "..."
@@ -21,6 +20,9 @@ QUOTATION_RULE = (
 """What a system prompt should say about passages."""
 HEADING, NUMBER, LINES = "heading", "citation", "lines"
 """The metadata keys of a passage: the line above the fence, its number in citations, and the ranges of its lines."""
+_OF_NODES = ("part", "parts", "also_lines", "header_id", "names")
+"""Metadata of a node that is not true of its passage."""
+_PROSE = frozenset("asciidoc latex markdown org pod restructuredtext text".split())
 _LONGEST_SCOPE = 120  # characters
 _BACKTICKS = re.compile("`+")
 _UNSAFE = re.compile(r"[\s`\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -49,10 +51,24 @@ class Passage:
     """Empty if the lines are not known."""
     scope: str = ""
     language: str = "text"
+    own: Range | None = None
+    """The first and the last line of the definition itself that are quoted, where others stand around it."""
 
     @classmethod
-    def of_lines(cls, path: str, lines: Mapping[int, str], quoted: Iterable[int], **fields: str) -> Self:
+    def of_lines(
+        cls,
+        path: str,
+        lines: Mapping[int, str],
+        quoted: Iterable[int],
+        *,
+        is_cut: bool = False,
+        scope: str = "",
+        language: str = "text",
+        own: Range | None = None,
+    ) -> Self:
         """Return the passage of the lines with the numbers ``quoted``; those that ``lines`` lacks are blank.
+
+        A passage that is cut ends with a line ``...``.
 
         >>> passage = Passage.of_lines("a.py", {1: "class A:", 2: "    x = 1", 9: "    y = 2"}, [9, 1])
         >>> passage.text, passage.place
@@ -60,12 +76,13 @@ class Passage:
         """
         ranges = ranges_of(quoted)
         texts = ("\n".join(lines.get(number, "") for number in range(each.first, each.last + 1)) for each in ranges)
-        return cls(path, f"\n{GAP}\n".join(texts), ranges, **fields)
+        text = f"\n{GAP}\n".join(texts)
+        return cls(path, f"{text}\n{GAP}" if is_cut else text, ranges, scope, language, own)
 
     @property
     def role(self) -> Role:
-        """Whether the passage is code, code of a test, or documentation."""
-        if self.language not in CODE_LANGUAGES:
+        """Whether the passage is code or configuration, a file of the tests, or documentation."""
+        if self.language in _PROSE:
             return "documentation"
         return "test" if is_test_path(self.path) else "code"
 
@@ -85,6 +102,7 @@ class Passage:
 
         The text is what is quoted. An LLM sees it with the heading and between fences (``MetadataMode.LLM``).
         """
+        first_and_last = self.own or (Range(self.ranges[0].first, self.ranges[-1].last) if self.ranges else None)
         own: dict[str, Any] = {
             "path": self.path,
             "scope": self.scope,
@@ -94,7 +112,9 @@ class Passage:
             LINES: [list(each) for each in self.ranges],
             HEADING: self.heading(number),
         }
-        metadata = {**source.metadata, **own}
+        if first_and_last is not None:
+            own |= {"start_line": first_and_last.first, "end_line": first_and_last.last}
+        metadata = {key: value for key, value in source.metadata.items() if key not in _OF_NODES} | own
         hidden = [key for key in metadata if key != HEADING]
         return TextNode(
             id_=source.node_id,
@@ -110,14 +130,14 @@ class Passage:
 
 
 def ranges_of(numbers: Iterable[int]) -> tuple[Range, ...]:
-    """Return the ranges of consecutive numbers.
+    """Return the ranges of numbers; a single number between two of them is added, as a gap is no shorter.
 
-    >>> [str(each) for each in ranges_of([3, 1, 2, 7])]
+    >>> [str(each) for each in ranges_of([3, 1, 7])]
     ['1-3', '7']
     """
     ordered = sorted(set(numbers))
-    starts = [after for before, after in pairwise(ordered) if after > before + 1]
-    ends = [before for before, after in pairwise(ordered) if after > before + 1]
+    starts = [after for before, after in pairwise(ordered) if after > before + 2]
+    ends = [before for before, after in pairwise(ordered) if after > before + 2]
     return tuple(map(Range, [*ordered[:1], *starts], [*ends, *ordered[-1:]]))
 
 

@@ -131,6 +131,19 @@ def find_related(view: View, rows: Sequence[NodeRow], *, top_k: int) -> list[Rel
     return _merge(view, rankings, left_out={node.definition for node in own})[:top_k]
 
 
+def find_used(view: View, rows: Sequence[NodeRow]) -> list[int]:
+    """Return the numbers of the definitions that the nodes ``rows`` of one file call or use, as :func:`find_related`.
+
+    Those that are called come first among those of equal weight. The definitions in ``rows`` are left out.
+    """
+    own = view.reading.names(_numbered(row.number for row in rows))
+    used = _ranked(_used(view, own, {row.number: row.text for row in rows}), _USED)
+    definitions = view.reading.ids(entry.number for entry in used)
+    left_out = {node.definition for node in own}
+    numbers = (entry.number for entry in used if entry.reason != "mentioned in it")
+    return [number for number in dict.fromkeys(numbers) if definitions[number][1:] not in left_out]
+
+
 def names_of(symbol: str) -> list[str]:
     """Return the names in a symbol, without what is no identifier, such as an operator or the title of a test.
 
@@ -235,7 +248,7 @@ def _users(view: View, own: Sequence[NodeName]) -> Iterator[_NameUse]:
     here = own[0]
     names = dict.fromkeys(name for node in own for name in _names_in(node))
     for name in list(names)[:_OWN_NAMES]:
-        definitions = len(_definitions(view, name, language=here.language))
+        definitions = len(definitions_of(view, name, language=here.language))
         texts, count = _texts_with(view, name, limit=_FOUND)
         nodes = {node.number: node for node in view.reading.names(_numbered(texts))}
         for order, (number, text) in enumerate(texts.items()):
@@ -251,7 +264,7 @@ def _used(view: View, own: Sequence[NodeName], texts: Mapping[int, str]) -> Iter
     here = own[0]
     names = dict.fromkeys(name for text in texts.values() for name in _identifiers(text))
     for order, name in enumerate(list(names)[:_IDENTIFIERS]):
-        definitions = _definitions(view, name, language=here.language)
+        definitions = definitions_of(view, name, language=here.language)
         shares = {node.number: _share(node, here, len(definitions)) for node in definitions}
         uses = {_use_in(texts[node.number], name, node) for node in own} if any(shares.values()) else set()
         best = next((use for use in _USES if use in uses), None)
@@ -278,7 +291,7 @@ def _rarity(count: float) -> float:
     return 1 / (1 + math.log(max(1.0, count)))
 
 
-def _definitions(view: View, name: str, *, language: str) -> list[NodeName]:
+def definitions_of(view: View, name: str, *, language: str) -> list[NodeName]:
     """Return the first node of each definition that a name can mean; of a class the header, of overloads one."""
     numbers, _ = view.with_all_words(name, field="symbol", top_k=_DEFINITIONS)
     nodes = [

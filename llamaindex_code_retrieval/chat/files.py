@@ -1,0 +1,129 @@
+"""The files of hits: their definitions, read from the index where it still has the hits, else made of the hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from llamaindex_code_retrieval.chat.outline import Chunk, FileOutline
+from llamaindex_code_retrieval.chat.stubs import LANGUAGES_WITH_PROTOTYPES
+from llamaindex_code_retrieval.index.records import to_node
+from llamaindex_code_retrieval.index.related import definitions_of, find_used
+from llamaindex_code_retrieval.index.tables import NodeName, NodeRow
+from llamaindex_code_retrieval.index.view import View
+
+_FUNCTIONS = ("function", "method")
+_USED = 20
+"""Definitions that a passage uses that are considered."""
+
+
+class Definition(NamedTuple):
+    """A definition of a file, and a node that it is found by."""
+
+    outline: FileOutline
+    id: str
+    """That of its first node."""
+    source: TextNode
+
+
+class HitFiles:
+    """The outlines of the files of ``hits``; of files that ``view`` has with all of their nodes."""
+
+    def __init__(self, hits: Sequence[NodeWithScore], view: View | None) -> None:
+        self._view = view
+        self._hits = hits
+        self._rows: dict[str, dict[str, NodeRow]] = {}
+        self._outlines: dict[tuple[str, bool], FileOutline] = {}
+
+    def definition_of(self, node: TextNode) -> Definition | None:
+        """Return the definition that a hit is a part of; ``None`` if its text is not known to be lines of a file."""
+        path = node.metadata.get("path")
+        if not isinstance(path, str):
+            return None
+        outline = self._outline(path, is_indexed=node.node_id in self._rows_of(path))
+        return (
+            Definition(outline, outline.definition_of(node.node_id), node) if node.node_id in outline.chunks else None
+        )
+
+    def declared(self, stub: Definition, name: str) -> Definition | None:
+        """Return the function that a stub of this name declares: of its file, else the only one of the index.
+
+        Of several in other files the one is taken whose file has the name of the stub's file, as ``cart.c`` of
+        ``cart.h``.
+        """
+        outline, chunk = stub.outline, stub.outline.chunks[stub.source.node_id]
+        scopes = (name, f"{chunk.scope}.{name}")
+        for other in outline.chunks.values():
+            if other.symbol == name and other.scope in scopes and other.kind in _FUNCTIONS and other.id != chunk.id:
+                return self._definition(outline.path, other.id) or self._among_hits(outline, other.id)
+        if self._view is None or outline.language not in LANGUAGES_WITH_PROTOTYPES:
+            return None
+        found = [
+            node
+            for node in definitions_of(self._view, name, language=outline.language)
+            if node.kind in _FUNCTIONS and node.language in LANGUAGES_WITH_PROTOTYPES
+        ]
+        places = [place for place in map(self._place, found) if place is not None and place[0] != outline.path]
+        beside = [place for place in places if _stem(place[0]) == _stem(outline.path)]
+        chosen = beside or places
+        return self._definition(*chosen[0]) if len(chosen) == 1 else None
+
+    def called_by(self, definition: Definition) -> Iterator[Definition]:
+        """Yield the functions and classes of the index that a definition calls or uses, the surest first."""
+        rows = self._rows_of(definition.outline.path)
+        own = [rows[part.id] for part in definition.outline.parts_of(definition.id) if part.id in rows]
+        if self._view is None or not own:
+            return
+        numbers = find_used(self._view, own)[:_USED]
+        rows_of_used = self._view.rows(numbers)
+        for row in map(rows_of_used.__getitem__, numbers):
+            found = self._definition(row.path, row.id)
+            if found is not None:
+                yield found
+
+    def _definition(self, path: str, id_: str) -> Definition | None:
+        """Return the definition of a node of the index."""
+        row = self._rows_of(path).get(id_)
+        outline = self._outline(path, is_indexed=True)
+        return (
+            None
+            if row is None or id_ not in outline.chunks
+            else Definition(outline, outline.definition_of(id_), to_node(row))
+        )
+
+    def _among_hits(self, outline: FileOutline, id_: str) -> Definition | None:
+        nodes = (hit.node for hit in self._hits if hit.node_id == id_)
+        return next(
+            (Definition(outline, outline.definition_of(id_), node) for node in nodes if isinstance(node, TextNode)),
+            None,
+        )
+
+    def _place(self, node: NodeName) -> tuple[str, str] | None:
+        """Return path and id of a node of the index."""
+        row = None if self._view is None else self._view.reading.rows([node.number]).get(node.number)
+        return None if row is None else (row.path, row.id)
+
+    def _rows_of(self, path: str) -> dict[str, NodeRow]:
+        if path not in self._rows:
+            rows = [] if self._view is None else self._view.reading.rows_of_file(path)
+            self._rows[path] = {row.id: row for row in rows}
+        return self._rows[path]
+
+    def _outline(self, path: str, *, is_indexed: bool) -> FileOutline:
+        key = path, is_indexed
+        if key not in self._outlines:
+            if is_indexed:
+                nodes = [(row.id, row.text, row.metadata) for row in self._rows_of(path).values()]
+            else:
+                found = [hit for hit in self._hits if hit.node.metadata.get("path") == path]
+                nodes = [(hit.node_id, hit.node.get_content(), hit.node.metadata) for hit in found]
+            chunks = (Chunk.of(*node) for node in nodes)
+            language = next((str(metadata.get("language") or "") for _, _, metadata in nodes), "")
+            self._outlines[key] = FileOutline(path, language or "text", filter(None, chunks))
+        return self._outlines[key]
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].partition(".")[0]

@@ -1,0 +1,151 @@
+"""The definitions of a file, put together again from its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+from llamaindex_code_retrieval.chat.headers import header_lines, signature_lines
+from llamaindex_code_retrieval.chat.imports import used_imports
+from llamaindex_code_retrieval.chunking.source import HEADER_ID
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+
+_WHOLE_HEADER = 12
+"""Lines of the longest class header that is quoted as it is; of others the signature and the beginning of the docs."""
+
+
+class Chunk(NamedTuple):
+    """A node of a file: whole lines with a scope."""
+
+    id: str
+    text: str
+    first: int
+    last: int
+    symbol: str
+    scope: str
+    kind: str
+    part: int
+    header: str | None
+    """Id of the node with which its own definition, or the one around it, begins."""
+
+    @classmethod
+    def of(cls, id_: str, text: str, metadata: Mapping[str, Any]) -> Self | None:
+        """Return the chunk of a node; ``None`` if its text is not the lines of a file that its metadata name."""
+        first, last, part = (metadata.get(key) for key in ("start_line", "end_line", "part"))
+        if not (isinstance(first, int) and isinstance(last, int)) or "cell" in metadata:
+            return None
+        if last - first != text.count("\n"):
+            return None
+        symbol, scope, kind = (str(metadata.get(key) or "") for key in ("symbol", "scope", "kind"))
+        return cls(
+            id_, text, first, last, symbol, scope, kind, part if isinstance(part, int) else 1, metadata.get(HEADER_ID)
+        )
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its lines."""
+        return range(self.first, self.last + 1)
+
+    def is_of(self, other: Chunk) -> bool:
+        """Return whether both have the names of one definition."""
+        return (self.symbol, self.scope, self.kind) == (other.symbol, other.scope, other.kind)
+
+
+class FileOutline:
+    """Lines and definitions of a file, as far as its nodes are known.
+
+    A definition has the id of the node with which it begins, which need not be known.
+    """
+
+    def __init__(self, path: str, language: str, chunks: Iterable[Chunk]) -> None:
+        self.path = path
+        self.language = language
+        self.chunks: dict[str, Chunk] = {}
+        self.lines: dict[int, str] = {}
+        for chunk in sorted(chunks, key=lambda chunk: (chunk.first, chunk.last, chunk.part)):
+            lines = dict(zip(chunk.numbers, chunk.text.split("\n"), strict=True))
+            if all(self.lines.get(number, line) == line for number, line in lines.items()):
+                self.lines |= lines
+                self.chunks[chunk.id] = chunk  # not a part of a line, which is quoted alone
+
+    def definition_of(self, id_: str) -> str:
+        """Return the id of the definition that a node is a part of."""
+        return self._definitions[id_]
+
+    @cached_property
+    def _definitions(self) -> dict[str, str]:
+        definitions: dict[str, str] = {}
+        before: Chunk | None = None
+        for chunk in self.chunks.values():
+            header = self.chunks.get(chunk.header or "")
+            if header is not None and header.is_of(chunk):
+                definitions[chunk.id] = definitions.get(header.id, header.id)
+            elif chunk.part > 1 and header is None and chunk.header is not None:
+                definitions[chunk.id] = chunk.header
+            elif chunk.part > 1 and before is not None and before.is_of(chunk) and before.part == chunk.part - 1:
+                definitions[chunk.id] = definitions[before.id]
+            else:
+                definitions[chunk.id] = chunk.id
+            before = chunk
+        return definitions
+
+    def parts_of(self, definition: str) -> list[Chunk]:
+        """Return the nodes of a definition; of a function with those of the functions inside it."""
+        own = [self.chunks[id_] for id_, each in self._definitions.items() if each == definition]
+        if any(chunk.kind in ("function", "method") for chunk in own):
+            ids = {id_ for id_ in self.chunks if definition in self._around(id_)}
+            own = [chunk for chunk in self.chunks.values() if chunk in own or chunk.id in ids]
+        return own
+
+    def _around(self, id_: str) -> Iterator[str]:
+        """Yield the ids of the definitions around a node, the innermost first."""
+        chunk: Chunk | None = self.chunks[id_]
+        while chunk is not None:
+            definition = self._definitions[chunk.id]
+            start = self.chunks.get(definition)
+            header = None if start is None or start.header is None else self.chunks.get(start.header)
+            chunk = None
+            if header is not None:
+                chunk = header
+                yield self._definitions[header.id]
+
+    def body(self, definition: str) -> set[int]:
+        """Return the numbers of the lines of a definition, blank ones between its nodes among them."""
+        parts = self.parts_of(definition)
+        numbers = {number for part in parts for number in part.numbers}
+        if not numbers:
+            return numbers
+        blank = (number for number in range(min(numbers), max(numbers)) if number not in self.lines)
+        return numbers.union(blank) if all(part.kind != "class" for part in parts) else numbers
+
+    def signature(self, definition: str) -> set[int]:
+        """Return the numbers of the lines that declare a definition."""
+        start = self.chunks.get(definition)
+        return set() if start is None else set(signature_lines(self.lines, start.numbers, start.symbol))
+
+    def headers(self, definition: str) -> list[tuple[set[int], set[int]]]:
+        """Return the signature, and the header with docs, of each definition around a definition, the innermost first.
+
+        Where methods stand outside their class, as in Go and Rust, the class of the same file is one of them. Sections
+        of documents have no headers: their scopes say it.
+        """
+        if self.language not in CODE_LANGUAGES:
+            return []
+        around = [each for each in dict.fromkeys(self._around(definition)) if each in self.chunks]
+        start = self.chunks[definition]
+        outer = start.scope.removesuffix(start.symbol).rstrip(" >.:")
+        if start.kind == "method":
+            classes = [chunk.id for chunk in self.chunks.values() if chunk.kind == "class" and chunk.scope == outer]
+            around = list(dict.fromkeys([*around, *classes[:1]]))
+        return [(self.signature(each), self._header(self.chunks[each])) for each in around if each != definition]
+
+    def imports(self, text: str) -> list[int]:
+        """Return the numbers of the lines outside definitions that import what ``text`` uses."""
+        outside = (number for chunk in self.chunks.values() if not chunk.scope for number in chunk.numbers)
+        return used_imports({number: self.lines[number] for number in outside}, self.language, text)
+
+    def _header(self, start: Chunk) -> set[int]:
+        if len(start.numbers) <= _WHOLE_HEADER and start.kind == "class":
+            return set(start.numbers)
+        return set(header_lines(self.lines, start.numbers, start.symbol))
