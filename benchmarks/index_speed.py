@@ -1,10 +1,20 @@
-"""Speed of indexing and of queries on Python's standard library: CodeEmbedding against HuggingFaceEmbedding.
+"""Speed of embedding code: CodeEmbedding against LlamaIndex's HuggingFaceEmbedding and sentence-transformers.
 
-Both embed the same nodes (those of CodeNodeParser) and the same queries with the same weights. They take turns for
-several rounds; reported are medians and the median of the ratio within a round. Peak memory is that of a whole
-``code-retrieval index`` process. It takes about 5 minutes on two cores:
+All embed the same functions of CoSQA with the same weights, those of the embedded base without an adapter, and the same
+token limit, on all cores. sentence-transformers is measured in torch (fp32, bf16) and, with ``--peer-python``, in ONNX
+Runtime (fp32, dynamic int8) and OpenVINO (fp32, bf16, static int8 calibrated on CoSQA): each with all batch sizes, then
+with its best one in turn with the others for several rounds. HuggingFaceEmbedding runs as it comes. Reported are
+medians, the median of the ratios within a round, and MRR on CoSQA dev with a part of its codes, so that a configuration
+that loses quality is seen.
 
-    python benchmarks/index_speed.py [--nodes 400] [--queries 100] [--rounds 5]
+The roofline: the matrix products of the model's layers alone are measured in each round and precision. A system's share
+of it is what it computes for real tokens, without padding, divided by that limit.
+
+Peak memory is that of a whole ``code-retrieval index`` process. It takes about 25 minutes on two cores:
+
+    make peers  # once: the virtual environment of sentence-transformers' other backends
+    export CODE_RETRIEVAL_DATA=…
+    python benchmarks/index_speed.py --peer-python .venv-peers/bin/python [--rounds 5] [--minutes 40]
 """
 
 from __future__ import annotations
@@ -12,119 +22,304 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from llama_index.core.schema import Document, TextNode
+import numpy as np
+from embedding_worker import BACKENDS, LLAMAINDEX, OURS, ST, TORCH
 from report import add_result_option, report
+from roofline import Limit, flop_of, layer_shapes, limits, read_config
+from runs import run_command
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser, CodeRetriever
-from llamaindex_code_retrieval.cli.demo import MODULES, library_sources
-from llamaindex_code_retrieval.eval import documented_functions
-from llamaindex_code_retrieval.eval.retrieval import percentiles
+from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
 from llamaindex_code_retrieval.models.locate import locate
 
-PEER = "HuggingFaceEmbedding"
+MAX_TOKENS = 256
+BATCH_SIZES = (8, 16, 32, 64)
+QUALITY = 0.002
+"""A configuration whose MRR is lower than HuggingFaceEmbedding's by more is not among the best of its library."""
+OUR_SETTINGS: dict[str, dict[str, Any]] = {OURS: {}, f"{OURS}, fp32": {"precision": "fp32"}}
+_CALIBRATION = 300
+"""Codes that sentence-transformers' static quantization is calibrated on, its own default number."""
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+class Process:
+    """A process of ``embedding_worker.py`` in an interpreter."""
+
+    def __init__(self, python: str) -> None:
+        script = str(Path(__file__).with_name("embedding_worker.py"))
+        self._process = subprocess.Popen([python, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, call: str, **request: Any) -> dict[str, Any]:
+        """Return the answer to a request; it has a key ``error`` if the system failed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"call": call, **request}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "its process has ended"}
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+@dataclass
+class System:
+    """A loaded system and what was measured of it."""
+
+    name: str
+    process: Process
+    precision: str
+    load_seconds: float
+    batch_size: int = 0
+    """0: the system's own."""
+    sweep: dict[int, float] = field(default_factory=dict)
+    """Batch size -> seconds."""
+    seconds: list[float] = field(default_factory=list)
+    mrr: float = 0.0
+
+    def embed(self, texts: Sequence[str], *, batch_size: int | None = None, vectors: Path | None = None) -> float:
+        """Embed texts, save the vectors if a file is given, and return the seconds."""
+        request: dict[str, Any] = {} if vectors is None else {"vectors": str(vectors)}
+        size = self.batch_size if batch_size is None else batch_size
+        answer = self.process.ask("embed", system=self.name, texts=list(texts), batch_size=size, **request)
+        if "error" in answer:
+            raise RuntimeError(f"{self.name}: {answer['error']}")
+        seconds: float = answer["seconds"]
+        return seconds
+
+
+class Systems:
+    """The systems that could be loaded, each in the process of its group, and why others are left out."""
+
+    def __init__(self, peer_python: str | None, calibration: Sequence[str]) -> None:
+        self.loaded: dict[str, System] = {}
+        self.left_out: dict[str, str] = {}
+        self._processes: list[Process] = []
+        self._load(sys.executable, OUR_SETTINGS, {})
+        self._load(sys.executable, {name: {} for name in (LLAMAINDEX, *TORCH)}, {})
+        if peer_python is None:
+            self.left_out |= dict.fromkeys(BACKENDS, "no --peer-python was given")
+        else:
+            self._load(peer_python, {name: {} for name in BACKENDS}, {"calibration": list(calibration)})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.close()
+
+    def _load(self, python: str, settings: Mapping[str, Any], options: dict[str, Any]) -> None:
+        process = Process(python)
+        self._processes.append(process)
+        for name, own in settings.items():
+            _log(f"loading {name}")
+            answer = process.ask(
+                "load", system=name, model=str(locate("embedded")), max_tokens=MAX_TOKENS, settings=own, **options
+            )
+            if "error" in answer:
+                _log(f"{name} is left out: {answer['error']}")
+                self.left_out[name] = answer["error"]
+            else:
+                self.loaded[name] = System(name, process, answer["precision"], answer["seconds"])
+
+
+def sweep(systems: Mapping[str, System], texts: Sequence[str]) -> None:
+    """Set the fastest batch size of each configuration of sentence-transformers; warm up the others."""
+    for name, system in systems.items():
+        system.embed(texts[:64], batch_size=BATCH_SIZES[0])  # warm-up
+        if name.startswith(ST):
+            system.sweep = {size: system.embed(texts, batch_size=size) for size in BATCH_SIZES}
+            system.batch_size = min(system.sweep, key=lambda size: system.sweep[size])
+            _log(f"{name}: {', '.join(f'{len(texts) / s:.1f}/s at {size}' for size, s in system.sweep.items())}")
+
+
+def take_turns(
+    systems: Mapping[str, System], limits_: Mapping[str, Limit], texts: Sequence[str], *, rounds: int, until: float
+) -> dict[str, list[float]]:
+    """Embed the texts with each system in each round, until the time is over; return the limits of each round."""
+    measured: dict[str, list[float]] = {precision: [] for precision in limits_}
+    for turn in range(rounds):
+        if turn and time.monotonic() > until:
+            _log(f"the time is over after {turn} of {rounds} rounds")
+            break
+        for precision, limit in limits_.items():
+            measured[precision].append(limit.measure())
+        for system in systems.values():
+            system.seconds.append(system.embed(texts))
+        rates = ", ".join(f"{name} {len(texts) / each.seconds[-1]:.1f}/s" for name, each in systems.items())
+        _log(f"round {turn + 1}: {rates}")
+    return measured
+
+
+def pool_of(benchmark: Benchmark, codes: int) -> dict[str, str]:
+    """Return the answers to all queries, and other codes drawn at random up to ``codes``."""
+    answers = {code for judged in benchmark.qrels.values() for code, score in judged.items() if score > 0}
+    others = sorted(benchmark.corpus.keys() - answers)
+    random.Random(0).shuffle(others)
+    chosen = answers | set(others[: max(0, codes - len(answers))])
+    return {code: text for code, text in benchmark.corpus.items() if code in chosen}
+
+
+def mean_reciprocal_rank(system: System, benchmark: Benchmark, pool: Mapping[str, str]) -> float:
+    """Return MRR by exact search among the codes of the pool."""
+    ids = list(pool)
+    with tempfile.TemporaryDirectory() as folder:
+        codes, queries = Path(folder, "codes.npy"), Path(folder, "queries.npy")
+        system.embed(list(pool.values()), vectors=codes)
+        system.embed(list(benchmark.queries.values()), vectors=queries)
+        cosines = np.load(queries) @ np.load(codes).T
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :1000]
+    run = {query: [ids[i] for i in row] for query, row in zip(benchmark.queries, order, strict=True)}
+    return evaluate_run(run, benchmark.qrels, metrics=("MRR",))["MRR"]
 
 
 def index_in_process(root: Path) -> dict[str, float]:
     """Run ``code-retrieval index`` on ``root`` without a cache and return its figures and its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "llamaindex_code_retrieval.cli", "index", str(root), "--json"]
-        command += ["--out", f"{folder}/index", "--cache", f"{folder}/cache", "--adapter", "none"]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        report = json.loads(process.communicate()[0])
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        finished = run_command([*command, "--out", f"{folder}/index", "--cache", f"{folder}/cache"])
+    record = json.loads(finished.stdout)
     return {
-        "files": report["files"],
-        "nodes": report["nodes"],
-        "truncated": report["truncated"],
-        "seconds_whole_process": round(time.perf_counter() - start, 1),
-        "nodes_per_second": round(report["nodes"] / report["seconds"], 1),
-        "peak_memory_mib": round(peak),
+        "files": record["files"],
+        "nodes": record["nodes"],
+        "truncated": record["truncated"],
+        "seconds_whole_process": round(finished.seconds, 1),
+        "nodes_per_second": round(record["nodes"] / record["seconds"], 1),
+        "peak_memory_mib": finished.peak_mib,
     }
 
 
-def measure(
-    nodes: list[TextNode], queries: list[str], *, rounds: int
-) -> tuple[CodeEmbedding, dict[str, list[float]], dict[str, list[float]]]:
-    """Return the embedding, the seconds of each round over ``nodes``, and the seconds of each query, by system."""
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+def token_lengths(texts: Sequence[str]) -> list[int]:
+    """Return the number of tokens of each text that is read, special tokens included."""
+    from tokenizers import Tokenizer
 
-    codes = [node.text for node in nodes]
-    ours = CodeEmbedding(adapter="none")  # the weights of the peer; an adapter is merged, so it takes no time
-    peer = HuggingFaceEmbedding(str(locate("embedded")), max_length=ours.max_code_tokens, device=ours.device)
-    index = CodeIndex(ours)
-    index.update_nodes(nodes)
-    embed: dict[str, Callable[[], object]] = {
-        "ours": lambda: ours.get_text_embedding_batch(codes),
-        PEER: lambda: peer.get_text_embedding_batch(codes),
-    }
-    search: dict[str, Callable[[str], object]] = {
-        "ours": ours.get_query_embedding,
-        PEER: peer.get_query_embedding,
-        "ours, whole fused retrieval": CodeRetriever(index).retrieve,
-    }
-    for work in embed.values():  # warm-up
-        work()
-    rounds_of: dict[str, list[float]] = {name: [] for name in embed}
-    latencies: dict[str, list[float]] = {name: [] for name in search}
-    for _ in range(rounds):
-        for name, work in embed.items():
-            rounds_of[name].append(_seconds(work))
-        for name, answer in search.items():
-            latencies[name] += [_seconds(partial(answer, query)) for query in queries]
-    return ours, rounds_of, latencies
+    tokenizer = Tokenizer.from_file(str(locate("embedded") / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.no_padding()
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+
+
+def rows_of(
+    systems: Mapping[str, System], lengths: Sequence[int], limit_of: Mapping[str, float], flop: int
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of each system."""
+    peer, rows = systems.get(LLAMAINDEX), {}
+    for name, system in systems.items():
+        seconds = statistics.median(system.seconds)
+        row: dict[str, Any] = {
+            "precision": system.precision,
+            "batch_size": system.batch_size or None,
+            "functions_per_second": round(len(lengths) / seconds, 1),
+            "tokens_per_second": round(sum(lengths) / seconds),
+            "gflop_per_second": round(flop / seconds / 1e9, 1),
+            "MRR": round(system.mrr, 4),
+            "load_seconds": round(system.load_seconds, 1),
+        }
+        if system.precision in limit_of:
+            row["share_of_limit"] = round(flop / seconds / limit_of[system.precision], 3)
+        if peer is not None:
+            row["times_as_fast"] = round(_median_ratio(peer.seconds, system.seconds), 2)
+        if system.sweep:
+            row["sweep"] = {str(size): round(len(lengths) / value, 1) for size, value in system.sweep.items()}
+        rows[name] = row
+    return rows
+
+
+def _median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def compared_with_the_best(systems: Mapping[str, System]) -> dict[str, Any]:
+    """Return the fastest configuration of sentence-transformers that keeps the quality, and how ours compares."""
+    required = systems[LLAMAINDEX].mrr - QUALITY if LLAMAINDEX in systems else 0.0
+    kept = [each for name, each in systems.items() if name.startswith(ST) and each.mrr >= required]
+    if not kept:
+        return {}
+    best = min(kept, key=lambda each: statistics.median(each.seconds))
+    return {"name": best.name, "times_as_fast": round(_median_ratio(best.seconds, systems[OURS].seconds), 2)}
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=400, help="nodes drawn at random (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=100, help="queries of each round (default: %(default)s)")
+    parser.add_argument("--texts", type=int, default=400, help="functions drawn at random (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each system (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=40, help="no further round is started after this (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--codes", type=int, default=2000, help="codes for MRR, answers included (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--queries", type=int, default=500, help="queries for MRR, drawn at random (default: all %(default)s of dev)"
+    )
+    parser.add_argument(
+        "--peer-python", metavar="FILE", help="interpreter with benchmarks/peers.txt (default: leave these out)"
+    )
     add_result_option(parser, __file__)
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
+    until = time.monotonic() + 60 * options.minutes
+    folder = data_folder("cosqa")
+    if folder is None:
+        raise SystemExit("set CODE_RETRIEVAL_DATA to the folder that holds cosqa/")
+    dev = load_beir(folder, split="dev").sample(options.queries)
+    shuffled = random.Random(0).sample(sorted(dev.corpus), len(dev.corpus))
+    texts, calibration = (
+        [dev.corpus[code] for code in codes] for codes in (shuffled[: options.texts], shuffled[-_CALIBRATION:])
+    )
+    _log("code-retrieval index")
     index_command = index_in_process(Path(sysconfig.get_path("stdlib")) / "email")
-    texts = library_sources(MODULES)
-    documents = [Document(text=text, id_=path, metadata={"path": path}) for path, text in texts.items()]
-    nodes = [node for node in CodeNodeParser().get_nodes_from_documents(documents) if isinstance(node, TextNode)]
-    random.Random(0).shuffle(nodes)
-    nodes = nodes[: options.nodes]
-    queries = list(documented_functions(texts.items()).queries.values())[: options.queries]
-    embedding, seconds, latencies = measure(nodes, queries, rounds=options.rounds)
-    tokens = embedding.encoder.count_tokens([node.text for node in nodes], side="code")
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = [peer / ours for peer, ours in zip(seconds[PEER], seconds["ours"], strict=True)]
+    config, lengths = read_config(locate("embedded")), token_lengths(texts)
+    flop = flop_of(config, lengths)
+    pool = pool_of(dev, options.codes)
+    with Systems(options.peer_python, calibration) as systems:
+        sweep(systems.loaded, texts)
+        limits_ = limits(layer_shapes(config))
+        measured = take_turns(systems.loaded, limits_, texts, rounds=options.rounds, until=until)
+        for name, system in systems.loaded.items():
+            system.mrr = mean_reciprocal_rank(system, dev, pool)
+            _log(f"{name}: MRR {system.mrr:.4f}")
+    limit_of = {precision: statistics.median(values) for precision, values in measured.items()}
     report(
         options.result,
         {
-            "precision": embedding.precision,
-            "nodes": len(nodes),
-            "tokens": tokens,
-            "rounds": options.rounds,
-            "functions_per_second": {name: round(len(nodes) / value, 1) for name, value in medians.items()},
-            "tokens_per_second": {name: round(tokens / value) for name, value in medians.items()},
-            "ratio_median_of_pairs": round(statistics.median(ratios), 2),
-            "query_latency_ms": {name: percentiles(values) for name, values in latencies.items()},
+            "texts": len(texts),
+            "tokens": sum(lengths),
+            "max_tokens": MAX_TOKENS,
+            "flop": flop,
+            "rounds": len(systems.loaded[OURS].seconds),
+            "quality": {"queries": len(dev.queries), "codes": len(pool)},
+            "limits": {
+                precision: {"gflop_per_second": round(value / 1e9, 1), "fastest": limits_[precision].name}
+                for precision, value in limit_of.items()
+            },
+            "systems": rows_of(systems.loaded, lengths, limit_of, flop),
+            "best_of_sentence_transformers": compared_with_the_best(systems.loaded),
+            "left_out": systems.left_out,
             "index_command_on_email_package": index_command,
         },
     )

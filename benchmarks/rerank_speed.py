@@ -29,7 +29,7 @@ from llamaindex_code_retrieval.eval import Benchmark, benchmark_index, data_fold
 from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
-DEPTHS = (10, 100)
+DEPTHS = (10, 50)
 _NATIVE = resolve_precision("auto", torch.device("cpu"))
 PRECISIONS: tuple[RerankPrecision, ...] = ("fp32", "bf16", "int8") if _NATIVE == "bf16" else ("fp32", "int8")
 """Those that this processor computes natively."""
@@ -117,13 +117,13 @@ def measure_default_reranker(dev: Benchmark, queries: int, cache: str | None) ->
 
 
 def questions(dev: Benchmark, count: int) -> list[Question]:
-    """Return queries with their answer and 99 random other codes, the answer first."""
+    """Return queries with their answer and random other codes, the answer first."""
     rng = random.Random(0)
     ids = sorted(dev.corpus)
     chosen: list[Question] = []
     for id_, judged in list(dev.qrels.items())[:count]:
         answer = next(code for code, score in judged.items() if score > 0)
-        others = [code for code in rng.sample(ids, 100) if code != answer][:99]
+        others = [code for code in rng.sample(ids, max(DEPTHS)) if code != answer][: max(DEPTHS) - 1]
         nodes = [TextNode(id_=code, text=dev.corpus[code]) for code in [answer, *others]]
         chosen.append((dev.queries[id_], answer, [NodeWithScore(node=node, score=1.0) for node in nodes]))
     return chosen
@@ -132,7 +132,7 @@ def questions(dev: Benchmark, count: int) -> list[Question]:
 def latencies(
     systems: dict[str, System], questions: list[Question]
 ) -> tuple[dict[str, dict[int, float]], dict[str, float]]:
-    """Return the median seconds of a query by system and number of hits, and the MRR over 100 hits by system."""
+    """Return the median seconds of a query by system and number of hits, and the MRR over the most hits by system."""
     seconds: dict[str, dict[int, list[float]]] = {name: {depth: [] for depth in DEPTHS} for name in systems}
     reciprocal_ranks: dict[str, list[float]] = {name: [] for name in systems}
     for turn, (query, answer, hits) in enumerate(questions):

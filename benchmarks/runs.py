@@ -1,11 +1,14 @@
-"""Runs of a script in processes of their own, so that each has its own peak memory and seed."""
+"""Runs of a script or command in processes of their own, so that each has its own peak memory and seed."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,52 @@ def run_in_process(script: str, arguments: Sequence[str]) -> dict[str, Any]:
     finished = subprocess.run([sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that has ended."""
+
+    stdout: str
+    seconds: float
+    """Wall time, from the start of the process to its end."""
+    peak_mib: int
+    """VmHWM of the process, read every 5 ms; ``ru_maxrss`` would start at the memory of the process that started it."""
+
+
+def run_command(command: Sequence[str]) -> Command:
+    """Run a command; what it writes to stderr is dropped unless it fails.
+
+    Raises:
+        CalledProcessError: it fails.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peaks, ended = [0], threading.Event()
+    sampler = threading.Thread(target=_sample_peak, args=(process.pid, peaks, ended))
+    sampler.start()
+    stdout, stderr = process.communicate()
+    seconds = time.perf_counter() - start
+    ended.set()
+    sampler.join()
+    if process.returncode:
+        print(stderr, file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return Command(stdout, seconds, peaks[-1])
+
+
+def _sample_peak(pid: int, peaks: list[int], ended: threading.Event) -> None:
+    while not ended.wait(0.005):
+        peaks.append(max(peaks[-1], peak_memory_mib(pid)))
+
+
+def peak_memory_mib(pid: int | str = "self") -> int:
+    """Return VmHWM of a process, or 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def complete_runs(

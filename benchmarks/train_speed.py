@@ -19,6 +19,7 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 from report import add_result_option, report
 from runs import run_in_process
@@ -38,7 +39,7 @@ def distinct_pairs(steps: int) -> list[tuple[str, str]]:
     return [(query, code) for code, query in query_of.items()][: BATCH * (steps + 1)]
 
 
-def ours(steps: int) -> float:
+def ours(steps: int, *, device: str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> float:
     """Return the seconds of a step of this package; the first one is not counted."""
     from llamaindex_code_retrieval import Encoder
     from llamaindex_code_retrieval.training import AdapterConfig, Pair, TrainConfig
@@ -46,8 +47,10 @@ def ours(steps: int) -> float:
     from llamaindex_code_retrieval.training.contrastive import fit_adapter
 
     pairs = [Pair(query=query, code=code) for query, code in distinct_pairs(steps)]
-    encoder = Encoder.from_pretrained("embedded", precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS)
-    config = TrainConfig(epochs=1, batch_size=BATCH, precision="fp32")
+    encoder = Encoder.from_pretrained(
+        "embedded", device=device, precision="fp32", max_query_tokens=TOKENS, max_code_tokens=TOKENS
+    )
+    config = TrainConfig(epochs=1, batch_size=BATCH, precision=precision)
     adapter = AdapterConfig(rank=8, targets="attention")
     stamps = [
         entry["seconds"] for entry in fit_adapter(attach_adapter(encoder, adapter), pairs, adapter, config).history

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/: that they import, describe their options, and keep the figures of finished runs."""
+"""The scripts of benchmarks/: their options, what they compute of their measurements, and the tables made of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 from snippets import SNIPPETS
 
-from llamaindex_code_retrieval import CodeNodeParser
+from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser
+from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -22,12 +27,18 @@ SHARED = (
     "checkouts",
     "ctags",
     "declarations",
+    "embedding_worker",
     "laws",
+    "markdown",
     "mutations",
+    "quality_tables",
     "report",
+    "roofline",
     "runs",
     "scale_systems",
     "scale_workload",
+    "speed_tables",
+    "tables",
 )
 SCRIPTS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in SHARED)
 
@@ -63,8 +74,8 @@ def test_figures_are_written_beside_each_script_by_default(load) -> None:
         assert default.is_file()
 
 
-@pytest.mark.parametrize("name", SHARED)
-def test_examples_of_the_shared_modules(name: str, load) -> None:
+@pytest.mark.parametrize("name", [*SHARED, *SCRIPTS])
+def test_examples_of_the_modules(name: str, load) -> None:
     assert doctest.testmod(load(name)).failed == 0
 
 
@@ -270,3 +281,125 @@ def test_repositories_that_are_missing_are_skipped(
     with pytest.raises(SystemExit):
         run(tmp_path, tmp_path, "--repository", "b")
     assert "no questions about b; there are some about a" in capsys.readouterr().err
+
+
+def test_the_tables_of_the_documents_are_those_of_the_figures(load) -> None:
+    tables = load("tables")
+    outdated = {document.name: tables.outdated(document, tables.Figures(FOLDER)) for document in tables.DOCUMENTS}
+    assert not any(outdated.values()), f"run python benchmarks/tables.py: {outdated}"
+
+
+def test_a_table_that_differs_from_its_figures_is_found_and_made_anew(load, tmp_path: Path) -> None:
+    tables = load("tables")
+    figures = {"gate_faults": {"faults": {"no index": {"by": "MRR", "before": 0.5, "after": 0.25, "p": 0.01}}}}
+    document = tmp_path / "README.md"
+    document.write_text(
+        "# A\n\n<!-- table: gate_faults -->\n| old |\n<!-- end of table -->\n\nText.\n", encoding="utf-8"
+    )
+    assert tables.outdated(document, figures) == ["gate_faults"]
+    text = tables.with_tables(document.read_text(encoding="utf-8"), figures)
+    assert "| old |" not in text
+    assert "| no index | MRR | 0.500 | 0.250 | 0.01 |\n<!-- end of table -->\n\nText.\n" in text
+    document.write_text(text, encoding="utf-8")
+    assert tables.outdated(document, figures) == []
+
+
+def test_unknown_tables_and_tables_without_end_are_refused(load) -> None:
+    with_tables = load("tables").with_tables
+    with pytest.raises(ValueError, match=r"no table 'speed'; there are .*gate_faults"):
+        with_tables("<!-- table: speed -->\n<!-- end of table -->\n", {})
+    with pytest.raises(ValueError, match="has no line"):
+        with_tables("<!-- table: gate_faults -->\n", {})
+
+
+def test_a_command_is_measured_with_the_memory_of_its_own_process(load) -> None:
+    run_command = load("runs").run_command
+    ballast = b"x" * (300 << 20)  # of this process, not of the command
+    program = "import time; x = b'x' * (100 << 20); time.sleep(0.3); print('done')"
+    finished = run_command([sys.executable, "-c", program])
+    del ballast
+    assert finished.stdout == "done\n"
+    assert 100 <= finished.peak_mib < 250
+    assert finished.seconds >= 0.3
+    with pytest.raises(subprocess.CalledProcessError):
+        run_command([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_int8_chain_of_the_roofline_computes_the_products(load) -> None:
+    openvino = pytest.importorskip("openvino")
+    roofline = load("roofline")
+    states = np.random.default_rng(1).normal(size=(3, 32)).astype(np.float32)
+    results = [
+        openvino.Core().compile_model(roofline._model([(32, 64), (64, 32)], 3, int8=int8), "CPU")([states])[0]
+        for int8 in (False, True)
+    ]
+    exact, rounded = (result / np.linalg.norm(result, axis=1, keepdims=True) for result in results)
+    assert ((exact * rounded).sum(axis=1) > 0.99).all()
+
+
+def test_a_worker_answers_errors_and_goes_on(load) -> None:
+    process = load("index_speed").Process(sys.executable)
+    try:
+        answer = process.ask("embed", system="absent", texts=["x"], batch_size=8)
+        assert answer == {"error": "KeyError: 'absent'"}
+        assert process.ask("load", system="absent")["error"].startswith("KeyError")
+    finally:
+        process.close()
+
+
+@pytest.mark.usefixtures("embedded_model")
+def test_a_worker_saves_the_vectors_of_a_system(load, tmp_path: Path) -> None:
+    worker = load("embedding_worker").Worker()
+    name, codes = "CodeEmbedding, fp32", ["def read(path): ...", "x = 1"]
+    answer = worker.load({"system": name, "model": "", "max_tokens": 64, "settings": {"precision": "fp32"}})
+    assert answer["precision"] == "fp32"
+    file = tmp_path / "vectors.npy"
+    assert worker.embed({"system": name, "texts": codes, "batch_size": 8, "vectors": str(file)})["seconds"] > 0
+    expected = CodeEmbedding(adapter="none", precision="fp32").get_text_embedding_batch(codes)
+    np.testing.assert_allclose(np.load(file), expected, atol=1e-5)
+
+
+def test_ours_are_compared_with_the_fastest_peer_of_the_same_quality(load) -> None:
+    script = load("index_speed")
+
+    def system(name: str, precision: str, seconds: list[float], mrr: float) -> object:
+        return script.System(name, None, precision, 0.0, seconds=seconds, mrr=mrr)
+
+    systems = {
+        each.name: each
+        for each in (
+            system(script.OURS, "bf16", [0.25, 0.5], 0.5),
+            system(script.LLAMAINDEX, "fp32", [2.0, 2.0], 0.5),
+            system(f"{script.ST}, torch fp32", "fp32", [1.0, 1.0], 0.5),
+            system(f"{script.ST}, ONNX int8", "int8", [0.5, 0.5], 0.49),  # faster, but of lower quality
+        )
+    }
+    best = script.compared_with_the_best(systems)
+    assert best == {"name": f"{script.ST}, torch fp32", "times_as_fast": 3.0}
+    rows = script.rows_of(systems, [10, 20], {"fp32": 1e9, "bf16": 4e9}, flop=750_000_000)
+    ours = rows[script.OURS]
+    assert ours["functions_per_second"] == 5.3  # two functions in 0.375 s
+    assert ours["tokens_per_second"] == 80
+    assert ours["times_as_fast"] == 6.0
+    assert ours["share_of_limit"] == 0.5  # 0.75 GFLOP in 0.375 s, of 4 GFLOP/s
+    assert "share_of_limit" not in rows[f"{script.ST}, ONNX int8"]
+
+
+def test_the_pool_for_mrr_holds_all_answers(load) -> None:
+    corpus = {str(i): f"code {i}" for i in range(10)}
+    benchmark = Benchmark(name="b", corpus=corpus, queries={"q": "x", "r": "y"}, qrels={"q": {"7": 1}, "r": {"3": 1}})
+    pool = load("index_speed").pool_of(benchmark, 4)
+    assert len(pool) == 4
+    assert {"7", "3"} <= pool.keys()
+    assert len(load("index_speed").pool_of(benchmark, 1)) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_machine_without_a_gpu_is_told_so(
+    load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    with pytest.raises(SystemExit) as exit_:
+        load("gpu").main()
+    assert exit_.value.code == 2
+    assert "--device cpu" in capsys.readouterr().err

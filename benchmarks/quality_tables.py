@@ -1,0 +1,160 @@
+"""The tables of correctness and quality; each is a function of the JSON files by the name of their script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from markdown import number, table
+
+Figures = Mapping[str, Any]
+
+_METRICS = ("MRR", "R@1", "R@5")
+_CATEGORIES = ("all", "architecture", "semantic", "symbol")
+_SHOWN_STUDENTS = ("teacher", "embedded-general-layers", "embedded-general-static", "transformer", "4", "3", "2", "1")
+
+
+def definitions(figures: Figures) -> str:
+    """Return recall and precision of definitions by language."""
+    rows = [
+        [
+            language,
+            number(each["files"]),
+            number(each["reference"]),
+            *(number(each[metric]["all"], 3) for metric in ("recall", "precision")),
+            *(number(each["if_always_right"][metric], 3) for metric in ("recall", "precision")),
+        ]
+        for language, each in figures["definitions"]["languages"].items()
+    ]
+    header = ["language", "files", "definitions of the reference", "recall", "precision"]
+    return table([*header, "recall, no mistakes listed", "precision, no mistakes listed"], rows)
+
+
+def parsing(figures: Figures) -> str:
+    """Return speed and violations of the parser by language."""
+    speeds = ("outline", "parser", "bounded")
+    rows = [
+        [
+            language,
+            f"{each['files']}",
+            *(f"{each[f'{part}_megabytes_per_second']:g}" for part in speeds),
+            f"{100 * each['files_in_windows']:.0f} %",
+            f"{each['slowest_seconds']:g}",
+            f"{each['violations']}",
+        ]
+        for language, each in figures["parsing"]["languages"].items()
+    ]
+    header = ["language", "files", "outline, MB/s", "node parser, MB/s", "with tokens counted, MB/s"]
+    return table([*header, "files that become windows", "slowest file, s", "violations"], rows)
+
+
+def mutations(figures: Figures) -> str:
+    """Return what became of mutated files by language."""
+    rows = []
+    for language, each in figures["parsing"]["fuzzed"]["languages"].items():
+        kept = each.get("definitions_kept_beside_a_broken_line")
+        rows.append(
+            [
+                language,
+                f"{each['files']}",
+                f"{each['megabytes']:g}",
+                "" if kept is None else f"{100 * kept:.1f} %",
+                f"{100 * each['files_in_windows']:.1f} %",
+                f"{each['slowest_seconds']:g}",
+                f"{each['violations']}",
+            ]
+        )
+    header = [
+        "language",
+        "mutations",
+        "MB",
+        "definitions kept",
+        "files that become windows",
+        "slowest, s",
+        "violations",
+    ]
+    return table(header, rows)
+
+
+def ranking_ablation(figures: Figures) -> str:
+    """Return what the cross-validated NDCG@10 changes by without a feature, the largest loss first."""
+    ranking = figures["ranking"]
+    changes = {
+        name: [without[part] - ranking["cross_validated"][part] for part in _CATEGORIES]
+        for name, without in ranking["ablation"].items()
+    }
+    rows = [
+        [f"`{name}`", *(f"{value:+.4f}" for value in change)]
+        for name, change in sorted(changes.items(), key=lambda item: item[1][0])
+    ]
+    return table(["feature", *_CATEGORIES], rows)
+
+
+def gate_faults(figures: Figures) -> str:
+    """Return the drop by which each fault is caught."""
+    rows = [
+        [name, fault["by"], number(fault["before"], 3), number(fault["after"], 3), f"{fault['p']:g}"]
+        for name, fault in figures["gate_faults"]["faults"].items()
+    ]
+    return table(["fault", "largest drop", "before", "after", "p, corrected"], rows)
+
+
+def query_encoder_times(figures: Figures) -> str:
+    """Return the time of a query by student, and what of the teacher's it saves."""
+    encoders = figures["query_encoders"]
+    teacher = encoders["times"]["teacher"]["p50"]
+    rows = [
+        [
+            _student(encoders, name),
+            f"{times['p50']:.2f} / {times['p95']:.2f}",
+            f"{times['all']:.0f} ms",
+            "" if name == "teacher" else f"{1 - times['p50'] / teacher:.0%}",
+        ]
+        for name, times in _shown(encoders["times"])
+    ]
+    return table(["student", "ms p50 / p95", "100 queries", "time saved (p50)"], rows)
+
+
+def query_encoder_scores(figures: Figures, *, benchmark: str, title: str) -> str:
+    """Return the scores of a benchmark by student, with the share of the teacher's MRR."""
+    encoders = figures["query_encoders"]
+    scores = encoders["scores"][benchmark]
+    stages = list(scores["teacher"])
+    rows = [
+        [_student(encoders, name)]
+        + [
+            f"{', '.join(number(each[stage][metric], 3) for metric in _METRICS)} "
+            f"({each[stage]['MRR'] / scores['teacher'][stage]['MRR']:.1%})"
+            for stage in stages
+        ]
+        for name, each in _shown(scores)
+    ]
+    return table([title, *stages], rows)
+
+
+def _shown(by_name: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    return ((name, by_name[name]) for name in _SHOWN_STUDENTS if name in by_name)
+
+
+def _student(encoders: Figures, name: str) -> str:
+    """Return the name of a student that comes with the package, or what it is made of."""
+    student = encoders["students"].get(name, {}).get("student", {})
+    if student.get("kind") == "transformer":
+        return f"transformer, width {student['width']}, {student['depth']} layers"
+    if student.get("kind") == "layers" and name.isdigit():
+        layers = student["layers"]
+        return f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+    return name
+
+
+TABLES: dict[str, Callable[[Figures], str]] = {
+    "definitions": definitions,
+    "parsing": parsing,
+    "parsing.mutations": mutations,
+    "ranking.ablation": ranking_ablation,
+    "gate_faults": gate_faults,
+    "query_encoders.times": query_encoder_times,
+    "query_encoders.cosqa": partial(query_encoder_scores, benchmark="cosqa/dev", title="CoSQA dev"),
+    "query_encoders.mbxp": partial(query_encoder_scores, benchmark="mbxp_nl/dev-python", title="MBXP dev Python"),
+}
