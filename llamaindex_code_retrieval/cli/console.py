@@ -10,6 +10,7 @@ which is slow to import, is only used on a terminal.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -17,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,6 +87,22 @@ def print_text(text: str, *, file: IO[str] | None = None, end: str = "\n") -> No
     """Print text of one line or more to stdout, or to ``file``."""
     file = file or sys.stdout
     _write(printable(text, multiline=True, encoding=_encoding(file)) + end, file)
+
+
+def read_line(prompt: str) -> str | None:
+    """Return a line from stdin without its end, and ``None`` after the last one; only a terminal shows the prompt."""
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            with suppress(ImportError):  # Windows has none
+                importlib.import_module("readline")  # input() then edits lines and remembers them
+            return clean_text(input(prompt))
+        line = sys.stdin.readline()
+    except EOFError:
+        print_text("")
+        return None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"stdin is not {error.encoding} text ({error.reason}); write it in {error.encoding}") from None
+    return clean_text(line.rstrip("\n")) if line else None
 
 
 def print_parts(*parts: tuple[str, str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.cli.adapt import add_adapt
 from llamaindex_code_retrieval.cli.benchmark import add_benchmark
+from llamaindex_code_retrieval.cli.chat import add_chat
 from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
 from llamaindex_code_retrieval.cli.demo import add_demo
 from llamaindex_code_retrieval.cli.distil import add_distil
@@ -34,7 +35,7 @@ from llamaindex_code_retrieval.cli.watch import add_watch
 _DISTRIBUTION = "llamaindex-code-retrieval"
 _EXIT_CODES = """exit codes:
   0    success
-  1    no hit (search, related), a regression (eval --gate), no student good enough (distil --assistants)
+  1    no hit (search, related, chat -q), a regression (eval --gate), no good student (distil --assistants)
   2    wrong input, or an error
   130  interrupted by Ctrl-C
   141  the reader of the output has gone (as in `code-retrieval search ... | head -1`)"""
@@ -138,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_index, add_update, add_watch, add_search, add_related, add_info):
+    for add in (add_index, add_update, add_watch, add_search, add_related, add_chat, add_info):
         add(commands)
     for add in (add_models, add_languages, add_demo):
         add(commands)
