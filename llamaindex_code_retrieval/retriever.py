@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypedDict
 
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import mean_agg
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
@@ -62,7 +63,9 @@ class CodeRetriever(BaseRetriever):
     all candidates where a model ranks, else the weighted sum of reciprocal ranks, divided by the largest possible sum.
 
     An ``embedding`` in the ``QueryBundle`` replaces the model's if the index uses one adapter. With several it is
-    ignored, because it can be compared with the vectors of one of them only.
+    ignored, because it can be compared with the vectors of one of them only. Texts in its ``custom_embedding_strs``, as
+    LlamaIndex's ``HyDEQueryTransform`` sets them, are embedded in place of the query; their mean is compared with the
+    vectors, while words and names are those of the query.
 
     The default weights and rank constant of the fusion were chosen on CoSQA dev and on the documented functions of the
     standard library, for the embedded model. BM25 ranks much worse than the vectors on both, and the usual rank
@@ -153,7 +156,8 @@ class CodeRetriever(BaseRetriever):
             groups = self._groups()
             vectors = _given_vectors(query_bundle, groups)
             if vectors is None:
-                vectors = [group.embedder.get_query_embedding(query) for group in groups]
+                texts = _embedded_texts(query_bundle)
+                vectors = [_mean(map(group.embedder.get_query_embedding, texts)) for group in groups]
             hits = self._hits(groups, query, vectors)
             if hits is not None:
                 return hits
@@ -164,7 +168,8 @@ class CodeRetriever(BaseRetriever):
             groups = await asyncio.to_thread(self._groups)
             vectors = _given_vectors(query_bundle, groups)
             if vectors is None:
-                vectors = await asyncio.gather(*[group.embedder.aget_query_embedding(query) for group in groups])
+                texts = _embedded_texts(query_bundle)
+                vectors = await asyncio.gather(*[_amean(group, texts) for group in groups])
             hits = await asyncio.to_thread(self._hits, groups, query, vectors)
             if hits is not None:
                 return hits
@@ -224,3 +229,17 @@ def _given_vectors(query_bundle: QueryBundle, groups: Sequence[AdapterGroup]) ->
     """Return the vector that the caller gave with the query, if it can be compared with all vectors of the index."""
     vector = query_bundle.embedding
     return [vector] if vector is not None and len(groups) == 1 else None
+
+
+def _embedded_texts(query_bundle: QueryBundle) -> list[str]:
+    """Return the texts whose mean vector stands for the query: the ``custom_embedding_strs``, or the query itself."""
+    return query_bundle.custom_embedding_strs or [query_bundle.query_str]
+
+
+def _mean(vectors: Iterable[list[float]]) -> list[float]:
+    several = list(vectors)
+    return several[0] if len(several) == 1 else mean_agg(several)
+
+
+async def _amean(group: AdapterGroup, texts: Sequence[str]) -> list[float]:
+    return _mean(await asyncio.gather(*map(group.embedder.aget_query_embedding, texts)))

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
@@ -20,6 +22,7 @@ from llamaindex_code_retrieval.index.filters import NodeFilter
 from llamaindex_code_retrieval.ranking.features import FEATURES
 from llamaindex_code_retrieval.ranking.fusion import reciprocal_rank_fusion
 from llamaindex_code_retrieval.ranking.model import RankingModel
+from llamaindex_code_retrieval.retriever import Mode
 
 
 def _node(node_id: str, text: str, **metadata: str) -> TextNode:
@@ -77,6 +80,28 @@ def test_the_embedding_of_the_query_bundle_is_used(index: CodeIndex) -> None:
     hit = CodeRetriever(index, mode="dense", top_k=1).retrieve(QueryBundle("anything", embedding=vector))[0]
     assert hit.node_id == "n3"
     assert hit.score == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "fused"])
+def test_custom_texts_are_embedded_in_place_of_the_query(mode: Mode, index: CodeIndex) -> None:
+    texts = ["def add(a, b)", "sum = x + y"]
+    retriever = CodeRetriever(index, mode=mode)
+    bundle = QueryBundle("read path", custom_embedding_strs=texts)
+    mean = index.embedding.get_agg_embedding_from_queries(texts)
+    by_mean = QueryBundle("read path", embedding=None if mode == "bm25" else mean)
+    hits, reference = retriever.retrieve(bundle), retriever.retrieve(by_mean)
+    assert [(hit.node_id, hit.score) for hit in hits] == [(hit.node_id, hit.score) for hit in reference]
+    again = asyncio.run(retriever.aretrieve(bundle))
+    assert [(hit.node_id, hit.score) for hit in again] == [(hit.node_id, hit.score) for hit in hits]
+
+
+def test_custom_texts_rank_as_in_a_vector_store_index(index: CodeIndex) -> None:
+    """With the texts of LlamaIndex's HyDE: an answer that the LLM makes up, and the query."""
+    bundle = HyDEQueryTransform(llm=MockLLM(), include_original=True).run("add two numbers")
+    assert len(bundle.embedding_strs) == 2
+    reference = VectorStoreIndex(list(index.nodes()), embed_model=index.embedding).as_retriever(similarity_top_k=5)
+    hits = CodeRetriever(index, mode="dense").retrieve(bundle)
+    assert [hit.node_id for hit in hits] == [hit.node_id for hit in reference.retrieve(bundle)]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +257,18 @@ def test_the_embedding_of_the_query_bundle_is_used_with_one_adapter_only(mixed: 
     retriever = CodeRetriever(mixed, mode="dense")
     hits = [retriever.retrieve(each) for each in (bundle, QueryBundle("add two numbers"))]
     assert [(hit.node_id, hit.score) for hit in hits[0]] == [(hit.node_id, hit.score) for hit in hits[1]]
+
+
+def test_custom_texts_are_embedded_by_each_adapter(mixed: CodeIndex) -> None:
+    texts = ["def add(a, b)", "x = 1"]
+    bundle = QueryBundle("anything", custom_embedding_strs=texts)
+    for language in ("python", "java"):
+        retriever = CodeRetriever(mixed, mode="dense", filters=NodeFilter(languages=(language,)))
+        mean = np.array(mixed.embedding.for_language(language).get_agg_embedding_from_queries(texts))
+        ids = [f"{language}{i}" for i in range(5)]
+        cosines = (mixed.vectors(ids) @ (mean / np.linalg.norm(mean))).tolist()
+        scores = {hit.node_id: hit.score for hit in retriever.retrieve(bundle)}
+        assert scores == pytest.approx(dict(zip(ids, cosines, strict=True)), abs=1e-3)
 
 
 def test_languages(mixed: CodeIndex, index: CodeIndex) -> None:
