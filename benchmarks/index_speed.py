@@ -28,7 +28,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -46,7 +46,11 @@ MAX_TOKENS = 256
 BATCH_SIZES = (8, 16, 32, 64)
 QUALITY = 0.002
 """A configuration whose MRR is lower than HuggingFaceEmbedding's by more is not among the best of its library."""
-OUR_SETTINGS: dict[str, dict[str, Any]] = {OURS: {}, f"{OURS}, fp32": {"precision": "fp32"}}
+OUR_SETTINGS: dict[str, dict[str, Any]] = {
+    OURS: {},
+    f"{OURS}, fp32": {"precision": "fp32"},
+    f"{OURS}, torch": {"runtime": "torch"},
+}
 _CALIBRATION = 300
 """Codes that sentence-transformers' static quantization is calibrated on, its own default number."""
 
@@ -139,21 +143,30 @@ class Systems:
             else:
                 self.loaded[name] = System(name, process, answer["precision"], answer["seconds"])
 
+    def for_each(self, work: Callable[[System], None]) -> None:
+        """Do the work with each system, and leave out those that fail."""
+        for name, system in list(self.loaded.items()):
+            try:
+                work(system)
+            except RuntimeError as error:
+                _log(f"{name} is left out: {error}")
+                self.left_out[name] = str(error)
+                del self.loaded[name]
 
-def sweep(systems: Mapping[str, System], texts: Sequence[str]) -> None:
-    """Set the fastest batch size of each configuration of sentence-transformers; warm up the others."""
-    for name, system in systems.items():
-        system.embed(texts[:64], batch_size=BATCH_SIZES[0])  # warm-up
-        if name.startswith(ST):
-            system.sweep = {size: system.embed(texts, batch_size=size) for size in BATCH_SIZES}
-            system.batch_size = min(system.sweep, key=lambda size: system.sweep[size])
-            _log(f"{name}: {', '.join(f'{len(texts) / s:.1f}/s at {size}' for size, s in system.sweep.items())}")
+
+def sweep(system: System, texts: Sequence[str]) -> None:
+    """Warm a system up, and find the fastest batch size of a configuration of sentence-transformers."""
+    system.embed(texts[:64], batch_size=BATCH_SIZES[0])
+    if system.name.startswith(ST):
+        system.sweep = {size: system.embed(texts, batch_size=size) for size in BATCH_SIZES}
+        system.batch_size = min(system.sweep, key=lambda size: system.sweep[size])
+        _log(f"{system.name}: {', '.join(f'{len(texts) / s:.1f}/s at {size}' for size, s in system.sweep.items())}")
 
 
 def take_turns(
-    systems: Mapping[str, System], limits_: Mapping[str, Limit], texts: Sequence[str], *, rounds: int, until: float
-) -> dict[str, list[float]]:
-    """Embed the texts with each system in each round, until the time is over; return the limits of each round."""
+    systems: Systems, limits_: Mapping[str, Limit], texts: Sequence[str], *, rounds: int, until: float
+) -> dict[str, float]:
+    """Embed the texts with each system in each round, until the time is over; return the median of each limit."""
     measured: dict[str, list[float]] = {precision: [] for precision in limits_}
     for turn in range(rounds):
         if turn and time.monotonic() > until:
@@ -161,11 +174,10 @@ def take_turns(
             break
         for precision, limit in limits_.items():
             measured[precision].append(limit.measure())
-        for system in systems.values():
-            system.seconds.append(system.embed(texts))
-        rates = ", ".join(f"{name} {len(texts) / each.seconds[-1]:.1f}/s" for name, each in systems.items())
-        _log(f"round {turn + 1}: {rates}")
-    return measured
+        systems.for_each(lambda system: system.seconds.append(system.embed(texts)))
+        rates = (f"{name} {len(texts) / each.seconds[-1]:.1f}/s" for name, each in systems.loaded.items())
+        _log(f"round {turn + 1}: {', '.join(rates)}")
+    return {precision: statistics.median(values) for precision, values in measured.items()}
 
 
 def pool_of(benchmark: Benchmark, codes: int) -> dict[str, str]:
@@ -177,8 +189,8 @@ def pool_of(benchmark: Benchmark, codes: int) -> dict[str, str]:
     return {code: text for code, text in benchmark.corpus.items() if code in chosen}
 
 
-def mean_reciprocal_rank(system: System, benchmark: Benchmark, pool: Mapping[str, str]) -> float:
-    """Return MRR by exact search among the codes of the pool."""
+def measure_quality(system: System, benchmark: Benchmark, pool: Mapping[str, str]) -> None:
+    """Set the MRR of a system by exact search among the codes of the pool."""
     ids = list(pool)
     with tempfile.TemporaryDirectory() as folder:
         codes, queries = Path(folder, "codes.npy"), Path(folder, "queries.npy")
@@ -187,7 +199,8 @@ def mean_reciprocal_rank(system: System, benchmark: Benchmark, pool: Mapping[str
         cosines = np.load(queries) @ np.load(codes).T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :1000]
     run = {query: [ids[i] for i in row] for query, row in zip(benchmark.queries, order, strict=True)}
-    return evaluate_run(run, benchmark.qrels, metrics=("MRR",))["MRR"]
+    system.mrr = evaluate_run(run, benchmark.qrels, metrics=("MRR",))["MRR"]
+    _log(f"{system.name}: MRR {system.mrr:.4f}")
 
 
 def index_in_process(root: Path) -> dict[str, float]:
@@ -297,13 +310,10 @@ def main() -> None:
     flop = flop_of(config, lengths)
     pool = pool_of(dev, options.codes)
     with Systems(options.peer_python, calibration) as systems:
-        sweep(systems.loaded, texts)
+        systems.for_each(lambda system: sweep(system, texts))
         limits_ = limits(layer_shapes(config))
-        measured = take_turns(systems.loaded, limits_, texts, rounds=options.rounds, until=until)
-        for name, system in systems.loaded.items():
-            system.mrr = mean_reciprocal_rank(system, dev, pool)
-            _log(f"{name}: MRR {system.mrr:.4f}")
-    limit_of = {precision: statistics.median(values) for precision, values in measured.items()}
+        limit_of = take_turns(systems, limits_, texts, rounds=options.rounds, until=until)
+        systems.for_each(lambda system: measure_quality(system, dev, pool))
     report(
         options.result,
         {

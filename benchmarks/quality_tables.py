@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import adapters
+import reranker_variants
 from markdown import number, table
 
 Figures = Mapping[str, Any]
@@ -91,6 +93,21 @@ def ranking_ablation(figures: Figures) -> str:
     return table(["feature", *_CATEGORIES], rows)
 
 
+def repository_rerankers(figures: Figures) -> str:
+    """Return NDCG@10 of questions about repositories by the weight of the reranker."""
+    systems, prefix = figures["repositories"]["ndcg@10"], "fused, reranked with weight "
+    rows = [
+        [
+            "0: the ranking" if name == "fused" else name.removeprefix(prefix),
+            *(number(means[part], 3) for part in _CATEGORIES),
+            number(means["milliseconds"]),
+        ]
+        for name, means in systems.items()
+        if name == "fused" or name.startswith(prefix)
+    ]
+    return table(["weight", *_CATEGORIES, "ms"], rows)
+
+
 def gate_faults(figures: Figures) -> str:
     """Return the drop by which each fault is caught."""
     rows = [
@@ -153,6 +170,10 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "parsing": parsing,
     "parsing.mutations": mutations,
     "ranking.ablation": ranking_ablation,
+    "repositories.rerank": repository_rerankers,
+    "adapters": lambda figures: adapters.table(figures["adapters"]),
+    "adapters.languages": lambda figures: adapters.by_language(figures["adapters"]),
+    "reranker_variants": lambda figures: reranker_variants.table(figures["reranker_variants"]),
     "gate_faults": gate_faults,
     "query_encoders.times": query_encoder_times,
     "query_encoders.cosqa": partial(query_encoder_scores, benchmark="cosqa/dev", title="CoSQA dev"),

@@ -385,6 +385,16 @@ def test_ours_are_compared_with_the_fastest_peer_of_the_same_quality(load) -> No
     assert "share_of_limit" not in rows[f"{script.ST}, ONNX int8"]
 
 
+def test_a_system_that_fails_is_left_out_with_the_reason(load) -> None:
+    script = load("index_speed")
+    with script.Systems.__new__(script.Systems) as systems:
+        systems.loaded = {"a": script.System("a", script.Process(sys.executable), "fp32", 0.0)}
+        systems.left_out, systems._processes = {}, [systems.loaded["a"].process]
+        systems.for_each(lambda system: script.sweep(system, ["x"]))
+    assert systems.loaded == {}
+    assert systems.left_out == {"a": "a: KeyError: 'a'"}
+
+
 def test_the_pool_for_mrr_holds_all_answers(load) -> None:
     corpus = {str(i): f"code {i}" for i in range(10)}
     benchmark = Benchmark(name="b", corpus=corpus, queries={"q": "x", "r": "y"}, qrels={"q": {"7": 1}, "r": {"3": 1}})
