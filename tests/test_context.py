@@ -175,6 +175,7 @@ def test_overload_stubs_give_their_place_to_the_function() -> None:
 def test_prototypes_give_their_place_to_the_function_beside_them() -> None:
     sources = {
         "src/cart.h": "int total(int a, int b);\nvoid clear(void);\n",
+        "src/list.h": "/* Returns the sum of the list. */\nint total(int a, int b);\n",
         "src/cart.c": "int total(int a, int b) {\n  return a + b;\n}\n\nvoid clear(void) {\n}\n",
         "test/fake.c": "int total(int a, int b) {\n  return 0;\n}\n",
     }

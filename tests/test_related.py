@@ -14,7 +14,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, FaissStore
 from llamaindex_code_retrieval.index import related
-from llamaindex_code_retrieval.index.related import names_of
+from llamaindex_code_retrieval.index.related import find_used, names_of
 
 SHOP = {
     "shop/cart.py": (
@@ -66,6 +66,13 @@ def test_what_a_method_calls(shop: CodeIndex) -> None:
         "Cart.total": {"same scope", "called by it"},
         "send_receipt": {"called by it"},
     }
+
+
+def test_definitions_that_a_node_uses_the_called_first(shop: CodeIndex) -> None:
+    with shop.view() as view:
+        rows = [row for row in view.reading.rows_of_file("shop/cart.py") if row.metadata["symbol"] == "checkout"]
+        used = [view.rows([number])[number].metadata["scope"] for number in find_used(view, rows)]
+    assert used == ["Cart.total", "send_receipt"]
 
 
 def test_a_class_and_its_methods(shop: CodeIndex) -> None:

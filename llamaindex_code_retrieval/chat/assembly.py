@@ -52,8 +52,10 @@ def _meant(
 ) -> Iterator[tuple[Definition, set[int]]]:
     """Yield the definitions that a hit means, with their lines that are found: its own, or those that it declares."""
     chunk = definition.outline.chunks[node.node_id]
-    names = [] if chunk.kind in ("function", "method") else declared_names(node.text, definition.outline.language)
-    if len(names) > 1:
+    names = declared_names(node.text, definition.outline.language)
+    if chunk.kind in ("function", "method"):  # a documented prototype, if it has no body
+        names = [name for name in names if name == chunk.symbol and "{" not in node.text]
+    elif len(names) > 1:
         names = [name for name in names if has_name(question, name)][:_DECLARATIONS]
     declared = [found for name in names if (found := files.declared(definition, name)) is not None]
     if declared:

@@ -11,7 +11,7 @@ from llamaindex_code_retrieval.chat.outline import Chunk, FileOutline
 from llamaindex_code_retrieval.chat.stubs import LANGUAGES_WITH_PROTOTYPES
 from llamaindex_code_retrieval.index.records import to_node
 from llamaindex_code_retrieval.index.related import definitions_of, find_used
-from llamaindex_code_retrieval.index.tables import NodeName, NodeRow
+from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import View
 
 _FUNCTIONS = ("function", "method")
@@ -42,10 +42,7 @@ class HitFiles:
         path = node.metadata.get("path")
         if not isinstance(path, str):
             return None
-        outline = self._outline(path, is_indexed=node.node_id in self._rows_of(path))
-        return (
-            Definition(outline, outline.definition_of(node.node_id), node) if node.node_id in outline.chunks else None
-        )
+        return _definition(self._outline(path, is_indexed=node.node_id in self._rows_of(path)), node)
 
     def declared(self, stub: Definition, name: str) -> Definition | None:
         """Return the function that a stub of this name declares: of its file, else the only one of the index.
@@ -57,18 +54,15 @@ class HitFiles:
         scopes = (name, f"{chunk.scope}.{name}")
         for other in outline.chunks.values():
             if other.symbol == name and other.scope in scopes and other.kind in _FUNCTIONS and other.id != chunk.id:
-                return self._definition(outline.path, other.id) or self._among_hits(outline, other.id)
+                return self._indexed(outline.path, other.id) or self._among_hits(outline, other.id)
         if self._view is None or outline.language not in LANGUAGES_WITH_PROTOTYPES:
             return None
-        found = [
-            node
-            for node in definitions_of(self._view, name, language=outline.language)
-            if node.kind in _FUNCTIONS and node.language in LANGUAGES_WITH_PROTOTYPES
-        ]
-        places = [place for place in map(self._place, found) if place is not None and place[0] != outline.path]
+        nodes = definitions_of(self._view, name, language=outline.language)
+        rows = self._view.reading.rows(node.number for node in nodes if node.kind in _FUNCTIONS)
+        places = [(row.path, row.id) for row in rows.values() if "{" in row.text and row.path != outline.path]
         beside = [place for place in places if _stem(place[0]) == _stem(outline.path)]
         chosen = beside or places
-        return self._definition(*chosen[0]) if len(chosen) == 1 else None
+        return self._indexed(*chosen[0]) if len(chosen) == 1 else None
 
     def called_by(self, definition: Definition) -> Iterator[Definition]:
         """Yield the functions and classes of the index that a definition calls or uses, the surest first."""
@@ -79,31 +73,18 @@ class HitFiles:
         numbers = find_used(self._view, own)[:_USED]
         rows_of_used = self._view.rows(numbers)
         for row in map(rows_of_used.__getitem__, numbers):
-            found = self._definition(row.path, row.id)
+            found = self._indexed(row.path, row.id)
             if found is not None:
                 yield found
 
-    def _definition(self, path: str, id_: str) -> Definition | None:
+    def _indexed(self, path: str, id_: str) -> Definition | None:
         """Return the definition of a node of the index."""
         row = self._rows_of(path).get(id_)
-        outline = self._outline(path, is_indexed=True)
-        return (
-            None
-            if row is None or id_ not in outline.chunks
-            else Definition(outline, outline.definition_of(id_), to_node(row))
-        )
+        return None if row is None else _definition(self._outline(path, is_indexed=True), to_node(row))
 
     def _among_hits(self, outline: FileOutline, id_: str) -> Definition | None:
-        nodes = (hit.node for hit in self._hits if hit.node_id == id_)
-        return next(
-            (Definition(outline, outline.definition_of(id_), node) for node in nodes if isinstance(node, TextNode)),
-            None,
-        )
-
-    def _place(self, node: NodeName) -> tuple[str, str] | None:
-        """Return path and id of a node of the index."""
-        row = None if self._view is None else self._view.reading.rows([node.number]).get(node.number)
-        return None if row is None else (row.path, row.id)
+        nodes = [hit.node for hit in self._hits if hit.node_id == id_ and isinstance(hit.node, TextNode)]
+        return _definition(outline, nodes[0]) if nodes else None
 
     def _rows_of(self, path: str) -> dict[str, NodeRow]:
         if path not in self._rows:
@@ -123,6 +104,12 @@ class HitFiles:
             language = next((str(metadata.get("language") or "") for _, _, metadata in nodes), "")
             self._outlines[key] = FileOutline(path, language or "text", filter(None, chunks))
         return self._outlines[key]
+
+
+def _definition(outline: FileOutline, node: TextNode) -> Definition | None:
+    if node.node_id not in outline.chunks:
+        return None
+    return Definition(outline, outline.definition_of(node.node_id), node)
 
 
 def _stem(path: str) -> str:

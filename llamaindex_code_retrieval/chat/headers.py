@@ -12,14 +12,15 @@ _ATTRIBUTE = re.compile(r"\s*(?:@|#?\[)")
 _EMPTY_COMMENT = re.compile(r"\s*(?:\*|//+!?|#+|--+|;+)?\s*")
 _DOCSTRING = re.compile(r"\s*[rRuU]?(\"\"\"|''')")
 _OPEN, _CLOSE = re.compile(r"[(\[]"), re.compile(r"[)\]]")
-_END = re.compile(r"(?:[:{;=]|=>|\bdo|\bthen|\bwhere|\bis)\s*(?://.*|#.*|/\*.*\*/)?\Z")
+_END = re.compile(r"(?:[:{;=]|=>|\bdo|\bthen|\S\s+where|\bis)\s*(?://.*|#.*|/\*.*\*/)?\Z")
 _CONTINUED = re.compile(r"\s*(?:extends|implements|permits|where|with|throws|returns|:|\{|=>|->)")
 _LONGEST_SIGNATURE = 12  # lines
+_DECORATORS = 3
 _LONGEST_DOCS = 8
 
 
 def signature_lines(lines: Mapping[int, str], numbers: Sequence[int], symbol: str) -> list[int]:
-    """Return the numbers of the lines that declare ``symbol``, with its decorators.
+    """Return the numbers of the lines that declare ``symbol``, with its first three decorators.
 
     >>> code = ["# Add them.", "@cached", "def add(", "    a, b", "):", "    return a + b"]
     >>> signature_lines(dict(enumerate(code, start=1)), range(1, 7), "add")
@@ -27,7 +28,7 @@ def signature_lines(lines: Mapping[int, str], numbers: Sequence[int], symbol: st
     """
     start = _declaration(lines, numbers, symbol)
     before = [number for number in numbers if number < start and _ATTRIBUTE.match(lines.get(number, ""))]
-    return [*before[:_LONGEST_SIGNATURE], *_declared(lines, start, numbers[-1])]
+    return [*before[:_DECORATORS], *_declared(lines, start, numbers[-1])]
 
 
 def header_lines(lines: Mapping[int, str], numbers: Sequence[int], symbol: str) -> list[int]:
@@ -65,7 +66,8 @@ def _declared(lines: Mapping[int, str], start: int, last: int) -> Iterator[int]:
         depth += len(_OPEN.findall(line)) - len(_CLOSE.findall(line))
         yield number
         following = lines.get(number + 1, "")
-        if depth <= 0 and (_END.search(line.rstrip()) or not _CONTINUED.match(following)):
+        is_open = line.rstrip().endswith((",", "where")) or _CONTINUED.match(following)
+        if depth <= 0 and (_END.search(line.rstrip()) or not is_open):
             return
 
 

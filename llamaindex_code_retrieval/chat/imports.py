@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from llamaindex_code_retrieval.index.related import has_name
 
 _STATEMENT = re.compile(
-    r"\s*(?:from\s+\S+\s+import\b|(?:pub\s+)?use\s|import\b|using\s|alias\s|require(?:_relative)?\b"
+    r"\s*(?:from\s+\S+\s+import\b|(?:pub\s+)?use\s|import\b|using\s(?!.*=)|alias\s|require(?:_relative)?\b"
     r"|(?:const|let|var)\b.*\brequire\()"
 )
 _PYTHON_SOURCE = re.compile(r"\s*from\s+\S+\s+import\b")

@@ -122,7 +122,9 @@ class FileOutline:
     def signature(self, definition: str) -> set[int]:
         """Return the numbers of the lines that declare a definition."""
         start = self.chunks.get(definition)
-        return set() if start is None else set(signature_lines(self.lines, start.numbers, start.symbol))
+        if start is None:
+            return set()
+        return set(signature_lines(self.lines, sorted(self.body(definition)), start.symbol))
 
     def headers(self, definition: str) -> list[tuple[set[int], set[int]]]:
         """Return the signature, and the header with docs, of each definition around a definition, the innermost first.
@@ -138,14 +140,15 @@ class FileOutline:
         if start.kind == "method":
             classes = [chunk.id for chunk in self.chunks.values() if chunk.kind == "class" and chunk.scope == outer]
             around = list(dict.fromkeys([*around, *classes[:1]]))
-        return [(self.signature(each), self._header(self.chunks[each])) for each in around if each != definition]
+        return [(self.signature(each), self._header(each)) for each in around if each != definition]
 
     def imports(self, text: str) -> list[int]:
         """Return the numbers of the lines outside definitions that import what ``text`` uses."""
         outside = (number for chunk in self.chunks.values() if not chunk.scope for number in chunk.numbers)
         return used_imports({number: self.lines[number] for number in outside}, self.language, text)
 
-    def _header(self, start: Chunk) -> set[int]:
+    def _header(self, definition: str) -> set[int]:
+        start = self.chunks[definition]
         if len(start.numbers) <= _WHOLE_HEADER and start.kind == "class":
             return set(start.numbers)
-        return set(header_lines(self.lines, start.numbers, start.symbol))
+        return set(header_lines(self.lines, sorted(self.body(definition)), start.symbol))

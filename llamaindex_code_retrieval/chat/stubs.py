@@ -7,7 +7,7 @@ import re
 _OVERLOAD = re.compile(
     r"^[ \t]*@(?:\w+\.)*overload[ \t]*\n(?:[ \t]*@.*\n)*"
     r"[ \t]*(?:async[ \t]+)?def[ \t]+(?P<name>\w+)[^\n]*"
-    r"(?:\n(?![ \t]*(?:@|(?:async[ \t]+)?def\b|class\b))[^\n]*\S[^\n]*)*",
+    r"(?:\n(?=[ \t]|\))(?![ \t]*(?:@|(?:async[ \t]+)?def\b|class\b))[^\n]*\S[^\n]*)*",
     re.MULTILINE,
 )
 _PROTOTYPE = re.compile(
