@@ -46,10 +46,13 @@ MAX_TOKENS = 256
 BATCH_SIZES = (8, 16, 32, 64)
 QUALITY = 0.002
 """A configuration whose MRR is lower than HuggingFaceEmbedding's by more is not among the best of its library."""
+STATIC = f"{OURS}, embedded-static"
+"""Another model, a table of tokens: it is here for its rate and MRR, and computes no matrix products."""
 OUR_SETTINGS: dict[str, dict[str, Any]] = {
     OURS: {},
     f"{OURS}, fp32": {"precision": "fp32"},
     f"{OURS}, torch": {"runtime": "torch"},
+    STATIC: {"model_name": "embedded-static"},
 }
 _CALIBRATION = 300
 """Codes that sentence-transformers' static quantization is calibrated on, its own default number."""
@@ -111,16 +114,10 @@ class System:
 class Systems:
     """The systems that could be loaded, each in the process of its group, and why others are left out."""
 
-    def __init__(self, peer_python: str | None, calibration: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self.loaded: dict[str, System] = {}
         self.left_out: dict[str, str] = {}
         self._processes: list[Process] = []
-        self._load(sys.executable, OUR_SETTINGS, {})
-        self._load(sys.executable, {name: {} for name in (LLAMAINDEX, *TORCH)}, {})
-        if peer_python is None:
-            self.left_out |= dict.fromkeys(BACKENDS, "no --peer-python was given")
-        else:
-            self._load(peer_python, {name: {} for name in BACKENDS}, {"calibration": list(calibration)})
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +126,8 @@ class Systems:
         for process in self._processes:
             process.close()
 
-    def _load(self, python: str, settings: Mapping[str, Any], options: dict[str, Any]) -> None:
+    def load(self, python: str, settings: Mapping[str, Any], **options: Any) -> None:
+        """Load systems, given as names with their settings, in one process of an interpreter."""
         process = Process(python)
         self._processes.append(process)
         for name, own in settings.items():
@@ -152,6 +150,16 @@ class Systems:
                 _log(f"{name} is left out: {error}")
                 self.left_out[name] = str(error)
                 del self.loaded[name]
+
+
+def load_systems(systems: Systems, peer_python: str | None, calibration: Sequence[str]) -> None:
+    """Load all systems: ours, those that this interpreter has the packages of, and those of the other interpreter."""
+    systems.load(sys.executable, OUR_SETTINGS)
+    systems.load(sys.executable, {name: {} for name in (LLAMAINDEX, *TORCH)})
+    if peer_python is None:
+        systems.left_out |= dict.fromkeys(BACKENDS, "no --peer-python was given")
+    else:
+        systems.load(peer_python, {name: {} for name in BACKENDS}, calibration=list(calibration))
 
 
 def sweep(system: System, texts: Sequence[str]) -> None:
@@ -241,11 +249,12 @@ def rows_of(
             "batch_size": system.batch_size or None,
             "functions_per_second": round(len(lengths) / seconds, 1),
             "tokens_per_second": round(sum(lengths) / seconds),
-            "gflop_per_second": round(flop / seconds / 1e9, 1),
             "MRR": round(system.mrr, 4),
             "load_seconds": round(system.load_seconds, 1),
         }
-        if system.precision in limit_of:
+        if name != STATIC:
+            row["gflop_per_second"] = round(flop / seconds / 1e9, 1)
+        if name != STATIC and system.precision in limit_of:
             row["share_of_limit"] = round(flop / seconds / limit_of[system.precision], 3)
         if peer is not None:
             row["times_as_fast"] = round(_median_ratio(peer.seconds, system.seconds), 2)
@@ -309,7 +318,8 @@ def main() -> None:
     config, lengths = read_config(locate("embedded")), token_lengths(texts)
     flop = flop_of(config, lengths)
     pool = pool_of(dev, options.codes)
-    with Systems(options.peer_python, calibration) as systems:
+    with Systems() as systems:
+        load_systems(systems, options.peer_python, calibration)
         systems.for_each(lambda system: sweep(system, texts))
         limits_ = limits(layer_shapes(config))
         limit_of = take_turns(systems, limits_, texts, rounds=options.rounds, until=until)

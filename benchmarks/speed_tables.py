@@ -26,7 +26,7 @@ def index_speed(figures: Figures) -> str:
             number(row["functions_per_second"], 1),
             number(row["tokens_per_second"]),
             number(row.get("times_as_fast"), 2),
-            number(row["gflop_per_second"]),
+            number(row.get("gflop_per_second")),
             percent(row.get("share_of_limit")),
             f"{row['MRR']:.4f}",
         ]

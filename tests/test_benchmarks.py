@@ -387,12 +387,15 @@ def test_ours_are_compared_with_the_fastest_peer_of_the_same_quality(load) -> No
 
 def test_a_system_that_fails_is_left_out_with_the_reason(load) -> None:
     script = load("index_speed")
-    with script.Systems.__new__(script.Systems) as systems:
-        systems.loaded = {"a": script.System("a", script.Process(sys.executable), "fp32", 0.0)}
-        systems.left_out, systems._processes = {}, [systems.loaded["a"].process]
+    with script.Systems() as systems:
+        systems.load(sys.executable, {"no system": {}})
+        process = script.Process(sys.executable)
+        systems.loaded["a"] = script.System("a", process, "fp32", 0.0)
         systems.for_each(lambda system: script.sweep(system, ["x"]))
+        process.close()
     assert systems.loaded == {}
-    assert systems.left_out == {"a": "a: KeyError: 'a'"}
+    assert list(systems.left_out) == ["no system", "a"]
+    assert systems.left_out["a"] == "a: KeyError: 'a'"
 
 
 def test_the_pool_for_mrr_holds_all_answers(load) -> None:
