@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder, FaissStore
-from llamaindex_code_retrieval.cache import default_cache_folder
+from llamaindex_code_retrieval._io import default_cache_folder
 from llamaindex_code_retrieval.cli.demo import MODULES, library_sources
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_index, documented_functions, evaluate_retrieval
 from llamaindex_code_retrieval.eval.gate import GateRules, compare

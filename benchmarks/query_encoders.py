@@ -44,7 +44,7 @@ def measure(systems: dict[str, Encode], benchmark: Benchmark, embedding: CodeEmb
     """Return for each system its scores alone, fused and reranked, by stage."""
     index = benchmark_index(benchmark, embedding)
     dense, fused = (CodeRetriever(index, top_k=100, mode=mode) for mode in ("dense", "fused"))
-    reranker = CrossEncoder.load(DEFAULT_RERANKER, encoder=embedding.encoder, precision="fp32")
+    reranker = CrossEncoder.load(DEFAULT_RERANKER, encoder=embedding.torch_encoder, precision="fp32")
     log_odds: dict[tuple[str, str], float] = {}  # by (query, code); they do not depend on the query encoder
 
     def reranked(query: str, ids: list[str]) -> list[str]:
@@ -133,7 +133,7 @@ def main() -> None:
     students: dict[str, Any] = {}
     for student in options.students:
         name, _, folder = student.rpartition("=")
-        systems[name or folder] = QueryEncoder.load(folder, teacher=embedding.encoder).encode_queries
+        systems[name or folder] = QueryEncoder.load(folder, teacher=embedding.torch_encoder).encode_queries
         record = read_json(locate_query_encoder(folder) / TRAIN_CONFIG, remedy="distil the query encoder again")
         students[name or folder] = {key: record[key] for key in ("student", "taught_by", "seconds", "steps", "kept")}
     measured = {"times": environment(), "scores": result.get("measured", {}).get("scores")}

@@ -56,13 +56,13 @@ def train_and_measure(variant: str, options: argparse.Namespace) -> dict[str, An
     )
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
     run = fit_cross_encoder(
-        new_cross_encoder(retriever.encoder.without_adapter(), recipe.adapter, recipe.train),
+        new_cross_encoder(retriever.torch_encoder.without_adapter(), recipe.adapter, recipe.train),
         CandidateSampler(pairs, recipe.train, clusters=clusters),
         recipe.train,
         retriever=retriever,
     )
     model = run.model.eval()
-    first_stage = model.encoder if variant == "shared" else retriever.encoder
+    first_stage = model.encoder if variant == "shared" else retriever.torch_encoder
     weights = (*first_stage.base.parameters(), *first_stage.backbone.parameters(), *model.parameters())
     size_of = {weight.data_ptr(): weight.numel() * weight.element_size() for weight in weights}  # shared ones once
     scores: dict[str, Any] = {}

@@ -101,7 +101,7 @@ class _SuiteRun:
 
     def comparison(self, key: tuple[str, str, str]) -> Comparison:
         """Return a comparison; if the run fails, every test fails with its error."""
-        from llamaindex_code_retrieval.cache import default_cache_folder
+        from llamaindex_code_retrieval._io import default_cache_folder
         from llamaindex_code_retrieval.eval.gate import compare
         from llamaindex_code_retrieval.eval.runner import run_suite
 

@@ -1,4 +1,4 @@
-"""Files and texts: atomic writes, checked JSON, hashes, clean and printable text, the type of progress callbacks."""
+"""Files and texts: atomic writes, checked JSON, the cache folder, hashes, clean text, progress callbacks."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ def read_json(
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; {remedy}")
     return content
+
+
+def default_cache_folder() -> Path:
+    """Return ``$CODE_RETRIEVAL_CACHE``, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("CODE_RETRIEVAL_CACHE") or user_cache_path("code-retrieval"))
 
 
 def sha256(path: str | Path) -> str:

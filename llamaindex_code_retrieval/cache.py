@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -16,7 +15,6 @@ from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +23,6 @@ Result = TypeVar("Result")
 _WAIT_SECONDS = 60.0
 _KEYS_PER_SELECT = 500  # SQLite's default limit on bound values is 999 in old builds
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
-
-
-def default_cache_folder() -> Path:
-    """Return ``$CODE_RETRIEVAL_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("CODE_RETRIEVAL_CACHE") or user_cache_path("code-retrieval"))
 
 
 class EmbeddingCache:

@@ -28,11 +28,20 @@ from llamaindex_code_retrieval.models.adapter_set import (
     adapter_names,
     combined_fingerprint,
 )
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER, Pooling, Precision, Side, default_adapter
+from llamaindex_code_retrieval.models.catalog import (
+    EMBEDDED,
+    NO_ADAPTER,
+    Pooling,
+    Precision,
+    Runtime,
+    Side,
+    default_adapter,
+)
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
 class CodeEmbedding(PlainErrors, BaseEmbedding):
@@ -59,8 +68,8 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     is the one that comes with the package for this model. Vectors of code, the fingerprint and indexes do not change,
     so it can be added to an index that is already built.
 
-    ``to_dict`` and ``to_json`` hold all settings except ``device`` and ``cache_folder``, which belong to one machine;
-    pass those to ``from_dict`` again. A copy that is sent to another process keeps them.
+    ``to_dict`` and ``to_json`` hold all settings except ``device``, ``runtime`` and ``cache_folder``, which belong to
+    one machine; pass those to ``from_dict`` again. A copy that is sent to another process keeps them.
     """
 
     model_config = ConfigDict(validate_assignment=True)
@@ -96,6 +105,13 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         default=True, frozen=True, description="Merge adapters into copies of the weights they change."
     )
 
+    runtime: Runtime = Field(
+        default="auto",
+        frozen=True,
+        exclude=True,
+        description="'openvino', 'torch', or 'auto': OpenVINO on a CPU where it can, else torch.",
+    )
+
     _lazy_adapters: LazyAdapterSet = PrivateAttr()
     _student: QueryEncoder | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)  # held while fields are replaced or copied
@@ -115,6 +131,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         device: str | None = None,
         cache_folder: str | Path | None = None,
         merge_adapter: bool = True,
+        runtime: Runtime = "auto",
         embed_batch_size: int = 512,
         fingerprint: str | None = None,
         callback_manager: CallbackManager | None = None,
@@ -144,6 +161,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
             max_code_tokens=max_code_tokens,
             device=device,
             merge_adapter=merge_adapter,
+            runtime=runtime,
             fingerprint=fingerprint,
         )
         for language in settings.adapters:
@@ -169,7 +187,8 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process (a worker of IngestionPipeline) loads the model itself; an open database cannot be sent.
-        return type(self).from_dict, (self.to_dict() | {"device": self.device, "cache_folder": self.cache_folder},)
+        own = {"device": self.device, "runtime": self.runtime, "cache_folder": self.cache_folder}
+        return type(self).from_dict, (self.to_dict() | own,)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeEmbedding:
         with self._lock:
@@ -181,9 +200,14 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         return self._lazy_adapters.load()
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> TextEncoder:
         """The encoder with the default adapter; for inference only, because other embeddings may share it."""
         return self._adapter_set.default
+
+    @property
+    def torch_encoder(self) -> Encoder:
+        """The same encoder as a torch module, for rerankers on its base and for students; loaded where needed."""
+        return self._adapter_set.torch_default()
 
     @property
     def query_fingerprint(self) -> str:
@@ -379,9 +403,12 @@ def _load_student(query_encoder: str | Path | None, lazy_adapters: LazyAdapterSe
     if query_encoder is None:
         lazy_adapters.load()
         return None
-    fingerprint = lazy_adapters.settings.default_fingerprint
     return QueryEncoder.load_for(
-        query_encoder, fingerprint=fingerprint, load_teacher=lambda: lazy_adapters.load().default
+        query_encoder,
+        teacher_fingerprint=lambda: (
+            lazy_adapters.settings.default_fingerprint or lazy_adapters.load().default.fingerprint
+        ),
+        load_teacher=lambda: lazy_adapters.load().torch_default(),
     )
 
 

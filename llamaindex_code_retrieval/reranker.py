@@ -155,7 +155,7 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         self._ceiling(calibration_of(self.model))  # refuses an uncalibrated confidence before the weights are read
         self._scorer = load_scorer(
             self.model,
-            encoder=None if embedding is None else embedding.encoder,
+            encoder=None if embedding is None else embedding.torch_encoder,
             device=self.device,
             precision=self.precision,
             merge_adapter=self.merge_adapter,

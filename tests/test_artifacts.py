@@ -72,7 +72,7 @@ def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
 def test_shipped_query_encoders_agree_with_their_teachers(name: str) -> None:
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     teacher = CodeEmbedding(adapter=settings["teacher"]["adapter"])
-    student = QueryEncoder.load(name, teacher=teacher.encoder)
+    student = QueryEncoder.load(name, teacher=teacher.torch_encoder)
     assert student.teacher == teacher.fingerprint == settings["teacher"]["fingerprint"]
     assert student.fingerprint == settings["fingerprint"]
     queries = ["read a file line by line", "sort a dictionary by value", "python convert string to date"]

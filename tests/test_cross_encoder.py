@@ -184,7 +184,7 @@ def test_a_reranker_uses_the_embeddings_base(saved: Path, bert_folder: Path) -> 
     on_it = CodeReranker(str(saved), embedding=embedding)
     alone = CodeReranker(str(saved), precision="fp32")
     assert on_it.score(QUERY, CODES) == pytest.approx(alone.score(QUERY, CODES), abs=1e-6)
-    base = {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
+    base = {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
     extra = [p for p in _parameters(on_it) if p.data_ptr() not in base]
     assert {p.data_ptr() for p in _parameters(alone)}.isdisjoint(base)
     own = sum((saved / name).stat().st_size for name in ("adapter_model.safetensors", HEAD_WEIGHTS))
@@ -211,7 +211,7 @@ def test_int8_uses_a_base_of_any_precision(precision: str, saved: Path, bert_fol
     expected = CodeReranker(str(saved), precision="fp32").score(QUERY, CODES)
     assert eight.score(QUERY, CODES) == pytest.approx(expected, abs=0.05)
     tables = [m.weight for m in eight._scorer.modules() if isinstance(m, nn.Embedding)]  # type: ignore[attr-defined]
-    assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
+    assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
     assert embedding.get_text_embedding_batch(CODES[:2]) == vectors
 
 
@@ -221,7 +221,7 @@ def test_one_base_trained_for_both_is_loaded_once(bert_folder: Path, tmp_path: P
     folder = str(_save(model, tmp_path / "both"))
     embedding = CodeEmbedding(folder, precision="fp32")
     reranker = CodeReranker(folder, embedding=embedding)
-    base = {p.data_ptr() for p in embedding.encoder.backbone.parameters()}
+    base = {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
     assert {p.data_ptr() for p in reranker._scorer.encoder.backbone.parameters()} == base  # type: ignore[attr-defined]
 
 

@@ -229,7 +229,7 @@ def test_distil_query_encoder(name: str, base_folder: Path, tmp_path: Path) -> N
         assert (out / file).is_file(), file
     assert not (out / "model.safetensors").exists()  # it is no base
     embedding = CodeEmbedding(str(base_folder), precision="fp32", query_encoder=out)
-    student = QueryEncoder.load(out, teacher=embedding.encoder)
+    student = QueryEncoder.load(out, teacher=embedding.torch_encoder)
     assert student.fingerprint == record["fingerprint"]
     assert embedding.fingerprint in (out / "README.md").read_text()
     assert record["teacher"] == {"name": base_folder.name, "adapter": "none", "fingerprint": embedding.fingerprint}
@@ -247,7 +247,7 @@ def test_the_retained_share_is_measured_on_queries_that_choose_nothing(base_fold
     assert (len(data.validation.queries), len(data.test.queries)) == (8, 8)
     assert data.validation.queries + data.test.queries == list(selection.answers)
     assert not set(selection.answers) & set(selection.queries)
-    student = QueryEncoder.load(tmp_path / "out", teacher=data.teacher.encoder)
+    student = QueryEncoder.load(tmp_path / "out", teacher=data.teacher.torch_encoder)
     on_test = data.test.metrics(student.encode_queries(data.test.queries))["mrr"]
     on_validation = data.validation.metrics(student.encode_queries(data.validation.queries))["mrr"]
     kept = record["kept"]

@@ -46,9 +46,9 @@ def events() -> Any:
 
 
 def test_sync_async_and_encoder_agree(bert_folder: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder))
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
     codes = [f"def f{i}(): return {i}" for i in range(20)]
-    reference = Encoder.from_pretrained(bert_folder).encode_codes(codes)
+    reference = Encoder.from_pretrained(bert_folder, precision="fp32").encode_codes(codes)
     np.testing.assert_allclose(embedding.get_text_embedding_batch(codes), reference, atol=1e-5)
     np.testing.assert_allclose([embedding.get_text_embedding(code) for code in codes], reference, atol=1e-5)
     np.testing.assert_allclose(asyncio.run(embedding.aget_text_embedding_batch(codes)), reference, atol=1e-5)
@@ -60,8 +60,8 @@ def test_sync_async_and_encoder_agree(bert_folder: Path) -> None:
 
 
 def test_async_leaves_the_event_loop_free(bert_folder: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder))
-    with until_the_event_loop_runs(embedding.encoder.backbone) as wait:
+    embedding = CodeEmbedding(str(bert_folder), runtime="torch")
+    with until_the_event_loop_runs(embedding.torch_encoder.backbone) as wait:
 
         async def embed() -> None:
             nodes = [TextNode(text="x")]
@@ -215,7 +215,7 @@ def test_equal_embeddings_share_their_encoders(
     other = CodeEmbedding(bert_folder, adapter=adapter_folders["ia3"])
     assert second.encoder is first.encoder
     assert other.encoder is first.for_language("java").encoder
-    assert other.encoder.base is first.encoder.base  # one base for all adapters
+    assert other.torch_encoder.base is first.torch_encoder.base  # one base for all adapters
     assert CodeEmbedding(bert_folder, max_code_tokens=32).encoder is not CodeEmbedding(bert_folder).encoder
     assert CodeEmbedding(bert_folder, adapter=adapter, merge_adapter=False).encoder is not first.encoder
 
@@ -335,10 +335,10 @@ def test_adapters_survive_round_trips(options: dict[str, Any]) -> None:
 
 
 def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], bert_folder: Path) -> None:
-    bare = CodeEmbedding(str(bert_folder), max_query_tokens=48, max_code_tokens=48, precision="fp32")
-    before = {name: weight.clone() for name, weight in bare.encoder.backbone.named_parameters()}
+    bare = CodeEmbedding(str(bert_folder), max_query_tokens=48, max_code_tokens=48, precision="fp32", runtime="torch")
+    before = {name: weight.clone() for name, weight in bare.torch_encoder.backbone.named_parameters()}
     vectors = bare.get_text_embedding_batch(CODES)
-    words = {name: weight.data_ptr() for name, weight in bare.encoder.backbone.named_parameters()}
+    words = {name: weight.data_ptr() for name, weight in bare.torch_encoder.backbone.named_parameters()}
     bare_encoder = bare.encoder
     for language, adapter in options["adapters"].items():
         bare.use_adapter(language, adapter)
@@ -346,7 +346,7 @@ def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], ber
         for encoder in (bare.encoder, bare.for_language(language).encoder):
             shared = {weight.data_ptr() for weight in encoder.backbone.parameters()}
             assert words["embeddings.word_embeddings.weight"] in shared
-    for name, weight in bare_encoder.backbone.named_parameters():
+    for name, weight in bare.torch_encoder.backbone.named_parameters():
         assert torch.equal(weight, before[name])
     np.testing.assert_array_equal(bare_encoder.encode_codes(CODES), np.float32(vectors))
 
@@ -364,7 +364,7 @@ def test_unmerged_adapters_embed_the_same_and_copy_nothing(bert_folder: Path, ad
             np.testing.assert_allclose(found, expected, atol=1e-6)
     saving.use_adapter("java", adapter_folders["adalora"])
     for embedding in (saving, again):
-        base = {p.data_ptr() for p in embedding.encoder.base.parameters()}
+        base = {p.data_ptr() for p in embedding.torch_encoder.base.parameters()}
         for encoder in embedding._adapter_set.encoders.values():
             own = [name for name, p in encoder.backbone.named_parameters() if p.data_ptr() not in base]
             assert own

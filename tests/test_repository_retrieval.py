@@ -57,7 +57,7 @@ def test_the_files_under_the_root_are_read(shop: Path) -> None:
 def test_a_reranker_of_weight_0_measures_as_the_first_stage(
     shop: Path, embedding: CodeEmbedding, tmp_path: Path
 ) -> None:
-    reranker = CrossEncoder.on(embedding.encoder, max_tokens=64)
+    reranker = CrossEncoder.on(embedding.torch_encoder, max_tokens=64)
     shutil.copytree(embedding.model_name, tmp_path / "reranker")
     reranker.calibration = Calibration(repository_weight=0.0)
     reranker.save(tmp_path / "reranker")

@@ -77,10 +77,10 @@ def search_assistants(
         )
     selection = select_queries(pairs, queries, recipe, validation_pairs)
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
-    layers = layer_count(teacher.encoder.base)
+    layers = layer_count(teacher.torch_encoder.base)
     check_search(layers, step=step, threshold=threshold)
     first = remove_layers(range(layers), step)
-    check_student(teacher.encoder, recipe.with_settings({"layers": first}).student)
+    check_student(teacher.torch_encoder, recipe.with_settings({"layers": first}).student)
     data = embed_selection(selection, teacher, on_progress)
     trainer = AssistantTrainer(data, folder / STUDENTS, recipe, tuple(sources), resume, on_progress)
     search = search_students(layers, data.validation.teacher_mrr(), trainer.distil, step=step, threshold=threshold)
@@ -88,7 +88,7 @@ def search_assistants(
     run = None
     if search.chosen is not None:
         _copy_student(trainer.folder_of(search.chosen.lineage), folder)
-        run = TrainingRun.load(folder, QueryEncoder.load(folder, teacher=teacher.encoder))
+        run = TrainingRun.load(folder, QueryEncoder.load(folder, teacher=teacher.torch_encoder))
     write_atomically(folder / "search.svg", search_svg(search))
     return search, run
 
@@ -108,7 +108,7 @@ class AssistantTrainer:
         """Train and save a student that keeps ``layers``, taught by the last of ``teachers``; return its MRR."""
         teaching = self.data.teaching
         if len(teachers) > 1:
-            assistant = QueryEncoder.load(self.folder_of(teachers), teacher=self.data.teacher.encoder)
+            assistant = QueryEncoder.load(self.folder_of(teachers), teacher=self.data.teacher.torch_encoder)
             targets = embed_in_chunks(assistant.encode_queries, teaching.queries, "teach", self.on_progress)
             teaching = replace(teaching, targets=targets)
         run = distil_student(

@@ -78,7 +78,7 @@ def distil_query_encoder(
     folder = free_folder(folder, resume=resume, resumable=(STATE, TRAIN_CONFIG))  # a finished one is returned as it is
     selection = select_queries(pairs, queries, recipe, validation_pairs)
     teacher = load_teacher(recipe, device=device, cache_folder=cache_folder)
-    check_student(teacher.encoder, recipe.student)
+    check_student(teacher.torch_encoder, recipe.student)
     data = embed_selection(selection, teacher, on_progress)
     return distil_student(data, data.teaching, folder, recipe, sources=sources, resume=resume, on_progress=on_progress)
 
@@ -118,7 +118,7 @@ def distil_student(
     ``teaching`` has the targets of ``data.teaching``, or those of an assistant; ``taught_by`` are then the layers of
     the teacher and of each assistant.
     """
-    encoder = data.teacher.encoder
+    encoder = data.teacher.torch_encoder
     identity = {
         **student_record(recipe.student, recipe.adapter),
         "teacher": data.teacher.fingerprint,
@@ -170,7 +170,7 @@ def _record(
 ) -> dict[str, Any]:
     record = run_record(
         run,
-        data.teacher.encoder,
+        data.teacher.torch_encoder,
         pairs=data.pairs,
         adapter=recipe.adapter,
         config=recipe.train,
@@ -202,7 +202,7 @@ def _compare(teacher: CodeEmbedding, student: QueryEncoder, test: HeldOutVectors
             "teacher_mrr": teacher_mrr,
         },
         "milliseconds": {
-            "teacher": _median_milliseconds(teacher.encoder.encode_queries, test.queries),
+            "teacher": _median_milliseconds(teacher.torch_encoder.encode_queries, test.queries),
             "student": _median_milliseconds(student.encode_queries, test.queries),
         },
     }

@@ -138,7 +138,7 @@ def _prepare(
     on_progress: Progress,
 ) -> PreparedTraining:
     """Build the model, then retrieve the candidates; whatever can be wrong is refused before anything is embedded."""
-    encoder = retriever.encoder.without_adapter()  # one copy of the base's weights
+    encoder = retriever.torch_encoder.without_adapter()  # one copy of the base's weights
     model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     start_record = None if start is None else _name_and_fingerprint(start, encoder)
     on_progress("compare", 0, len(train))

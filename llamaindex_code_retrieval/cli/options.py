@@ -162,7 +162,7 @@ def cache_folder(options: argparse.Namespace) -> Path:
     Raises:
         ValueError: ``--cache`` names a file.
     """
-    from llamaindex_code_retrieval.cache import default_cache_folder
+    from llamaindex_code_retrieval._io import default_cache_folder
 
     if options.cache is None:
         return default_cache_folder()

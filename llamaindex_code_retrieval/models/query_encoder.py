@@ -96,19 +96,21 @@ class QueryEncoder:
 
     @classmethod
     def load_for(
-        cls, name_or_path: str | Path, *, fingerprint: str | None, load_teacher: Callable[[], Encoder]
+        cls,
+        name_or_path: str | Path,
+        *,
+        teacher_fingerprint: Callable[[], str],
+        load_teacher: Callable[[], Encoder],
     ) -> Self:
-        """Load a query encoder, and its teacher only if needed: not for a static student of this ``fingerprint``.
+        """Load a query encoder, and its teacher only if needed: not for a static student.
 
         Raises:
-            ValueError: see :meth:`load`; a wrong name is refused before the teacher is loaded.
+            ValueError: see :meth:`load`; a wrong name is refused before the fingerprint is asked for.
         """
-        student = None if fingerprint is None else cls.load_static(name_or_path, teacher=fingerprint)
-        if student is not None:
-            return student
         if str(name_or_path) != AUTO:
             QueryEncoderConfig.read(locate_query_encoder(name_or_path))
-        return cls.load(name_or_path, teacher=load_teacher())
+        student = cls.load_static(name_or_path, teacher=teacher_fingerprint())
+        return cls.load(name_or_path, teacher=load_teacher()) if student is None else student
 
     @classmethod
     def _build(

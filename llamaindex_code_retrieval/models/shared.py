@@ -2,72 +2,157 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
-from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision
-from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, RUNTIMES, Pooling, Precision, Runtime
+from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
+from llamaindex_code_retrieval.models.runtime import NOT_INSTALLED, load_graph_encoder, reason_for_torch
+from llamaindex_code_retrieval.models.spec import read_spec
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
-_encoders: WeakValueDictionary[Hashable, Encoder] = WeakValueDictionary()
-_lock = threading.Lock()
+if TYPE_CHECKING:  # torch is slow to import
+    from llamaindex_code_retrieval.models.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded", bound=TextEncoder)
+
+_encoders: WeakValueDictionary[Hashable, TextEncoder] = WeakValueDictionary()
+_lock = threading.RLock()
+_named: set[str] = set()
+"""The reasons for torch that were logged."""
 
 
 class SharedBase:
-    """A base encoder, shared by all callers that load it with equal settings, while one of them uses it.
+    """The encoders of a base, shared by all callers that load it with equal settings, while one of them uses it.
 
-    Training must not use it, because it would change the weights of the others.
+    Training must not use them, because it would change the weights of the others.
     """
 
-    def __init__(self, encoder: Encoder, key: Hashable) -> None:
-        self.encoder = encoder
-        self._key = key
-
-    @classmethod
-    def load(
-        cls,
+    def __init__(
+        self,
         name_or_path: str,
         *,
-        device: str | None,
-        precision: Precision,
-        pooling: Pooling | None,
-        max_query_tokens: int | None,
-        max_code_tokens: int | None,
-    ) -> Self:
-        """Load a base; see :meth:`Encoder.from_pretrained`."""
+        device: str | None = None,
+        precision: Precision = "auto",
+        pooling: Pooling | None = None,
+        max_query_tokens: int | None = None,
+        max_code_tokens: int | None = None,
+        runtime: Runtime = "auto",
+    ) -> None:
+        """Read the base's configuration; weights are loaded with an encoder.
+
+        Raises:
+            ValueError: no such base, an option that does not fit it, or an unknown runtime or precision; a runtime
+                "openvino" that this device or processor lacks.
+        """
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+        self._name = name_or_path
+        self._device = device
+        self._precision = precision
+        self._runtime = runtime
+        self._folder = locate(name_or_path)
+        self._spec = read_spec(
+            self._folder,
+            name=name_or_path,
+            pooling=pooling,
+            max_query_tokens=max_query_tokens,
+            max_code_tokens=max_code_tokens,
+        )
+        self._reason = reason_for_torch(device, precision)
+        if runtime == "openvino" and self._reason is not None:
+            raise ValueError(f"runtime 'openvino' cannot use {self._reason}; leave runtime out, and torch serves")
         settings = (device, precision, pooling, max_query_tokens, max_code_tokens)
-        key = (name_or_path, settings, _file_states(locate(name_or_path)))
+        self._key: Hashable = (name_or_path, settings, _file_states(self._folder))
+        self._kept: dict[Hashable, Encoder] = {}
+
+    def with_adapter(self, adapter: str | Path, *, merge: bool) -> TextEncoder:
+        """Return an encoder of this base with ``adapter``, or the bare base for "none".
+
+        Without ``merge`` torch computes the adapter beside the base's weights; see :meth:`Encoder.with_adapter`.
+
+        Raises:
+            ValueError: see :meth:`Encoder.with_adapter`; a model that ``runtime="openvino"`` cannot express.
+        """
+        folder = None if adapter == NO_ADAPTER else locate_adapter(adapter)
+        if self._runtime == "torch" or self._reason is not None:
+            if self._runtime == "auto" and self._reason == NOT_INSTALLED:
+                _say_once(f"torch computes the vectors, because of {self._reason}")
+            return self._torch_encoder(folder, merge=merge, precision=self._precision)
+        key = ("graph", self._key, _adapter_key(folder, merge))
+        try:
+            if not merge and folder is not None:
+                raise UnsupportedModelError("an adapter that is not merged")
+            return _shared(key, lambda: self._graph_encoder(folder))
+        except UnsupportedModelError as error:
+            if self._runtime == "openvino":
+                raise ValueError(
+                    f"runtime 'openvino' cannot express {error}; leave runtime out, and torch serves"
+                ) from error
+            _say_once(f"torch computes the vectors of {self._name}, because OpenVINO cannot express {error}")
+        return self._torch_encoder(folder, merge=merge, precision=self._precision)
+
+    def torch_encoder(self, adapter: str | Path, *, merge: bool) -> Encoder:
+        """Return a torch encoder of this base with ``adapter``, whatever the runtime is."""
+        folder = None if adapter == NO_ADAPTER else locate_adapter(adapter)
+        return self._torch_encoder(folder, merge=merge, precision=self._precision)
+
+    def _graph_encoder(self, adapter: Path | None) -> TextEncoder:
+        return load_graph_encoder(
+            self._folder,
+            self._spec,
+            name=self._name,
+            adapter=adapter,
+            precision=self._precision,
+            load_torch=lambda: self._torch_encoder(adapter, merge=True, precision="fp32"),
+        )
+
+    def _torch_encoder(self, adapter: Path | None, *, merge: bool, precision: Precision) -> Encoder:
+        from llamaindex_code_retrieval.models.encoder import Encoder
+
+        key = (self._key, precision)
 
         def load() -> Encoder:
             return Encoder.from_pretrained(
-                name_or_path,
-                device=device,
+                self._name,
+                device=self._device,
                 precision=precision,
-                pooling=pooling,
-                max_query_tokens=max_query_tokens,
-                max_code_tokens=max_code_tokens,
+                pooling=self._spec.pooling,
+                max_query_tokens=self._spec.max_query_tokens,
+                max_code_tokens=self._spec.max_code_tokens,
             )
 
-        return cls(_shared(key, load), key)
-
-    def with_adapter(self, adapter: str | Path, *, merge: bool) -> Encoder:
-        """Return an encoder of this base with ``adapter``, or the base for "none"; see :meth:`Encoder.with_adapter`."""
-        if adapter == NO_ADAPTER:
-            return self.encoder
-        folder = locate_adapter(adapter)
-        key = (self._key, str(folder), merge, _file_states(folder))
-        return _shared(key, lambda: self.encoder.with_adapter(folder, merge=merge))
+        base = _shared(key, load)
+        if precision == self._precision:
+            self._kept[key] = base  # other adapters share its weights
+        if adapter is None:
+            return base
+        return _shared((key, _adapter_key(adapter, merge)), lambda: base.with_adapter(adapter, merge=merge))
 
 
-def _shared(key: Hashable, load: Callable[[], Encoder]) -> Encoder:
+def _shared(key: Hashable, load: Callable[[], Loaded]) -> Loaded:
     with _lock:
         encoder = _encoders.get(key)
         if encoder is None:
             encoder = _encoders[key] = load()
-        return encoder
+        return encoder  # type: ignore[return-value]  # a key belongs to one type
+
+
+def _say_once(message: str) -> None:
+    if message not in _named:
+        _named.add(message)
+        logger.info(message)
+
+
+def _adapter_key(folder: Path | None, merge: bool) -> Hashable:
+    return None if folder is None else (str(folder), merge, _file_states(folder))
 
 
 def _file_states(folder: Path) -> tuple[tuple[str, int, int, int], ...]:

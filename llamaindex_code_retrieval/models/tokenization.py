@@ -5,30 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
 from llamaindex_code_retrieval._io import clean_text
-from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import Architecture
-from llamaindex_code_retrieval.models.pair_layout import PairLayout
+from llamaindex_code_retrieval.models.files import DAMAGED, TOKENIZER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from llamaindex_code_retrieval.models.pair_layout import PairLayout
 
 
 class Tokenization:
-    """A tokenizer of transformers with the special tokens that the architecture puts around a text."""
+    """A tokenizer with the special tokens that the architecture puts around a text.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> None:
-        self.tokenizer = tokenizer
-        self.prefix, self.suffix = _special_tokens(tokenizer, architecture)
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    Several threads may use it at once.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        architecture: Architecture,
+        *,
+        end: int | None = None,
+        pad_id: int = 0,
+        pretrained: PreTrainedTokenizerFast | None = None,
+    ) -> None:
+        """Use a tokenizer of the package ``tokenizers``, of which truncation and padding are switched off."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
         self._architecture = architecture
+        self.prefix, self.suffix = _special_tokens(tokenizer, architecture, end)
+        self.pad_id = pad_id
+        self.pretrained = pretrained
+        """The tokenizer of transformers, where it was loaded."""
 
     @classmethod
-    def load(cls, folder: Path, architecture: Architecture) -> Tokenization:
-        """Load the fast tokenizer of a checkpoint."""
-        from transformers import GPT2TokenizerFast, RobertaTokenizerFast
+    def load(cls, folder: Path, architecture: Architecture) -> Self:
+        """Load the fast tokenizer of a checkpoint by transformers, which also converts older formats."""
+        from transformers import AutoTokenizer, GPT2TokenizerFast, RobertaTokenizerFast
+
+        from llamaindex_code_retrieval.models.backbone import quiet_transformers
 
         # The configs of these two name classes of remote code, which AutoTokenizer would need.
         known: dict[Architecture, type[PreTrainedTokenizerFast]] = {
@@ -37,14 +60,38 @@ class Tokenization:
         }
         with quiet_transformers():
             if architecture in known:
-                tokenizer = known[architecture].from_pretrained(folder, local_files_only=True)
+                pretrained = known[architecture].from_pretrained(folder, local_files_only=True)
             else:
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+                pretrained = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return cls(
+            Tokenizer.from_str(pretrained.backend_tokenizer.to_str()),  # a copy: users of the other may truncate
+            architecture,
+            end=pretrained.eos_token_id,
+            pad_id=0 if pretrained.pad_token_id is None else pretrained.pad_token_id,
+            pretrained=pretrained,
+        )
+
+    @classmethod
+    def read(cls, folder: Path, architecture: Architecture) -> Self:
+        """Read ``tokenizer.json`` without transformers.
+
+        Raises:
+            FileNotFoundError: the checkpoint has none.
+            ValueError: it is damaged.
+        """
+        path = folder / TOKENIZER
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare exceptions
+            raise ValueError(f"{path} is damaged ({error}); {DAMAGED}") from error
         return cls(tokenizer, architecture)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens and of any length."""
-        return token_ids(self.tokenizer, texts)
+        clean = [clean_text(text) for text in texts]  # tokenizers refuse lone surrogates
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
 
     def rows(
         self, texts: Sequence[str], *, max_tokens: int | None, prompt: str = ""
@@ -62,9 +109,13 @@ class Tokenization:
 
     def pair_layout(self) -> PairLayout:
         """Return the special tokens around two texts that are read as one; token types are the encoder's task."""
+        from llamaindex_code_retrieval.models.pair_layout import PairLayout
+
         if self._architecture == "codesage":  # its tokenizer puts nothing between two texts
             return PairLayout([], self.suffix, self.suffix)
-        return replace(PairLayout.of_tokenizer(self.tokenizer), before=self.prefix, types=None)
+        if self.pretrained is None:
+            raise ValueError("the layout of pairs needs the tokenizer of transformers; use Tokenization.load")
+        return replace(PairLayout.of_tokenizer(self.pretrained), before=self.prefix, types=None)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
@@ -85,17 +136,19 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[
     return ids
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerFast, architecture: Architecture) -> tuple[list[int], list[int]]:
+def _special_tokens(tokenizer: Tokenizer, architecture: Architecture, end: int | None) -> tuple[list[int], list[int]]:
     """Return the ids before and after a text."""
     if architecture == "codesage":
-        return [], [tokenizer.eos_token_id]
-    text = tokenizer("a", add_special_tokens=False)["input_ids"]
-    row = tokenizer("a")["input_ids"]
+        if end is None:
+            raise ValueError("CodeSage's tokenizer has no end token; use the tokenizer of its checkpoint")
+        return [], [end]
+    text = tokenizer.encode("a", add_special_tokens=False).ids
+    row = tokenizer.encode("a").ids
     start = next(i for i in range(len(row)) if row[i : i + len(text)] == text)
     prefix, suffix = row[:start], row[start + len(text) :]
     if architecture == "unixcoder":
-        mode = tokenizer.convert_tokens_to_ids("<encoder-only>")
-        if mode is None or mode == tokenizer.unk_token_id:
+        mode = tokenizer.token_to_id("<encoder-only>")
+        if mode is None:
             raise ValueError("UniXcoder's tokenizer has no <encoder-only> token; use the tokenizer of its checkpoint")
-        prefix = [tokenizer.cls_token_id, mode, tokenizer.sep_token_id]
+        prefix = [prefix[0], mode, suffix[0]]  # <s> <encoder-only> </s>
     return list(prefix), list(suffix)

@@ -1,0 +1,1 @@
+"""Transformers as graphs of OpenVINO operations, which a CPU runs without torch and transformers."""

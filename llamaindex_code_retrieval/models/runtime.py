@@ -1,0 +1,175 @@
+"""Choose what computes an encoder's vectors: OpenVINO where it can, else torch."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamaindex_code_retrieval._io import default_cache_folder, json_hash, read_json, write_atomically
+from llamaindex_code_retrieval._optional import installed_version
+from llamaindex_code_retrieval.models.adapter_base import check_adapter_base
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, PRECISIONS, Precision, known_name
+from llamaindex_code_retrieval.models.files import ARTIFACTS
+from llamaindex_code_retrieval.models.fingerprint import base_metadata, without_token_limits
+from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
+from llamaindex_code_retrieval.models.spec import EncoderSpec
+from llamaindex_code_retrieval.models.tokenization import Tokenization
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
+    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
+
+logger = logging.getLogger(__name__)
+
+NOT_INSTALLED = "OpenVINO, which is not installed and computes faster on a CPU: pip install openvino"
+MIN_COSINE = 0.9999
+"""Of the vectors of a graph to those of torch, both in fp32."""
+
+_PROBES = [
+    "read a file line by line",
+    "",
+    "How do I convert a list of strings to a dictionary in Python?",
+    'def add(a, b):\n    """Return the sum."""\n    return a + b\n',
+    "func (s *Server) Close() error {\n\ts.mu.Lock()\n\tdefer s.mu.Unlock()\n\treturn s.listener.Close()\n}",
+    "public int size() { return items == null ? 0 : items.length; } // number of items",
+    "SELECT name, COUNT(*) FROM users WHERE age >= 18 GROUP BY name;",
+    "export const debounce = (f, ms) => { let t; return (...a) => { clearTimeout(t); t = setTimeout(f, ms, ...a) } }",
+    "template <typename T> T clamp(T x, T lo, T hi) { return x < lo ? lo : hi < x ? hi : x; }\n" * 8,
+    "le café naïve ☕ 读取配置文件 \U0001f600",
+]
+
+
+def reason_for_torch(device: str | None, precision: Precision) -> str | None:
+    """Return why torch has to compute the vectors whatever the model is, ``None`` if OpenVINO can.
+
+    Raises:
+        ValueError: an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}")
+    if device not in (None, "cpu"):
+        return f"the device {device!r}"
+    if importlib.util.find_spec("openvino") is None:
+        return NOT_INSTALLED
+    if device is None and _has_gpu():
+        return "the GPU"
+    from llamaindex_code_retrieval.models.graphs.compiled import computes_bf16, is_forked
+
+    if is_forked():
+        return "threads in a process that was forked from one that uses OpenVINO"
+    if precision == "bf16" and not computes_bf16():
+        return "bf16, for which this processor has no instructions"
+    return None
+
+
+def load_graph_encoder(
+    folder: Path,
+    spec: EncoderSpec,
+    *,
+    name: str,
+    adapter: Path | None,
+    precision: Precision,
+    load_torch: Callable[[], TextEncoder],
+) -> GraphEncoder:
+    """Return the encoder of a base and an adapter as an OpenVINO graph.
+
+    A graph of files that do not come with this package is compared once with the encoder in fp32 that ``load_torch``
+    returns; the result is kept in the cache folder.
+
+    Raises:
+        UnsupportedModelError: a graph cannot express the model, or its vectors differ from torch's.
+        ValueError: damaged files, or an adapter of another base.
+    """
+    from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
+    from llamaindex_code_retrieval.models.graphs.build import VERSION, EncoderWeights
+    from llamaindex_code_retrieval.models.graphs.compiled import CompiledGraph, computes_bf16
+
+    metadata = base_metadata(folder, spec)
+    if adapter is not None:
+        base_fingerprint = json_hash(without_token_limits(metadata))
+        check_adapter_base(adapter, name=name, fingerprint=base_fingerprint, pooling=spec.pooling)
+    try:
+        tokenization = Tokenization.read(folder, spec.architecture)
+    except FileNotFoundError as error:
+        raise UnsupportedModelError("a checkpoint without tokenizer.json") from error
+    weights = EncoderWeights(folder, spec, adapter)
+    model = weights.graph()
+
+    def encoder_in(chosen: str) -> GraphEncoder:
+        return GraphEncoder(
+            CompiledGraph(model, "bf16" if chosen == "bf16" else "fp32"),
+            tokenization,
+            spec,
+            metadata=metadata,
+            precision="bf16" if chosen == "bf16" else "fp32",
+            dim=weights.dim,
+            name=name,
+            adapter=adapter,
+        )
+
+    if precision == "auto":
+        precision = "bf16" if computes_bf16() else "fp32"
+    encoder = encoder_in(precision)
+    if not _comes_with_the_package(name, adapter):
+        record = default_cache_folder() / "graphs" / f"{encoder.fingerprint}-{VERSION}-{installed_version('openvino')}"
+        cosine = _cosine(
+            record.with_suffix(".json"),
+            lambda: compare(encoder if precision == "fp32" else encoder_in("fp32"), load_torch()),
+        )
+        if cosine < MIN_COSINE:
+            raise UnsupportedModelError(f"this model, whose graph differs (cosine {cosine:.5f}, at least {MIN_COSINE})")
+    return encoder
+
+
+def compare(graph: TextEncoder, reference: TextEncoder) -> float:
+    """Return the smallest cosine between the vectors of two encoders; 0 if they read other tokens."""
+    if graph.tokenize(_PROBES, side="code") != reference.tokenize(_PROBES, side="code"):
+        return 0.0
+    cosines = (graph.encode_codes(_PROBES) * reference.encode_codes(_PROBES)).sum(axis=1)
+    return float(np.nan_to_num(cosines.min()))
+
+
+def _comes_with_the_package(name: str, adapter: Path | None) -> bool:
+    """Return whether the tests of this package have compared the graph with torch."""
+    return known_name(name) == EMBEDDED and (adapter is None or adapter.parent == ARTIFACTS)
+
+
+def _cosine(record: Path, compute: Callable[[], float]) -> float:
+    """Return the cosine in a record, computed and written if there is none."""
+    try:
+        return float(read_json(record, remedy="", keys=("cosine",))["cosine"])
+    except (OSError, TypeError, ValueError):  # none yet, or a damaged one
+        cosine = compute()
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps({"cosine": cosine}))
+    except OSError as error:
+        logger.warning(
+            "%s cannot be written (%s), so this model is compared with torch each time it is loaded; set "
+            "CODE_RETRIEVAL_CACHE to a folder that can be written",
+            record.parent,
+            error.strerror,
+        )
+    return cosine
+
+
+def _has_gpu() -> bool:
+    """Return whether torch can use a GPU; torch is imported only where it was built for one and a driver is there."""
+    if "torch" not in sys.modules:
+        if installed_version("torch").endswith("+cpu"):
+            return False
+        try:
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        except OSError:
+            return False
+    import torch
+
+    return torch.cuda.is_available()
