@@ -154,6 +154,17 @@ def json_hash(content: Any) -> str:
     return short_hash(json.dumps(content, sort_keys=True))
 
 
+def check_is_list(values: object, name: str) -> None:
+    """Refuse a single string or path where several values are expected: Python would take its characters.
+
+    >>> check_is_list("src", "roots")
+    Traceback (most recent call last):
+    TypeError: roots must be a list, got the string 'src'; write ['src']
+    """
+    if isinstance(values, str | Path):
+        raise TypeError(f"{name} must be a list, got the string {str(values)!r}; write [{str(values)!r}]")
+
+
 def clean_text(text: str) -> str:
     """Return ``text`` with "?" in place of lone surrogates, which no UTF-8 encoder takes.
 

@@ -106,17 +106,6 @@ def describe_errors(error: ValidationError, *, known: Collection[str] = ()) -> s
     return "; ".join(problems)
 
 
-def check_is_list(values: object, name: str) -> None:
-    """Refuse a single string or path where several values are expected: Python would take its characters.
-
-    >>> check_is_list("src", "roots")
-    Traceback (most recent call last):
-    TypeError: roots must be a list, got the string 'src'; write ['src']
-    """
-    if isinstance(values, str | Path):
-        raise TypeError(f"{name} must be a list, got the string {str(values)!r}; write [{str(values)!r}]")
-
-
 def names_in(folder: Path) -> list[str]:
     """Return the names of the TOML files in ``folder`` that can be used by name."""
     return sorted(file.stem for file in folder.glob("*.toml"))

@@ -17,7 +17,8 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import BaseNode, MetadataMode
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
+from llamaindex_code_retrieval._io import check_is_list
+from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.languages.table import known_language
 from llamaindex_code_retrieval.models.adapter_set import (

@@ -15,7 +15,8 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
+from llamaindex_code_retrieval._io import check_is_list
+from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.calibration import EXIT_CHUNK, Calibration, probability, settled
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER

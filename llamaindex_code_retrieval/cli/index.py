@@ -22,6 +22,7 @@ from llamaindex_code_retrieval.cli.options import (
     parse_source_options,
     positive,
     print_waiting,
+    runtime_option,
     source_options,
 )
 from llamaindex_code_retrieval.languages.table import known_language
@@ -82,6 +83,7 @@ def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     source_options(parser)
     common_options(parser, writes=True)
+    runtime_option(parser)
     parser.set_defaults(run=run_index)
 
 
@@ -117,6 +119,7 @@ def run_index(options: argparse.Namespace) -> int:
                 precision=options.precision,
                 max_code_tokens=options.max_code_tokens,
                 device=options.device,
+                runtime=options.runtime or "auto",
                 cache_folder=cache_folder(options),
             )
             index = CodeIndex(embedding, out, parser=parser)
@@ -163,6 +166,7 @@ def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("update", help="update an index from its folders; only what changed is embedded")
     index_option(parser)
     common_options(parser, writes=True)
+    runtime_option(parser)
     parser.set_defaults(run=run_update)
 
 
@@ -175,7 +179,9 @@ def run_update(options: argparse.Namespace) -> int:
     target = Path(options.index or default_index())
     read_settings(target)  # fails before the lock makes a folder
     with update_lock(target, seconds=options.wait, on_wait=print_waiting):
-        index = CodeIndex.open(target, cache_folder=cache_folder(options), device=options.device)
+        index = CodeIndex.open(
+            target, cache_folder=cache_folder(options), device=options.device, runtime=options.runtime
+        )
         for root in map(Path, index.roots):
             if root.is_relative_to((target / "sources").resolve()) and root.is_dir():
                 update_clone(root)

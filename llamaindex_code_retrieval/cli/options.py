@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.index.locate import INDEX_NAME, find_index
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER, RUNTIMES
 from llamaindex_code_retrieval.models.locate import shipped_adapters
 
 if TYPE_CHECKING:
@@ -32,6 +32,15 @@ def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writ
             metavar="SECONDS",
             help="how long to wait for another process that updates the index (default: 60)",
         )
+
+
+def runtime_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--runtime``."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what computes vectors (default: auto, OpenVINO on a CPU where it can express the model, else torch)",
+    )
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from llamaindex_code_retrieval.cli.options import (
     index_option,
     positive,
     refuse_without_effect,
+    runtime_option,
 )
 from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.changes import ChangeCounts
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.storage import Storage
+    from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
     from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
+    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
     from llamaindex_code_retrieval.ranking.model import RankingModel
 
 _CANDIDATES = 50
@@ -100,6 +103,7 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     filter_options(parser)
     common_options(parser, embeds=False)
+    runtime_option(parser)
     parser.set_defaults(run=run_search)
 
 
@@ -107,10 +111,10 @@ def run_search(options: argparse.Namespace) -> int:
     """Print the hits for a question; the exit code is 1 if there are none."""
     folder = Path(options.index or default_index())
     settings = _check(options, folder)
-    if _needs_model(options, settings):
-        hits, roots = _search_with_model(options, folder)
+    if _needs_llama_index(options, settings):
+        hits, roots = _search_with_llama_index(options, folder)
     else:
-        hits, roots = _search_without_model(options, folder, settings)
+        hits, roots = _search_without_llama_index(options, folder, settings)
     if options.json:
         print_json(json_records(hits, roots))
     elif hits:
@@ -128,19 +132,23 @@ def _has_word_of(question: str) -> Callable[[str], bool]:
     return lambda line: not words.isdisjoint(code_words(line))
 
 
-def _needs_model(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
-    """Return whether torch or LlamaIndex is needed; a search by words or by a static query encoder needs neither."""
+def _needs_llama_index(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
+    """Return whether a search needs more than the index and one encoder; LlamaIndex takes long to import."""
     if options.rerank is not None or options.refresh or settings["vector_store"] is not None:
         return True
     if options.mode == "bm25":
         return False
-    if options.fast_query is None or settings["adapters"]:
+    if settings["adapters"] or settings["embedding"].get("class_name") != "CodeEmbedding":
         return True
+    return options.fast_query is not None and not _is_static(options, settings)
+
+
+def _is_static(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
     folder = find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
-    return QueryEncoderConfig.read(folder).kind != "static"
+    return QueryEncoderConfig.read(folder).kind == "static"
 
 
-def _search_without_model(
+def _search_without_llama_index(
     options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
 ) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.folder import open_storage
@@ -152,11 +160,18 @@ def _search_without_model(
     reader = IndexReader(open_storage(folder))
     try:
         roots = [restore_root(root, folder) for root in settings["roots"]]
+        has_model = options.mode != "bm25" and options.fast_query is None
         if options.refresh is not False:
-            _report_changes(reader.storage, settings, roots, folder)
+            changes = _changes(reader.storage, settings, roots)
+            if has_model and _is_quick(changes) and os.access(folder, os.W_OK):
+                return _search_with_llama_index(options, folder)  # which updates the index first
+            _print_changes(changes, folder)
         vectors: list[QueryVector] = []
         if options.mode != "bm25":
-            vectors = [QueryVector(None, _static_vector(options, settings["fingerprint"]))]
+            vector = _query_vector(options, settings)
+            if vector is None:
+                return _search_with_llama_index(options, folder)  # which says how the model differs
+            vectors = [QueryVector(None, vector)]
         with reader.view(words=options.mode != "dense") as view:
             if node_filter.languages is not None:
                 node_filter.check_languages(view.reading.languages())
@@ -182,26 +197,43 @@ def _explained(hit: Hit) -> Hit:
     return hit._replace(note="  ".join(f"{name} {value:+.2f}" for name, value in reasons)) if reasons else hit
 
 
-def _static_vector(options: argparse.Namespace, fingerprint: str) -> list[float]:
+def _query_vector(options: argparse.Namespace, settings: Mapping[str, Any]) -> list[float] | None:
+    """Return the question's vector; ``None`` if the index was built by another model than the one of this name now."""
+    from llamaindex_code_retrieval.models.adapter_set import AdapterSet, AdapterSettings
     from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
-    encoder = QueryEncoder.load_static(options.fast_query, teacher=fingerprint)
-    assert encoder is not None  # _needs_model has found it
+    encoder: TextEncoder | QueryEncoder | None
+    if options.fast_query is not None:
+        encoder = QueryEncoder.load_static(options.fast_query, teacher=settings["fingerprint"])
+        assert encoder is not None  # _needs_llama_index has found it
+    else:
+        saved = settings["embedding"]
+        names = ("model_name", "adapter", "pooling", "max_query_tokens", "max_code_tokens", "merge_adapter")
+        known = {name: saved[name] for name in names}
+        encoder = AdapterSet.load(
+            AdapterSettings(**known, device=options.device, runtime=options.runtime or "auto")
+        ).default
+        if encoder.fingerprint != settings["fingerprint"]:
+            return None
     vector: list[float] = encoder.encode_queries([options.question])[0].tolist()
     return vector
 
 
-def _report_changes(storage: Storage, settings: Mapping[str, Any], folders: Sequence[Path], folder: Path) -> None:
-    """Say how many files have changed since the last update."""
-    from llamaindex_code_retrieval.index.changes import count_changes
+def _changes(storage: Storage, settings: Mapping[str, Any], folders: Sequence[Path]) -> ChangeCounts:
+    """Count the files that have changed since the last update."""
+    from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
     from llamaindex_code_retrieval.index.source_roots import saved_roots
 
     if not folders or not all(root.is_dir() for root in folders):
-        return
+        return ChangeCounts()
     with storage.reading() as reading:
         known = reading.files()
-    changes = count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=_LOOK_SECONDS)
-    _print_changes(changes, folder)
+    return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=_LOOK_SECONDS)
+
+
+def _is_quick(changes: ChangeCounts) -> bool:
+    """Return whether the changed files are few enough to read them before the search."""
+    return 0 < changes.total <= _QUICK_FILES and changes.is_complete
 
 
 def _print_changes(changes: ChangeCounts, folder: Path) -> None:
@@ -214,14 +246,14 @@ def _print_changes(changes: ChangeCounts, folder: Path) -> None:
         )
 
 
-def _search_with_model(options: argparse.Namespace, folder: Path) -> tuple[list[Hit], list[Path]]:
+def _search_with_llama_index(options: argparse.Namespace, folder: Path) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
     words_only = options.mode == "bm25" and not options.refresh
     index: CodeIndex = (
         CodeIndex.open(folder, words_only=True)
         if words_only
-        else CodeIndex.open(folder, query_encoder=options.fast_query, device=options.device)
+        else CodeIndex.open(folder, query_encoder=options.fast_query, device=options.device, runtime=options.runtime)
     )
     with index:
         _refresh(index, options, words_only=words_only)
@@ -247,8 +279,7 @@ def _refresh(index: CodeIndex, options: argparse.Namespace, *, words_only: bool)
     if options.refresh is False or not index.roots or not all(Path(root).is_dir() for root in index.roots):
         return
     changes = index.changes(limit_seconds=_LOOK_SECONDS)
-    is_quick = changes.is_complete and changes.total <= _QUICK_FILES
-    if options.refresh or (changes.total and is_quick and not words_only and os.access(index.folder, os.W_OK)):
+    if options.refresh or (_is_quick(changes) and not words_only and os.access(index.folder, os.W_OK)):
         with progress_bars() as progress:
             index.update(on_progress=progress)
     else:
@@ -275,7 +306,7 @@ def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         refuse_without_effect(options, ("early_exit",), "with --rerank-weight")
     if options.mode == "bm25":
         loads = options.rerank is not None or options.refresh
-        names = ("fast_query",) if loads else ("fast_query", "device")
+        names = ("fast_query",) if loads else ("fast_query", "device", "runtime")
         refuse_without_effect(options, names, "with --mode bm25, which loads no embedding model")
     if options.mode != "fused":
         reason = f"with --mode {options.mode}, which ranks by one score"

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamaindex_code_retrieval.cli.console import print_message, print_text
-from llamaindex_code_retrieval.cli.options import cache_folder, common_options, default_index, index_option
+from llamaindex_code_retrieval.cli.options import (
+    cache_folder,
+    common_options,
+    default_index,
+    index_option,
+    runtime_option,
+)
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.update import IndexReport
@@ -24,6 +30,7 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="look at all files each second: for network file systems and shared folders, which do not report edits",
     )
     common_options(parser)
+    runtime_option(parser)
     parser.set_defaults(run=run_watch)
 
 
@@ -36,7 +43,8 @@ def run_watch(options: argparse.Namespace) -> int:
     folder = Path(options.index or default_index())
     if not read_settings(folder)["roots"]:
         raise ValueError(f"the index in {folder} was not made from folders; build one with `code-retrieval index PATH`")
-    with CodeIndex.open(folder, cache_folder=cache_folder(options), device=options.device) as index:
+    options_of_model = {"device": options.device, "runtime": options.runtime}
+    with CodeIndex.open(folder, cache_folder=cache_folder(options), **options_of_model) as index:
         roots = [Path(root) for root in index.roots]
         print_message(f"watching {', '.join(map(str, roots))}; stop with Ctrl-C")
         edits = watch(roots, index.sources, ignored=[index.folder], polling=options.polling or None)

@@ -17,8 +17,7 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from typing_extensions import TypeVar
 
-from llamaindex_code_retrieval._io import Progress, no_progress
-from llamaindex_code_retrieval._settings import check_is_list
+from llamaindex_code_retrieval._io import Progress, check_is_list, no_progress
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.index.caches import copy_index, make_caches
@@ -48,6 +47,7 @@ from llamaindex_code_retrieval.index.source_roots import source_roots
 from llamaindex_code_retrieval.index.storage import DATABASE, Storage
 from llamaindex_code_retrieval.index.update import FileNodes, IndexReport, Update, bounded_parser
 from llamaindex_code_retrieval.index.view import IndexReader, View
+from llamaindex_code_retrieval.models.catalog import Runtime
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
@@ -143,6 +143,7 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
         query_encoder: str | Path | None = None,
         cache_folder: str | Path | None = None,
         device: str | None = None,
+        runtime: Runtime | None = None,
         words_only: bool = False,
     ) -> CodeIndex[EmbeddingT]:
         """Open an index; without ``embedding`` the model that it was built with is loaded, with ``query_encoder``.
@@ -164,7 +165,12 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
             with storage.reading() as reading:
                 settings = reading.settings()
                 check_store(target, settings, reading, vector_store)
-            options = {"query_encoder": query_encoder, "cache_folder": cache_folder, "device": device}
+            options = {
+                "query_encoder": query_encoder,
+                "cache_folder": cache_folder,
+                "device": device,
+                "runtime": runtime,
+            }
             embedder = restore_embedder(target, settings, embedding, options, words_only=words_only)
             restored = restore_parser(target, settings, parser)
         except BaseException:

@@ -27,8 +27,8 @@ from llama_index.core.vector_stores.types import (
 )
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import open_atomically
-from llamaindex_code_retrieval._settings import PlainErrors, check_is_list
+from llamaindex_code_retrieval._io import check_is_list, open_atomically
+from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.index.ivf import EXACT_LIMIT
 from llamaindex_code_retrieval.index.metadata_filters import matcher_of
 from llamaindex_code_retrieval.index.vectors import VectorTable

@@ -212,6 +212,7 @@ def parse_since(text: str, *, now: datetime | None = None) -> datetime:
 
 def _distinct(values: Collection[str], name: str) -> tuple[str, ...]:
     if isinstance(values, str | Path):
+        from llamaindex_code_retrieval._io import check_is_list
         from llamaindex_code_retrieval._settings import check_is_list  # imports pydantic
 
         check_is_list(values, name)

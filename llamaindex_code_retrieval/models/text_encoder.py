@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval._io import json_hash
-from llamaindex_code_retrieval._settings import check_is_list
+from llamaindex_code_retrieval._io import check_is_list, json_hash
 from llamaindex_code_retrieval.models.catalog import SIDES, Pooling, Side
 from llamaindex_code_retrieval.models.fingerprint import adapter_metadata, without_token_limits
 from llamaindex_code_retrieval.models.spec import EncoderSpec

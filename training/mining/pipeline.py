@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llamaindex_code_retrieval._io import Progress, no_progress
+from llamaindex_code_retrieval._io import Progress, check_is_list, no_progress
 from llamaindex_code_retrieval._optional import check_installed
-from llamaindex_code_retrieval._settings import check_is_list
 from llamaindex_code_retrieval.index.file_state import SourceCounts
 from llamaindex_code_retrieval.index.sources import SourceFile, walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
