@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from llamaindex_code_retrieval._io import check_is_list
 from llamaindex_code_retrieval.index.columns import decode_text
 from llamaindex_code_retrieval.index.ignore import Globs
 from llamaindex_code_retrieval.languages.outline import KINDS
@@ -211,11 +211,7 @@ def parse_since(text: str, *, now: datetime | None = None) -> datetime:
 
 
 def _distinct(values: Collection[str], name: str) -> tuple[str, ...]:
-    if isinstance(values, str | Path):
-        from llamaindex_code_retrieval._io import check_is_list
-        from llamaindex_code_retrieval._settings import check_is_list  # imports pydantic
-
-        check_is_list(values, name)
+    check_is_list(values, name)
     return tuple(dict.fromkeys(values))
 
 
