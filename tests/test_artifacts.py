@@ -98,7 +98,7 @@ def test_the_default_of_embedded_and_none() -> None:
     assert default.adapter == named.adapter == "embedded-general"
     assert default.fingerprint == named.fingerprint != bare.fingerprint
     assert bare.adapter == "none"
-    vectors = bare.encoder.encode_codes(["x = 1"])
+    vectors = bare.torch_encoder.encode_codes(["x = 1"])
     np.testing.assert_array_equal(vectors, Encoder.from_pretrained(EMBEDDED).encode_codes(["x = 1"]))
     assert CodeEmbedding.from_dict(bare.to_dict()).fingerprint == bare.fingerprint
     assert CodeEmbedding.from_dict(default.to_dict()).fingerprint == default.fingerprint
