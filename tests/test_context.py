@@ -317,6 +317,16 @@ def test_a_cell_of_a_notebook_is_quoted_with_the_lines_of_its_file() -> None:
     assert passage.node.metadata["lines"] == [[1, 1]]
 
 
+def test_a_part_of_a_long_line_is_quoted_alone() -> None:
+    code = "x = 1\ndata = '" + "abc " * 100 + "'\n"
+    with index_of({"a.py": code}, max_lines=2) as index:
+        hits = [NodeWithScore(node=node) for node in index.nodes()]
+        passages = CodeContextPostprocessor(index).postprocess_nodes(hits)
+    assert len(passages) == len(hits) > 2
+    assert [hit.node.get_content() for hit in passages] == [hit.node.get_content() for hit in hits]
+    assert passages[-1].node.metadata["lines"] == [[2, 2]]
+
+
 def test_no_hits() -> None:
     assert CodeContextPostprocessor().postprocess_nodes([], query_str="x" * 1_000_000) == []
 

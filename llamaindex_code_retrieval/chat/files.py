@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.index.records import to_node
 from llamaindex_code_retrieval.index.related import definitions_of, find_used
 from llamaindex_code_retrieval.index.tables import NodeRow
 from llamaindex_code_retrieval.index.view import View
+from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 _FUNCTIONS = ("function", "method")
 _USED = 20
@@ -68,7 +69,7 @@ class HitFiles:
         """Yield the functions and classes of the index that a definition calls or uses, the surest first."""
         rows = self._rows_of(definition.outline.path)
         own = [rows[part.id] for part in definition.outline.parts_of(definition.id) if part.id in rows]
-        if self._view is None or not own:
+        if self._view is None or not own or definition.outline.language not in CODE_LANGUAGES:
             return
         numbers = find_used(self._view, own)[:_USED]
         rows_of_used = self._view.rows(numbers)

@@ -63,11 +63,13 @@ class FileOutline:
         self.language = language
         self.chunks: dict[str, Chunk] = {}
         self.lines: dict[int, str] = {}
-        for chunk in sorted(chunks, key=lambda chunk: (chunk.first, chunk.last, chunk.part)):
-            lines = dict(zip(chunk.numbers, chunk.text.split("\n"), strict=True))
-            if all(self.lines.get(number, line) == line for number, line in lines.items()):
-                self.lines |= lines
-                self.chunks[chunk.id] = chunk  # not a part of a line, which is quoted alone
+        ordered = sorted(chunks, key=lambda chunk: (chunk.first, chunk.last, chunk.part))
+        texts = {chunk.first: chunk.text for chunk in ordered if chunk.first == chunk.last}
+        cut = {chunk.first for chunk in ordered if chunk.first == chunk.last and chunk.text != texts[chunk.first]}
+        for chunk in ordered:
+            if chunk.first != chunk.last or chunk.first not in cut:  # parts of a line are quoted alone
+                self.lines |= zip(chunk.numbers, chunk.text.split("\n"), strict=True)
+                self.chunks[chunk.id] = chunk
 
     def definition_of(self, id_: str) -> str:
         """Return the id of the definition that a node is a part of."""
