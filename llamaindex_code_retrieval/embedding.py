@@ -56,7 +56,8 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     Everything that changes a vector is a field and so part of LlamaIndex's ingestion hash: the base and the adapters
     (``fingerprint`` covers their weights), pooling, precision and token limits, each with the value in force. These
     fields cannot be assigned; :meth:`use_adapter` replaces an adapter. Several
-    threads may use one embedding at the same time; the async methods leave the event loop free.
+    threads may use one embedding at the same time; the async methods leave the event loop free. A forked process, such
+    as a worker of ``IngestionPipeline.arun(num_workers=2)``, computes with one thread.
 
     **Adapters by language.** ``adapters={"python": "python-lora", "java": "java-lora"}`` embeds each *node* with the
     adapter of its ``metadata["language"]`` and all other nodes with ``adapter``, in an ``IngestionPipeline`` and in

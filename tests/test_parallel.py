@@ -124,16 +124,21 @@ def test_callers_that_race_for_the_first_use_share_one_pool(threads: int) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_starts_its_own_threads() -> None:
+def test_a_forked_process_computes_in_one_thread() -> None:
+    """OpenMP would wait for its threads, which the parent has started and the child does not have."""
     program = """
-        import os, torch
+        import os, signal, torch
         from llamaindex_code_retrieval.models.parallel import in_threads
         torch.set_num_threads(2)
-        double = lambda batch: 2 * batch
-        assert list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6]
+        large = torch.ones(1 << 20)
+        total = lambda batch: int((batch * large).sum())
+        batches, totals = [1, 2, 3], [1 << 20, 2 << 20, 3 << 20]
+        assert list(map(total, batches)) == list(in_threads(total, batches, torch.device("cpu"))) == totals
         child = os.fork()
         if child == 0:
-            os._exit(0 if list(in_threads(double, [1, 2, 3], torch.device("cpu"))) == [2, 4, 6] else 1)
+            signal.alarm(60)  # ends a child that waits forever
+            assert list(in_threads(total, batches, torch.device("cpu"))) == totals
+            os._exit(0 if torch.get_num_threads() == 1 else 1)
         raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)

@@ -66,14 +66,19 @@ def _start_pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _forget_pools() -> None:
+def _after_fork() -> None:
+    """Compute with one thread in a forked process, which has none of the threads of its parent.
+
+    OpenMP does not notice that its threads are gone, and would wait for them.
+    """
     global _lock
     _lock = threading.Lock()  # another thread may have held the old one
     _pools.clear()
+    torch.set_num_threads(1)
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
 _lock = threading.Lock()
 
-if hasattr(os, "register_at_fork"):  # a forked process has none of these threads
-    os.register_at_fork(after_in_child=_forget_pools)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
