@@ -8,13 +8,38 @@ from typing import Any
 
 import adapters
 import reranker_variants
-from markdown import number, table
+from markdown import measured, number, table
 
 Figures = Mapping[str, Any]
 
 _METRICS = ("MRR", "R@1", "R@5")
+_RETRIEVAL = (("MRR", 4), ("R@1", 3), ("R@10", 3))
 _CATEGORIES = ("all", "architecture", "semantic", "symbol")
 _SHOWN_STUDENTS = ("teacher", "embedded-general-layers", "embedded-general-static", "transformer", "4", "3", "2", "1")
+
+
+def cosqa(figures: Figures) -> str:
+    """Return the scores on CoSQA dev by adapter and mode."""
+    rows = [
+        [name, mode, *(number(scores[metric], digits) for metric, digits in _RETRIEVAL), precision, date]
+        for name, run in figures["cosqa"].items()
+        for precision, date in [(run["precision"], run["date"][:10])]
+        for mode, scores in run["metrics"].items()
+    ]
+    return table(["adapter", "mode", "MRR", "Recall@1", "Recall@10", "precision", "date"], rows)
+
+
+def index_faults(figures: Figures) -> str:
+    """Return how many processes were killed, and what that did."""
+    faults = figures["index_faults"]
+    ended = faults["finished_before_the_kill"]
+    rows = [
+        [f"`{command}`", number(count), number(ended.get(command, 0))] for command, count in faults["kills"].items()
+    ]
+    searches, errors = (sum(reader[name] for reader in faults["readers"]) for name in ("searches", "errors"))
+    problems = sum(faults["problems"].values())
+    result = f"Problems: {problems}. Searches of the readers: {number(searches)}, errors: {errors}. {measured(faults)}"
+    return "\n".join([table(["command", "runs", "ended before the kill"], rows), "", result])
 
 
 def definitions(figures: Figures) -> str:
@@ -166,6 +191,8 @@ def _student(encoders: Figures, name: str) -> str:
 
 
 TABLES: dict[str, Callable[[Figures], str]] = {
+    "cosqa": cosqa,
+    "index_faults": index_faults,
     "definitions": definitions,
     "parsing": parsing,
     "parsing.mutations": mutations,
