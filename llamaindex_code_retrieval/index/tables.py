@@ -263,10 +263,10 @@ class Reading:
             None,
         )
 
-    def staged(self, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    def staged(self, keys: Iterable[bytes], *, dim: int) -> dict[bytes, NDArray[np.float32]]:
         """Return those vectors that an unfinished update has computed, by key."""
         return {
-            key: read_vector(blob, dim=self._dim)
+            key: read_vector(blob, dim=dim)
             for key, blob in self._in_parts("SELECT key, vector FROM staged WHERE key IN ({marks})", keys)
         }
 

@@ -297,7 +297,7 @@ class Update:
         """Return the vectors, shape ``(rows, dim)``; a vector of an equal text by the same model is used again."""
         vectors = np.empty((len(rows), self._embedder.dim), dtype=np.float32)
         keys = [_staged_key(row) for row in rows]
-        known = reading.staged(keys) if self._outer is not None else {}
+        known = reading.staged(keys, dim=self._embedder.dim) if self._outer is not None else {}
         missing: dict[bytes, list[int]] = {}
         for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
             vector = known.get(key)
@@ -333,7 +333,7 @@ class Update:
             ]
             nodes += len(rows)
             with self._storage.reading() as reading:
-                known = reading.staged(map(_staged_key, rows))
+                known = reading.staged(map(_staged_key, rows), dim=self._embedder.dim)
                 missing = {
                     _staged_key(row): row
                     for row in rows
