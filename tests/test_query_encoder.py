@@ -350,7 +350,7 @@ def test_the_student_embeds_queries_and_the_teacher_codes(
 ) -> None:
     plain = _embedding(bert_folder)
     fast = _embedding(bert_folder, query_encoder=saved[name], cache_folder=tmp_path)
-    student = QueryEncoder.load(saved[name], teacher=plain.encoder).encode_queries(QUERIES)
+    student = QueryEncoder.load(saved[name], teacher=plain.torch_encoder).encode_queries(QUERIES)
     plain.embed_queries(QUERIES)  # what a cache would hold
     np.testing.assert_allclose(fast.embed_queries(QUERIES), student, atol=1e-6)
     np.testing.assert_allclose(fast.get_query_embedding(QUERIES[0]), student[0], atol=1e-6)
@@ -388,7 +388,7 @@ def test_languages_with_their_own_adapter_do_not_use_the_student(
     adapters = {"java": str(adapter_folders["lora"])}
     plain = _embedding(bert_folder, adapters=adapters)
     fast = _embedding(bert_folder, adapters=adapters, query_encoder=saved["static"])
-    student = QueryEncoder.load(saved["static"], teacher=plain.encoder).encode_queries(QUERIES)
+    student = QueryEncoder.load(saved["static"], teacher=plain.torch_encoder).encode_queries(QUERIES)
     for language in ("", "python"):
         np.testing.assert_array_equal(fast.for_language(language).embed_queries(QUERIES), student)
     java = fast.for_language("java")
