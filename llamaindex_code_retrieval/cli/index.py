@@ -22,7 +22,6 @@ from llamaindex_code_retrieval.cli.options import (
     parse_source_options,
     positive,
     print_waiting,
-    runtime_option,
     source_options,
 )
 from llamaindex_code_retrieval.languages.table import known_language
@@ -82,8 +81,7 @@ def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="lines that the parts of a split node share (default: a quarter of --max-lines, at most 6)",
     )
     source_options(parser)
-    common_options(parser, writes=True)
-    runtime_option(parser)
+    common_options(parser, writes=True, runtime=True)
     parser.set_defaults(run=run_index)
 
 
@@ -165,8 +163,7 @@ def add_update(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command ``update``."""
     parser = commands.add_parser("update", help="update an index from its folders; only what changed is embedded")
     index_option(parser)
-    common_options(parser, writes=True)
-    runtime_option(parser)
+    common_options(parser, writes=True, runtime=True)
     parser.set_defaults(run=run_update)
 
 

@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 DEFAULT_INDEX = INDEX_NAME
 
 
-def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False) -> None:
-    """Add ``--device`` and ``--json``, ``--cache`` where codes are embedded, ``--wait`` where an index is written."""
+def common_options(
+    parser: argparse.ArgumentParser, *, embeds: bool = True, writes: bool = False, runtime: bool = False
+) -> None:
+    """Add ``--device`` and ``--json``; ``--cache``, ``--wait`` and ``--runtime`` where codes are embedded, an index is
+    written, and the runtime can be chosen.
+    """
     parser.add_argument("--device", help="torch device, such as cpu or cuda:0 (default: a GPU if there is one)")
+    if runtime:
+        parser.add_argument(
+            "--runtime",
+            choices=RUNTIMES,
+            help="what computes vectors (default: auto, OpenVINO on a CPU where it can express the model, else torch)",
+        )
     json_option(parser)
     if embeds:
         cache_option(parser)
@@ -32,15 +42,6 @@ def common_options(parser: argparse.ArgumentParser, *, embeds: bool = True, writ
             metavar="SECONDS",
             help="how long to wait for another process that updates the index (default: 60)",
         )
-
-
-def runtime_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--runtime``."""
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help="what computes vectors (default: auto, OpenVINO on a CPU where it can express the model, else torch)",
-    )
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,6 @@ from llamaindex_code_retrieval.cli.options import (
     index_option,
     positive,
     refuse_without_effect,
-    runtime_option,
 )
 from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
@@ -102,8 +101,7 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         f"at most {_QUICK_FILES} files have changed, else say how many have)",
     )
     filter_options(parser)
-    common_options(parser, embeds=False)
-    runtime_option(parser)
+    common_options(parser, embeds=False, runtime=True)
     parser.set_defaults(run=run_search)
 
 

@@ -13,7 +13,6 @@ from llamaindex_code_retrieval.cli.options import (
     common_options,
     default_index,
     index_option,
-    runtime_option,
 )
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="store_true",
         help="look at all files each second: for network file systems and shared folders, which do not report edits",
     )
-    common_options(parser)
-    runtime_option(parser)
+    common_options(parser, runtime=True)
     parser.set_defaults(run=run_watch)
 
 
