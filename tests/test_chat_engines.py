@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +12,11 @@ from llama_index.core.chat_engine import CondensePlusContextChatEngine, ContextC
 from llama_index.core.llms import LLM, ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.schema import NodeWithScore
 from pydantic import PrivateAttr
 
 from llamaindex_code_retrieval import CodeIndex
-from llamaindex_code_retrieval.chat.chat_engines import CodeChatEngine
 from llamaindex_code_retrieval.chat.engines import code_chat_engine, code_query_engine
-from llamaindex_code_retrieval.chat.follow_ups import completed, is_follow_up
 from llamaindex_code_retrieval.chat.passages import QUOTATION_RULE
 from llamaindex_code_retrieval.chat.question import MAX_QUESTION
 from llamaindex_code_retrieval.chat.synthesizer import CITING, NO_HIT
@@ -270,65 +268,26 @@ def test_an_empty_answer_is_not_remembered(index: CodeIndex[Any]) -> None:
 # --- follow-ups -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("question", "expected"),
-    [
-        ("and where is it called?", True),
-        ("Why?", True),
-        ("what if this fails with an exception later", True),
-        ("how are cookies signed before a response is sent", False),
-        ("what does `open_session` do with it?", False),
-        ("where is Session.send used, and what calls it?", False),
-        ("how does SessionInterface save them", False),
-    ],
-)
-def test_what_is_a_follow_up(question: str, expected: bool) -> None:
-    assert is_follow_up(question) is expected
-
-
-def passages(*scopes: str) -> list[NodeWithScore]:
-    return [
-        NodeWithScore(node=TextNode(text="x", metadata={"path": f"{i}.py", "scope": scope, "citation": i, "lines": []}))
-        for i, scope in enumerate(scopes, start=1)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("answer", "scopes", "names"),
-    [
-        ("It sums the prices [2].", ("Cart", "Cart.total"), " Cart.total"),
-        ("The function total does.", ("Cart", "Cart.total"), " Cart.total"),
-        ("The prices are summed.", ("Cart.total", "Mail"), " Cart.total"),
-        ("`add_tax` calls round_up().", (), " add_tax round_up"),
-        ("The prices are summed.", (), ""),
-    ],
-)
-def test_a_follow_up_gets_the_names_of_the_answer(answer: str, scopes: Sequence[str], names: str) -> None:
-    history = [ChatMessage(role="user", content="?"), ChatMessage(role="assistant", content=answer)]
-    assert completed("and where is it called?", history, passages(*scopes)) == f"and where is it called?{names}"
-    assert completed("how are receipts sent by mail", history, passages(*scopes)) == "how are receipts sent by mail"
-    assert completed("and where is it called?", [], passages(*scopes)) == "and where is it called?"
-
-
-def test_the_engine_searches_for_a_follow_up_with_names(index: CodeIndex[Any]) -> None:
+def test_the_engine_searches_for_a_follow_up_with_the_question_before(index: CodeIndex[Any]) -> None:
     llm = ScriptedLLM()
     engine = engine_of(index, llm, mode="bm25")
     engine.chat(QUESTION)
-    follow_up = engine.chat("and who changes it?")
-    assert follow_up.source_nodes[0].node.metadata["scope"].startswith("Cart")
-    assert "and who changes it? Cart" not in llm._prompts[-1]  # the LLM gets the question as it was asked
+    assert engine.chat("and who changes it?").source_nodes[0].node.metadata["scope"] == "Cart.total"
+    assert "computed and who changes it?" not in llm._prompts[-1]  # the LLM gets the question as it was asked
+    other = [ChatMessage(role="user", content="how is a receipt sent?"), ChatMessage(role="assistant", content="So.")]
+    response = asyncio.run(engine.achat("and who uses it?", chat_history=other))
+    assert response.source_nodes[0].node.metadata["scope"] == "send_receipt"
     plain = engine_of(index, llm, mode="bm25", complete_follow_ups=False)
     plain.chat(QUESTION)
     assert plain.chat("and who changes it?").response == NO_HIT  # no word of it is in the code
 
 
-def test_a_history_of_another_conversation_does_not_get_these_names(index: CodeIndex[Any]) -> None:
-    engine = engine_of(index, ScriptedLLM(), mode="bm25")
-    assert isinstance(engine, CodeChatEngine)
-    engine.chat(QUESTION)
-    other = [
-        ChatMessage(role="user", content="how are receipts sent?"),
-        ChatMessage(role="assistant", content="By `send_receipt`."),
-    ]
-    response = engine.chat("and who uses it?", chat_history=other)
-    assert response.source_nodes[0].node.metadata["scope"] == "send_receipt"
+def test_the_llm_rewrites_follow_ups_if_it_is_to(index: CodeIndex[Any]) -> None:
+    llm = ScriptedLLM(answer="how is a receipt sent")  # to everything
+    engine = engine_of(index, llm, mode="bm25", chat_mode="condense_plus_context")
+    assert engine.chat(QUESTION).source_nodes[0].node.metadata["scope"] == "Cart.total"
+    assert len(llm._prompts) == 1
+    assert engine.chat("and who uses it?").source_nodes[0].node.metadata["scope"] == "send_receipt"
+    assert len(llm._prompts) == 3
+    with pytest.raises(ValueError, match="the extractive LLM cannot rewrite questions"):
+        code_chat_engine(index, llm="extractive", chat_mode="condense_plus_context")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
@@ -99,11 +99,9 @@ class _Answers(BaseChatEngine):
 
 
 class CodeChatEngine(_Answers, ContextChatEngine):
-    """A ``ContextChatEngine`` that completes follow-up questions with names; see :func:`.follow_ups.completed`."""
+    """A ``ContextChatEngine`` that searches for a follow-up together with the question that it follows."""
 
     complete_follow_ups: bool = True
-    _last: tuple[str, Sequence[NodeWithScore]] = ("", ())
-    """The last question and its passages."""
 
     def _get_response_synthesizer(  # type: ignore[override]  # used as a BaseSynthesizer only
         self, chat_history: list[ChatMessage], streaming: bool = False
@@ -112,22 +110,13 @@ class CodeChatEngine(_Answers, ContextChatEngine):
 
     def _get_nodes(self, message: str) -> list[NodeWithScore]:
         check_question(message)
-        passages = super()._get_nodes(self._query(message, self._memory.get_all()))
-        self._last = (message, passages)
-        return passages
+        history = self._memory.get_all() if self.complete_follow_ups else []
+        return super()._get_nodes(completed(message, history))
 
     async def _aget_nodes(self, message: str) -> list[NodeWithScore]:
         check_question(message)
-        passages = await super()._aget_nodes(self._query(message, await self._memory.aget_all()))
-        self._last = (message, passages)
-        return passages
-
-    def _query(self, message: str, history: Sequence[ChatMessage]) -> str:
-        if not self.complete_follow_ups:
-            return message
-        question, passages = self._last
-        asked = next((each.content for each in reversed(history) if each.role == MessageRole.USER), None)
-        return completed(message, history, passages if asked == question else [])  # else it is another conversation
+        history = await self._memory.aget_all() if self.complete_follow_ups else []
+        return await super()._aget_nodes(completed(message, history))
 
     @trace_method("chat")
     def stream_chat(

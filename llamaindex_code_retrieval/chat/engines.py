@@ -14,6 +14,7 @@ from llama_index.core.utils import get_tokenizer
 
 from llamaindex_code_retrieval.chat.chat_engines import CodeChatEngine, CondensingCodeChatEngine
 from llamaindex_code_retrieval.chat.context import CodeContextPostprocessor
+from llamaindex_code_retrieval.chat.extractive import ExtractiveLLM
 from llamaindex_code_retrieval.chat.llms import load_llm
 from llamaindex_code_retrieval.chat.question import MAX_QUESTION, check_question
 from llamaindex_code_retrieval.chat.synthesizer import CITING, PLAIN, CitingSynthesizer, system_template
@@ -47,14 +48,13 @@ def code_chat_engine(
 
     Each question is searched for in the index. The hits become passages (:class:`.CodeContextPostprocessor`), which the
     LLM gets with the instructions and the history. A question without hits is answered without the LLM. The passages of
-    an answer are its ``source_nodes``; :func:`.check_citations` checks what it cites. A stream is read from the LLM by
-    the loop over ``response_gen``, and is remembered when that ends or is left.
+    an answer are its ``source_nodes``. A stream is remembered when the loop over ``response_gen`` ends or is left.
 
     Args:
         index: the code base.
         llm: an LLM, a specification for :func:`.load_llm`, or by default LlamaIndex's ``Settings.llm``.
-        chat_mode: "context" searches for the question as it is; a follow-up such as "and where is it called?" with the
-            names that the previous answer was about. In "condense_plus_context" the LLM rewrites each question but the
+        chat_mode: "context" searches for the question as it is; a follow-up such as "and where is it called?" together
+            with the last question that stands alone. In "condense_plus_context" the LLM rewrites each question but the
             first.
         reranker: reorders the hits, such as a ``CodeReranker``.
         max_context_tokens: tokens of the passages; fewer where the context window of the LLM leaves less.
@@ -70,6 +70,8 @@ def code_chat_engine(
     if chat_mode not in ("context", "condense_plus_context"):
         raise ValueError(f"chat_mode must be 'context' or 'condense_plus_context', got {chat_mode!r}")
     model = _resolve(llm)
+    if chat_mode == "condense_plus_context" and isinstance(model, ExtractiveLLM):
+        raise ValueError("the extractive LLM cannot rewrite questions; use chat_mode 'context', or another LLM")
     retriever = index.as_retriever(**options)
     postprocessors, memory_tokens = _postprocessors(
         index, model, reranker, max_context_tokens, instructions, _positive(memory_tokens, "memory_tokens")

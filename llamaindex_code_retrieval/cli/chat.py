@@ -77,7 +77,7 @@ def add_chat(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--condense",
         action="store_true",
-        help="let the LLM rewrite follow-up questions (default: add names of the previous answer)",
+        help="let the LLM rewrite follow-up questions (default: search for one together with the question before)",
     )
     parser.add_argument(
         "--fast-query",
