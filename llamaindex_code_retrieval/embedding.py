@@ -156,7 +156,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         settings = AdapterSettings(
             model_name=str(model_name),
             adapter=str(default_adapter(str(model_name), pooling=pooling) if adapter is None else adapter),
-            adapters=adapter_names({} if adapters is None else adapters),
+            adapters=_known_adapters({} if adapters is None else adapters),
             pooling=pooling,
             precision=precision,
             max_query_tokens=max_query_tokens,
@@ -166,8 +166,6 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
             runtime=runtime,
             fingerprint=fingerprint,
         )
-        for language in settings.adapters:
-            known_language(language)
         lazy_adapters = LazyAdapterSet(settings)
         student = _load_student(query_encoder, lazy_adapters)
         fields: dict[str, Any] = asdict(lazy_adapters.settings) | {
@@ -398,6 +396,14 @@ def _check_base_fields(embeddings_cache: object, base_fields: Mapping[str, objec
     unknown = set(base_fields) - set(BaseEmbedding.model_fields) - {"class_name"}
     if unknown:
         raise TypeError(f"CodeEmbedding has no option {', '.join(sorted(unknown))}")
+
+
+def _known_adapters(adapters: Mapping[str, str | Path]) -> dict[str, str]:
+    """Return the names of adapters by language; an unknown language is refused."""
+    names = adapter_names(adapters)
+    for language in names:
+        known_language(language)
+    return names
 
 
 def _load_student(query_encoder: str | Path | None, lazy_adapters: LazyAdapterSet) -> QueryEncoder | None:
