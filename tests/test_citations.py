@@ -26,7 +26,9 @@ def index() -> Iterator[CodeIndex[HashEmbedding]]:
         yield index
 
 
-def passage(number: int, path: str, *lines: list[int], text: str = "") -> NodeWithScore:
+def passage(number: int, path: str, *lines: list[int], text: str | None = None) -> NodeWithScore:
+    if text is None:
+        text = "\n...\n".join("\n" * (last - first) for first, last in lines)
     return NodeWithScore(node=TextNode(text=text, metadata={"path": path, "lines": list(lines), "citation": number}))
 
 

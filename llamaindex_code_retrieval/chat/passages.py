@@ -26,6 +26,7 @@ _PROSE = frozenset("asciidoc latex markdown org pod restructuredtext text".split
 _LONGEST_SCOPE = 120  # characters
 _BACKTICKS = re.compile("`+")
 _UNSAFE = re.compile(r"[\s`\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CITED_SOURCE = re.compile(r"Source \d+:\n(.*)\n", re.DOTALL)  # the text of LlamaIndex's CitationQueryEngine
 _INFO_STRING = re.compile(r"[\w+#.-]+")
 
 Role = Literal["code", "test", "documentation"]
@@ -156,12 +157,17 @@ def passages_of(nodes: Sequence[NodeWithScore]) -> list[Passage]:
 
 
 def passage_of(metadata: Mapping[str, Any], text: str, *, fallback: str) -> Passage:
-    """Return the passage of a node; ``fallback`` is the path of one that has none."""
+    """Return the passage of a node; ``fallback`` is the path of one that has none.
+
+    Its lines are not known if the text has more or fewer, as that of a part that another node parser made of the node.
+    """
     path = next((metadata[key] for key in ("path", "file_path", "file_name") if metadata.get(key)), fallback)
     ranges = metadata.get(LINES)
     if not isinstance(ranges, list):
         first, last = metadata.get("start_line"), metadata.get("end_line")
         ranges = [[first, last]] if isinstance(first, int) and isinstance(last, int) else []
+    if "cell" not in metadata and not _has_lines(text, ranges, heading=str(metadata.get(HEADING))):
+        ranges = []
     return Passage(
         str(path),
         text,
@@ -169,6 +175,19 @@ def passage_of(metadata: Mapping[str, Any], text: str, *, fallback: str) -> Pass
         str(metadata.get("scope") or ""),
         str(metadata.get("language") or "text"),
     )
+
+
+def _has_lines(text: str, ranges: Sequence[Sequence[int]], *, heading: str) -> bool:
+    """Return whether a text has the lines of ranges, one between two of them, and one after them if it is cut.
+
+    They may be under the heading and between fences.
+    """
+    source = _CITED_SOURCE.fullmatch(text)
+    lines = (text if source is None else source[1]).split("\n")
+    if lines[0] == heading:
+        lines = lines[2:-1]
+    expected = sum(last - first + 2 for first, last in ranges) - 1
+    return len(lines) == expected + (lines[-1:] == [GAP])
 
 
 def _template(text: str, language: str) -> str:
