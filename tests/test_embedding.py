@@ -346,7 +346,8 @@ def test_adapters_share_the_base_and_leave_it_alone(options: dict[str, Any], ber
         for encoder in (bare.encoder, bare.for_language(language).encoder):
             shared = {weight.data_ptr() for weight in encoder.backbone.parameters()}
             assert words["embeddings.word_embeddings.weight"] in shared
-    for name, weight in bare.torch_encoder.backbone.named_parameters():
+    assert isinstance(bare_encoder, Encoder)
+    for name, weight in bare_encoder.backbone.named_parameters():
         assert torch.equal(weight, before[name])
     np.testing.assert_array_equal(bare_encoder.encode_codes(CODES), np.float32(vectors))
 
