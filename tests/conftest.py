@@ -40,8 +40,12 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertModel,
     GPT2Config,
     GPT2Model,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -177,7 +181,7 @@ def unit_rows(rows: list[torch.Tensor]) -> NDArray[np.float32]:
     return torch.nn.functional.normalize(torch.stack(rows), dim=-1).detach().numpy()
 
 
-def t5_config() -> T5Config:
+def t5_config(feed_forward: str = "relu") -> T5Config:
     return T5Config(
         vocab_size=VOCABULARY,
         d_model=32,
@@ -185,7 +189,7 @@ def t5_config() -> T5Config:
         d_ff=64,
         num_layers=2,
         num_heads=2,
-        feed_forward_proj="relu",
+        feed_forward_proj=feed_forward,
         relative_attention_num_buckets=32,
         pad_token_id=1,
         eos_token_id=2,
@@ -198,6 +202,38 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Pat
     """A whole encoder-decoder, as CodeT5 is published."""
     torch.manual_seed(4)
     return _save(T5ForConditionalGeneration(t5_config()), tmp_path_factory.mktemp("codet5"), bpe_folder)
+
+
+@pytest.fixture(scope="session")
+def gated_t5_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    """An encoder with T5 1.1's feed-forward network."""
+    torch.manual_seed(7)
+    return _save(T5EncoderModel(t5_config("gated-gelu")), tmp_path_factory.mktemp("t5-gated"), bpe_folder)
+
+
+@pytest.fixture(scope="session")
+def mpnet_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    """More positions than distances that have a bias of their own."""
+    torch.manual_seed(8)
+    config = MPNetConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=210,
+        pad_token_id=1,
+    )
+    return _save(MPNetModel(config), tmp_path_factory.mktemp("mpnet"), bpe_folder)
+
+
+@pytest.fixture(scope="session")
+def distilbert_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) -> Path:
+    torch.manual_seed(9)
+    config = DistilBertConfig(
+        vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=51, pad_token_id=1
+    )
+    return _save(DistilBertModel(config), tmp_path_factory.mktemp("distilbert"), bpe_folder)
 
 
 @pytest.fixture(scope="session")
@@ -405,7 +441,7 @@ def is_killed_at_step(step: int, work: Callable[[], object]) -> bool:
 
 
 def save_adapter(kind: str, base: Path, folder: Path, *, seed: int = 0) -> Path:
-    """Write an adapter for a BERT as PEFT does, with random weights large enough to change a vector."""
+    """Write an adapter of a kind for a BERT; see :func:`write_adapter`."""
     config: PeftConfig
     task = TaskType.FEATURE_EXTRACTION
     if kind == "lora":
@@ -416,7 +452,12 @@ def save_adapter(kind: str, base: Path, folder: Path, *, seed: int = 0) -> Path:
         config = IA3Config(task_type=task, target_modules=["key", "value", "dense"], feedforward_modules=["dense"])
     else:
         config = PromptTuningConfig(task_type=task, num_virtual_tokens=4)
-    model = get_peft_model(AutoModel.from_pretrained(base), config)
+    return write_adapter(AutoModel.from_pretrained(base), config, folder, seed=seed)
+
+
+def write_adapter(backbone: torch.nn.Module, config: PeftConfig, folder: Path, *, seed: int = 0) -> Path:
+    """Write an adapter for a backbone as PEFT does, with random weights large enough to change a vector."""
+    model = get_peft_model(backbone, config)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         if "lora_" in name or "prompt" in name:

@@ -5,56 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CODES, fork, save_adapter
+from conftest import CODES, fork, write_adapter
+from graphs import graph_of, torch_of
 from numpy.typing import NDArray
+from peft import LoraConfig, TaskType
+from transformers import AutoModel
 
 from llamaindex_code_retrieval import CodeEmbedding
 from llamaindex_code_retrieval._io import default_cache_folder
-from llamaindex_code_retrieval.models.catalog import Side
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder, padded
 from llamaindex_code_retrieval.models.locate import shipped_adapters
 from llamaindex_code_retrieval.models.runtime import MIN_COSINE, compare
 from llamaindex_code_retrieval.models.shared import SharedBase
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
-
-
-def graph_of(folder: Path | str, adapter: Path | str = "none") -> TextEncoder:
-    encoder = SharedBase(str(folder), precision="fp32", runtime="openvino").with_adapter(adapter, merge=True)
-    assert isinstance(encoder, GraphEncoder)
-    return encoder
-
-
-def torch_of(folder: Path | str, adapter: Path | str = "none") -> Encoder:
-    return SharedBase(str(folder), precision="fp32", runtime="torch").torch_encoder(adapter, merge=True)
-
-
-@pytest.mark.parametrize("base", ["bert_folder", "roberta_folder", "unixcoder_folder"])
-def test_a_graph_has_the_fingerprint_tokens_and_vectors_of_torch(base: str, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue(base)
-    graph, reference = graph_of(folder), torch_of(folder)
-    assert graph.fingerprint == reference.fingerprint
-    assert graph.base_fingerprint == reference.base_fingerprint
-    for side in get_args(Side):
-        assert graph.tokenize(CODES, side=side) == reference.tokenize(CODES, side=side)
-    np.testing.assert_allclose(graph.encode_codes(CODES), reference.encode_codes(CODES), atol=1e-5)
-    assert graph.encode_codes([]).shape == (0, reference.dim)
-
-
-@pytest.mark.parametrize("kind", ["lora", "adalora", "ia3"])
-def test_a_graph_merges_an_adapter_as_peft_does(kind: str, bert_folder: Path, tmp_path: Path) -> None:
-    adapter = save_adapter(kind, bert_folder, tmp_path / kind)
-    found = graph_of(bert_folder, adapter).encode_codes(CODES)
-    np.testing.assert_allclose(found, torch_of(bert_folder, adapter).encode_codes(CODES), atol=1e-5)
-    assert np.abs(found - graph_of(bert_folder).encode_codes(CODES)).max() > 0.005
 
 
 @pytest.mark.parametrize("adapter", ["none", *shipped_adapters()])
@@ -117,34 +90,34 @@ def test_the_default_model_embeds_without_torch_and_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "adapter", "merge", "named"),
+    ("activation", "adapter", "named"),
     [
-        ("codet5p_folder", "none", True, "a model of the type 'codet5p_embedding'"),
-        ("bert_folder", "prompt", True, "an adapter of the type PROMPT_TUNING"),
-        ("bert_folder", "lora", False, "an adapter that is not merged"),
+        ("silu", None, "the activation 'silu'"),
+        ("gelu", {"use_dora": True}, "an adapter with use_dora=True"),
+        ("gelu", {}, "an adapter that is not merged"),
     ],
 )
 def test_torch_serves_what_a_graph_cannot_express_and_says_so_once(
-    base: str,
-    adapter: str,
-    merge: bool,
+    activation: str,
+    adapter: dict[str, bool] | None,
     named: str,
-    request: pytest.FixtureRequest,
+    bert_folder: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    folder = request.getfixturevalue(base)
-    name = "none" if adapter == "none" else str(save_adapter(adapter, folder, tmp_path / adapter))
-    limits = {"max_code_tokens": 40, "max_query_tokens": 40}
+    folder = shutil.copytree(bert_folder, tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": activation}))
+    settings: dict[str, Any] = {"merge_adapter": adapter != {}}
+    if adapter is not None:
+        lora = LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, target_modules=["query"], **adapter)
+        settings["adapter"] = write_adapter(AutoModel.from_pretrained(folder), lora, tmp_path / "adapter")
     with pytest.raises(ValueError, match=f"runtime 'openvino' cannot express {named}; leave runtime out"):
-        CodeEmbedding(str(folder), adapter=name, runtime="openvino", merge_adapter=merge, **limits)  # type: ignore[arg-type]
+        CodeEmbedding(folder, runtime="openvino", **settings)
     caplog.set_level(logging.INFO)
     for _ in range(2):
-        embedding = CodeEmbedding(
-            str(folder), adapter=name, merge_adapter=merge, max_code_tokens=40, max_query_tokens=40
-        )
-        assert isinstance(embedding.encoder, Encoder)
-    assert sum(named in message for message in caplog.messages) <= 1
+        assert isinstance(CodeEmbedding(folder, **settings).encoder, Encoder)
+    assert sum(named in message for message in caplog.messages) == 1
 
 
 def test_a_graph_is_compared_once_and_refused_if_it_differs(

@@ -12,7 +12,6 @@ from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DAMAGED
 from llamaindex_code_retrieval.models.modify import copy_parameters
-from llamaindex_code_retrieval.models.spec import EncoderSpec
 from llamaindex_code_retrieval.models.weights import check_weights, read_weights
 
 if TYPE_CHECKING:
@@ -95,16 +94,6 @@ def virtual_tokens(backbone: nn.Module) -> int:
     """Return how many tokens prompt tuning puts before a text."""
     config = getattr(backbone, "active_peft_config", None)
     return int(config.num_virtual_tokens) if config is not None and config.is_prompt_learning else 0
-
-
-def check_virtual_tokens(backbone: nn.Module, spec: EncoderSpec) -> None:
-    """Raise a ValueError if virtual tokens push a text of full length beyond the last position of the backbone."""
-    limit, virtual = max(spec.max_query_tokens, spec.max_code_tokens), virtual_tokens(backbone)
-    if spec.positions is not None and limit + virtual > spec.positions:
-        raise ValueError(
-            f"{limit} tokens and the adapter's {virtual} virtual ones do not fit the model's {spec.positions} "
-            "positions; lower max_query_tokens and max_code_tokens"
-        )
 
 
 def _read_config(folder: Path) -> PeftConfig:

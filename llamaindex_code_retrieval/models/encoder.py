@@ -25,7 +25,7 @@ from llamaindex_code_retrieval.models.locate import locate, locate_adapter
 from llamaindex_code_retrieval.models.modify import quantize
 from llamaindex_code_retrieval.models.packed_attention import packing_for
 from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
-from llamaindex_code_retrieval.models.spec import EncoderSpec, read_spec
+from llamaindex_code_retrieval.models.spec import EncoderSpec, check_virtual_tokens, read_spec
 from llamaindex_code_retrieval.models.states import Rows
 from llamaindex_code_retrieval.models.text_encoder import EncodedBatch, TextEncoder
 from llamaindex_code_retrieval.models.tokenization import Tokenization
@@ -125,7 +125,7 @@ class Encoder(TextEncoder, nn.Module):
         """
         folder = locate_adapter(adapter)
         encoder = self.with_peft(folder, merge=merge)
-        peft_adapter.check_virtual_tokens(encoder.backbone, self.spec)
+        check_virtual_tokens(peft_adapter.virtual_tokens(encoder.backbone), self.spec)
         return encoder
 
     def with_peft(

@@ -9,6 +9,7 @@ ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
 SHARDS = "model.safetensors.index.json"
 """Names the shard of each tensor where the weights of a model are in several files."""

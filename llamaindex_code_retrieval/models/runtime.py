@@ -20,7 +20,7 @@ from llamaindex_code_retrieval.models.catalog import EMBEDDED, PRECISIONS, Preci
 from llamaindex_code_retrieval.models.files import ARTIFACTS
 from llamaindex_code_retrieval.models.fingerprint import base_metadata, without_token_limits
 from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
-from llamaindex_code_retrieval.models.spec import EncoderSpec
+from llamaindex_code_retrieval.models.spec import EncoderSpec, check_virtual_tokens
 from llamaindex_code_retrieval.models.tokenization import Tokenization
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _PROBES = [
     "SELECT name, COUNT(*) FROM users WHERE age >= 18 GROUP BY name;",
     "export const debounce = (f, ms) => { let t; return (...a) => { clearTimeout(t); t = setTimeout(f, ms, ...a) } }",
     "template <typename T> T clamp(T x, T lo, T hi) { return x < lo ? lo : hi < x ? hi : x; }\n" * 8,
+    "<s> [CLS] a <mask> token </s> [SEP] <pad> b<|endoftext|>",
     "le café naïve ☕ 读取配置文件 \U0001f600",
 ]
 
@@ -89,7 +90,7 @@ def load_graph_encoder(
         ValueError: damaged files, or an adapter of another base.
     """
     from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
-    from llamaindex_code_retrieval.models.graphs.build import VERSION, EncoderWeights
+    from llamaindex_code_retrieval.models.graphs.build import VERSION, EncoderWeights, dim_of
     from llamaindex_code_retrieval.models.graphs.compiled import CompiledGraph, computes_bf16
 
     metadata = base_metadata(folder, spec)
@@ -100,7 +101,10 @@ def load_graph_encoder(
         tokenization = Tokenization.read(folder, spec.architecture)
     except FileNotFoundError as error:
         raise UnsupportedModelError("a checkpoint without tokenizer.json") from error
-    weights = EncoderWeights(folder, spec, adapter)
+    weights = EncoderWeights.read(folder, spec)
+    if adapter is not None:
+        weights = weights.with_adapter(adapter)
+        check_virtual_tokens(weights.virtual_tokens, spec)
     model = weights.graph()
 
     def encoder_in(chosen: str) -> GraphEncoder:
@@ -110,7 +114,7 @@ def load_graph_encoder(
             spec,
             metadata=metadata,
             precision="bf16" if chosen == "bf16" else "fp32",
-            dim=weights.dim,
+            dim=dim_of(model),
             name=name,
             adapter=adapter,
         )

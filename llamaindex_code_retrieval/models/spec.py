@@ -67,6 +67,16 @@ def read_spec(
     )
 
 
+def check_virtual_tokens(count: int, spec: EncoderSpec) -> None:
+    """Raise a ValueError if virtual tokens push a text of full length beyond the last position of the backbone."""
+    limit = max(spec.max_query_tokens, spec.max_code_tokens)
+    if spec.positions is not None and limit + count > spec.positions:
+        raise ValueError(
+            f"{limit} tokens and the adapter's {count} virtual ones do not fit the model's {spec.positions} "
+            "positions; lower max_query_tokens and max_code_tokens"
+        )
+
+
 def _architecture(folder: Path, config: dict[str, Any], name: str) -> Architecture:
     if (folder / TRAIN_CONFIG).is_file():  # a base that this package trained
         architecture: Architecture = read_json(folder / TRAIN_CONFIG, remedy=DAMAGED)["base"]["architecture"]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from llamaindex_code_retrieval._io import clean_text
+from llamaindex_code_retrieval._io import clean_text, read_json
+from llamaindex_code_retrieval.models.byte_level import read_byte_level
 from llamaindex_code_retrieval.models.catalog import Architecture
-from llamaindex_code_retrieval.models.files import DAMAGED, TOKENIZER
+from llamaindex_code_retrieval.models.files import DAMAGED, TOKENIZER, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -73,20 +74,21 @@ class Tokenization:
 
     @classmethod
     def read(cls, folder: Path, architecture: Architecture) -> Self:
-        """Read ``tokenizer.json`` without transformers.
+        """Read ``tokenizer.json``, or the files of a byte-level BPE, without transformers.
 
         Raises:
-            FileNotFoundError: the checkpoint has none.
-            ValueError: it is damaged.
+            FileNotFoundError: the checkpoint has none of them.
+            ValueError: they are damaged.
         """
         path = folder / TOKENIZER
         if not path.is_file():
-            raise FileNotFoundError(path)
+            tokenizer, end = read_byte_level(folder, architecture)
+            return cls(tokenizer, architecture, end=tokenizer.token_to_id(end))
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare exceptions
             raise ValueError(f"{path} is damaged ({error}); {DAMAGED}") from error
-        return cls(tokenizer, architecture)
+        return cls(tokenizer, architecture, end=_end_token(folder, tokenizer) if architecture == "codesage" else None)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens and of any length."""
@@ -134,6 +136,14 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[
     )
     ids: list[list[int]] = encoded["input_ids"]
     return ids
+
+
+def _end_token(folder: Path, tokenizer: Tokenizer) -> int | None:
+    """Return the id of the token that ``tokenizer_config.json`` names as the end of a text."""
+    path = folder / TOKENIZER_CONFIG
+    token = read_json(path, remedy=DAMAGED).get("eos_token") if path.is_file() else None
+    name = token.get("content") if isinstance(token, dict) else token
+    return None if name is None else tokenizer.token_to_id(str(name))
 
 
 def _special_tokens(tokenizer: Tokenizer, architecture: Architecture, end: int | None) -> tuple[list[int], list[int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, deserialize
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from torch import Tensor, nn
@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # a query encoder that is a table works without torch, which 
 Array = NDArray[Any]
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor by its name."""
+
+
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "I8": "i1", "BOOL": "?"}
+"""NumPy's names of safetensors' types."""
 
 
 def read_weights(path: Path, *, remedy: str) -> dict[str, Tensor]:
@@ -33,13 +37,30 @@ def read_weights(path: Path, *, remedy: str) -> dict[str, Tensor]:
 
 
 def read_arrays(path: Path, *, remedy: str) -> dict[str, Array]:
-    """Return the tensors of a safetensors file as NumPy arrays; see :func:`read_weights`."""
+    """Return the tensors of a safetensors file as NumPy arrays, those in bf16 as fp32; see :func:`read_weights`.
+
+    Raises:
+        TypeError: a tensor in another type that NumPy lacks.
+    """
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        try:
+            return load_file(path)
+        except (AttributeError, TypeError):  # NumPy has no such type
+            tensors: list[tuple[str, dict[str, Any]]] = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+            return {name: _array(**tensor) for name, tensor in tensors}
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read ({error}); {remedy}") from error
+
+
+def _array(dtype: str, shape: Sequence[int], data: bytes) -> Array:
+    """Return an array of a tensor that safetensors has read."""
+    if dtype == "BF16":  # the upper half of the bits of an fp32 number
+        return (np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if dtype not in _TYPES:
+        raise TypeError(dtype)
+    return np.frombuffer(data, dtype=_TYPES[dtype]).reshape(shape)
 
 
 def load_weights(module: nn.Module, path: Path, *, remedy: str) -> None:

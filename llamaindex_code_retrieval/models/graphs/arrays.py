@@ -17,11 +17,12 @@ from llamaindex_code_retrieval.models.weights import check_finite, read_arrays
 
 Array = NDArray[Any]
 
-_PREFIXES = re.compile(r"^(bert|roberta|mpnet)\.")
+_PREFIXES = re.compile(r"^(bert|roberta|mpnet|distilbert|transformer(?=\.(h|wte|wpe|ln_f)\.))\.")
+_NOT_OF_AN_ENCODER = re.compile(r"^(decoder|lm_head)\.")
 _ADAPTED = re.compile(r"^base_model\.model\.(?P<layer>.+)\.(?P<part>lora_[ABE]|ia3_l)(\.weight)?$")
+_FETCH_AGAIN = "the adapter is damaged, fetch or train it again"
 _PLAIN_LORA = {
     "bias": "none",
-    "fan_in_fan_out": False,
     "layer_replication": None,
     "lora_bias": False,
     "modules_to_save": None,
@@ -42,18 +43,28 @@ def read_checkpoint(folder: Path) -> dict[str, Array]:
     """Return the weights in ``folder`` in fp32, by their names within the backbone.
 
     Raises:
-        UnsupportedModelError: weights in several files, or in a type that NumPy lacks.
+        UnsupportedModelError: no safetensors, or weights in a type that NumPy lacks.
         ValueError: damaged files, or weights that are not finite.
     """
-    if (folder / SHARDS).is_file() or not (folder / WEIGHTS).is_file():
-        raise UnsupportedModelError("weights in several files")
+    arrays: dict[str, Array] = {}
     try:
-        arrays = read_arrays(folder / WEIGHTS, remedy=DAMAGED)
-    except TypeError as error:  # of safetensors, for bf16
-        raise UnsupportedModelError("weights in bf16") from error
+        for file in _weight_files(folder):
+            arrays |= read_arrays(file, remedy=DAMAGED)
+    except TypeError as error:
+        raise UnsupportedModelError(f"weights of a type that NumPy lacks ({error})") from error
+    arrays = {_PREFIXES.sub("", name): array for name, array in arrays.items() if not _NOT_OF_AN_ENCODER.match(name)}
     check_finite(arrays, source=folder, remedy=DAMAGED)
-    named = {_PREFIXES.sub("", name): array for name, array in arrays.items()}
-    return {name: array.astype(np.float32, copy=False) for name, array in named.items() if array.dtype.kind == "f"}
+    return {name: array.astype(np.float32, copy=False) for name, array in arrays.items() if array.dtype.kind == "f"}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the file of the weights, or the files where they are in several."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / SHARDS).is_file():
+        raise UnsupportedModelError("weights that are not in safetensors")
+    shards = read_json(folder / SHARDS, remedy=DAMAGED, keys=("weight_map",))["weight_map"]
+    return [folder / name for name in sorted(set(shards.values()))]
 
 
 def merge_adapter(arrays: Mapping[str, Array], folder: Path) -> dict[str, Array]:
@@ -72,7 +83,7 @@ def merge_adapter(arrays: Mapping[str, Array], folder: Path) -> dict[str, Array]
     for name, value in _PLAIN_LORA.items():
         if config.get(name, value) not in (value, None, False, []):
             raise UnsupportedModelError(f"an adapter with {name}={config[name]!r}")
-    tensors = read_arrays(folder / ADAPTER_WEIGHTS, remedy="the adapter is damaged, fetch or train it again")
+    tensors = read_arrays(folder / ADAPTER_WEIGHTS, remedy=_FETCH_AGAIN)
     layers: dict[str, dict[str, Array]] = {}
     for name, tensor in tensors.items():
         match = _ADAPTED.match(name)
@@ -92,6 +103,25 @@ def merge_adapter(arrays: Mapping[str, Array], folder: Path) -> dict[str, Array]
         except (KeyError, ValueError) as error:
             raise UnsupportedModelError(f"an adapter that does not fit {layer}") from error
     return merged
+
+
+def read_virtual_tokens(folder: Path) -> Array | None:
+    """Return the embedded tokens that the adapter in ``folder`` puts before a text; ``None`` for other adapters.
+
+    Raises:
+        UnsupportedModelError: tokens of another task than embedding, or several sets of them.
+    """
+    config = read_json(folder / ADAPTER_CONFIG, remedy=DAMAGED)
+    if config.get("peft_type") != "PROMPT_TUNING":
+        return None
+    if config.get("task_type") != "FEATURE_EXTRACTION":
+        raise UnsupportedModelError(f"virtual tokens for the task {config.get('task_type')}")
+    tensors = read_arrays(folder / ADAPTER_WEIGHTS, remedy=_FETCH_AGAIN)
+    virtual = tensors.get("prompt_embeddings")
+    if len(tensors) != 1 or virtual is None or len(virtual) != config.get("num_virtual_tokens"):
+        raise UnsupportedModelError("virtual tokens that do not fit their settings")
+    check_finite(tensors, source=folder, remedy=_FETCH_AGAIN)
+    return virtual.astype(np.float32, copy=False)
 
 
 def _delta(layer: str, parts: Mapping[str, Array], config: Mapping[str, Any]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -18,6 +18,19 @@ Node = Any
 
 _MASKED = -1e4
 """Added to the attention score of a padding token: exp(-1e4) is 0 in every precision."""
+
+
+class Tokens(NamedTuple):
+    """The texts of a batch as inputs of a graph."""
+
+    ids: Node
+    """(texts, tokens)"""
+    mask: Node
+    """(texts, tokens): 1.0 at the tokens of a text, 0.0 at the padding behind them; virtual tokens are tokens too."""
+    is_second: Node | None = None
+    """(texts, tokens): 1 from the start of the second text of a pair on."""
+    virtual: Array | None = None
+    """(virtual tokens, width): embedded tokens that prompt tuning puts before each text."""
 
 
 class Operations:
@@ -54,6 +67,38 @@ class Operations:
     def is_before(self, positions: Node, ends: Node) -> Node:
         """Return 1.0 where a position (tokens,) is before the end of its row (texts,), else 0.0: (texts, tokens)."""
         return op.convert(op.less(positions, op.unsqueeze(ends, self.integers(1))), "f32")
+
+    def embedded(self, table: Array, tokens: Tokens) -> Node:
+        """Return the embedded tokens, virtual ones first, (texts, tokens, width)."""
+        embedded = self.rows(table, tokens.ids)
+        if tokens.virtual is None:
+            return embedded
+        texts = self.at(op.shape_of(tokens.ids, "i32"), 0, axis=0)
+        shape = op.concat([op.unsqueeze(texts, self.integers(0)), self.integers(tokens.virtual.shape)], 0)
+        return op.concat([op.broadcast(self.constant(tokens.virtual), shape), embedded], 1)
+
+    def positions(self, tokens: Tokens) -> Node:
+        """Return the position of each token, (tokens,)."""
+        return self.count_up(self.token_count(tokens.mask))
+
+    def positions_from_padding(self, tokens: Tokens, padding: int) -> Node:
+        """Return positions that count from the padding token's id on, (texts, tokens) or (tokens,)."""
+        if tokens.virtual is not None:  # transformers then does not see which tokens are padding
+            return op.add(self.positions(tokens), self.integers(padding + 1))
+        # A padding token within a text has no position of its own.
+        counted = op.convert(op.not_equal(tokens.ids, self.integers(padding)), "i32")
+        return op.add(op.multiply(op.cum_sum(counted, self.integers(1)), counted), self.integers(padding))
+
+    def relative_bias(self, by_distance: Array, positions: Node) -> Node:
+        """Return what is added to the attention scores by the distance of two tokens, (heads, tokens, tokens).
+
+        ``by_distance`` has the shape (heads, 2 * limit + 1), from the distance -limit to limit; larger distances count
+        as the limit.
+        """
+        limit = by_distance.shape[1] // 2
+        distances = op.subtract(op.unsqueeze(positions, self.integers(0)), op.unsqueeze(positions, self.integers(1)))
+        columns = op.add(op.clamp(distances, -limit, limit), self.integers(limit))
+        return op.gather(self.constant(by_distance), columns, self.integers(1))
 
     def attention_mask(self, mask: Node) -> Node:
         """Return what is added to attention scores, (texts, 1, 1, tokens), from 1.0 at the tokens of the text."""
