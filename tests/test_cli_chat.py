@@ -44,7 +44,7 @@ def test_a_folder_is_indexed_and_asked_in_one_command(shell: Shell, repository: 
     out = shell("chat", repository, "-q", "how is the sum of all prices computed?")
     assert "indexing" in shell.err
     assert "No language model is used." in out
-    assert "src/cart.py:10-11 Cart.total (quoted code)\n```python\n" in out
+    assert "src/cart.py:1-2,10-11 Cart.total (quoted code)\n```python\nclass Cart:\n" in out
     assert "return sum(price for _, price in self.items)" in out
     shell("chat", repository, "-q", "how is the sum of all prices computed?")
     assert "indexing" not in shell.err
@@ -165,7 +165,7 @@ def test_questions_are_lines_and_commands_begin_with_a_slash(shell: Shell, monke
     )
     out = shell("chat", "--path", "src/mail.py", "--top-k", 1)
     assert out.count("No language model is used.") == 1
-    assert out.split("\n")[-2] == "[1] src/mail.py:4-5  send_receipt"
+    assert out.split("\n")[-2] == "[1] src/mail.py:1,4-6  send_receipt"
     assert "3 files are indexed" in shell.err
     assert shell.err.count("there is no answer yet") == 2
     assert "unknown command /nothing; /sources shows" in shell.err

@@ -44,11 +44,11 @@ def code_chat_engine(
     complete_follow_ups: bool = True,
     **options: Unpack[RetrieverOptions],
 ) -> CodeChatEngine | CondensingCodeChatEngine:
-    """Return a LlamaIndex chat engine whose answers cite the passages of an index.
+    """Return a LlamaIndex chat engine whose answers cite the passages of an index, their ``source_nodes``.
 
     Each question is searched for in the index. The hits become passages (:class:`.CodeContextPostprocessor`), which the
-    LLM gets with the instructions and the history. A question without hits is answered without the LLM. The passages of
-    an answer are its ``source_nodes``. A stream is remembered when the loop over ``response_gen`` ends or is left.
+    LLM gets with the instructions and the history. A question without hits is answered without the LLM. A stream is
+    remembered when the loop over it ends or is left.
 
     Args:
         index: the code base.
@@ -78,12 +78,8 @@ def code_chat_engine(
     )
     if memory is None:  # LlamaIndex's Memory keeps a thread and a database of each event loop that it was used in
         memory = ChatMemoryBuffer.from_defaults(token_limit=memory_tokens)
-    common: dict[str, Any] = {
-        "llm": model,
-        "memory": memory,
-        "node_postprocessors": postprocessors,
-        "callback_manager": Settings.callback_manager,
-    }
+    common: dict[str, Any] = {"llm": model, "memory": memory, "node_postprocessors": postprocessors}
+    common["callback_manager"] = Settings.callback_manager
     if chat_mode == "condense_plus_context":
         condensing = CondensingCodeChatEngine(retriever, **common)
         condensing.template = system_template(instructions)
