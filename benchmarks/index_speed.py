@@ -36,7 +36,7 @@ from typing import Any, Self
 import numpy as np
 from embedding_worker import BACKENDS, LLAMAINDEX, OURS, ST, TORCH
 from report import add_result_option, report
-from roofline import Limit, flop_of, layer_shapes, limits, read_config
+from roofline import Chain, flop_of, layer_shapes, limits, read_config
 from runs import run_command
 
 from llamaindex_code_retrieval.eval import Benchmark, data_folder, evaluate_run, load_beir
@@ -172,7 +172,7 @@ def sweep(system: System, texts: Sequence[str]) -> None:
 
 
 def take_turns(
-    systems: Systems, limits_: Mapping[str, Limit], texts: Sequence[str], *, rounds: int, until: float
+    systems: Systems, limits_: Mapping[str, Chain], texts: Sequence[str], *, rounds: int, until: float
 ) -> dict[str, float]:
     """Embed the texts with each system in each round, until the time is over; return the median of each limit."""
     measured: dict[str, list[float]] = {precision: [] for precision in limits_}
@@ -181,7 +181,7 @@ def take_turns(
             _log(f"the time is over after {turn} of {rounds} rounds")
             break
         for precision, limit in limits_.items():
-            measured[precision].append(limit.measure())
+            measured[precision].append(limit.flop_per_second())
         systems.for_each(lambda system: system.seconds.append(system.embed(texts)))
         rates = (f"{name} {len(texts) / each.seconds[-1]:.1f}/s" for name, each in systems.loaded.items())
         _log(f"round {turn + 1}: {', '.join(rates)}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,44 +55,49 @@ def read_config(folder: Path) -> dict[str, int]:
     return {name: config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")}
 
 
-class Limit:
-    """The fastest of several ways to compute the same chain of matrix products in one precision."""
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A way to compute a chain of matrix products."""
 
-    def __init__(self, shapes: Sequence[Shape], precision: str, *, rows: Sequence[int] = _ROWS) -> None:
-        self.name = ""
-        """Runtime and number of rows; empty if this processor does not compute the precision."""
-        self._best, self._flop = 0.0, 0
-        chains = {"torch": torch_chain, "OpenVINO": openvino_chain}
-        for runtime, make in chains.items():
-            for count in rows:
-                compute = make(shapes, precision, count)
-                if compute is not None:
-                    self._keep_if_faster(f"{runtime}, {count} rows", compute, shapes, count)
+    name: str
+    flop: int
+    """Of one call."""
+    compute: Callable[[], object]
 
-    def _keep_if_faster(self, name: str, compute: Callable[[], object], shapes: Sequence[Shape], rows: int) -> None:
-        flop = 2 * rows * sum(inputs * outputs for inputs, outputs in shapes)
-        speed = flop_per_second(compute, flop)
-        if speed > self._best:
-            self.name, self._best, self._flop, self._compute = name, speed, flop, compute
-
-    def measure(self) -> float:
-        """Return the operations a second, measured again."""
-        return flop_per_second(self._compute, self._flop) if self.name else 0.0
+    def flop_per_second(self) -> float:
+        """Return the operations a second of the fastest call within half a second."""
+        self.compute()  # warm-up
+        fastest, start = float("inf"), time.perf_counter()
+        while time.perf_counter() - start < _LEAST_SECONDS:
+            before = time.perf_counter()
+            self.compute()
+            fastest = min(fastest, time.perf_counter() - before)
+        return self.flop / fastest
 
 
-def flop_per_second(compute: Callable[[], object], flop: int) -> float:
-    """Return the operations a second of the fastest call within half a second."""
-    compute()  # warm-up
-    fastest, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < _LEAST_SECONDS:
-        before = time.perf_counter()
-        compute()
-        fastest = min(fastest, time.perf_counter() - before)
-    return flop / fastest
+def limits(shapes: Sequence[Shape], *, rows: Sequence[int] = _ROWS) -> dict[str, Chain]:
+    """Return the fastest chain of each precision that this processor computes."""
+    fastest: dict[str, Chain] = {}
+    for precision in PRECISIONS:
+        chains = [chain for count in rows for chain in _chains(shapes, precision, count)]
+        if chains:
+            fastest[precision] = max(chains, key=Chain.flop_per_second)
+    return fastest
+
+
+def _chains(shapes: Sequence[Shape], precision: str, rows: int) -> Iterator[Chain]:
+    flop = 2 * rows * sum(inputs * outputs for inputs, outputs in shapes)
+    compute = torch_chain(shapes, precision, rows)
+    if compute is not None:
+        yield Chain(f"torch, {rows} rows", flop, compute)
+    for hint in ("LATENCY", "THROUGHPUT"):
+        requests = openvino_requests(shapes, precision, rows, hint=hint)
+        if requests:
+            yield Chain(f"OpenVINO, {rows} rows at once × {len(requests)}", len(requests) * flop, _all_of(requests))
 
 
 def torch_chain(shapes: Sequence[Shape], precision: str, rows: int) -> Callable[[], object] | None:
-    """Return the chain in torch, or ``None`` for int8."""
+    """Return the chain in torch, or ``None`` for int8, and for bf16 that the processor has no instructions for."""
     import torch
 
     from llamaindex_code_retrieval.models.device import resolve_precision
@@ -112,23 +118,41 @@ def torch_chain(shapes: Sequence[Shape], precision: str, rows: int) -> Callable[
     return compute
 
 
-def openvino_chain(shapes: Sequence[Shape], precision: str, rows: int) -> Callable[[], object] | None:
-    """Return the chain in OpenVINO, or ``None`` if it is not installed or has no such precision here."""
+def openvino_requests(shapes: Sequence[Shape], precision: str, rows: int, *, hint: str) -> list[Any]:
+    """Return a request for each stream of OpenVINO; none if it is not installed or has no such precision here.
+
+    ``LATENCY`` makes one stream with all threads, ``THROUGHPUT`` several with few threads each.
+    """
     if importlib.util.find_spec("openvino") is None:
-        return None
+        return []
     import openvino
+    import torch
 
     core = openvino.Core()
-    if precision != "fp32" and {"bf16": "BF16", "int8": "INT8"}[precision] not in core.get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        return None
-    hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]
-    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(_model(shapes, rows, int8=precision == "int8"), "CPU", options).create_infer_request()
-    width = shapes[0][0]
-    request.set_input_tensor(openvino.Tensor(np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)))
-    return request.infer
+    capability = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}[precision]
+    if capability not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return []
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = core.compile_model(_model(shapes, rows, int8=precision == "int8"), "CPU", settings)
+    states = np.random.default_rng(0).normal(size=(rows, shapes[0][0])).astype(np.float32)
+    requests = [compiled.create_infer_request() for _ in range(compiled.get_property("NUM_STREAMS"))]
+    for request in requests:
+        request.set_input_tensor(openvino.Tensor(states.copy()))
+    return requests
+
+
+def _all_of(requests: Sequence[Any]) -> Callable[[], None]:
+    def compute() -> None:
+        for request in requests:
+            request.start_async()
+        for request in requests:
+            request.wait()
+
+    return compute
 
 
 def _model(shapes: Sequence[Shape], rows: int, *, int8: bool) -> Any:
@@ -149,9 +173,3 @@ def _model(shapes: Sequence[Shape], rows: int, *, int8: bool) -> Any:
             weight = opset13.constant(weights)
         x = opset13.matmul(x, weight, False, False)
     return Model([x], [data], "chain")
-
-
-def limits(shapes: Sequence[Shape]) -> dict[str, Limit]:
-    """Return the limit of each precision that this processor computes."""
-    found = {precision: Limit(shapes, precision) for precision in PRECISIONS}
-    return {precision: limit for precision, limit in found.items() if limit.name}
