@@ -80,8 +80,8 @@ def test_light_modules_do_not_import_torch() -> None:
 
 
 HEAVY = (
-    "datasets faiss huggingface_hub importlib.metadata llama_index numpy peft pydantic pygments rich tantivy torch "
-    "transformers tree_sitter"
+    "datasets faiss huggingface_hub importlib.metadata llama_index numpy openvino peft pydantic pygments rich tantivy "
+    "torch transformers tree_sitter"
 ).split()
 
 
@@ -131,15 +131,18 @@ def test_a_command_imports_only_what_it_uses(
 
 @pytest.mark.usefixtures("embedded_model")
 @pytest.mark.parametrize("few_vectors", [5_000, 0])
-def test_a_search_by_a_static_query_encoder_imports_no_framework(
+def test_a_search_imports_no_framework(
     few_vectors: int, shell: Shell, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAISS only where there is a file of vectors."""
+    """Only OpenVINO, where the model embeds the question, and FAISS where there is a file of vectors."""
     monkeypatch.setattr(caches, "_FEW_VECTORS", few_vectors)
     shell("index", repository)
     file_imports = set() if few_vectors else {"faiss"}
     assert len(list(Path(".code-retrieval").glob("*.faiss"))) == len(file_imports)
     assert heavy_imports(COMMAND, "search", "total", "--fast-query") == {"numpy", "tantivy"} | file_imports
+    assert heavy_imports(COMMAND, "search", "total") - {"importlib.metadata"} == (
+        {"numpy", "openvino", "tantivy"} | file_imports
+    )
 
 
 def test_a_static_query_encoder_imports_no_framework() -> None:
