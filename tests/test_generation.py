@@ -139,10 +139,13 @@ def test_rouge_worked_out_by_hand() -> None:
 def test_words_of_other_scripts_count() -> None:
     """Equal texts are 1.0 in every script; of six characters four are shared in their order."""
     texts = {"Chinese": "读取文件内容", "Russian": "читает файл", "German": "größte Zahl", "code": "read_file(päth)"}
+    texts |= {"Thai": "อ่านไฟล์", "Hindi": "फ़ाइल पढ़ें", "decomposed": "gro\u0308ßte Zahl"}
     scores = score_answers({name: (text, text) for name, text in texts.items()})
     assert all(scores[metric][name] == 1.0 for metric in ROUGE for name in texts)
     assert score_answers({"q": ("写入文件内容", texts["Chinese"])})["rougeL"]["q"] == pytest.approx(4 / 6)
     assert score_answers({"q": ("größe", "große")})["rouge1"]["q"] == 0.0  # rouge_score sees "gr" and "e" in both
+    assert score_answers({"q": ("ते", "ता")})["rouge1"]["q"] == 0.0  # two vowels of one letter
+    assert score_answers({"q": ("อ่านไฟล์", "อ่านไฟ")})["rouge1"]["q"] == pytest.approx(2 * 5 / (5 + 6))  # อ่ า น ไ ฟ and ล์
     metric = Rouge()
     options = {"predictions": [texts["Chinese"]], "references": [texts["Chinese"]]}
     assert metric.compute(**options)["rougeL"] == 0.0  # as evaluate.load("rouge"), unless a tokenizer is given
