@@ -40,6 +40,8 @@ PARSED_ONLY = (
     "eval leaderboard",  # minutes on real data sets
     "eval cascade",
     "watch",  # runs until Ctrl-C
+    "chat .",  # reads questions from stdin
+    "--llm ollama",  # needs a server
 )
 
 
