@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from llama_index.core.schema import NodeWithScore, TextNode
 from snippets import SNIPPETS
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser
@@ -416,3 +417,13 @@ def test_a_machine_without_a_gpu_is_told_so(
         load("gpu").main()
     assert exit_.value.code == 2
     assert "--device cpu" in capsys.readouterr().err
+
+
+def test_definitions_are_whole_or_touched(load) -> None:
+    context = load("context")
+    passages = [
+        NodeWithScore(node=TextNode(text="", metadata={"path": "a.py", "lines": [[1, 3], [7, 9]]})),
+        NodeWithScore(node=TextNode(text="", metadata={"path": "b.py", "start_line": 4, "end_line": 5})),
+    ]
+    gold = [{"a.py": {1, 2, 8}}, {"b.py": {3, 4}}, {"c.py": {1}}, {"a.py": {5}}]
+    assert context.shares(passages, gold) == (1 / 4, 2 / 4)

@@ -53,6 +53,8 @@ def test_citations_of_passages() -> None:
         ("See src/app.py (lines 40-50).", ["src/app.py:40-50"]),
         ("See src/app.py:10-14,40-66 there", ["src/app.py:10-14", "src/app.py:40-66"]),
         ("See src/mail.py.", ["src/mail.py"]),
+        ("It loads [^2].", ["[2] src/mail.py:1-2"]),
+        ("Since [2024] the list [0] has it.", []),
         ("`items[1]`, items[1] and\n```python\nx = [1]\n```\nare code.", []),
         ("Create config.toml and src/other.py.", []),
         ("", []),
@@ -90,6 +92,8 @@ def test_unknown_citations(answer: str, unknown: str) -> None:
         ("`Mail.send_receipt`", ["Mail.send_receipt"]),
         ("`os.path.join`, `self`, `None`, `isinstance(x, str)`, `str.format`, `nil`", []),
         ("`pip install foo`, `a + b`, `--frob`, `/etc/frob`, `load_app(frob).frob + 1`", []),
+        ("`app.py`, `src/app.py` and `src/other.py`", ["src/other.py"]),
+        ("`self.foo_bar`, `nullptr` and `self.load_app`", ["self.foo_bar"]),
         ("```python\nfoo_bar()\n```", []),
         ("foo_bar without a code span", []),
         ("`asked_for` and `quoted_name`", []),
@@ -100,6 +104,11 @@ def test_names_in_code_spans(index: CodeIndex[HashEmbedding], answer: str, unkno
     check = check_citations(answer, quoted, index, question="What is asked_for?")
     assert list(check.unknown_names) == unknown
     assert check.messages() == [f"not found in the code: `{name}`" for name in unknown]
+
+
+@pytest.mark.parametrize("garbage", ["`" * 50_001, "`a` " * 20_000, "`` ` " * 20_000, "[1" * 50_000, "```\n" * 20_001])
+def test_a_long_answer_of_garbage(index: CodeIndex[HashEmbedding], garbage: str) -> None:
+    assert check_citations(garbage, PASSAGES, index).unknown_names == ()
 
 
 def test_names_are_not_checked_without_an_index() -> None:

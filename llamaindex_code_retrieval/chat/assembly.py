@@ -17,6 +17,7 @@ _DECLARATIONS = 2
 """Functions that stand for a hit of declarations, if it declares several and the question names some."""
 _CALLERS, _CALLED = 3, 2
 """Best passages whose calls are followed, and functions and classes that are added for them."""
+_SHARE = 2
 _LEAST_LINES = 3
 """A passage that is cut has at least so many lines."""
 
@@ -118,7 +119,7 @@ class Budget:
             return
         body = outline.body(definition.id)
         for lines in _variants(draft, definition, body, quoted):
-            most = self._left // 2 if lines >= body > draft.found else self._left
+            most = self._left // _SHARE if lines >= body > draft.found else self._left
             if self._add_if_fits(draft, _passage(draft, definition, lines), lines, most=most):
                 return
         if not self._has_cut:

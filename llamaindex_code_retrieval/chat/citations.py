@@ -16,12 +16,14 @@ from llamaindex_code_retrieval.index.places import Place
 from llamaindex_code_retrieval.ranking.places import find_places
 
 _FENCED = re.compile(
-    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)", re.M | re.S
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}+|~{3,}+)[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)", re.M | re.S
 )
-_CODE_SPAN = re.compile(r"(?P<ticks>`+)(?P<code>[^`\n](?:[^`\n]|(?!(?P=ticks))`)*)(?P=ticks)(?!`)")
-_NUMBERS = r"\d{1,4}(?:\s*[-–]\s*\d{1,4})?"
-_BRACKETS = re.compile(rf"(?<!\w)\[(?P<numbers>{_NUMBERS}(?:\s*[,;]\s*{_NUMBERS})*)\]")
-_SEVERAL_RANGES = re.compile(r"(?P<path>[^\s`:,]+):(?P<ranges>\d{1,8}(?:-\d{1,8})?(?:,\s?\d{1,8}-\d{1,8})+)")
+_CODE_SPAN = re.compile(r"(?<!`)(?P<ticks>`++)(?P<code>(?:[^`\n]|(?!(?P=ticks))`){1,300})(?P=ticks)(?!`)")
+_NUMBERS = r"[1-9]\d{0,2}(?:\s?[-–]\s?[1-9]\d{0,2})?"
+_BRACKETS = re.compile(rf"(?<!\w)\[\^?(?P<numbers>{_NUMBERS}(?:\s?[,;]\s?{_NUMBERS})*)\]")
+_SEVERAL_RANGES = re.compile(
+    r"(?<![^\s`:,])(?P<path>[^\s`:,]{1,300}):(?P<ranges>\d{1,8}(?:-\d{1,8})?(?:,\s?\d{1,8}-\d{1,8})+)"
+)
 _MOST_NUMBERS = 50  # of a range such as [1-3]
 
 

@@ -7,7 +7,7 @@ import keyword
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from llamaindex_code_retrieval._code_words import code_words
@@ -18,6 +18,7 @@ from llamaindex_code_retrieval.ranking.places import is_file
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _NAME = re.compile(r"[@$&*]?(?P<name>[^\W\d]\w*[?!]?(?:(?:\.|::|->|\?\.|#|\\)[^\W\d]\w*[?!]?)*)(?:\(.*\))?;?", re.S)
+_FILE = re.compile(r"[\w.@+/\\-]{1,300}")
 _SEARCHED = 5000
 """Texts with the words of a name that are searched for it; with more of them it counts as known."""
 _WORDS_OF_LANGUAGES = frozenset(
@@ -37,40 +38,60 @@ _WORDS_OF_LANGUAGES = frozenset(
 
 
 def named_in(spans: Iterable[str]) -> Iterator[str]:
-    """Yield the code spans that are one name, perhaps qualified or called, as they are written without arguments.
+    """Yield the code spans that are a file or one name, perhaps qualified or called; without arguments.
 
-    >>> list(named_in(["Session.send(request)", "std::vector", "pip install x", "a + b", "app.py"]))
-    ['Session.send', 'std::vector']
+    >>> list(named_in(["Session.send(request)", "std::vector", "pip install x", "a + b", "src/app.py"]))
+    ['Session.send', 'std::vector', 'src/app.py']
     """
-    for span in spans:
-        match = _NAME.fullmatch(span.strip())
-        if match is not None and not is_file(match["name"]):
+    for span in map(str.strip, spans):
+        match = _NAME.fullmatch(span)
+        if _FILE.fullmatch(span) and is_file(span):
+            yield span
+        elif match is not None:
             yield match["name"]
 
 
 def unknown_names(names: Iterable[str], known_texts: Sequence[str], index: CodeIndex[Any]) -> list[str]:
     """Return the names, each once, of which an identifier is neither in the texts nor in the code of an index."""
-    distinct = dict.fromkeys(names)
     with index.view() as view:
-        return [
-            name
-            for name in distinct
-            if not _is_of_a_language(name)
-            and not all(
-                any(has_name(text, part) for text in known_texts) or _is_in_index(view, part)
-                for part in _IDENTIFIER.findall(name)
-            )
-        ]
+        known = _KnownNames(view, known_texts)
+        return [name for name in dict.fromkeys(names) if not known.has(name)]
 
 
-def _is_of_a_language(name: str) -> bool:
-    """Return whether a name is a keyword or builtin of a language, or begins with a module of a standard library."""
-    first, *rest = _IDENTIFIER.findall(name)
-    if first in sys.stdlib_module_names:
-        return True
-    return all(
-        len(part) == 1 or part.lower() in _WORDS_OF_LANGUAGES or part in _python_names() for part in (first, *rest)
-    )
+class _KnownNames:
+    """The names in texts, in one state of an index, and in programming languages."""
+
+    def __init__(self, view: View, texts: Sequence[str]) -> None:
+        self._view = view
+        self._texts = texts
+        self._in_code: dict[str, bool] = {}
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return self._view.reading.paths()
+
+    def has(self, name: str) -> bool:
+        if is_file(name):
+            return any(f"/{path}".endswith(f"/{name}") for path in self._paths) or self._is_written(name)
+        parts = _IDENTIFIER.findall(name)
+        return parts[0] in sys.stdlib_module_names or all(map(self._has_part, parts))
+
+    def _has_part(self, part: str) -> bool:
+        if len(part) == 1 or part.lower() in _WORDS_OF_LANGUAGES or part in _python_names():
+            return True
+        return self._is_written(part) or any(has_name(path, part) for path in self._paths)
+
+    def _is_written(self, name: str) -> bool:
+        """Return whether a name is in a text or in the code."""
+        if name not in self._in_code:
+            self._in_code[name] = any(has_name(text, name) for text in self._texts) or self._is_in_index(name)
+        return self._in_code[name]
+
+    def _is_in_index(self, name: str) -> bool:
+        numbers, count = self._view.with_all_words(name, field="body", top_k=_SEARCHED)
+        if count > _SEARCHED or not code_words(name):
+            return True
+        return any(has_name(text, name) for _, text in self._view.reading.texts(numbers, containing=name))
 
 
 @cache
@@ -79,10 +100,3 @@ def _python_names() -> frozenset[str]:
     types = [value for value in vars(builtins).values() if isinstance(value, type)]
     attributes = {name for each in (*types, type(named_in), type(sys)) for name in dir(each)}
     return frozenset({*keyword.kwlist, *keyword.softkwlist, *vars(builtins), *attributes})
-
-
-def _is_in_index(view: View, name: str) -> bool:
-    numbers, count = view.with_all_words(name, field="body", top_k=_SEARCHED)
-    if count > _SEARCHED or any(has_name(text, name) for _, text in view.reading.texts(numbers, containing=name)):
-        return True
-    return not code_words(name) or any(has_name(path, name) for path in view.reading.paths())

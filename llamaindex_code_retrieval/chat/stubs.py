@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 _OVERLOAD = re.compile(
-    r"^[ \t]*@(?:\w+\.)*overload[ \t]*\n(?:[ \t]*@.*\n)*"
+    r"^[ \t]*@(?:\w+\.)*overload[ \t]*\n(?:[ \t]*@.*\n){0,5}"
     r"[ \t]*(?:async[ \t]+)?def[ \t]+(?P<name>\w+)[^\n]*"
     r"(?:\n(?=[ \t]|\))(?![ \t]*(?:@|(?:async[ \t]+)?def\b|class\b))[^\n]*\S[^\n]*)*",
     re.MULTILINE,
 )
 _PROTOTYPE = re.compile(
     r"^[ \t]*(?!return\b|else\b|throw\b|typedef\b|using\b|goto\b|#|//|\*)"
-    r"(?:[\w:<>,*&~\[\]]+[ \t\n]+|[*&])+[*&]*(?P<name>~?\w+)[ \t]*\([^;{}()]*(?:\([^;{}()]*\)[^;{}()]*)*\)"
+    r"[\w:<>,*&~\[\]][\w:<>,*&~\[\] \t\n]*?[ \t\n*&](?P<name>~?\w+)[ \t]*\([^;{}()]*(?:\([^;{}()]*\)[^;{}()]*)*\)"
     r"[^;{}()=]*(?:\([^;{}()]*\)[^;{}()=]*)*;",
     re.MULTILINE,
 )
