@@ -206,7 +206,7 @@ def summary(figures: Figures) -> str:
     cells = [
         [title, _short(value), "" if peer is None else f"{_short(peer)} ({name})"] for title, value, peer, name in rows
     ]
-    return table(["", "here", "peer, same weights"], cells)
+    return table(["", "this package", "peer, same weights"], cells)
 
 
 def _short(value: float) -> str:
