@@ -37,6 +37,7 @@ TRAINING: tuple[tuple[str, type[Settings]], ...] = (
     ("Reranker training", config.MatchConfig),
     ("Student", config.StudentConfig),
     ("Distillation", config.DistilConfig),
+    ("Static model", config.StaticConfig),
     ("Recipe of an adapter", recipes.Recipe),
     ("Recipe of a reranker", recipes.RerankerRecipe),
     ("Recipe of a query encoder", recipes.QueryRecipe),

@@ -29,8 +29,9 @@ from llamaindex_code_retrieval.languages.table import LANGUAGES
 from llamaindex_code_retrieval.models.catalog import BASES, NO_ADAPTER
 from llamaindex_code_retrieval.models.locate import (
     is_hub_name,
-    locate,
+    is_static_model,
     locate_adapter,
+    locate_model,
     locate_query_encoder,
     locate_reranker,
 )
@@ -282,7 +283,7 @@ def _sweqa_questions(spec: GenerationSpec, sources: Mapping[str, str]) -> Genera
 def _models_exist(spec: SystemSpec, skipped: dict[str, str]) -> bool:
     """Look up the names of a system's models, so that a wrong one fails before any model is loaded."""
     finders: list[tuple[str | None, Callable[[str], Path]]] = [
-        (None if spec.model in BASES else spec.model, locate),
+        (None if spec.model in BASES else spec.model, locate_model),
         *((adapter, locate_adapter) for adapter in (spec.adapter, *spec.adapters.values())),
         (spec.rerank, locate_reranker),
         (spec.query_encoder, locate_query_encoder),
@@ -329,6 +330,8 @@ def _load_systems(
 
 
 def _load_embedding(spec: SystemSpec, cache_folder: Path | None, device: str | None) -> CodeEmbedding:
+    if is_static_model(spec.model):  # it uses neither, and other systems of the suite may
+        cache_folder = device = None
     return CodeEmbedding(
         spec.model,
         adapter=spec.adapter,
@@ -343,7 +346,9 @@ def _load_embedding(spec: SystemSpec, cache_folder: Path | None, device: str | N
 
 def _load_reranker(spec: SystemSpec, embedding: CodeEmbedding, device: str | None) -> CodeReranker:
     name = spec.rerank or ""
-    shared = shares_base(name, embedding.torch_encoder, precision=spec.rerank_precision)
+    shared = not is_static_model(spec.model) and shares_base(
+        name, embedding.torch_encoder, precision=spec.rerank_precision
+    )
     return CodeReranker(
         name,
         embedding=embedding if shared else None,

@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.eval.metrics import (
 )
 from llamaindex_code_retrieval.eval.results import TOP, RetrievalResult, protocol_name
 from llamaindex_code_retrieval.index.code_index import CodeIndex
-from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.retriever import CodeRetriever
 
 Hit = str | tuple[str, float] | NodeWithScore
@@ -302,7 +302,7 @@ def collapse(
     return collapsed, judgements
 
 
-def rank_by_cosine(encoder: Encoder, benchmark: Benchmark) -> dict[str, list[str]]:
+def rank_by_cosine(encoder: TextEncoder, benchmark: Benchmark) -> dict[str, list[str]]:
     """Return for each query id all corpus ids by cosine, best first.
 
     Of equal cosines (see ``COSINE_TOLERANCE``) the codes that do not answer the query come first, in the order of the

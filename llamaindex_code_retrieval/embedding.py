@@ -38,6 +38,7 @@ from llamaindex_code_retrieval.models.catalog import (
     Side,
     default_adapter,
 )
+from llamaindex_code_retrieval.models.locate import is_static_model
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
@@ -65,6 +66,9 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     ``CodeRetriever`` embeds a query with each adapter. Methods that take a text without metadata
     (``get_text_embedding``, ``get_query_embedding``, and therefore ``VectorStoreIndex``) use the default adapter; give
     such an index the nodes of one language and the embedding of :meth:`for_language`.
+
+    **Static model.** ``CodeEmbedding("embedded-static")`` looks vectors up in a table, without a transformer and
+    without torch. It takes no adapters, query encoder or cache.
 
     **Query encoder.** ``query_encoder`` names a small student of this model that embeds the queries instead; ``"auto"``
     is the one that comes with the package for this model. Vectors of code, the fingerprint and indexes do not change,
@@ -149,8 +153,8 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         a static query encoder, the base is loaded and checked only when something else than a query is embedded.
 
         Raises:
-            ValueError: see :meth:`Encoder.from_pretrained`; an unknown language; a query encoder of another model; a
-                LlamaIndex ``embeddings_cache``, whose key is the text alone.
+            ValueError: see :meth:`Encoder.from_pretrained`; an unknown language; a query encoder of another model; an
+                option without effect on a static model; a LlamaIndex ``embeddings_cache``, whose key is the text alone.
         """
         _check_base_fields(embeddings_cache, base_fields)
         settings = AdapterSettings(
@@ -178,7 +182,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         super().__init__(**fields, **base_fields)
         self._lazy_adapters = lazy_adapters
         self._student = student
-        self._cache = None if cache_folder is None else EmbeddingCache(cache_folder)
+        self._cache = _open_cache(cache_folder, model_name=settings.model_name)
 
     @classmethod
     def class_name(cls) -> str:
@@ -206,7 +210,11 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
 
     @property
     def torch_encoder(self) -> Encoder:
-        """The same encoder as a torch module, for rerankers on its base and for students; loaded where needed."""
+        """The same encoder as a torch module, for rerankers on its base and for students; loaded where needed.
+
+        Raises:
+            ValueError: the model is a static one.
+        """
         return self._adapter_set.torch_default()
 
     @property
@@ -406,11 +414,28 @@ def _known_adapters(adapters: Mapping[str, str | Path]) -> dict[str, str]:
     return names
 
 
+def _open_cache(cache_folder: str | Path | None, *, model_name: str) -> EmbeddingCache | None:
+    if cache_folder is None:
+        return None
+    if is_static_model(model_name):
+        raise ValueError(
+            f"{model_name} is a static embedding model, which embeds a text faster than a cache finds its vector; "
+            "leave cache_folder out"
+        )
+    return EmbeddingCache(cache_folder)
+
+
 def _load_student(query_encoder: str | Path | None, lazy_adapters: LazyAdapterSet) -> QueryEncoder | None:
     """Load the query encoder, and the adapters unless the student works without its teacher."""
     if query_encoder is None:
         lazy_adapters.load()
         return None
+    model_name = lazy_adapters.settings.model_name
+    if is_static_model(model_name):
+        raise ValueError(
+            f"{model_name} is a static embedding model, which embeds its queries as fast as a query encoder; leave "
+            "query_encoder out"
+        )
     return QueryEncoder.load_for(
         query_encoder,
         teacher_fingerprint=lambda: (

@@ -12,7 +12,13 @@ from huggingface_hub import ModelCardData
 from safetensors.torch import load_file
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeReranker
-from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, DEFAULT_RERANKER, EMBEDDED
+from llamaindex_code_retrieval.models.catalog import (
+    BASES,
+    DEFAULT_ADAPTERS,
+    DEFAULT_RERANKER,
+    EMBEDDED,
+    EMBEDDED_STATIC,
+)
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ARTIFACTS
 from llamaindex_code_retrieval.models.locate import (
@@ -22,6 +28,7 @@ from llamaindex_code_retrieval.models.locate import (
     shipped_rerankers,
 )
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.static_model import StaticModel
 
 
 def test_what_is_shipped() -> None:
@@ -81,6 +88,26 @@ def test_shipped_query_encoders_agree_with_their_teachers(name: str) -> None:
     assert (cosines.argmax(axis=1) == np.arange(3)).all()
     for file in ("README.md", "log.jsonl", "curves.svg"):
         assert (ARTIFACTS / name / file).stat().st_size > 100
+
+
+def test_the_static_model_has_a_record_and_finds_code() -> None:
+    folder = ARTIFACTS / EMBEDDED_STATIC
+    model, base = StaticModel.load(), BASES[EMBEDDED_STATIC]
+    assert (model.dim, model.max_query_tokens, model.max_code_tokens) == (
+        base.dim,
+        base.max_query_tokens,
+        base.max_code_tokens,
+    )
+    settings = json.loads((folder / "train_config.json").read_text())
+    assert settings["fingerprint"] == model.fingerprint
+    assert f"`{model.fingerprint}`" in (folder / "README.md").read_text()
+    assert settings["data"]["licenses"]
+    codes = ["def read(path):\n    return open(path).read()", "def send(mail):\n    server.sendmail(mail)", "x = 1"]
+    scores = model.encode_queries(["load the content of a text file", "deliver an email"]) @ model.encode_codes(codes).T
+    assert scores.argmax(axis=1).tolist() == [0, 1]
+    for file in ("README.md", "log.jsonl", "curves.svg"):
+        assert (folder / file).stat().st_size > 100
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 9_000_000
 
 
 @pytest.mark.usefixtures("embedded_model")

@@ -34,6 +34,7 @@ BUDGETS = {
     "train": [*SMALL, *SHORT, *HOLD_OUT],
     "train-reranker": [*SMALL, *HOLD_OUT, "--set", "max_tokens=48", "--set", "calibration_depth=5"],
     "distil": [*SMALL, *HOLD_OUT],
+    "train-static": ["--batch-size", "8", "--epochs", "0.2", "--held-out", "0.5", "--dim", "16"],
 }
 PARSED_ONLY = (
     "--push",  # needs a hub; test_hub.py uploads to a local one

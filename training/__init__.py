@@ -23,8 +23,8 @@ To read how pairs become an adapter, go down from the command to the files, one 
 4. :class:`.loop.Loop` minimises it: steps, validations, the best weights, a state to resume from.
 5. :mod:`.run_record` saves the adapter with its settings, log, curves and model card (:mod:`.model_card`).
 
-:func:`.reranker.train_reranker` (:mod:`.matching`) and :func:`.distil.distil_query_encoder` (:mod:`.distillation`) go
-the same way with objectives of their own.
+:func:`.reranker.train_reranker` (:mod:`.matching`), :func:`.distil.distil_query_encoder` (:mod:`.distillation`) and
+:func:`.static_model.train_static_model` go the same way with objectives of their own.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         AdapterConfig,
         DistilConfig,
         MatchConfig,
+        StaticConfig,
         StudentConfig,
         TrainConfig,
     )
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     )
     from llamaindex_code_retrieval.training.reranker import train_reranker
     from llamaindex_code_retrieval.training.run_record import TrainingRun
+    from llamaindex_code_retrieval.training.static_model import train_static_model
     from llamaindex_code_retrieval.training.train_ranking import QuestionSet, train_ranking
 
 _MODULES = {
@@ -63,6 +65,7 @@ _MODULES = {
     "DistilConfig": "config",
     "MatchConfig": "config",
     "Pair": "pairs",
+    "StaticConfig": "config",
     "StudentConfig": "config",
     "QuestionSet": "train_ranking",
     "RankingConfig": "ranking_model",
@@ -80,6 +83,7 @@ _MODULES = {
     "train_adapter": "adapt",
     "train_ranking": "train_ranking",
     "train_reranker": "reranker",
+    "train_static_model": "static_model",
 }
 
 __all__ = [
@@ -89,6 +93,7 @@ __all__ = [
     "Pair",
     "QuestionSet",
     "RankingConfig",
+    "StaticConfig",
     "StudentConfig",
     "TrainConfig",
     "TrainingRun",
@@ -104,6 +109,7 @@ __all__ = [
     "train_adapter",
     "train_ranking",
     "train_reranker",
+    "train_static_model",
 ]
 
 __getattr__ = lazy_attributes(__name__, _MODULES)

@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTE
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_adapter
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
@@ -315,7 +316,7 @@ def split_held_out(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int
     return Validation(selection=benchmarks[0], report=benchmarks[-1])
 
 
-def score(encoder: Encoder, benchmark: Benchmark) -> dict[str, float]:
+def score(encoder: TextEncoder, benchmark: Benchmark) -> dict[str, float]:
     """Return ``mrr``, ``r@1`` and ``r@10`` of the encoder alone, over the whole corpus of ``benchmark``."""
     metrics = evaluate_run(rank_by_cosine(encoder, benchmark), benchmark.qrels)
     return {name.lower(): value for name, value in metrics.items()}

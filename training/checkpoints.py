@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 import safetensors.torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import CONFIG, QUERY_WEIGHTS, TOKENIZER
+from llamaindex_code_retrieval.models.files import CONFIG, QUERY_WEIGHTS, STATIC_CONFIG, STATIC_WEIGHTS, TOKENIZER
 from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
+from llamaindex_code_retrieval.models.static_encoder import quantize_rows
+from llamaindex_code_retrieval.models.static_model import FORMAT
 from llamaindex_code_retrieval.training.adapters import save_adapter
 from llamaindex_code_retrieval.training.config import StudentConfig
 from llamaindex_code_retrieval.training.students import StaticStudent, Student
@@ -72,6 +78,15 @@ def save_query_encoder(
         write_atomically(folder / CONFIG, backbone.config.to_json_string())
     elif is_adapted:
         save_adapter(student, folder)
+
+
+def save_static_model(folder: Path, tokenizer: Tokenizer, table: NDArray[np.float32], *, max_tokens: int) -> None:
+    """Write what ``StaticModel.load`` reads; ``static_model.json``, which marks the folder, comes last."""
+    rows, scales = quantize_rows(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / TOKENIZER, tokenizer.to_str())
+    write_atomically(folder / STATIC_WEIGHTS, safetensors.numpy.save({"table": rows, "scales": scales}))
+    write_atomically(folder / STATIC_CONFIG, json.dumps({"format": FORMAT, "max_tokens": max_tokens}) + "\n")
 
 
 def load_trained(encoder: Encoder, folder: Path) -> Encoder:

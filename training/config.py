@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from llamaindex_code_retrieval._settings import Settings
-from llamaindex_code_retrieval.models.catalog import Precision
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, Precision
 from llamaindex_code_retrieval.models.query_encoder_config import Kind
 from llamaindex_code_retrieval.models.reranker_config import Head, Variant
 
@@ -171,6 +171,31 @@ class TrainConfig(LoopConfig):
     1 / temperature); 0 weights all alike."""
     rewritten_queries: Share = 0.0
     """Share of queries with one word deleted, copied or switched (CoCLR: Huang et al. 2021, section 4.2)."""
+
+
+class StaticConfig(LoopConfig):
+    """Settings of a static model: its table, and the contrastive training of it."""
+
+    base: Annotated[str, Field(min_length=1)] = EMBEDDED
+    """Model whose vectors of single tokens the table starts from: a known name, hub name or folder; with its default
+    adapter."""
+    dim: AtLeast1 = 256
+    """Length of a vector, at most that of the base."""
+    max_tokens: Annotated[int, Field(ge=8)] = 128
+    """Tokens of a text, in training and by default in use. They are those of its words: about half of all tokens of a
+    function."""
+    held_out: Share = 0.05
+    """Share of the pairs, by repository, that is held out for validation; without effect where pairs for validation are
+    given."""
+    epochs: Positive = 4.0
+    """Passes over the training data; may be a fraction."""
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    """Pairs per step."""
+    learning_rate: Positive = 3e-3
+    weight_decay: Weight = 0.0
+    """Weight decay of AdamW; 0 is none."""
+    temperature: Positive = 0.05
+    """Temperature of InfoNCE: cosines are divided by it."""
 
 
 class MatchConfig(LoopConfig):

@@ -122,6 +122,33 @@ on {kept["queries"]} queries that {chose} the best step |
 {_FILES}"""
 
 
+def static_card(record: Mapping[str, Any]) -> str:
+    """Return the README of a static embedding model, as :func:`model_card` does."""
+    train = record["train"]
+    return f"""{_metadata(record, library="llamaindex-code-retrieval", tags=["static"])}
+# Static embedding model for code retrieval
+
+Trained by `code-retrieval train-static` of llamaindex-code-retrieval. A table of token vectors embeds queries and codes
+without a transformer.
+
+```python
+from llamaindex_code_retrieval import CodeEmbedding
+
+embedding = CodeEmbedding("path/to/this/folder")
+```
+
+| | |
+|---|---|
+| fingerprint | `{record["fingerprint"]}` |
+| vectors | {train["dim"]} numbers, of at most {train["max_tokens"]} tokens of a text |
+| started from | vectors of single tokens by {_base(record)} |
+{_provenance(record)}
+
+{_validation(record)}
+
+{_FILES}"""
+
+
 def _metadata(
     record: Mapping[str, Any], *, library: str, tags: Sequence[str], pipeline: str = "feature-extraction"
 ) -> str:

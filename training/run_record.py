@@ -24,7 +24,7 @@ from llamaindex_code_retrieval.training.checkpoints import load_trained
 from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig
 from llamaindex_code_retrieval.training.curves import curves_svg, write_tensorboard
 from llamaindex_code_retrieval.training.loop import STATE, Loop, peak_bytes
-from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card
+from llamaindex_code_retrieval.training.model_card import model_card, query_card, reranker_card, static_card
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -176,6 +176,11 @@ def save_distillation(run: TrainingRun[M], folder: str | Path, record: Mapping[s
     return _finish(run, Path(folder), record, query_card)
 
 
+def save_static_run(run: TrainingRun[M], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[M]:
+    """Write the records of a static model that :func:`.save_static_model` has saved; return the saved run."""
+    return _finish(run, Path(folder), record, static_card)
+
+
 def _finish(
     run: TrainingRun[M], folder: Path, record: Mapping[str, Any], card: Callable[[Mapping[str, Any]], str]
 ) -> TrainingRun[M]:
@@ -212,8 +217,8 @@ def run_record(
     encoder: Encoder,
     *,
     pairs: Sequence[Pair],
-    adapter: AdapterConfig,
     config: LoopConfig,
+    adapter: AdapterConfig | None = None,
     sources: Sequence[str | Path] = (),
     **more: Any,
 ) -> dict[str, Any]:
@@ -230,7 +235,7 @@ def run_record(
             "pooling": encoder.pooling,
             "architecture": encoder.architecture,
         },
-        "adapter": adapter.model_dump(),
+        **({} if adapter is None else {"adapter": adapter.model_dump()}),
         "train": config.model_dump(),
         "max_query_tokens": encoder.max_query_tokens,
         "max_code_tokens": encoder.max_code_tokens,

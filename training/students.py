@@ -34,7 +34,7 @@ class StaticStudent(nn.Module):
         self.max_tokens = max_tokens
         self.buckets = config.buckets
         self.words = len(teacher.tokenizer)
-        vectors = _token_vectors(teacher)
+        vectors = token_vectors(teacher)
         centred = vectors - vectors.mean(0)
         rank = min(config.table_rank, *centred.shape)
         with torch.random.fork_rng():
@@ -96,7 +96,7 @@ Student = StaticStudent | Encoder
 """A query encoder that is trained."""
 
 
-def _token_vectors(teacher: Encoder) -> Tensor:
+def token_vectors(teacher: Encoder) -> Tensor:
     """Return the teacher's vector of each single token, ``(tokens, dim)``."""
     layout = teacher.tokenization.pair_layout()
     words = len(teacher.tokenizer)

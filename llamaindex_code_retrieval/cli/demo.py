@@ -167,7 +167,7 @@ def _measure(
     from llamaindex_code_retrieval.retriever import CodeRetriever
 
     codes = benchmark_index(benchmark, index.embedding, on_progress=on_progress)
-    vectors = index.embedding.encoder.encode_queries(list(benchmark.queries.values())).tolist()
+    vectors = index.embedding.embed_queries(list(benchmark.queries.values())).tolist()
     query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
     metrics: dict[str, dict[str, float]] = {}
     for retriever in (CodeRetriever(codes, top_k=100, mode=mode) for mode in ("dense", "bm25", "fused")):

@@ -13,7 +13,7 @@ from llamaindex_code_retrieval.cli.console import print_json, print_table, progr
 from llamaindex_code_retrieval.cli.options import (
     DEFAULT_INDEX,
     absolute,
-    cache_folder,
+    cache_folder_of,
     common_options,
     default_index,
     index_option,
@@ -26,7 +26,7 @@ from llamaindex_code_retrieval.cli.options import (
 )
 from llamaindex_code_retrieval.languages.table import known_language
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
-from llamaindex_code_retrieval.models.locate import locate, locate_adapter
+from llamaindex_code_retrieval.models.locate import locate_adapter, locate_model
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.chunking import CodeNodeParser
@@ -102,7 +102,8 @@ def run_index(options: argparse.Namespace) -> int:
     for adapter in (options.adapter, *adapters.values()):
         if adapter not in (None, NO_ADAPTER):
             locate_adapter(adapter)
-    locate(options.model)
+    locate_model(options.model)
+    cache = cache_folder_of(options, options.model)
     parser = _parser(options)
     out = Path(options.out)
     existed = out.exists()
@@ -118,7 +119,7 @@ def run_index(options: argparse.Namespace) -> int:
                 max_code_tokens=options.max_code_tokens,
                 device=options.device,
                 runtime=options.runtime or "auto",
-                cache_folder=cache_folder(options),
+                cache_folder=cache,
             )
             index = CodeIndex(embedding, out, parser=parser)
             with progress_bars() as progress:
@@ -174,11 +175,10 @@ def run_update(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.index.lock import update_lock
 
     target = Path(options.index or default_index())
-    read_settings(target)  # fails before the lock makes a folder
+    settings = read_settings(target)  # fails before the lock makes a folder
+    cache = cache_folder_of(options, settings["embedding"]["model_name"])
     with update_lock(target, seconds=options.wait, on_wait=print_waiting):
-        index = CodeIndex.open(
-            target, cache_folder=cache_folder(options), device=options.device, runtime=options.runtime
-        )
+        index = CodeIndex.open(target, cache_folder=cache, device=options.device, runtime=options.runtime)
         for root in map(Path, index.roots):
             if root.is_relative_to((target / "sources").resolve()) and root.is_dir():
                 update_clone(root)

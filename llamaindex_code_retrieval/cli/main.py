@@ -30,6 +30,7 @@ from llamaindex_code_retrieval.cli.search import add_search
 from llamaindex_code_retrieval.cli.train import add_recipes, add_train
 from llamaindex_code_retrieval.cli.train_ranking import add_train_ranking
 from llamaindex_code_retrieval.cli.train_reranker import add_train_reranker
+from llamaindex_code_retrieval.cli.train_static import add_train_static
 from llamaindex_code_retrieval.cli.watch import add_watch
 
 _DISTRIBUTION = "llamaindex-code-retrieval"
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_message(
             "interrupted; files on disk are complete. Run the same command again to continue "
-            "(`train`, `train-reranker` and `distil`: with --resume)"
+            "(`train`, `train-reranker`, `distil` and `train-static`: with --resume)"
         )
         return 130
 
@@ -143,7 +144,16 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (add_models, add_languages, add_demo):
         add(commands)
-    for add in (add_mine, add_train, add_train_reranker, add_train_ranking, add_distil, add_adapt, add_recipes):
+    for add in (
+        add_mine,
+        add_train,
+        add_train_reranker,
+        add_train_ranking,
+        add_distil,
+        add_train_static,
+        add_adapt,
+        add_recipes,
+    ):
         add(commands)
     for add in (add_eval, add_benchmark):
         add(commands)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.index.locate import INDEX_NAME, find_index
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER, RUNTIMES
-from llamaindex_code_retrieval.models.locate import shipped_adapters
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, EMBEDDED_STATIC, NO_ADAPTER, RUNTIMES
+from llamaindex_code_retrieval.models.locate import is_static_model, shipped_adapters
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.source_options import SourceOptions
@@ -182,10 +182,22 @@ def cache_folder(options: argparse.Namespace) -> Path:
     return folder
 
 
+def cache_folder_of(options: argparse.Namespace, model: str) -> Path | None:
+    """Return the folder of the embedding cache of a model; ``None`` for a static one, which has no use for a cache.
+
+    Raises:
+        ValueError: ``--cache`` names a file, or has no effect on the model.
+    """
+    if not is_static_model(model):
+        return cache_folder(options)
+    refuse_without_effect(options, ("cache",), f"on the static model {model}, which is faster than a cache")
+    return None
+
+
 def absolute(name_or_path: str) -> str:
     """Return the full path of a folder, because an index is searched from anywhere; a model's name as it is."""
     folder = Path(name_or_path).expanduser()
-    named = name_or_path in (EMBEDDED, NO_ADAPTER, *shipped_adapters())
+    named = name_or_path in (EMBEDDED, EMBEDDED_STATIC, NO_ADAPTER, *shipped_adapters())
     return str(folder.resolve()) if not named and folder.is_dir() else name_or_path
 
 

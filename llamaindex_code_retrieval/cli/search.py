@@ -21,6 +21,7 @@ from llamaindex_code_retrieval.cli.options import (
 )
 from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
+from llamaindex_code_retrieval.models.locate import is_static_model
 from llamaindex_code_retrieval.models.query_encoder_config import AUTO, QueryEncoderConfig, find_query_encoder
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def run_search(options: argparse.Namespace) -> int:
     folder = Path(options.index or default_index())
     settings = _check(options, folder)
     if _needs_llama_index(options, settings):
-        hits, roots = _search_with_llama_index(options, folder)
+        hits, roots = _search_with_llama_index(options, folder, settings)
     else:
         hits, roots = _search_without_llama_index(options, folder, settings)
     if options.json:
@@ -162,13 +163,13 @@ def _search_without_llama_index(
         if options.refresh is not False:
             changes = _changes(reader.storage, settings, roots)
             if has_model and _is_quick(changes) and os.access(folder, os.W_OK):
-                return _search_with_llama_index(options, folder)  # which updates the index first
+                return _search_with_llama_index(options, folder, settings)  # which updates the index first
             _print_changes(changes, folder)
         vectors: list[QueryVector] = []
         if options.mode != "bm25":
             vector = _query_vector(options, settings)
             if vector is None:
-                return _search_with_llama_index(options, folder)  # which says how the model differs
+                return _search_with_llama_index(options, folder, settings)  # which says how the model differs
             vectors = [QueryVector(None, vector)]
         with reader.view(words=options.mode != "dense") as view:
             if node_filter.languages is not None:
@@ -244,14 +245,23 @@ def _print_changes(changes: ChangeCounts, folder: Path) -> None:
         )
 
 
-def _search_with_llama_index(options: argparse.Namespace, folder: Path) -> tuple[list[Hit], list[Path]]:
+def _has_static_model(settings: Mapping[str, Any]) -> bool:
+    """Return whether a static model made the vectors of an index."""
+    embedding = settings["embedding"]
+    return embedding.get("class_name") == "CodeEmbedding" and is_static_model(embedding["model_name"])
+
+
+def _search_with_llama_index(
+    options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
+) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
+    device = None if _has_static_model(settings) else options.device  # then it is the reranker's alone
     words_only = options.mode == "bm25" and not options.refresh
     index: CodeIndex = (
         CodeIndex.open(folder, words_only=True)
         if words_only
-        else CodeIndex.open(folder, query_encoder=options.fast_query, device=options.device, runtime=options.runtime)
+        else CodeIndex.open(folder, query_encoder=options.fast_query, device=device, runtime=options.runtime)
     )
     with index:
         _refresh(index, options, words_only=words_only)
@@ -314,6 +324,10 @@ def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         refuse_without_effect(options, ("lines",), "with --json, which prints whole nodes")
     parse_filter(options)
     settings = read_settings(folder)
+    if _has_static_model(settings):
+        without_effect = ["fast_query", "runtime", *(["device"] if options.rerank is None else [])]
+        model = settings["embedding"]["model_name"]
+        refuse_without_effect(options, without_effect, f"on an index of the static model {model}")
     if options.fast_query is not None:
         find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
     if options.rerank is not None:
@@ -348,8 +362,8 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
         warn_of_kept_order(options.rerank)
         return hits[: options.top_n]
     precision: RerankPrecision = options.rerank_precision or "auto"
-    has_model = options.mode != "bm25"
-    shared = has_model and shares_base(options.rerank, index.embedding.torch_encoder, precision=precision)
+    has_base = options.mode != "bm25" and not is_static_model(index.embedding.model_name)
+    shared = has_base and shares_base(options.rerank, index.embedding.torch_encoder, precision=precision)
     reranker = CodeReranker(
         options.rerank,
         embedding=index.embedding if shared else None,

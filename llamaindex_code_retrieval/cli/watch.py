@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llamaindex_code_retrieval.cli.console import print_message, print_text
 from llamaindex_code_retrieval.cli.options import (
-    cache_folder,
+    cache_folder_of,
     common_options,
     default_index,
     index_option,
@@ -39,10 +39,11 @@ def run_watch(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.index.watch import watch
 
     folder = Path(options.index or default_index())
-    if not read_settings(folder)["roots"]:
+    settings = read_settings(folder)
+    if not settings["roots"]:
         raise ValueError(f"the index in {folder} was not made from folders; build one with `code-retrieval index PATH`")
-    options_of_model = {"device": options.device, "runtime": options.runtime}
-    with CodeIndex.open(folder, cache_folder=cache_folder(options), **options_of_model) as index:
+    cache = cache_folder_of(options, settings["embedding"]["model_name"])
+    with CodeIndex.open(folder, cache_folder=cache, device=options.device, runtime=options.runtime) as index:
         roots = [Path(root) for root in index.roots]
         print_message(f"watching {', '.join(map(str, roots))}; stop with Ctrl-C")
         edits = watch(roots, index.sources, ignored=[index.folder], polling=options.polling or None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from llamaindex_code_retrieval.index.locate import is_index, restore_root
 from llamaindex_code_retrieval.index.storage import DATABASE, FORMAT, Storage
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 _OLD_MANIFEST = "manifest.json"
 _SETTINGS = (
@@ -139,7 +140,10 @@ def rebuild_command(folder: Path, settings: Mapping[str, Any]) -> str:
     """Return the command that builds the index again."""
     roots = [str(restore_root(root, folder)) for root in settings.get("roots") or []] or ["PATH"]
     options = [f"--{name.replace('_', '-')}={value}" for name, value in _assignments(settings.get("sources") or {})]
-    return shlex.join(["code-retrieval", "index", *roots, *options, "--out", str(folder)])
+    embedding = settings.get("embedding") or {}
+    is_chosen = embedding.get("class_name") == "CodeEmbedding" and embedding["model_name"] != EMBEDDED
+    model = ["--model", embedding["model_name"]] if is_chosen else []
+    return shlex.join(["code-retrieval", "index", *roots, *options, "--out", str(folder), *model])
 
 
 def _assignments(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,16 +7,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision, Runtime
-from llamaindex_code_retrieval.models.locate import locate_adapter
+from llamaindex_code_retrieval.models.locate import is_static_model, locate_adapter
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
-    from llamaindex_code_retrieval.models.shared import SharedBase
     from llamaindex_code_retrieval.models.text_encoder import TextEncoder
+
+
+class AdaptableBase(Protocol):
+    """A base of encoders: a ``SharedBase``, or a ``StaticBase``, which takes no adapter."""
+
+    def with_adapter(self, adapter: str | Path, *, merge: bool) -> TextEncoder:
+        """Return an encoder of this base with ``adapter``, or without one for "none"."""
+
+    def torch_encoder(self, adapter: str | Path, *, merge: bool) -> Encoder:
+        """Return the same encoder as a torch module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,7 @@ class AdapterSet:
     """
 
     settings: AdapterSettings
-    base: SharedBase
+    base: AdaptableBase
     encoders: Mapping[str, TextEncoder]
 
     @classmethod
@@ -61,25 +70,18 @@ class AdapterSet:
         """Load the base and all adapters.
 
         Raises:
-            ValueError: see :meth:`Encoder.from_pretrained`; an adapter that does not fit; a fingerprint that is not the
-                expected one.
+            ValueError: see :meth:`Encoder.from_pretrained`; an adapter that does not fit; a setting without effect on a
+                static model; a fingerprint that is not the expected one.
         """
-        from llamaindex_code_retrieval.models.shared import SharedBase
-
+        is_static = is_static_model(settings.model_name)
+        if is_static:
+            _check_static(settings)
         adapters = {"": settings.adapter, **settings.adapters}
         for language, adapter in adapters.items():  # fails before the base is loaded
             with _language_in_errors(language):
                 if adapter != NO_ADAPTER:
                     locate_adapter(adapter)
-        base = SharedBase(
-            settings.model_name,
-            device=settings.device,
-            precision=settings.precision,
-            pooling=settings.pooling,
-            max_query_tokens=settings.max_query_tokens,
-            max_code_tokens=settings.max_code_tokens,
-            runtime=settings.runtime,
-        )
+        base = _static_base(settings) if is_static else _transformer_base(settings)
         encoders: dict[str, TextEncoder] = {}
         for language, adapter in adapters.items():
             with _language_in_errors(language):
@@ -146,6 +148,46 @@ class AdapterSet:
         fingerprint = combined_fingerprint(encoders)
         settings = replace(self.settings, adapter=adapter, adapters=adapters, fingerprint=fingerprint)
         return AdapterSet(settings, self.base, encoders)
+
+
+def _transformer_base(settings: AdapterSettings) -> AdaptableBase:
+    from llamaindex_code_retrieval.models.shared import SharedBase
+
+    return SharedBase(
+        settings.model_name,
+        device=settings.device,
+        precision=settings.precision,
+        pooling=settings.pooling,
+        max_query_tokens=settings.max_query_tokens,
+        max_code_tokens=settings.max_code_tokens,
+        runtime=settings.runtime,
+    )
+
+
+def _static_base(settings: AdapterSettings) -> AdaptableBase:
+    from llamaindex_code_retrieval.models.static_model import StaticBase, StaticModel
+
+    limits = {"max_query_tokens": settings.max_query_tokens, "max_code_tokens": settings.max_code_tokens}
+    return StaticBase(StaticModel.load(settings.model_name, **limits))
+
+
+def _check_static(settings: AdapterSettings) -> None:
+    """Raise a ValueError that names the settings without effect on a static model, if there are any."""
+    without_effect = {
+        "adapter": settings.adapter != NO_ADAPTER,
+        "adapters": bool(settings.adapters),
+        "pooling": settings.pooling not in (None, "mean"),
+        "precision": settings.precision not in ("auto", "fp32"),
+        "device": settings.device is not None,
+        "merge_adapter": not settings.merge_adapter,
+        "runtime": settings.runtime != "auto",
+    }
+    if names := [name for name, is_set in without_effect.items() if is_set]:
+        verb, them = ("has", "it") if len(names) == 1 else ("have", "them")
+        raise ValueError(
+            f"{settings.model_name} is a static embedding model, a table in which a CPU looks tokens up, so "
+            f"{' and '.join(names)} {verb} no effect; leave {them} out"
+        )
 
 
 class LazyAdapterSet:

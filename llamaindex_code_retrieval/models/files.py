@@ -28,5 +28,9 @@ QUERY_CONFIG = "query_encoder.json"
 """Marks the folder of a query encoder."""
 QUERY_WEIGHTS = "query_encoder.safetensors"
 
+STATIC_CONFIG = "static_model.json"
+"""Marks the folder of a static embedding model."""
+STATIC_WEIGHTS = "static_model.safetensors"
+
 DAMAGED = "the checkpoint is damaged, fetch it again"
 """The remedy that messages give for a file of a checkpoint that cannot be read."""

@@ -16,6 +16,7 @@ from llamaindex_code_retrieval.models.catalog import (
     EMBEDDED_HUB_NAME,
     EMBEDDED_PACKAGE,
     EMBEDDED_SHA256,
+    EMBEDDED_STATIC,
     known_name,
 )
 from llamaindex_code_retrieval.models.files import (
@@ -25,6 +26,7 @@ from llamaindex_code_retrieval.models.files import (
     CONFIG,
     QUERY_CONFIG,
     RERANKER_CONFIG,
+    STATIC_CONFIG,
     WEIGHTS,
 )
 
@@ -33,14 +35,43 @@ def locate(name_or_path: str | Path) -> Path:
     """Return the local folder of a base or another model, fetched from the hub or its cache if named ``org/name``.
 
     Raises:
-        ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached.
+        ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached; a
+            static model.
     """
+    if is_static_model(name_or_path):
+        raise ValueError(
+            f"{name_or_path} is a static embedding model, a table that has no transformer; name a base such as "
+            f"{EMBEDDED!r} here"
+        )
     if known_name(str(name_or_path)) == EMBEDDED:
         return _locate_embedded()
     folder = _find(name_or_path, kind="model", known=sorted(BASES))
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds no {CONFIG}; name the folder that save_pretrained wrote")
     return folder
+
+
+def is_static_model(name_or_path: str | Path) -> bool:
+    """Return whether a name stands for a static embedding model, or a folder holds one."""
+    name = str(name_or_path)
+    return name == EMBEDDED_STATIC or (Path(name).expanduser() / STATIC_CONFIG).is_file()
+
+
+def locate_static_model(name_or_path: str | Path) -> Path:
+    """Return the local folder of a static embedding model.
+
+    Raises:
+        ValueError: no such name or folder, or no static model there.
+    """
+    folder = _find(name_or_path, kind="static model", known=[EMBEDDED_STATIC], shipped=True)
+    if not (folder / STATIC_CONFIG).is_file():
+        raise ValueError(f"{folder} holds no {STATIC_CONFIG}, so it is no static model; name {EMBEDDED_STATIC!r}")
+    return folder
+
+
+def locate_model(name_or_path: str | Path) -> Path:
+    """Return the local folder of an embedding model: a static model, or a base; see :func:`locate`."""
+    return locate_static_model(name_or_path) if is_static_model(name_or_path) else locate(name_or_path)
 
 
 def locate_adapter(name_or_path: str | Path) -> Path:

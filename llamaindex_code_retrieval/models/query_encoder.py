@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.models.query_encoder_config import (
     QueryEncoderConfig,
     find_query_encoder,
 )
-from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, static_shapes
+from llamaindex_code_retrieval.models.static_encoder import StaticEncoder, load_tokenizer, static_shapes
 from llamaindex_code_retrieval.models.weights import check_weights, load_weights, read_arrays
 
 if TYPE_CHECKING:  # a static query encoder works without torch, which is slow to import
@@ -140,13 +140,8 @@ def _fingerprint(folder: Path, config: QueryEncoderConfig, encoder: Encoder | St
 
 
 def _load_static(folder: Path, config: QueryEncoderConfig) -> StaticEncoder:
-    from tokenizers import Tokenizer
-
     tensors = read_arrays(folder / QUERY_WEIGHTS, remedy=REMEDY)
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # tokenizers raises bare exceptions
-        raise ValueError(f"{folder / TOKENIZER} is damaged ({error}); {REMEDY}") from error
+    tokenizer = load_tokenizer(folder / TOKENIZER, remedy=REMEDY)
     expected = static_shapes(tensors, rows=tokenizer.get_vocab_size() + config.buckets)
     check_weights(tensors, expected, source=folder / QUERY_WEIGHTS, remedy=REMEDY)
     return StaticEncoder(tokenizer, tensors, buckets=config.buckets, max_tokens=config.max_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,20 @@ class StaticEncoder:
         return vectors
 
 
+def load_tokenizer(path: Path, *, remedy: str) -> Tokenizer:
+    """Read a ``tokenizer.json`` with the package ``tokenizers`` alone.
+
+    Raises:
+        ValueError: it is missing or damaged; the message ends with ``remedy``.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+
+
 def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return GELU in its tanh form (Hendrycks and Gimpel 2016, section 2)."""
     inside = np.float32((2 / np.pi) ** 0.5) * (x + np.float32(0.044715) * x * x * x)
@@ -73,18 +88,24 @@ def static_tensors(
     bias: NDArray[np.float32],
     outer: NDArray[np.float32],
 ) -> dict[str, NDArray[Any]]:
-    """Return the tensors to save of a table (rows, rank), a projection (rank, dim) and a layer (rank, hidden, dim).
+    """Return the tensors to save of a table (rows, rank), a projection (rank, dim) and a layer (rank, hidden, dim)."""
+    rows, scales = quantize_rows(table)
+    half = {"projection": projection, "inner": inner, "bias": bias, "outer": outer}
+    return {  # in C order, because safetensors writes the memory without regard to strides
+        "table": rows,
+        "scales": scales,
+        **{name: tensor.astype(np.float16, order="C") for name, tensor in half.items()},
+    }
 
-    Each row of the table is quantized to int8 with a scale; the error is at most half a 127th of its largest entry.
+
+def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return the rows of a table in int8, and the scale of each.
+
+    The error of a number is at most half a 127th of the largest one in its row.
     """
     scales = np.abs(table).max(axis=1) / 127
     rows = np.round(table / np.maximum(scales, 1e-30)[:, None])
-    half = {"projection": projection, "inner": inner, "bias": bias, "outer": outer}
-    return {  # in C order, because safetensors writes the memory without regard to strides
-        "table": rows.astype(np.int8, order="C"),
-        "scales": scales.astype(np.float32),
-        **{name: tensor.astype(np.float16, order="C") for name, tensor in half.items()},
-    }
+    return rows.astype(np.int8, order="C"), scales.astype(np.float32)
 
 
 def static_shapes(tensors: Mapping[str, NDArray[Any]], *, rows: int) -> dict[str, tuple[int, ...]]:
