@@ -150,6 +150,29 @@ def test_without_an_index_the_passages_are_the_hits() -> None:
     assert passage.node.get_content() == code
 
 
+def test_without_an_index_lines_between_the_hits_are_not_claimed() -> None:
+    nodes = parse(LONG, "long.py", max_lines=6, overlap_lines=0)
+    hits = [NodeWithScore(node=node) for node in nodes[::2]]
+    passages = CodeContextPostprocessor().postprocess_nodes(hits)
+    assert [len(hit.node.metadata["lines"]) for hit in passages] == [len(hits)]
+    assert_true_lines(passages, {"long.py": LONG})
+
+
+@pytest.mark.parametrize("without", range(4))
+def test_without_an_index_any_of_the_nodes_of_a_class_may_be_missing(without: int) -> None:
+    fields = "".join(f"    field_{number} = {number}\n" for number in range(12))
+    code = f"class Box:\n{fields}\n    def get(self):\n        return self.field_1\n"
+    nodes = parse(code, max_lines=5, overlap_lines=1)
+    assert len(nodes) == 4
+    hits = [NodeWithScore(node=node) for number, node in enumerate(reversed(nodes)) if number != without]
+    passages = CodeContextPostprocessor().postprocess_nodes(hits)
+    assert_true_lines(passages, {"a.py": code})
+    quoted = {line for hit in passages for first, last in hit.node.metadata["lines"] for line in range(first, last + 1)}
+    assert quoted >= {
+        line for hit in hits for line in range(hit.node.metadata["start_line"], hit.node.metadata["end_line"])
+    }
+
+
 def test_a_hit_that_the_index_lost_is_quoted_alone() -> None:
     with index_of({"cart.py": CART}) as index:
         hits = hits_of(index, ("cart.py", 15))
@@ -318,13 +341,12 @@ def test_a_cell_of_a_notebook_is_quoted_with_the_lines_of_its_file() -> None:
 
 
 def test_a_part_of_a_long_line_is_quoted_alone() -> None:
-    code = "x = 1\ndata = '" + "abc " * 100 + "'\n"
+    code = "def f():\n    data = '" + "abc " * 100 + "'\n    return data\n"
     with index_of({"a.py": code}, max_lines=2) as index:
         hits = [NodeWithScore(node=node) for node in index.nodes()]
         passages = CodeContextPostprocessor(index).postprocess_nodes(hits)
-    assert len(passages) == len(hits) > 2
-    assert [hit.node.get_content() for hit in passages] == [hit.node.get_content() for hit in hits]
-    assert passages[-1].node.metadata["lines"] == [[2, 2]]
+    assert [hit.node.metadata["lines"] for hit in passages] == [[[1, 1], [3, 3]], *[[[2, 2]]] * (len(hits) - 2)]
+    assert [hit.node.get_content() for hit in passages[1:]] == [hit.node.get_content() for hit in hits[1:-1]]
 
 
 def test_no_hits() -> None:

@@ -103,7 +103,7 @@ class HitFiles:
                 nodes = [(hit.node_id, hit.node.get_content(), hit.node.metadata) for hit in found]
             chunks = (Chunk.of(*node) for node in nodes)
             language = next((str(metadata.get("language") or "") for _, _, metadata in nodes), "")
-            self._outlines[key] = FileOutline(path, language or "text", filter(None, chunks))
+            self._outlines[key] = FileOutline(path, language or "text", filter(None, chunks), is_complete=is_indexed)
         return self._outlines[key]
 
 

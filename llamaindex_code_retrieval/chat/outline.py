@@ -55,10 +55,11 @@ class Chunk(NamedTuple):
 class FileOutline:
     """Lines and definitions of a file, as far as its nodes are known.
 
-    A definition has the id of the node with which it begins, which need not be known.
+    A definition has the id of the node with which it begins, which need not be known. ``is_complete`` says that all
+    nodes of the file are.
     """
 
-    def __init__(self, path: str, language: str, chunks: Iterable[Chunk]) -> None:
+    def __init__(self, path: str, language: str, chunks: Iterable[Chunk], *, is_complete: bool) -> None:
         self.path = path
         self.language = language
         self.chunks: dict[str, Chunk] = {}
@@ -70,6 +71,9 @@ class FileOutline:
             if chunk.first != chunk.last or chunk.first not in cut:  # parts of a line are quoted alone
                 self.lines |= zip(chunk.numbers, chunk.text.split("\n"), strict=True)
                 self.chunks[chunk.id] = chunk
+        if is_complete:  # then all lines that no node has are blank
+            blank = dict.fromkeys(set(range(1, max(self.lines, default=0))) - cut, "")
+            self.lines = blank | self.lines
 
     def definition_of(self, id_: str) -> str:
         """Return the id of the definition that a node is a part of."""
@@ -116,10 +120,10 @@ class FileOutline:
         """Return the numbers of the lines of a definition, blank ones between its nodes among them."""
         parts = self.parts_of(definition)
         numbers = {number for part in parts for number in part.numbers}
-        if not numbers:
+        if not numbers or any(part.kind == "class" for part in parts):
             return numbers
-        blank = (number for number in range(min(numbers), max(numbers)) if number not in self.lines)
-        return numbers.union(blank) if all(part.kind != "class" for part in parts) else numbers
+        between = range(min(numbers), max(numbers))
+        return numbers.union(number for number in between if not self.lines.get(number, "unknown").strip())
 
     def signature(self, definition: str) -> set[int]:
         """Return the numbers of the lines that declare a definition."""
@@ -136,13 +140,14 @@ class FileOutline:
         """
         if self.language not in CODE_LANGUAGES:
             return []
-        around = [each for each in dict.fromkeys(self._around(definition)) if each in self.chunks]
+        around = list(self._around(definition))
         start = self.chunks[definition]
         outer = start.scope.removesuffix(start.symbol).rstrip(" >.:")
         if start.kind == "method":
-            classes = [chunk.id for chunk in self.chunks.values() if chunk.kind == "class" and chunk.scope == outer]
-            around = list(dict.fromkeys([*around, *classes[:1]]))
-        return [(self.signature(each), self._header(each)) for each in around if each != definition]
+            classes = (chunk.id for chunk in self.chunks.values() if chunk.kind == "class" and chunk.scope == outer)
+            around += [self._definitions[id_] for id_ in classes][:1]
+        known = [each for each in dict.fromkeys(around) if each in self.chunks and each != definition]
+        return [(self.signature(each), self._header(each)) for each in known]
 
     def imports(self, text: str) -> list[int]:
         """Return the numbers of the lines outside definitions that import what ``text`` uses."""

@@ -67,16 +67,18 @@ class Passage:
         language: str = "text",
         own: Range | None = None,
     ) -> Self:
-        """Return the passage of the lines with the numbers ``quoted``; those that ``lines`` lacks are blank.
+        """Return the passage of the lines with the numbers ``quoted``.
 
-        A passage that is cut ends with a line ``...``.
+        A single line between two of them is quoted too, if it is known: ``...`` would be no shorter. A passage that is
+        cut ends with ``...``.
 
         >>> passage = Passage.of_lines("a.py", {1: "class A:", 2: "    x = 1", 9: "    y = 2"}, [9, 1])
         >>> passage.text, passage.place
         ('class A:\\n...\\n    y = 2', 'a.py:1,9')
         """
-        ranges = ranges_of(quoted)
-        texts = ("\n".join(lines.get(number, "") for number in range(each.first, each.last + 1)) for each in ranges)
+        quoted = set(quoted)
+        ranges = ranges_of(quoted.union(each + 1 for each in quoted if each + 2 in quoted and each + 1 in lines))
+        texts = ("\n".join(lines[number] for number in range(each.first, each.last + 1)) for each in ranges)
         text = f"\n{GAP}\n".join(texts)
         return cls(path, f"{text}\n{GAP}" if is_cut else text, ranges, scope, language, own)
 
@@ -131,14 +133,14 @@ class Passage:
 
 
 def ranges_of(numbers: Iterable[int]) -> tuple[Range, ...]:
-    """Return the ranges of numbers; a single number between two of them is added, as a gap is no shorter.
+    """Return the ranges of consecutive numbers.
 
-    >>> [str(each) for each in ranges_of([3, 1, 7])]
+    >>> [str(each) for each in ranges_of([3, 1, 2, 7])]
     ['1-3', '7']
     """
     ordered = sorted(set(numbers))
-    starts = [after for before, after in pairwise(ordered) if after > before + 2]
-    ends = [before for before, after in pairwise(ordered) if after > before + 2]
+    starts = [after for before, after in pairwise(ordered) if after > before + 1]
+    ends = [before for before, after in pairwise(ordered) if after > before + 1]
     return tuple(map(Range, [*ordered[:1], *starts], [*ends, *ordered[-1:]]))
 
 
