@@ -68,7 +68,10 @@ def embedders() -> dict[str, Callable[[str], object]]:
 def latencies(
     systems: Mapping[str, Callable[[str], object]], queries: Sequence[str], *, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Return the percentiles of each system in milliseconds; the systems take turns, all queries at a time."""
+    """Return the percentiles of each system in milliseconds, and how many times as fast as the peer the median is.
+
+    The systems take turns, all queries at a time.
+    """
     from llamaindex_code_retrieval.eval.retrieval import percentiles
 
     seconds: dict[str, list[float]] = {name: [] for name in systems}
@@ -78,7 +81,10 @@ def latencies(
     for _ in range(rounds):
         for name, answer in systems.items():
             seconds[name] += [_seconds(partial(answer, query)) for query in queries]
-    return {name: percentiles(values) for name, values in seconds.items()}
+    figures = {name: percentiles(values) for name, values in seconds.items()}
+    return {
+        name: {**each, "times_as_fast": round(figures[PEER]["p50"] / each["p50"], 2)} for name, each in figures.items()
+    }
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -109,14 +115,17 @@ def cold_starts(processes: int) -> dict[str, dict[str, float]]:
             for name, command in commands.items():
                 runs[name].append(run_command(command))
             _log(f"process {turn + 1}: {', '.join(f'{name} {each[-1].seconds:.2f} s' for name, each in runs.items())}")
-    return {name: _summary(each) for name, each in runs.items()}
+    return {name: summary(each, runs[PEER]) for name, each in runs.items()}
 
 
-def _summary(runs: Sequence[Command]) -> dict[str, float]:
+def summary(runs: Sequence[Command], peer: Sequence[Command]) -> dict[str, float]:
+    """Return the median seconds, the slowest, the peak memory, and the median ratio to the peer's in the same turn."""
+    ratios = [theirs.seconds / ours.seconds for ours, theirs in zip(runs, peer, strict=True)]
     return {
         "seconds": round(statistics.median(run.seconds for run in runs), 3),
         "slowest": round(max(run.seconds for run in runs), 3),
         "peak_memory_mib": max(run.peak_mib for run in runs),
+        "times_as_fast": round(statistics.median(ratios), 2),
     }
 
 

@@ -399,6 +399,14 @@ def test_a_system_that_fails_is_left_out_with_the_reason(load) -> None:
     assert systems.left_out["a"] == "a: KeyError: 'a'"
 
 
+def test_cold_starts_are_compared_with_the_peer_of_the_same_turn(load) -> None:
+    script, command = load("query_speed"), load("runs").Command
+    ours = [command("", seconds, mib) for seconds, mib in ((0.5, 40), (1.0, 60), (0.25, 50))]
+    peer = [command("", seconds, 700) for seconds in (1.0, 4.0, 2.0)]
+    expected = {"seconds": 0.5, "slowest": 1.0, "peak_memory_mib": 60, "times_as_fast": 4.0}  # of 2, 4 and 8
+    assert script.summary(ours, peer) == expected
+
+
 def test_the_pool_for_mrr_holds_all_answers(load) -> None:
     corpus = {str(i): f"code {i}" for i in range(10)}
     benchmark = Benchmark(name="b", corpus=corpus, queries={"q": "x", "r": "y"}, qrels={"q": {"7": 1}, "r": {"3": 1}})
