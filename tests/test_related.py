@@ -246,13 +246,46 @@ def test_parts_of_one_definition_are_one_hit_and_none_of_its_own() -> None:
         assert "similar" not in shown
 
 
+METHOD = "package shop\n\nfunc (c *Cart) {0}() int {{\n\treturn 1\n}}\n"
+
+
+@pytest.mark.parametrize("folder", ["", "shop/", "shop/50%_/", "shop\udcff/"])
+def test_the_folder_of_a_file_is_neither_above_nor_below_it(folder: str) -> None:
+    texts = {f"{folder}cart.go": METHOD.format("Total"), f"{folder}tax.go": METHOD.format("Tax")}
+    others = {f"{folder}deep/cart.go": METHOD.format("Deep"), "other/cart.go": METHOD.format("Weight")}
+    if folder:
+        others |= {"cart.go": METHOD.format("Above"), f"{folder[:-1]}.go": METHOD.format("Beside")}
+    with CodeIndex(HashEmbedding()) as index:
+        index.update_texts(texts | others)
+        assert reasons(index, f"{folder}cart.go:3") == {"Cart.Tax": {"same scope"}}
+
+
+def test_the_folder_of_a_file_costs_the_same_among_more_files() -> None:
+    def steps(index: CodeIndex) -> int:
+        """Return how many steps of SQLite's machine the nodes of the same scope take."""
+        taken: list[int] = []
+        with index.view() as view:
+            rows = view.reading.rows_of_file("shop/cart.go")
+            own = view.reading.names(related._numbered(row.number for row in rows))
+            view.reading._connection.set_progress_handler(lambda: taken.append(1), 1)
+            assert related._same_scope(view, own)
+            view.reading._connection.set_progress_handler(None, 1)
+        return len(taken)
+
+    texts = {"shop/cart.go": METHOD.format("Total"), "shop/tax.go": METHOD.format("Tax"), "z.go": "package z\n"}
+    with CodeIndex(HashEmbedding()) as index:
+        index.update_texts(texts)
+        few = steps(index)
+        index.update_texts(texts | {f"other/{number}.go": METHOD.format("Weight") for number in range(50)})
+        assert steps(index) == few
+
+
 def test_methods_of_a_class_in_other_files_of_the_folder() -> None:
-    method = "package shop\n\nfunc (c *Cart) {0}() int {{\n\treturn 1\n}}\n"
     texts = {
         "shop/cart.go": "package shop\n\ntype Cart struct {\n\titems []int\n}\n\nfunc free() int {\n\treturn 2\n}\n",
-        "shop/total.go": method.format("Total"),
-        "shop/tax.go": method.format("Tax"),
-        "other/cart.go": method.format("Weight"),
+        "shop/total.go": METHOD.format("Total"),
+        "shop/tax.go": METHOD.format("Tax"),
+        "other/cart.go": METHOD.format("Weight"),
     }
     with CodeIndex(HashEmbedding()) as index:
         index.update_texts(texts)
