@@ -42,7 +42,7 @@ def load_ours(model: str, max_tokens: int, settings: dict[str, Any]) -> tuple[Em
     """Load CodeEmbedding without an adapter; the batch size is its own."""
     from llamaindex_code_retrieval import CodeEmbedding
 
-    embedding = CodeEmbedding(adapter="none", max_code_tokens=max_tokens, device="cpu", **settings)
+    embedding = CodeEmbedding(adapter="none", max_code_tokens=max_tokens, **settings)
     embedding.get_text_embedding_batch(["load the weights"])
     return lambda texts, _: embedding.get_text_embedding_batch(list(texts)), embedding.precision
 

@@ -49,9 +49,9 @@ QUALITY = 0.002
 STATIC = f"{OURS}, embedded-static"
 """Another model, a table of tokens: it is here for its rate and MRR, and computes no matrix products."""
 OUR_SETTINGS: dict[str, dict[str, Any]] = {
-    OURS: {},
-    f"{OURS}, fp32": {"precision": "fp32"},
-    f"{OURS}, torch": {"runtime": "torch"},
+    OURS: {"device": "cpu"},
+    f"{OURS}, fp32": {"device": "cpu", "precision": "fp32"},
+    f"{OURS}, torch": {"device": "cpu", "runtime": "torch"},
     STATIC: {"model_name": "embedded-static"},
 }
 _CALIBRATION = 300
