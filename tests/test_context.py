@@ -324,6 +324,13 @@ def test_the_hits_are_not_changed() -> None:
     assert [hit.model_dump() for hit in hits] == before
 
 
+def test_nodes_whose_headers_are_a_circle() -> None:
+    hits = parsed(CART)
+    for hit, other in zip(hits, [*hits[1:], hits[0]], strict=True):
+        hit.node.metadata["header_id"] = other.node_id
+    assert_true_lines(CodeContextPostprocessor().postprocess_nodes(hits), {"cart.py": CART})
+
+
 def test_a_foreign_node_is_quoted_without_lines() -> None:
     [passage] = CodeContextPostprocessor().postprocess_nodes([NodeWithScore(node=TextNode(text="hello", id_="n1"))])
     assert shown([passage]) == ["[1] n1 (quoted documentation)\n```text\nhello\n```"]

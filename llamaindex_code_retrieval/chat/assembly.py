@@ -18,6 +18,7 @@ _DECLARATIONS = 2
 _CALLERS, _CALLED = 3, 2
 """Best passages whose calls are followed, and functions and classes that are added for them."""
 _SHARE = 2
+"""A passage with parts that were not found takes at most half of the tokens that are left."""
 _LEAST_LINES = 3
 """A passage that is cut has at least so many lines."""
 
@@ -75,17 +76,16 @@ def _also_found(node: TextNode, definition: Definition) -> set[int]:
 
 def add_called(drafts: Sequence[Draft], files: HitFiles, question: str) -> list[Draft]:
     """Return the drafts, and behind the best ones what they call; what the question names comes first."""
+    used = [row for draft in drafts[:_CALLERS] if draft.definition for row in files.used_by(draft.definition)]
+    used.sort(key=lambda row: not has_name(question, str(row.metadata.get("symbol"))))
     known = {(draft.definition.outline.path, draft.definition.id) for draft in drafts if draft.definition}
-    called: dict[object, Draft] = {}
-    for draft in drafts[:_CALLERS]:
-        for found in [] if draft.definition is None else files.called_by(draft.definition):
-            key = (found.outline.path, found.id)
-            if key not in known:
-                lines = set(found.outline.chunks[found.source.node_id].numbers)
-                called.setdefault(key, Draft(found.source, None, found, lines))
-    named = [draft for draft in called.values() if has_name(question, str(draft.source.metadata.get("symbol")))]
-    others = [draft for draft in called.values() if draft not in named]
-    return [*drafts[:_CALLERS], *[*named, *others][:_CALLED], *drafts[_CALLERS:]]
+    called: list[Draft] = []
+    for row in used:
+        found = files.indexed(row.path, row.id) if len(called) < _CALLED else None
+        if found is not None and (found.outline.path, found.id) not in known:
+            known.add((found.outline.path, found.id))
+            called.append(Draft(found.source, None, found, set(found.outline.chunks[row.id].numbers)))
+    return [*drafts[:_CALLERS], *called, *drafts[_CALLERS:]]
 
 
 class Budget:

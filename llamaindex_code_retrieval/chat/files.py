@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -55,7 +55,7 @@ class HitFiles:
         scopes = (name, f"{chunk.scope}.{name}")
         for other in outline.chunks.values():
             if other.symbol == name and other.scope in scopes and other.kind in _FUNCTIONS and other.id != chunk.id:
-                return self._indexed(outline.path, other.id) or self._among_hits(outline, other.id)
+                return self.indexed(outline.path, other.id) or self._among_hits(outline, other.id)
         if self._view is None or outline.language not in LANGUAGES_WITH_PROTOTYPES:
             return None
         nodes = definitions_of(self._view, name, language=outline.language)
@@ -63,22 +63,19 @@ class HitFiles:
         places = [(row.path, row.id) for row in rows.values() if "{" in row.text and row.path != outline.path]
         beside = [place for place in places if _stem(place[0]) == _stem(outline.path)]
         chosen = beside or places
-        return self._indexed(*chosen[0]) if len(chosen) == 1 else None
+        return self.indexed(*chosen[0]) if len(chosen) == 1 else None
 
-    def called_by(self, definition: Definition) -> Iterator[Definition]:
-        """Yield the functions and classes of the index that a definition calls or uses, the surest first."""
+    def used_by(self, definition: Definition) -> list[NodeRow]:
+        """Return the nodes of functions and classes of the index that a definition calls or uses, the surest first."""
         rows = self._rows_of(definition.outline.path)
         own = [rows[part.id] for part in definition.outline.parts_of(definition.id) if part.id in rows]
         if self._view is None or not own or definition.outline.language not in CODE_LANGUAGES:
-            return
+            return []
         numbers = find_used(self._view, own)[:_USED]
-        rows_of_used = self._view.rows(numbers)
-        for row in map(rows_of_used.__getitem__, numbers):
-            found = self._indexed(row.path, row.id)
-            if found is not None:
-                yield found
+        used = self._view.rows(numbers)
+        return [used[number] for number in numbers]
 
-    def _indexed(self, path: str, id_: str) -> Definition | None:
+    def indexed(self, path: str, id_: str) -> Definition | None:
         """Return the definition of a node of the index."""
         row = self._rows_of(path).get(id_)
         return None if row is None else _definition(self._outline(path, is_indexed=True), to_node(row))

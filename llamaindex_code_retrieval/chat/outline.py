@@ -64,6 +64,7 @@ class FileOutline:
         self.language = language
         self.chunks: dict[str, Chunk] = {}
         self.lines: dict[int, str] = {}
+        self._bodies: dict[str, set[int]] = {}
         ordered = sorted(chunks, key=lambda chunk: (chunk.first, chunk.last, chunk.part))
         texts = {chunk.first: chunk.text for chunk in ordered if chunk.first == chunk.last}
         cut = {chunk.first for chunk in ordered if chunk.first == chunk.last and chunk.text != texts[chunk.first]}
@@ -100,24 +101,33 @@ class FileOutline:
         """Return the nodes of a definition; of a function with those of the functions inside it."""
         own = [self.chunks[id_] for id_, each in self._definitions.items() if each == definition]
         if any(chunk.kind in ("function", "method") for chunk in own):
-            ids = {id_ for id_ in self.chunks if definition in self._around(id_)}
-            own = [chunk for chunk in self.chunks.values() if chunk in own or chunk.id in ids]
+            around = {definition, *(each for each in self._inner if definition in self._inner[each])}
+            own = [self.chunks[id_] for id_, each in self._definitions.items() if each in around]
         return own
 
-    def _around(self, id_: str) -> Iterator[str]:
-        """Yield the ids of the definitions around a node, the innermost first."""
-        chunk: Chunk | None = self.chunks[id_]
-        while chunk is not None:
-            definition = self._definitions[chunk.id]
-            start = self.chunks.get(definition)
-            header = None if start is None or start.header is None else self.chunks.get(start.header)
-            chunk = None
-            if header is not None:
-                chunk = header
-                yield self._definitions[header.id]
+    @cached_property
+    def _inner(self) -> dict[str, list[str]]:
+        """The definitions around each definition that has some, the innermost first."""
+        around = {each: list(self._around(each)) for each in set(self._definitions.values())}
+        return {each: outer for each, outer in around.items() if outer}
+
+    def _around(self, definition: str) -> Iterator[str]:
+        """Yield the ids of the definitions around a definition, the innermost first."""
+        seen = {definition}
+        while (start := self.chunks.get(definition)) is not None and start.header in self.chunks:
+            definition = self._definitions[start.header]
+            if definition in seen:  # nodes that this package did not make
+                return
+            seen.add(definition)
+            yield definition
 
     def body(self, definition: str) -> set[int]:
         """Return the numbers of the lines of a definition, blank ones between its nodes among them."""
+        if definition not in self._bodies:
+            self._bodies[definition] = self._body(definition)
+        return self._bodies[definition]
+
+    def _body(self, definition: str) -> set[int]:
         parts = self.parts_of(definition)
         numbers = {number for part in parts for number in part.numbers}
         if not numbers or any(part.kind == "class" for part in parts):
