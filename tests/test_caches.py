@@ -77,12 +77,18 @@ def _remove(path: Path) -> None:
 
 def _damage(path: Path) -> None:
     file = path / "meta.json" if path.is_dir() else path
-    file.write_bytes(b"{" + file.read_bytes()[7:])
+    _write_anew(file, b"{" + file.read_bytes()[7:])
 
 
 def _cut_off(path: Path) -> None:
-    for file in [path] if path.is_file() else path.iterdir():
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for file in [path] if path.is_file() else list(path.iterdir()):
+        _write_anew(file, file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _write_anew(file: Path, content: bytes) -> None:
+    """Replace a file, which a thread of tantivy may still have mapped: a mapped file that shrinks is a bus error."""
+    file.unlink()
+    file.write_bytes(content)
 
 
 def _replace_by_that_of_another_index(path: Path) -> None:
