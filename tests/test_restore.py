@@ -74,7 +74,7 @@ def test_an_update_parses_the_files_of_an_older_parser_again(saved: Path, embedd
 def test_damaged_settings_are_named(name: str, message: str, saved: Path) -> None:
     storage = Storage(saved)
     with storage.writing() as writing:
-        value = writing.settings(name)[name] or {}
+        value = writing.settings(name).get(name) or {}
         writing.put_settings({name: value | {"maz_lines": 60}})
     with pytest.raises(ValueError, match=message):
         CodeIndex.open(saved)
