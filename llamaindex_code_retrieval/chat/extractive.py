@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from llama_index.core.bridge.pydantic import Field
 
@@ -33,7 +33,7 @@ class ExtractiveLLM(LocalLLM):
         """Return the name that LlamaIndex serialises."""
         return "ExtractiveLLM"
 
-    def _deltas(self, turns: Sequence[Turn]) -> Iterator[str]:
+    def _deltas(self, turns: Sequence[Turn]) -> Generator[str]:
         # The first turn has the passages; an earlier answer in a later turn may quote others.
         passages = list(_PASSAGE.finditer(turns[0]["content"] if turns else ""))
         yield OPENING if passages else "No language model is used, and the prompt has no passages to quote."

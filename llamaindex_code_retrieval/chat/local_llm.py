@@ -37,15 +37,13 @@ Turn = dict[str, str]
 class LocalLLM(PlainErrors, CustomLLM):
     """An LLM that streams its answer to the turns of a chat from this process.
 
-    A text to complete is one turn of the user. One answer is generated at a time; further calls wait. The async methods
-    generate in another thread, and leave the event loop free.
+    A text to complete is one turn of the user. The async methods generate in another thread, and leave the event loop
+    free.
     """
 
     model_name: str = Field(description="A file, a folder or a name.")
     context_window: int = Field(ge=1, description="Tokens of a prompt and its answer.")
     max_tokens: int = Field(ge=1, description="Tokens of an answer.")
-
-    _generating: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -58,13 +56,12 @@ class LocalLLM(PlainErrors, CustomLLM):
         )
 
     @abstractmethod
-    def _deltas(self, turns: Sequence[Turn]) -> Iterator[str]:
+    def _deltas(self, turns: Sequence[Turn]) -> Generator[str]:
         """Yield the pieces of the answer to turns, each with a ``role`` and a ``content``."""
 
     def _stream(self, messages: Sequence[ChatMessage]) -> Generator[str]:
         turns = [{"role": str(each.role.value), "content": each.content or ""} for each in messages]
-        with self._generating:
-            yield from self._deltas(turns)
+        return self._deltas(turns)
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -111,7 +108,8 @@ class LocalLLM(PlainErrors, CustomLLM):
 class LlamaCppLLM(LocalLLM):
     """A GGUF file, which llama.cpp runs with the chat template in the file; greedy decoding.
 
-    The context window is at most the one that the model was trained with.
+    The context window is at most the one that the model was trained with. One answer is generated at a time: calls in
+    other threads wait. A stream that is neither read to its end nor closed holds up all others.
 
     Raises:
         ValueError: there is no such file, or llama.cpp cannot read it.
@@ -119,6 +117,8 @@ class LlamaCppLLM(LocalLLM):
     """
 
     _llama: Any = PrivateAttr()
+    _generating: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _thread: int | None = PrivateAttr(default=None)
 
     def __init__(self, model_name: str | Path, *, context_window: int = 8192, max_tokens: int = 512) -> None:
         super().__init__(model_name=str(model_name), context_window=context_window, max_tokens=max_tokens)
@@ -136,7 +136,17 @@ class LlamaCppLLM(LocalLLM):
         """Return the name that LlamaIndex serialises."""
         return "LlamaCppLLM"
 
-    def _deltas(self, turns: Sequence[Turn]) -> Iterator[str]:
+    def _deltas(self, turns: Sequence[Turn]) -> Generator[str]:
+        if self._thread == threading.get_ident():
+            raise RuntimeError(f"{self.model_name} is still answering: read its stream to the end, or close it, first")
+        with self._generating:
+            self._thread = threading.get_ident()
+            try:
+                yield from self._generate(turns)
+            finally:
+                self._thread = None
+
+    def _generate(self, turns: Sequence[Turn]) -> Iterator[str]:
         options = {"temperature": 0.0, "max_tokens": self.max_tokens, "stream": True}
         if "tokenizer.chat_template" not in self._llama.metadata:  # llama-cpp-python would use that of Llama 2
             for piece in self._llama.create_completion(_plain(turns), **options):
@@ -197,7 +207,7 @@ class TransformersLLM(LocalLLM):
         """Return the name that LlamaIndex serialises."""
         return "TransformersLLM"
 
-    def _deltas(self, turns: Sequence[Turn]) -> Iterator[str]:
+    def _deltas(self, turns: Sequence[Turn]) -> Generator[str]:
         from transformers import TextIteratorStreamer
 
         encoded = self._encoded(turns)
