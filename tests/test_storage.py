@@ -83,7 +83,7 @@ def test_a_number_is_reserved_once(storage: Storage) -> None:
 
     def fail() -> None:
         with storage.writing() as writing:
-            writing.put_vectors(range(first, first + 3), np.zeros((3, 4), dtype=np.float32))
+            writing.put_vectors(dict.fromkeys(range(first, first + 3), np.zeros(4, dtype=np.float32)))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,7 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_code_retrieval import CodeIndex, CodeNodeParser
-from llamaindex_code_retrieval.index import caches, update
+from llamaindex_code_retrieval.index import caches, missing_vectors, update
 from llamaindex_code_retrieval.index.storage import Storage
 
 OLD = {f"f{i}.py": f"def f{i}(a):\n    return a + {i}\n\n\ndef g{i}(a):\n    return a - {i}\n" for i in range(8)}
@@ -36,6 +36,7 @@ NEW = {path: text.replace("a + ", "a * ") for path, text in list(OLD.items())[1:
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update, "_BATCH_FILES", 3)
+    monkeypatch.setattr(missing_vectors, "_BATCH_NODES", 4)
 
 
 @pytest.fixture
@@ -79,14 +80,15 @@ def _assert_is(index: CodeIndex[Any], texts: Mapping[str, str], embedding: HashE
 
 
 def _assert_answers(folder: Path, embedding: HashEmbedding) -> None:
-    """In one state, every node is of the old or of the new texts, and all are found by vectors and by words."""
+    """In one state, every node is of the old or of the new texts; words find all, vectors all that have one."""
     known = _fresh(OLD, embedding) | _fresh(NEW, embedding)
     with CodeIndex.open(folder, embedding=embedding) as again, again.view() as view:
         rows = {row.number: row for row in view.reading.all_rows()}
         for number, vector in view.reading.vectors(rows).items():
             assert known[rows[number].id] == (rows[number].text, vector.tolist())
         assert {hit.number for hit in view.matching("return def", top_k=200)} == rows.keys()
-        assert {hit.number for hit in view.nearest(embedding.get_query_embedding("x"), top_k=200)} == rows.keys()
+        embedded = rows.keys() - set(view.reading.unembedded())
+        assert {hit.number for hit in view.nearest(embedding.get_query_embedding("x"), top_k=200)} == embedded
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
@@ -241,6 +243,55 @@ def test_a_kill_at_any_step_of_a_first_update_leaves_a_folder_that_takes_another
             ".gitignore",
         }
     assert step > 5
+
+
+def test_a_kill_before_any_transaction_of_a_first_update_is_made_good(tmp_path: Path) -> None:
+    missing = []
+    for step in itertools.count(1):
+        folder = tmp_path / f"{step}"
+        CodeIndex(HashEmbedding(), folder).close()
+
+        def work(step: int = step, folder: Path = folder) -> None:
+            _fails_at(pytest.MonkeyPatch(), step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
+                index.update_texts(NEW)
+
+        if os.waitstatus_to_exitcode(os.waitpid(fork(work), 0)[1]) == 0:
+            break
+        _assert_answers(folder, HashEmbedding())
+        with CodeIndex.open(folder, embedding=HashEmbedding()) as again:
+            lacking = again.missing_vectors
+            missing.append(lacking)
+            new = len(_fresh(NEW, HashEmbedding())) - len(again)
+            assert again.update_texts(NEW).embedded == lacking + new
+            _assert_is(again, NEW, HashEmbedding())
+    assert max(missing) > 4  # more than a batch, all of whose words are there
+
+
+def test_a_kill_of_a_first_update_at_random_moments_loses_nothing(tmp_path: Path) -> None:
+    draw, folder = random.Random(0), tmp_path / "index"
+    embedding = HashEmbedding()
+    embedding.before_call(lambda _: time.sleep(0.05))
+    CodeIndex(embedding, folder).close()
+    missing = len(_fresh(NEW, HashEmbedding()))
+
+    def work() -> None:
+        with CodeIndex.open(folder, embedding=embedding) as index:
+            index.update_texts(NEW)
+
+    for _ in range(5):
+        process = fork(work)
+        time.sleep(draw.uniform(0, 0.4))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        _assert_answers(folder, HashEmbedding())
+        with CodeIndex.open(folder, embedding=embedding) as again:
+            lacking = len(_fresh(NEW, HashEmbedding())) - len(again) + again.missing_vectors
+            assert lacking <= missing
+            missing = lacking
+    with CodeIndex.open(folder, embedding=embedding) as again:
+        assert again.update_texts(NEW).embedded == missing
+        _assert_is(again, NEW, HashEmbedding())
 
 
 def test_a_kill_at_random_moments_loses_nothing(index: CodeIndex[HashEmbedding]) -> None:

@@ -110,6 +110,8 @@ def run_search(options: argparse.Namespace) -> int:
     """Print the hits for a question; the exit code is 1 if there are none."""
     folder = Path(options.index or default_index())
     settings = _check(options, folder)
+    if settings.get("unembedded") is not None and options.mode != "bm25" and not options.refresh:
+        _print_missing_vectors(folder)
     if _needs_llama_index(options, settings):
         hits, roots = _search_with_llama_index(options, folder, settings)
     else:
@@ -121,6 +123,23 @@ def run_search(options: argparse.Namespace) -> int:
     else:
         print_message("no hit")
     return 0 if hits else 1
+
+
+def _print_missing_vectors(folder: Path) -> None:
+    """Say how many nodes the first update of the index has not embedded yet."""
+    from llamaindex_code_retrieval.index.folder import open_storage
+
+    storage = open_storage(folder)
+    try:
+        with storage.reading() as reading:
+            missing, nodes = len(reading.unembedded()), reading.count("nodes")
+    finally:
+        storage.close()
+    if missing:
+        print_message(
+            f"the vectors of {missing:,} of {nodes:,} nodes are not made yet, which are found by words alone; if no "
+            f"update of the index is running, go on with: code-retrieval update --index {folder}"
+        )
 
 
 def _has_word_of(question: str) -> Callable[[str], bool]:
@@ -162,7 +181,8 @@ def _search_without_llama_index(
         has_model = options.mode != "bm25" and options.fast_query is None
         if options.refresh is not False:
             changes = _changes(reader.storage, settings, roots)
-            if has_model and _is_quick(changes) and os.access(folder, os.W_OK):
+            is_complete = settings.get("unembedded") is None
+            if has_model and is_complete and _is_quick(changes) and os.access(folder, os.W_OK):
                 return _search_with_llama_index(options, folder, settings)  # which updates the index first
             _print_changes(changes, folder)
         vectors: list[QueryVector] = []
@@ -287,7 +307,8 @@ def _refresh(index: CodeIndex, options: argparse.Namespace, *, words_only: bool)
     if options.refresh is False or not index.roots or not all(Path(root).is_dir() for root in index.roots):
         return
     changes = index.changes(limit_seconds=_LOOK_SECONDS)
-    if options.refresh or (_is_quick(changes) and not words_only and os.access(index.folder, os.W_OK)):
+    may_update = not words_only and not index.missing_vectors and os.access(index.folder, os.W_OK)
+    if options.refresh or (_is_quick(changes) and may_update):
         with progress_bars() as progress:
             index.update(on_progress=progress)
     else:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,7 +139,9 @@ class Caches:
         with self._storage.reading() as reading:
             settings = reading.settings("vectors", "dim")
             saved = settings.get("vectors") or {"count": 0, "highest": 0, "token": ""}
-            added, removed = reading.count_vectors(above=saved["highest"]), reading.count("removed")
+            highest = reading.highest_vector()
+            added = reading.count_vectors(above=saved["highest"], up_to=highest)
+            removed = reading.count("removed")
             if grown_only:
                 if added <= max(10 * _FEW_VECTORS, saved["count"]):
                     return
@@ -146,12 +149,12 @@ class Caches:
                 path = vector_path(self._storage.folder, saved["token"])
                 if not saved["token"] or VectorFile.is_whole(path, dim=settings["dim"], token=saved["token"]):
                     return
-            count, highest = reading.count("vectors"), reading.highest_vector()
+            count = reading.count_vectors(up_to=highest)
             token = secrets.token_hex(8)
             if count > _FEW_VECTORS:
                 VectorFile.build(
                     vector_path(self._storage.folder, token),
-                    reading.vector_batches,
+                    partial(reading.vector_batches, up_to=highest),
                     dim=settings["dim"],
                     count=count,
                     token=token,

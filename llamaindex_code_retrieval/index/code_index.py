@@ -75,6 +75,9 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
     batch of files under way at most. Without ``folder`` it is in a temporary folder, which is removed with the object;
     :meth:`save` copies it.
 
+    The first update writes all nodes before their vectors, so that a search finds them by words within seconds, and by
+    vectors as these are made; :attr:`missing_vectors` counts the others. After a kill, the next update makes them.
+
     ``embedding`` may be any LlamaIndex embedding model. No node has more tokens than a ``CodeEmbedding`` reads; for
     another model pass a parser with ``max_tokens`` and its tokenizer. A ``CodeEmbedding`` with several adapters embeds
     every node with the adapter of its language. After ``embedding.use_adapter(…)``, searches use the previous adapter

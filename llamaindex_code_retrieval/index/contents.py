@@ -45,6 +45,12 @@ class IndexContents:
             return reading.file_count()
 
     @property
+    def missing_vectors(self) -> int:
+        """Number of nodes whose vectors the first update has not made yet; a search finds these by words alone."""
+        with self._storage.reading() as reading:
+            return len(reading.unembedded())
+
+    @property
     def languages(self) -> dict[str, int]:
         """Number of nodes by language."""
         with self._storage.reading() as reading:
@@ -89,7 +95,7 @@ class IndexContents:
         """Return the nodes' vectors, shape ``(node_ids, dim)``, as saved in half precision.
 
         Raises:
-            KeyError: an unknown id, or a node whose vector is in an external vector store.
+            KeyError: an unknown id, or a node whose vector is in an external vector store or not made yet.
         """
         with self._storage.reading() as reading:
             numbers = reading.numbers_of(node_ids)

@@ -104,7 +104,12 @@ def describe(folder: Path) -> dict[str, Any]:
             names = ("format", "fingerprint", "adapters", "dim", "embedding", "parser", "roots", "sources", "updated")
             known = {name: settings[name] for name in names}
             known["roots"] = [str(restore_root(root, folder)) for root in settings["roots"]]
-            counts = {"files": reading.file_count(), "nodes": reading.count("nodes"), "languages": reading.languages()}
+            counts = {
+                "files": reading.file_count(),
+                "nodes": reading.count("nodes"),
+                "missing_vectors": len(reading.unembedded()),
+                "languages": reading.languages(),
+            }
     finally:
         storage.close()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

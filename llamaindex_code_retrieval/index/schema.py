@@ -57,15 +57,17 @@ _CACHES = {"words": {"token", "opstamp"}, "vectors": {"token", "count", "highest
 
 
 def check_caches(settings: Mapping[str, Any]) -> None:
-    """Check the settings that name caches.
+    """Check the settings that name caches, and the one that says which vectors are missing.
 
     Raises:
-        sqlite3.DatabaseError: one has other keys.
+        sqlite3.DatabaseError: one is not of the form that was saved.
     """
     for name, keys in _CACHES.items():
         saved = settings.get(name)
         if saved is not None and (not isinstance(saved, dict) or saved.keys() != keys):
             raise sqlite3.DatabaseError(f"the setting {name!r} has other keys than were saved")
+    if not isinstance(settings.get("unembedded"), int | None):
+        raise sqlite3.DatabaseError("the setting 'unembedded' is no number")
 
 
 def check_types(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> None:

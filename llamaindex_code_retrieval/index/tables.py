@@ -275,17 +275,29 @@ class Reading:
         rows = self._all("SELECT number, vector FROM vectors WHERE number > ? ORDER BY number", (number,))
         return stack_vectors(rows, dim=self._dim)
 
-    def count_vectors(self, *, above: int) -> int:
-        """Return how many vectors have numbers above this one."""
-        return int(self._all("SELECT count(*) FROM vectors WHERE number > ?", (above,))[0][0])
+    def count_vectors(self, *, above: int = 0, up_to: int) -> int:
+        """Return how many vectors have numbers above one and up to another."""
+        return int(self._all("SELECT count(*) FROM vectors WHERE number > ? AND number <= ?", (above, up_to))[0][0])
 
     def highest_vector(self) -> int:
-        """Return the highest number that has a vector; 0 if there is none."""
-        return int(self._all("SELECT coalesce(max(number), 0) FROM vectors")[0][0])
+        """Return the highest number up to which all nodes have vectors that are in the database; 0 if there is none."""
+        first = self.settings("unembedded").get("unembedded")
+        where = "" if first is None else " WHERE number < ?"
+        return int(self._all(f"SELECT coalesce(max(number), 0) FROM vectors{where}", where and (first,))[0][0])
 
-    def vector_batches(self, size: int = 10_000) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """Yield all numbers and vectors in order, ``size`` at a time."""
-        for rows in self._batches("SELECT number, vector FROM vectors ORDER BY number", size=size):
+    def unembedded(self, *, above: int = 0, limit: int = -1) -> list[int]:
+        """Return the numbers of nodes whose vectors an unfinished update has not made yet, in order."""
+        first = self.settings("unembedded").get("unembedded")
+        query = (
+            "SELECT n.number FROM nodes n LEFT JOIN vectors v ON v.number = n.number "
+            "WHERE n.number >= ? AND n.number > ? AND v.number IS NULL ORDER BY n.number LIMIT ?"
+        )
+        return [] if first is None else [row[0] for row in self._all(query, (first, above, limit))]
+
+    def vector_batches(self, *, up_to: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """Yield the numbers up to this one and their vectors in order."""
+        query = "SELECT number, vector FROM vectors WHERE number <= ? ORDER BY number"
+        for rows in self._batches(query, (up_to,), size=10_000):
             yield stack_vectors(rows, dim=self._dim)
 
     def removed(self, table: str = "removed") -> NDArray[np.int64]:
@@ -392,9 +404,9 @@ class Writing(Reading):
             [(*self._values(row), row.number) for row in rows],
         )
 
-    def put_vectors(self, numbers: Sequence[int], vectors: NDArray[np.float32]) -> None:
-        """Insert vectors, shape ``(numbers, dim)``."""
-        blobs = zip(numbers, map(vector_bytes, vectors), strict=True)
+    def put_vectors(self, vectors: Mapping[int, NDArray[np.float32]]) -> None:
+        """Insert vectors, shape ``(dim,)``, by number."""
+        blobs = [(number, vector_bytes(vector)) for number, vector in vectors.items()]
         self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", blobs)
 
     def stage(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:

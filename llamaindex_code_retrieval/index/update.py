@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding, node_language
 from llamaindex_code_retrieval.index.caches import Caches
 from llamaindex_code_retrieval.index.embedders import Embedder, fingerprint_of
 from llamaindex_code_retrieval.index.file_state import FileState
+from llamaindex_code_retrieval.index.missing_vectors import MissingVectors
+from llamaindex_code_retrieval.index.node_vectors import embed_nodes, vector_key
 from llamaindex_code_retrieval.index.records import embedded_text, keep_ids_of_relations, to_row
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.tables import NodeRow, Reading, Writing
@@ -101,9 +102,14 @@ def parse_text(text: str, state: FileState, parser: CodeNodeParser, *, language:
 class Update:
     """One update of an index. The caller holds the lock of the index.
 
-    Files are written in batches, each in one transaction; a kill loses the batch under way. If other models make the
-    vectors than before, all files are written in one transaction, so that a search never meets vectors of two models
-    for one language; the new vectors are kept while they are made, and an update after a kill uses them.
+    Files are written in batches, each in one transaction; a kill loses the batch under way. The first update writes all
+    nodes and their words without waiting for their vectors, so that they can be searched by words within seconds; see
+    :class:`.MissingVectors`. Later ones write the vectors of new nodes with them, so that a search finds a changed file
+    as it was or as it is.
+
+    If other models make the vectors than before, all files are written in one transaction, so that a search never meets
+    vectors of two models for one language; the new vectors are kept while they are made, and an update after a kill
+    uses them.
     """
 
     def __init__(
@@ -117,6 +123,9 @@ class Update:
         self._progress = progress
         self._caches = Caches(storage)
         self._outer: Writing | None = None
+        self._missing = MissingVectors(storage, embedder, on_progress=progress, on_write=self._renew_grown_vectors)
+        self._has_words_first = False
+        """Whether new nodes are written without their vectors."""
         self._numbers: Iterator[int] | None = None
         self._first_settings: Mapping[str, Any] = {}
         self._written: set[str] = set()
@@ -147,10 +156,11 @@ class Update:
         def finish() -> None:
             self._finish(removed(), refreshed(), settings)
 
-        with self._caches:
+        with self._caches, self._missing:
             self._caches.check_words()
             with self._storage.reading() as reading:
                 is_new = not reading.count("files")
+                is_first = is_new or reading.settings("unembedded").get("unembedded") is not None
             self._first_settings = {**(settings if is_new else {}), **first_settings}
             if self._has_other_models():
                 count = 2 * self._stage(files()) + _SPARE_NUMBERS
@@ -164,9 +174,13 @@ class Update:
                         self._outer.clear(table)
                 self._outer = None
             else:
+                self._has_words_first = is_first and self._sink is None
                 self._write(files())
                 finish()
             self._caches.purge()
+            self._missing.finish()
+        self._report.embedded += self._missing.embedded
+        self._report.truncated += self._missing.truncated
         self._caches.renew_vectors(self._progress)
         self._caches.clean()
 
@@ -181,8 +195,13 @@ class Update:
     def _write(self, files: Iterable[FileNodes]) -> None:
         for batch in _batches(files):
             self._write_batch(batch)
-            if self._outer is None:
-                self._caches.renew_vectors(self._progress, grown_only=True)
+            if self._has_words_first:
+                self._missing.advance()
+            elif self._outer is None:
+                self._renew_grown_vectors()
+
+    def _renew_grown_vectors(self) -> None:
+        self._caches.renew_vectors(self._progress, grown_only=True)
 
     def _finish(self, removed: Iterable[str], refreshed: Iterable[FileState], settings: Mapping[str, Any]) -> None:
         """Remove files, set what is left to set, and count."""
@@ -216,7 +235,9 @@ class Update:
             changes = [self._changes(file, reading) for file in batch]
             moved = self._moved(changes, reading)
             new = [row for change in changes for row in change.new]
-            vectors = self._vectors(new, reading)
+            vectors = self._known_vectors(new, reading)
+        if not self._has_words_first:
+            self._add_vectors(vectors, new)
         first = self._first_number(len(new))
         new = [row._replace(number=first + i) for i, row in enumerate(new)]
         opstamp = self._caches.add_words(map(word_document, new))
@@ -224,7 +245,8 @@ class Update:
         if self._sink is not None and new:
             replaced = {row.id for row in (*gone, *moved)} & {row.id for row in new}
             by_id = {node.node_id: node for file in batch for node in file.nodes}
-            self._sink.put([by_id[row.id] for row in new], vectors, replaced=replaced)
+            by_place = np.stack([vectors[place] for place in range(len(new))])
+            self._sink.put([by_id[row.id] for row in new], by_place, replaced=replaced)
         with self._transaction() as writing:
             writing.remove_nodes([row.number for row in (*gone, *moved)])
             writing.forget_content({row.path for row in moved})
@@ -234,7 +256,9 @@ class Update:
                 writing.update_nodes(change.kept)
                 writing.insert_nodes(number, [next(rows) for _ in change.new])
             if self._sink is None:
-                writing.put_vectors([row.number for row in new], vectors)
+                writing.put_vectors({new[place].number: vector for place, vector in vectors.items()})
+            if len(vectors) < len(new) and writing.settings("unembedded").get("unembedded") is None:
+                writing.put_settings({"unembedded": first})
             if opstamp is not None:
                 writing.put_settings({"words": opstamp})
             writing.put_settings(self._first_settings)
@@ -293,32 +317,34 @@ class Update:
 
     # --- vectors -----------------------------------------------------------------------------------------------------
 
-    def _vectors(self, rows: Sequence[NodeRow], reading: Reading) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(rows, dim)``; a vector of an equal text by the same model is used again."""
-        vectors = np.empty((len(rows), self._embedder.dim), dtype=np.float32)
-        keys = [_staged_key(row) for row in rows]
-        known = reading.staged(keys, dim=self._embedder.dim) if self._outer is not None else {}
-        missing: dict[bytes, list[int]] = {}
-        for number, (row, key) in enumerate(zip(rows, keys, strict=True)):
-            vector = known.get(key)
+    def _known_vectors(self, rows: Sequence[NodeRow], reading: Reading) -> dict[int, NDArray[np.float32]]:
+        """Return the vectors that the same models made of equal texts, by place in ``rows``."""
+        keys = [vector_key(row) for row in rows]
+        staged = {} if self._outer is None else reading.staged(keys, dim=self._embedder.dim)
+        vectors: dict[int, NDArray[np.float32]] = {}
+        for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
+            vector = staged.get(key)
             if vector is None and self._sink is None:
                 vector = reading.vector_of(row.digest, embedded_text(row), row.model)
-            if vector is None:
-                missing.setdefault(key, []).append(number)
-            else:
-                vectors[number] = vector
-        if missing:
-            firsts = [rows[numbers[0]] for numbers in missing.values()]
-            made = self._embed(firsts)
-            for vector, numbers in zip(made, missing.values(), strict=True):
-                vectors[numbers] = vector
-            self._report.embedded += sum(len(numbers) - 1 for numbers in missing.values())
+            if vector is not None:
+                vectors[place] = vector
         return vectors
 
+    def _add_vectors(self, vectors: dict[int, NDArray[np.float32]], rows: Sequence[NodeRow]) -> None:
+        """Embed the rows whose places are not in ``vectors``, and add their vectors to it."""
+        missing: dict[bytes, list[int]] = {}
+        for place, row in enumerate(rows):
+            if place not in vectors:
+                missing.setdefault(vector_key(row), []).append(place)
+        if missing:
+            made = self._embed([rows[places[0]] for places in missing.values()])
+            for vector, places in zip(made, missing.values(), strict=True):
+                vectors.update(dict.fromkeys(places, vector))
+            self._report.embedded += sum(len(places) - 1 for places in missing.values())
+
     def _embed(self, rows: Sequence[NodeRow]) -> NDArray[np.float32]:
-        codes = [embedded_text(row) for row in rows]
-        vectors = _unit(self._embedder.embed_codes(codes, [node_language(row.metadata) for row in rows]))
-        self._report.truncated += self._embedder.truncated_codes(codes)
+        vectors, truncated = embed_nodes(self._embedder, rows)
+        self._report.truncated += truncated
         self._report.embedded += len(rows)
         return vectors
 
@@ -333,11 +359,11 @@ class Update:
             ]
             nodes += len(rows)
             with self._storage.reading() as reading:
-                known = reading.staged(map(_staged_key, rows), dim=self._embedder.dim)
+                known = reading.staged(map(vector_key, rows), dim=self._embedder.dim)
                 missing = {
-                    _staged_key(row): row
+                    vector_key(row): row
                     for row in rows
-                    if _staged_key(row) not in known
+                    if vector_key(row) not in known
                     and (self._sink is not None or reading.vector_of(row.digest, embedded_text(row), row.model) is None)
                 }
             if missing:
@@ -382,23 +408,6 @@ def _batches(files: Iterable[FileNodes]) -> Iterator[list[FileNodes]]:
             batch, nodes = [], 0
     if batch:
         yield batch
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return vectors scaled to length 1; zero stays zero.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    if not np.isfinite(vectors).all():
-        raise ValueError("vectors hold NaN or infinity; the embedding model is broken")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-def _staged_key(row: NodeRow) -> bytes:
-    text = embedded_text(row).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(row.model.encode() + b"\0" + text).digest()
 
 
 def _is_unparsed(node: TextNode) -> bool:
