@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,8 @@ class LlamaCppLLM(LocalLLM):
             self._llama = llama_cpp.Llama(model_path=str(model_name), n_ctx=context_window, verbose=False)
         except ValueError as error:
             raise ValueError(f"llama.cpp cannot read {model_name} ({error}); name a GGUF file") from error
+        # Before the interpreter takes llama_cpp apart, which its own destructor needs.
+        weakref.finalize(self, self._llama.close)
         self.context_window = min(context_window, _trained_context(self._llama.metadata, default=context_window))
 
     @classmethod
