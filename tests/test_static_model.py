@@ -210,15 +210,14 @@ def test_the_command_line(folder: Path, shell: Shell, tmp_path: Path) -> None:
     assert first["path"] == "math.py"
     (code / "io.py").write_text("def file_sum(path):\n    return 0\n")
     assert shell("update", "--index", "idx", "--json")["embedded"] == 1
-    shell.fails("search", "sum", "--index", "idx", "--fast-query", says="--fast-query has no effect on an index of the")
-    shell.fails("search", "sum", "--index", "idx", "--device", "cpu", says="--device has no effect on an index of the")
+    assert "def sum_all" in shell("chat", "--index", "idx", "--question", "sum")
+    search, build = ("search", "sum", "--index", "idx"), ("index", code, "--out", "new", "--model", folder)
+    shell.fails(*search, "--fast-query", says="--fast-query has no effect on an index of the static model")
+    shell.fails(*search, "--device", "cpu", says="--device has no effect on an index of the static model")
     shell.fails("update", "--index", "idx", "--cache", "c", says="--cache has no effect on the static model")
-    shell.fails(
-        "index", code, "--out", "b", "--model", folder, "--cache", "c", says="--cache has no effect on the static"
-    )
-    shell.fails(
-        "index", code, "--out", "b", "--model", folder, "--adapter", "embedded-java", says="adapter has no effect"
-    )
+    shell.fails(*build, "--cache", "c", says="--cache has no effect on the static model")
+    shell.fails(*build, "--adapter", "embedded-java", says="adapter has no effect; leave it out")
+    assert not Path("new").exists()
 
 
 def test_an_index_of_another_version_of_the_model(shell: Shell, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from llamaindex_code_retrieval.cli.console import print_message, progress_bars
 from llamaindex_code_retrieval.cli.filter_options import filter_options, parse_filter
 from llamaindex_code_retrieval.cli.options import (
     cache_folder,
+    cache_folder_of,
     common_options,
     index_option,
     positive,
@@ -170,10 +171,12 @@ def _load(spec: LLMSpec, options: argparse.Namespace) -> LLM:
 def _opened(folder: Path, source: Path, options: argparse.Namespace) -> Iterator[CodeIndex]:
     """Yield the index, which is built or brought up to date first."""
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.folder import read_settings
 
     if is_index(folder):
+        cache = cache_folder_of(options, read_settings(folder)["embedding"]["model_name"])
         with CodeIndex.open(
-            folder, query_encoder=options.fast_query, device=options.device, cache_folder=cache_folder(options)
+            folder, query_encoder=options.fast_query, device=options.device, cache_folder=cache
         ) as index:
             if options.refresh:
                 _refresh(index)
