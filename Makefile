@@ -29,6 +29,7 @@ baseline: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/index_speed.py $(if $(wildcard $(PEERS)/installed),--peer-python $(PEERS)/bin/python)
 	$(BIN)/python benchmarks/query_speed.py
+	$(BIN)/python benchmarks/static_speed.py
 	$(BIN)/python benchmarks/rerank_speed.py
 	$(BIN)/python benchmarks/train_speed.py
 	$(BIN)/python benchmarks/cost_curve.py

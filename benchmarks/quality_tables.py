@@ -10,9 +10,12 @@ import adapters
 import reranker_variants
 from markdown import measured, number, table
 
+from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, EMBEDDED, EMBEDDED_STATIC
+
 Figures = Mapping[str, Any]
 
 _METRICS = ("MRR", "R@1", "R@5")
+_MODES = ("fused", "dense")
 _RETRIEVAL = (("MRR", 4), ("R@1", 3), ("R@10", 3))
 _CATEGORIES = ("all", "architecture", "semantic", "symbol")
 _SHOWN_STUDENTS = ("teacher", "embedded-general-layers", "embedded-general-static", "transformer", "4", "3", "2", "1")
@@ -175,6 +178,39 @@ def query_encoder_scores(figures: Figures, *, benchmark: str, title: str) -> str
     return table([title, *stages], rows)
 
 
+def static_quality(figures: Figures) -> str:
+    """Return the quality of the static model beside the transformer's."""
+    rows = []
+    for model, repositories, run in (
+        (EMBEDDED_STATIC, "repositories_static", EMBEDDED_STATIC),
+        (EMBEDDED, "repositories", DEFAULT_ADAPTERS[EMBEDDED]),
+    ):
+        answers, functions = figures[repositories]["ndcg@10"], figures["cosqa"][run]["metrics"]
+        values = [answers[mode]["all"] for mode in _MODES] + [functions[mode]["MRR"] for mode in _MODES]
+        rows.append([model, *(number(value, 3) for value in values)])
+    headings = [f"{measure}, {mode}" for measure in ("repositories, NDCG@10", "CoSQA dev, MRR") for mode in _MODES]
+    return table(["model", *headings], rows)
+
+
+def static_speed(figures: Figures) -> str:
+    """Return the speed of the static model beside the transformer's."""
+    speed, models = figures["static_speed"], (EMBEDDED_STATIC, EMBEDDED)
+    rows = [
+        ["functions embedded a core second", *(number(speed["functions_per_core_second"][model]) for model in models)],
+        ["query embedded, ms", *(number(speed["query_latency_ms"][model]["p50"], 2) for model in models)],
+    ]
+    for folder, commands in speed["commands"].items():
+        for name, key, digits in (
+            ("nodes", "nodes", 0),
+            ("`index`, core seconds", "index_core_seconds", 1),
+            ("`index`, peak MiB", "index_peak_memory_mib", 0),
+            ("`search`, core seconds", "search_core_seconds", 2),
+            ("`search`, peak MiB", "search_peak_memory_mib", 0),
+        ):
+            rows.append([f"{folder}: {name}", *(number(commands[model][key], digits) for model in models)])
+    return table(["", *models], rows)
+
+
 def _shown(by_name: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     return ((name, by_name[name]) for name in _SHOWN_STUDENTS if name in by_name)
 
@@ -202,6 +238,8 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "adapters.languages": lambda figures: adapters.by_language(figures["adapters"]),
     "reranker_variants": lambda figures: reranker_variants.table(figures["reranker_variants"]),
     "gate_faults": gate_faults,
+    "static.quality": static_quality,
+    "static.speed": static_speed,
     "query_encoders.times": query_encoder_times,
     "query_encoders.cosqa": partial(query_encoder_scores, benchmark="cosqa/dev", title="CoSQA dev"),
     "query_encoders.mbxp": partial(query_encoder_scores, benchmark="mbxp_nl/dev-python", title="MBXP dev Python"),

@@ -39,6 +39,8 @@ from llamaindex_code_retrieval.eval.repository_retrieval import (
 from llamaindex_code_retrieval.eval.results import RetrievalResult
 from llamaindex_code_retrieval.eval.significance import interval
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
+from llamaindex_code_retrieval.models.locate import is_static_model
 from llamaindex_code_retrieval.ranking.fusion import DENSE_WEIGHT
 
 MODES: Mapping[str, Mapping[str, Any]] = {
@@ -74,12 +76,14 @@ def rank_modes(
     folder: Path,
     ranked: Mapping[str, RankedPlaces],
     weights: Mapping[str, float] | None = None,
+    *,
+    model: str = EMBEDDED,
 ) -> dict[str, Any]:
     """Index the folder of a repository that the questions are about, and add the hits of each mode to ``ranked``.
 
     ``weights`` are those of the reranker, by mode.
     """
-    embedding = CodeEmbedding()
+    embedding = CodeEmbedding(model)
     with CodeIndex(embedding) as index:
         start = time.perf_counter()
         counts = index.update([folder / repository.root])
@@ -87,7 +91,8 @@ def rank_modes(
         index.embedding = embedding.uncached()  # so that every mode embeds the queries
         for mode, places in ranked.items():
             if weights and mode in weights:
-                reranker = CodeReranker(embedding=embedding, top_n=_DEPTH, repository_weight=weights[mode])
+                shared = None if is_static_model(model) else embedding
+                reranker = CodeReranker(embedding=shared, top_n=_DEPTH, repository_weight=weights[mode])
                 retriever = CodeRetriever(index, top_k=_CANDIDATES)
                 found = rank_places(retriever, repository, postprocessors=[reranker])
             else:
@@ -176,6 +181,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=os.environ.get("CODE_RETRIEVAL_REPOSITORIES"),
         help="folder with the checkouts (default: CODE_RETRIEVAL_REPOSITORIES)",
     )
+    parser.add_argument("--model", default=EMBEDDED, help="embedding model (default: %(default)s)")
     parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (default: all)")
     parser.add_argument(
@@ -220,11 +226,15 @@ def main() -> None:
         return
     weights = {f"fused, reranked with weight {weight:g}": weight for weight in options.rerank}
     ranked = {mode: RankedPlaces() for mode in [*(options.mode or MODES), *weights]}
-    indexes = {each.name: rank_modes(each, folders[each.name], ranked, weights) for each in repositories}
+    indexes = {
+        each.name: rank_modes(each, folders[each.name], ranked, weights, model=options.model) for each in repositories
+    }
     results = {mode: measured(places, repositories, mode) for mode, places in ranked.items()}
     published = read_json(options.questions / "published.json", remedy="copy it from the benchmark")
     rows = list(rows_of(repositories, results, published))
-    report(options.result, {**figures_of(rows, results), "indexes": indexes, "skipped": skipped})
+    report(
+        options.result, {"model": options.model, **figures_of(rows, results), "indexes": indexes, "skipped": skipped}
+    )
     print(table(rows), file=sys.stderr)
     print(*describe_worst(next(iter(results.values())), repositories, count=options.worst), sep="\n", file=sys.stderr)
 
