@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +106,7 @@ def measure(found: Sequence[Case]) -> list[dict[str, Any]]:
     rows = []
     for max_tokens in BUDGETS:
         for name, assemble in SYSTEMS.items():
-            start = time.perf_counter()
             contexts = [assemble(case, max_tokens) for case in found]
-            seconds = time.perf_counter() - start
             scores = [shares(context, case.gold) for context, case in zip(contexts, found, strict=True)]
             row = {
                 "max_tokens": max_tokens,
@@ -118,7 +115,6 @@ def measure(found: Sequence[Case]) -> list[dict[str, Any]]:
                 "touched": mean_with_interval([touched for _, touched in scores]),
                 "tokens": round(statistics.fmean(map(tokens_of, contexts))),
                 "passages": round(statistics.fmean(map(len, contexts)), 1),
-                "ms": round(1000 * seconds / len(found)),
             }
             rows.append(row)
     return rows
@@ -127,13 +123,13 @@ def measure(found: Sequence[Case]) -> list[dict[str, Any]]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a table in Markdown."""
     lines = [
-        "| tokens | passages | definitions whole | touched | tokens used | passages | ms |",
-        "|---|---|---|---|---|---|---|",
+        "| tokens | passages | definitions whole | touched | tokens used | passages |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['max_tokens']} | {row['system']} | {row['whole']} | {row['touched']} | {row['tokens']} "
-            f"| {row['passages']} | {row['ms']} |"
+            f"| {row['passages']} |"
         )
     return "\n".join(lines)
 

@@ -430,8 +430,8 @@ def test_a_machine_without_a_gpu_is_told_so(
 def test_definitions_are_whole_or_touched(load) -> None:
     context = load("context")
     passages = [
-        NodeWithScore(node=TextNode(text="", metadata={"path": "a.py", "lines": [[1, 3], [7, 9]]})),
-        NodeWithScore(node=TextNode(text="", metadata={"path": "b.py", "start_line": 4, "end_line": 5})),
+        NodeWithScore(node=TextNode(text="\n" * 6, metadata={"path": "a.py", "lines": [[1, 3], [7, 9]]})),
+        NodeWithScore(node=TextNode(text="\n", metadata={"path": "b.py", "start_line": 4, "end_line": 5})),
     ]
     gold = [{"a.py": {1, 2, 8}}, {"b.py": {3, 4}}, {"c.py": {1}}, {"a.py": {5}}]
     assert context.shares(passages, gold) == (1 / 4, 2 / 4)

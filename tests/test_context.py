@@ -363,3 +363,10 @@ def test_no_hits() -> None:
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match="max_tokens must be greater than or equal to 1, got 0"):
         CodeContextPostprocessor(max_tokens=0)
+
+
+def test_settings_are_saved_without_the_index_and_the_tokenizer() -> None:
+    with index_of({"cart.py": CART}) as index:
+        context = CodeContextPostprocessor(index, max_tokens=50, tokenizer=words)
+        assert context.to_dict() == {"max_tokens": 50, "class_name": "CodeContextPostprocessor"}
+        assert CodeContextPostprocessor.from_json(context.to_json()).max_tokens == 50

@@ -189,7 +189,7 @@ def _has_lines(text: str, ranges: Sequence[Sequence[int]], *, heading: str) -> b
     if lines[0] == heading:
         lines = lines[2:-1]
     expected = sum(last - first + 2 for first, last in ranges) - 1
-    return len(lines) == expected + (lines[-1:] == [GAP])
+    return len(lines) == expected or (lines[-1:] == [GAP] and len(lines) == expected + 1)
 
 
 def _template(text: str, language: str) -> str:
