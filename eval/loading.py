@@ -346,9 +346,7 @@ def _load_embedding(spec: SystemSpec, cache_folder: Path | None, device: str | N
 
 def _load_reranker(spec: SystemSpec, embedding: CodeEmbedding, device: str | None) -> CodeReranker:
     name = spec.rerank or ""
-    shared = not is_static_model(spec.model) and shares_base(
-        name, embedding.torch_encoder, precision=spec.rerank_precision
-    )
+    shared = shares_base(name, embedding.encoder, precision=spec.rerank_precision)
     return CodeReranker(
         name,
         embedding=embedding if shared else None,

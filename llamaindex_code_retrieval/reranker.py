@@ -19,9 +19,11 @@ from llamaindex_code_retrieval._io import check_is_list
 from llamaindex_code_retrieval._settings import PlainErrors
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.calibration import EXIT_CHUNK, Calibration, probability, settled
-from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER
+from llamaindex_code_retrieval.models.catalog import DEFAULT_RERANKER, Runtime
+from llamaindex_code_retrieval.models.pair_scorer import PairScorer
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
-from llamaindex_code_retrieval.models.scoring import PairScorer, calibration_of, load_scorer, score_pairs
+from llamaindex_code_retrieval.models.scoring import calibration_of, load_scorer, score_pairs
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 dispatcher = get_dispatcher(__name__)
 _logger = logging.getLogger(__name__)
@@ -49,12 +51,19 @@ def warn_of_kept_order(model: str) -> None:
     )
 
 
+def _encoder_of(embedding: CodeEmbedding) -> TextEncoder:
+    if not isinstance(embedding, CodeEmbedding):
+        raise TypeError(f"embedding must be a CodeEmbedding, got {type(embedding).__name__}; leave it out")
+    return embedding.encoder
+
+
 class CodeReranker(PlainErrors, BaseNodePostprocessor):
     """Score each hit with a cross-encoder and keep the ``top_n`` best.
 
     ``model`` is a reranker that comes with the package, a folder that ``code-retrieval train-reranker`` wrote, or a
-    Hugging Face sequence-classification checkpoint with one label or two. With ``embedding``, a reranker that is an
-    adapter of the same base uses the embedding's base weights instead of loading a second copy.
+    Hugging Face sequence-classification checkpoint with one label or two. With ``embedding``, a reranker that this
+    package trained on the same base has the embedding's runtime, device and precision. Torch then computes both with
+    one copy of the base's weights; OpenVINO compiles a graph of its own for each.
 
     A score is a probability. :meth:`score` returns the probability that a code answers the query, independent of the
     other codes (to 1e-5 in fp32). The score of a hit also depends on its rank in the first stage, weighted by
@@ -77,7 +86,8 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
 
     Several threads may use one reranker at the same time; the async methods leave the event loop free. ``to_dict`` and
     ``to_json`` hold all settings but not ``embedding``: a reranker that is built from them, also in another process,
-    loads its own base.
+    loads its own base. ``runtime`` belongs to one machine and is left out too; a copy that is sent to another process
+    keeps it.
     """
 
     model_config = ConfigDict(validate_assignment=True)
@@ -102,6 +112,11 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
     precision: RerankPrecision = Field(frozen=True, description="Precision of the arithmetic.")
     device: str | None = Field(frozen=True, description="Torch device; None: a GPU if there is one.")
     merge_adapter: bool = Field(frozen=True, description="Merge the adapter into copies of the weights it changes.")
+    runtime: Runtime = Field(
+        frozen=True,
+        exclude=True,
+        description="'openvino', 'torch', or 'auto': OpenVINO on a CPU where it can, else torch.",
+    )
 
     _scorer: PairScorer = PrivateAttr()
     _has_warned: bool = PrivateAttr(default=False)
@@ -121,21 +136,22 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         precision: RerankPrecision = "auto",
         device: str | None = None,
         merge_adapter: bool = False,
+        runtime: Runtime = "auto",
         callback_manager: CallbackManager | None = None,
     ) -> None:
         """Load the model.
 
         ``max_tokens`` is by default the limit that a reranker of this package was trained with, and 512 for a
         checkpoint. ``precision`` "auto" is bf16 where the device computes it natively and fp32 elsewhere; "int8"
-        quantizes the linear layers on a CPU, which is faster and smaller, and scores then differ a little from batch to
-        batch. With ``embedding``, device and precision are the embedding's, except that int8 is still possible.
-        ``merge_adapter`` makes a reranker that is an adapter faster by a fifth or more and costs copies of the weights
-        that it changes.
+        quantizes the linear layers on a CPU, in torch, and scores then differ a little from batch to batch. With
+        ``embedding``, device and precision are the embedding's, except that int8 is still possible. ``merge_adapter``
+        makes a reranker that is an adapter faster in torch, by a fifth or more, and costs copies of weights; OpenVINO
+        always merges. ``runtime`` "auto" is the embedding's, or OpenVINO on a CPU, and torch where that cannot serve.
 
         Raises:
             ValueError: a setting out of range, without effect for this model or in contradiction to ``embedding``; no
                 such model, or one that cannot be read; an adapter of another base than the embedding's; ``early_exit``
-                with a model or at a confidence that was not calibrated; a device or precision that this machine lacks.
+                with a model or at a confidence that was not calibrated; an unusable device, precision or runtime.
         """
         super().__init__(
             model=str(model),
@@ -149,17 +165,18 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
             precision=precision,
             device=device,
             merge_adapter=merge_adapter,
+            runtime=runtime,
             callback_manager=callback_manager or CallbackManager(),
         )
-        if embedding is not None and not isinstance(embedding, CodeEmbedding):
-            raise TypeError(f"embedding must be a CodeEmbedding, got {type(embedding).__name__}; leave it out")
+        encoder = None if embedding is None else _encoder_of(embedding)
         self._ceiling(calibration_of(self.model))  # refuses an uncalibrated confidence before the weights are read
         self._scorer = load_scorer(
             self.model,
-            encoder=None if embedding is None else embedding.torch_encoder,
+            encoder=encoder,
             device=self.device,
             precision=self.precision,
             merge_adapter=self.merge_adapter,
+            runtime=self.runtime,
         )
         if max_tokens is None:
             self.max_tokens = self._scorer.max_tokens
@@ -176,7 +193,7 @@ class CodeReranker(PlainErrors, BaseNodePostprocessor):
         return "CodeReranker"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).from_dict, (self.to_dict(),)  # another process loads the model itself
+        return type(self).from_dict, (self.to_dict() | {"runtime": self.runtime},)  # another process loads the model
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> CodeReranker:
         return self.model_copy()  # the model is shared: use does not change it

@@ -43,7 +43,9 @@ def _encoder(folder: Path) -> Encoder:
     return Encoder.from_pretrained(folder, precision="fp32", max_query_tokens=32, max_code_tokens=48)
 
 
-def _made(base: Encoder, *, method: Method = "lora", head: Head = "interaction", max_tokens: int = 48) -> CrossEncoder:
+def made_cross_encoder(
+    base: Encoder, *, method: Method = "lora", head: Head = "interaction", max_tokens: int = 48
+) -> CrossEncoder:
     """A cross-encoder with random weights, far from the initial ones, so that scores differ."""
     adapted = attach_adapter(base, AdapterConfig(method=method, rank=2))
     variant: Variant = "separate" if method == "full" else "adapters"
@@ -58,7 +60,7 @@ def _made(base: Encoder, *, method: Method = "lora", head: Head = "interaction",
     return model
 
 
-def _save(model: CrossEncoder, folder: Path) -> Path:
+def save_cross_encoder(model: CrossEncoder, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     if model.variant == "adapters":
         model.save(folder)
@@ -76,10 +78,10 @@ def _hits(codes: Sequence[str]) -> list[NodeWithScore]:
 
 @pytest.fixture(scope="session")
 def saved(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = _made(_encoder(bert_folder))
+    model = made_cross_encoder(_encoder(bert_folder))
     ceilings = {"0.9": [9.0, 8.0, 7.0], "0.95": [99.0] * 3}
     model.calibration = Calibration(temperature=2.0, shift=-1.0, rank_weight=0.5, fused_shift=0.25, ceilings=ceilings)
-    return _save(model, tmp_path_factory.mktemp("reranker"))
+    return save_cross_encoder(model, tmp_path_factory.mktemp("reranker"))
 
 
 # --- reading a pair --------------------------------------------------------------------------------------------------
@@ -88,7 +90,7 @@ def saved(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_pair_is_one_text_and_the_batch_does_not_matter(folder: str, request: pytest.FixtureRequest) -> None:
     encoder = _encoder(request.getfixturevalue(folder))
-    model = _made(encoder, max_tokens=40)
+    model = made_cross_encoder(encoder, max_tokens=40)
     query, *codes = model.token_ids([QUERY, *CODES])
     layout = encoder.tokenization.pair_layout()
     before, between, after = layout.before, layout.between, layout.after
@@ -109,7 +111,7 @@ def test_a_pair_is_one_text_and_the_batch_does_not_matter(folder: str, request: 
 
 def test_the_layout_is_the_tokenizers_own(bert_folder: Path, roberta_folder: Path) -> None:
     for folder in (bert_folder, roberta_folder):
-        model = _made(_encoder(folder))
+        model = made_cross_encoder(_encoder(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
         expected = tokenizer([QUERY], [CODES[0]])["input_ids"][0]
         ((ids, _),) = model.rows(model.token_ids([QUERY]), model.token_ids([CODES[0]]), 64)
@@ -117,7 +119,7 @@ def test_the_layout_is_the_tokenizers_own(bert_folder: Path, roberta_folder: Pat
 
 
 def test_a_long_query_leaves_half_to_the_code(bert_folder: Path) -> None:
-    model = _made(_encoder(bert_folder))
+    model = made_cross_encoder(_encoder(bert_folder))
     query, code = list(range(10, 40)), list(range(50, 90))
     ((ids, start),) = model.rows([query], [code], 23)  # 20 beside [CLS], [SEP] and [SEP]
     assert ids[1:11] == query[:10]
@@ -142,7 +144,7 @@ def test_an_untrained_interaction_head_is_a_scaled_cosine(bert_folder: Path) -> 
 
 
 def test_an_mlp_head_is_bert_for_sequence_classification(bert_folder: Path) -> None:
-    model = _made(_encoder(bert_folder), method="full", head="mlp")
+    model = made_cross_encoder(_encoder(bert_folder), method="full", head="mlp")
     reference = BertForSequenceClassification.from_pretrained(bert_folder, num_labels=1).eval()
     weights = {f"bert.{name}": p for name, p in model.encoder.backbone.state_dict().items()}
     weights |= {f"bert.pooler.dense.{name}": p for name, p in model.head.dense.state_dict().items()}
@@ -166,9 +168,9 @@ def test_unknown_heads_are_refused() -> None:
 @pytest.mark.parametrize("method", ["lora", "ia3", "full"])
 @pytest.mark.parametrize("head", ["interaction", "mlp"])
 def test_a_saved_cross_encoder_loads_as_it_was(method: Method, head: Head, bert_folder: Path, tmp_path: Path) -> None:
-    model = _made(_encoder(bert_folder), method=method, head=head)
+    model = made_cross_encoder(_encoder(bert_folder), method=method, head=head)
     model.calibration = Calibration(temperature=2.0, ceilings={"0.9": [1.0]})
-    again = CrossEncoder.load(_save(model, tmp_path / "out"), precision="fp32")
+    again = CrossEncoder.load(save_cross_encoder(model, tmp_path / "out"), precision="fp32")
     assert (again.calibration, again.variant, again.max_tokens) == (model.calibration, model.variant, model.max_tokens)
     with torch.inference_mode():
         expected = model([QUERY] * len(CODES), CODES)
@@ -180,9 +182,9 @@ def test_a_saved_cross_encoder_loads_as_it_was(method: Method, head: Head, bert_
 
 def test_a_reranker_uses_the_embeddings_base(saved: Path, bert_folder: Path) -> None:
     """One copy in memory: of what the reranker needs, only adapter and head are not the embedding's."""
-    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32", runtime="torch")
     on_it = CodeReranker(str(saved), embedding=embedding)
-    alone = CodeReranker(str(saved), precision="fp32")
+    alone = CodeReranker(str(saved), precision="fp32", runtime="torch")
     assert on_it.score(QUERY, CODES) == pytest.approx(alone.score(QUERY, CODES), abs=1e-6)
     base = {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
     extra = [p for p in _parameters(on_it) if p.data_ptr() not in base]
@@ -190,11 +192,12 @@ def test_a_reranker_uses_the_embeddings_base(saved: Path, bert_folder: Path) -> 
     own = sum((saved / name).stat().st_size for name in ("adapter_model.safetensors", HEAD_WEIGHTS))
     assert 0 < sum(p.numel() * p.element_size() for p in extra) <= own
     vectors = embedding.get_text_embedding_batch(CODES[:2])  # the embedding stays what it was
-    assert vectors == CodeEmbedding(str(bert_folder), precision="fp32").get_text_embedding_batch(CODES[:2])
+    other = CodeEmbedding(str(bert_folder), precision="fp32", runtime="torch")
+    assert vectors == other.get_text_embedding_batch(CODES[:2])
 
 
 def test_a_merged_reranker_scores_the_same_and_leaves_the_base(saved: Path, bert_folder: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder), precision="fp32")
+    embedding = CodeEmbedding(str(bert_folder), precision="fp32", runtime="torch")
     vectors = embedding.get_text_embedding_batch(CODES[:2])
     merged = CodeReranker(str(saved), embedding=embedding, merge_adapter=True)
     beside = CodeReranker(str(saved), embedding=embedding)
@@ -205,10 +208,10 @@ def test_a_merged_reranker_scores_the_same_and_leaves_the_base(saved: Path, bert
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_int8_uses_a_base_of_any_precision(precision: str, saved: Path, bert_folder: Path) -> None:
-    embedding = CodeEmbedding(str(bert_folder), precision=precision)  # type: ignore[arg-type]
+    embedding = CodeEmbedding(str(bert_folder), precision=precision, runtime="torch")  # type: ignore[arg-type]
     vectors = embedding.get_text_embedding_batch(CODES[:2])
     eight = CodeReranker(str(saved), embedding=embedding, precision="int8")
-    expected = CodeReranker(str(saved), precision="fp32").score(QUERY, CODES)
+    expected = CodeReranker(str(saved), precision="fp32", runtime="torch").score(QUERY, CODES)
     assert eight.score(QUERY, CODES) == pytest.approx(expected, abs=0.05)
     tables = [m.weight for m in eight._scorer.modules() if isinstance(m, nn.Embedding)]  # type: ignore[attr-defined]
     assert {p.data_ptr() for p in tables} <= {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
@@ -216,10 +219,10 @@ def test_int8_uses_a_base_of_any_precision(precision: str, saved: Path, bert_fol
 
 
 def test_one_base_trained_for_both_is_loaded_once(bert_folder: Path, tmp_path: Path) -> None:
-    model = _made(_encoder(bert_folder), method="full", head="mlp")
+    model = made_cross_encoder(_encoder(bert_folder), method="full", head="mlp")
     model.variant = "shared"
-    folder = str(_save(model, tmp_path / "both"))
-    embedding = CodeEmbedding(folder, precision="fp32")
+    folder = str(save_cross_encoder(model, tmp_path / "both"))
+    embedding = CodeEmbedding(folder, precision="fp32", runtime="torch")
     reranker = CodeReranker(folder, embedding=embedding)
     base = {p.data_ptr() for p in embedding.torch_encoder.backbone.parameters()}
     assert {p.data_ptr() for p in reranker._scorer.encoder.backbone.parameters()} == base  # type: ignore[attr-defined]
@@ -289,8 +292,8 @@ def test_options_without_effect_are_refused(saved: Path, bert_folder: Path, tmp_
         CodeReranker(str(saved), embedding=embedding, precision="bf16")
     with pytest.raises(ValueError, match=r"the embedding is on cpu, so .* cannot be on 'meta'; leave device out, or"):
         CodeReranker(str(saved), embedding=embedding, device="meta")
-    whole = _made(_encoder(bert_folder), method="full")
-    folder = _save(whole, tmp_path / "whole")
+    whole = made_cross_encoder(_encoder(bert_folder), method="full")
+    folder = save_cross_encoder(whole, tmp_path / "whole")
     with pytest.raises(ValueError, match="is a whole model without an adapter, so merge_adapter has no effect"):
         CodeReranker(folder, merge_adapter=True)
     with pytest.raises(ValueError, match=r"was trained on the base .* leave the embedding out"):
@@ -308,7 +311,7 @@ def test_what_needs_no_weights_is_refused_before_they_are_read(saved: Path, tmp_
 
 def test_int8_is_for_cpus_with_linear_layers(codesage_folder: Path, tmp_path: Path) -> None:
     adapted = attach_adapter(_encoder(codesage_folder), AdapterConfig(rank=2))
-    folder = _save(CrossEncoder.on(adapted, max_tokens=48, variant="adapters"), tmp_path / "out")
+    folder = save_cross_encoder(CrossEncoder.on(adapted, max_tokens=48, variant="adapters"), tmp_path / "out")
     with pytest.raises(ValueError, match="has no linear layers to quantize to int8; use 'fp32'"):
         CodeReranker(str(folder), precision="int8")
 
@@ -496,7 +499,7 @@ def test_early_exit_needs_its_calibration(saved: Path, bert_folder: Path, tmp_pa
         CodeReranker(str(saved), early_exit=0.5)
     with pytest.raises(ValueError, match=r"early_exit was calibrated with rank_weight 0\.5, got 2\.0"):
         CodeReranker(str(saved), early_exit=0.9, rank_weight=2.0)
-    plain = _save(_made(_encoder(bert_folder)), tmp_path / "plain")
+    plain = save_cross_encoder(made_cross_encoder(_encoder(bert_folder)), tmp_path / "plain")
     with pytest.raises(ValueError, match=r"cannot stop at confidence 0.9: it was never calibrated"):
         CodeReranker(str(plain), early_exit=0.9)
 
@@ -533,7 +536,7 @@ def test_two_tasks_at_once(saved: Path) -> None:
 
 
 def test_threads_score_at_the_same_time(saved: Path) -> None:
-    assert_threads_score_at_once(CodeReranker(saved, precision="fp32"))
+    assert_threads_score_at_once(CodeReranker(saved, precision="fp32", runtime="torch"))
 
 
 def test_comes_back_from_its_dictionary(saved: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Replace
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from llamaindex_code_retrieval.models.pair_layout import PairLayout
@@ -14,7 +18,8 @@ QUERY, CODE = "read the file", "def read(path):\n    return open(path).read()"
 @pytest.mark.parametrize("max_tokens", [12, 16, 512])
 def test_rows_and_types_are_the_tokenizers_own(folder: str, max_tokens: int, request: pytest.FixtureRequest) -> None:
     tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue(folder))
-    layout = PairLayout.of_tokenizer(tokenizer)
+    has_types = "token_type_ids" in tokenizer.model_input_names
+    layout = PairLayout.of_tokenizer(tokenizer.backend_tokenizer, has_types=has_types)
     query, code = tokenizer([QUERY, CODE], add_special_tokens=False)["input_ids"]
     assert len(query) + layout.special_tokens < 12 < len(query) + len(code)
     row, start = layout.row(query, code, room=max_tokens - layout.special_tokens)
@@ -36,9 +41,15 @@ def test_what_is_cut() -> None:
     assert PairLayout([101], [102], [103]).type_ids(3, 2) == [0, 0, 0]
 
 
-def test_a_tokenizer_that_merges_the_texts_is_refused() -> None:
-    def merge(first: list[str], second: list[str] | None = None, **_: object) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[1] if second is None else [7]]}
-
+def test_a_tokenizer_that_drops_a_text_is_refused() -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    tokenizer.normalizer = Replace("a", "")
     with pytest.raises(ValueError, match="does not write a pair of texts as two texts between special tokens"):
-        PairLayout.of_tokenizer(merge)
+        PairLayout.of_tokenizer(tokenizer, has_types=True)
+
+
+def test_a_layout_without_types_has_type_0() -> None:
+    tokenizer = Tokenizer(WordLevel({"a": 0, "?": 1, "|": 2}, unk_token="?"))
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A | $B:1 |:1", special_tokens=[("|", 2)])
+    assert PairLayout.of_tokenizer(tokenizer, has_types=True) == PairLayout([], [2], [2], ([], 0, [0], 1, [1]))
+    assert PairLayout.of_tokenizer(tokenizer, has_types=False) == PairLayout([], [2], [2])

@@ -59,7 +59,15 @@ def _save_tokenizer(folder: Path) -> None:
     BertTokenizerFast(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder)
 
 
-def _save(folder: Path, *, labels: int = 1, cls: Any = BertForSequenceClassification, config: Any = BertConfig) -> Path:
+def save_checkpoint(
+    folder: Path,
+    *,
+    labels: int = 1,
+    positions: int = POSITIONS,
+    cls: Any = BertForSequenceClassification,
+    config: Any = BertConfig,
+) -> Path:
+    """Write a random cross-encoder whose scores differ."""
     torch.manual_seed(labels)
     settings = config(
         vocab_size=len(VOCABULARY),
@@ -67,7 +75,7 @@ def _save(folder: Path, *, labels: int = 1, cls: Any = BertForSequenceClassifica
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=POSITIONS,
+        max_position_embeddings=positions,
         num_labels=labels,
         pad_token_id=0,
         initializer_range=0.5,  # far from 0, so that scores differ
@@ -80,7 +88,7 @@ def _save(folder: Path, *, labels: int = 1, cls: Any = BertForSequenceClassifica
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Random cross-encoders by their number of labels."""
-    return {labels: _save(tmp_path_factory.mktemp(f"labels{labels}"), labels=labels) for labels in (1, 2, 3)}
+    return {labels: save_checkpoint(tmp_path_factory.mktemp(f"labels{labels}"), labels=labels) for labels in (1, 2, 3)}
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +149,7 @@ def test_equal_codes_score_exactly_the_same(reranker: CodeReranker) -> None:
     ],
 )
 def test_all_kinds_agree_with_transformers_pair_by_pair(cls: Any, config: Any, tmp_path: Path) -> None:
-    folder = _save(tmp_path, cls=cls, config=config)
+    folder = save_checkpoint(tmp_path, cls=cls, config=config)
     expected = [_reference(folder, QUERY, code, max_tokens=POSITIONS - 1) for code in CODES]
     reranker = CodeReranker(str(folder), precision="fp32", max_tokens=POSITIONS - 1)
     assert reranker.score(QUERY, CODES) == pytest.approx(expected, abs=1e-5)
@@ -152,9 +160,9 @@ def test_bf16_is_close_to_fp32_with_prepacked_and_plain_weights(
 ) -> None:
     expected = CodeReranker(str(checkpoints[1]), precision="fp32").log_odds(QUERY, CODES)
     near = pytest.approx(expected, abs=0.05 * max(map(abs, expected)))
-    assert CodeReranker(str(checkpoints[1]), precision="bf16").log_odds(QUERY, CODES) == near
+    assert CodeReranker(str(checkpoints[1]), precision="bf16", runtime="torch").log_odds(QUERY, CODES) == near
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    plain = CodeReranker(str(checkpoints[1]), precision="bf16")
+    plain = CodeReranker(str(checkpoints[1]), precision="bf16", runtime="torch")
     assert any(type(module) is torch.nn.Linear for module in plain._scorer._model.modules())  # type: ignore[attr-defined]
     assert plain.log_odds(QUERY, CODES) == near
 
@@ -174,7 +182,7 @@ def test_prepacked_layers_compute_what_the_layer_computed(bias: bool) -> None:
 
 
 def test_roberta_counts_its_positions_from_the_padding_index_on(tmp_path: Path) -> None:
-    folder = _save(tmp_path, cls=RobertaForSequenceClassification, config=RobertaConfig)
+    folder = save_checkpoint(tmp_path, cls=RobertaForSequenceClassification, config=RobertaConfig)
     expected = _reference(folder, QUERY, CODES[2], max_tokens=POSITIONS - 1)  # padding index 0
     reranker = CodeReranker(str(folder), precision="fp32")
     assert reranker.score(QUERY, [CODES[2]]) == pytest.approx([expected], abs=1e-5)
@@ -304,7 +312,7 @@ def test_each_call_sends_its_events_once(checkpoints: dict[int, Path], codes: li
 
 
 def test_async_leaves_the_event_loop_free(checkpoints: dict[int, Path]) -> None:
-    reranker = CodeReranker(checkpoints[1], precision="fp32")
+    reranker = CodeReranker(checkpoints[1], precision="fp32", runtime="torch")
     with until_the_event_loop_runs(reranker._scorer._model) as wait:  # type: ignore[attr-defined]
         asyncio.run(wait(reranker.apostprocess_nodes(_hits(CODES), query_str=QUERY)))
 
@@ -323,7 +331,7 @@ def test_async_agrees_with_sync_also_in_parallel(reranker: CodeReranker) -> None
 
 
 def test_threads_score_at_the_same_time(checkpoints: dict[int, Path]) -> None:
-    assert_threads_score_at_once(CodeReranker(checkpoints[1], precision="fp32", max_tokens=16))
+    assert_threads_score_at_once(CodeReranker(checkpoints[1], precision="fp32", runtime="torch", max_tokens=16))
 
 
 def test_options_without_effect_are_refused(checkpoints: dict[int, Path], bert_folder: Path) -> None:
@@ -396,7 +404,7 @@ def test_pickled_weights_are_refused(checkpoints: dict[int, Path], tmp_path: Pat
 
 
 def test_a_checkpoint_without_a_trained_head_is_refused(tmp_path: Path) -> None:
-    _save(tmp_path, cls=BertModel)
+    save_checkpoint(tmp_path, cls=BertModel)
     with pytest.raises(ValueError, match=r"lacks weights of a \w+ model: classifier\.bias, classifier\.weight"):
         CodeReranker(str(tmp_path))
 

@@ -140,13 +140,14 @@ def test_there_is_no_transformer(folder: Path) -> None:
     for needs_transformer in (
         lambda: embedding.torch_encoder,
         lambda: Encoder.from_pretrained(folder),
-        lambda: CodeReranker(embedding=embedding),
     ):
         with pytest.raises(ValueError, match="is a static embedding model, a table that has no transformer"):
             needs_transformer()
     with pytest.raises(ValueError, match="takes no adapter, got embedded-java"):
         embedding.use_adapter("java", "embedded-java")
     assert CodeEmbedding(folder).fingerprint == embedding.fingerprint
+    with pytest.raises(ValueError, match=r"was trained on the base 'embedded' .* leave the embedding out"):
+        CodeReranker(embedding=embedding)
 
 
 def test_locate(folder: Path, bert_folder: Path, tmp_path: Path) -> None:

@@ -383,8 +383,8 @@ def _rerank(hits: list[NodeWithScore], index: CodeIndex, options: argparse.Names
         warn_of_kept_order(options.rerank)
         return hits[: options.top_n]
     precision: RerankPrecision = options.rerank_precision or "auto"
-    has_base = options.mode != "bm25" and not is_static_model(index.embedding.model_name)
-    shared = has_base and shares_base(options.rerank, index.embedding.torch_encoder, precision=precision)
+    loads_base = options.mode != "bm25" and options.fast_query is None  # else the base would be loaded to compare it
+    shared = loads_base and shares_base(options.rerank, index.embedding.encoder, precision=precision)
     reranker = CodeReranker(
         options.rerank,
         embedding=index.embedding if shared else None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -23,11 +24,10 @@ from llamaindex_code_retrieval.models.device import resolve_device, resolve_prec
 from llamaindex_code_retrieval.models.first_token_layer import FirstTokenLayer
 from llamaindex_code_retrieval.models.modify import prepack_weights, quantize
 from llamaindex_code_retrieval.models.packed_attention import enable_packed_attention, packing_for
-from llamaindex_code_retrieval.models.pair_layout import PairLayout, PreparedPairs
-from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
+from llamaindex_code_retrieval.models.pair_batches import log_odds_in_batches
+from llamaindex_code_retrieval.models.pair_layout import PairLayout, PairRow
+from llamaindex_code_retrieval.models.reranker_config import USUAL_MAX_TOKENS, RerankPrecision
 from llamaindex_code_retrieval.models.tokenization import token_ids
-
-USUAL_MAX_TOKENS = 512
 
 
 class CheckpointScorer:
@@ -48,7 +48,11 @@ class CheckpointScorer:
         chosen_device = resolve_device(device)
         half = precision != "int8" and resolve_precision(precision, chosen_device) == "bf16"
         model, self._tokenizer = _load_checkpoint(name, folder, chosen_device)
-        self._layout = PairLayout.of_tokenizer(self._tokenizer)
+        self._texts = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())  # a copy: shared state is changed
+        self._texts.no_truncation()
+        self._texts.no_padding()
+        has_types = "token_type_ids" in self._tokenizer.model_input_names
+        self._layout = PairLayout.of_tokenizer(self._texts, has_types=has_types)
         self._positions = _positions(model, self._tokenizer)
         if enable_packed_attention(model):  # the classification heads of this kind read the first token only
             layers = model.base_model.encoder.layer
@@ -72,14 +76,16 @@ class CheckpointScorer:
         """Return how many tokens are left to query and code."""
         return min(max_tokens, self._positions) - self._layout.special_tokens
 
-    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> PreparedPairs:
-        """Tokenize the query with each code."""
-        query_ids, *code_ids = token_ids(self._tokenizer, [query, *codes])
+    def log_odds_of(self, query: str, codes: Sequence[str], *, max_tokens: int, token_budget: int) -> list[float]:
+        """Return the log-odds of each code, in the order given."""
+        query_ids, *code_ids = token_ids(self._texts, [query, *codes])
         room = self.room(max_tokens)
         rows = [self._layout.row(query_ids, ids, room=room) for ids in code_ids]
-        return PreparedPairs([len(ids) for ids, _ in rows], lambda batch: self._log_odds([rows[i] for i in batch]))
+        return log_odds_in_batches(
+            self._log_odds, rows, token_budget=token_budget, device=self.device, packs=self.packs
+        )
 
-    def _log_odds(self, rows: Sequence[tuple[list[int], int]]) -> Tensor:
+    def _log_odds(self, rows: Sequence[PairRow]) -> Tensor:
         """Return the log-odds ``(rows,)`` of token ids, each with the position of the code's first token."""
         ids = [row for row, _ in rows]
         types = [self._layout.type_ids(len(row), start) for row, start in rows]

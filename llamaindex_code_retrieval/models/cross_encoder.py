@@ -14,10 +14,11 @@ from llamaindex_code_retrieval._io import short_hash, write_atomically
 from llamaindex_code_retrieval.models.calibration import Calibration
 from llamaindex_code_retrieval.models.device import resolve_device, resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS, WEIGHTS
-from llamaindex_code_retrieval.models.locate import locate_reranker
+from llamaindex_code_retrieval.models.files import HEAD_WEIGHTS
 from llamaindex_code_retrieval.models.matching_head import MatchingHead
-from llamaindex_code_retrieval.models.pair_layout import PreparedPairs
+from llamaindex_code_retrieval.models.pair_batches import log_odds_in_batches
+from llamaindex_code_retrieval.models.pair_layout import PairRow
+from llamaindex_code_retrieval.models.reranker_base import CrossEncoderFiles
 from llamaindex_code_retrieval.models.reranker_config import Head, RerankerConfig, RerankPrecision, Variant
 from llamaindex_code_retrieval.models.weights import load_weights
 
@@ -80,32 +81,21 @@ class CrossEncoder(nn.Module):
         Raises:
             ValueError: no such reranker; damaged files; a base or a precision that is not the one of ``encoder``.
         """
-        folder = locate_reranker(name_or_path)
-        config = RerankerConfig.read(folder)
-        has_own_weights = (folder / WEIGHTS).is_file()
-        loads_own_weights = has_own_weights and encoder is None
-        remedy = "leave the embedding out, so that the reranker loads its own base"
-        if not has_own_weights and not (folder / "adapter_config.json").is_file():
-            raise ValueError(f"{folder} holds neither an adapter nor weights, so its training never ended; resume it")
-        if encoder is None:
-            remedy = "that base has changed: train the reranker again"
+        files = CrossEncoderFiles.read(name_or_path)
+        files.check_complete()
+        folder, config = files.folder, files.config
+        if encoder is not None:
+            files.check_precision(precision, encoder)
+            files.check_base(encoder)
+        else:
             encoder = Encoder.from_pretrained(
-                folder if has_own_weights else config.base_name,
+                files.base,
                 device=device,
                 precision=resolve_precision("fp32" if precision == "int8" else precision, resolve_device(device)),
             )
-        elif precision not in ("auto", "int8", encoder.precision):
-            raise ValueError(
-                f"the embedding computes in {encoder.precision}, so a reranker on its base cannot in {precision}; "
-                "leave precision out, or leave the embedding out"
-            )
-        if encoder.base_fingerprint != config.base_fingerprint and not loads_own_weights:
-            raise ValueError(
-                f"the reranker {name_or_path} was trained on the base {config.base_name!r} with fingerprint "
-                f"{config.base_fingerprint}, but this base, {encoder.name!r}, has {encoder.base_fingerprint}; {remedy}"
-            )
+            files.check_own_base(encoder.name, encoder.base_fingerprint)
         int8 = precision == "int8"
-        if has_own_weights:
+        if files.has_own_weights:
             adapted = encoder.with_backbone(lambda backbone: backbone, int8=int8)
         else:
             adapted = encoder.with_peft(folder, merge=merge_adapter, int8=int8)
@@ -170,14 +160,12 @@ class CrossEncoder(nn.Module):
         """Return the token ids of texts, each by itself and without special tokens."""
         return self.encoder.tokenization.ids(texts)
 
-    def rows(
-        self, queries: Sequence[Sequence[int]], codes: Sequence[Sequence[int]], max_tokens: int
-    ) -> list[tuple[list[int], int]]:
+    def rows(self, queries: Sequence[Sequence[int]], codes: Sequence[Sequence[int]], max_tokens: int) -> list[PairRow]:
         """Return for each pair its token ids and the position of the code's first token."""
         room = self.room(max_tokens)
         return [self._layout.row(query, code, room=room) for query, code in zip(queries, codes, strict=True)]
 
-    def log_odds(self, rows: Sequence[tuple[list[int], int]], *, length: int = 0) -> Tensor:
+    def log_odds(self, rows: Sequence[PairRow], *, length: int = 0) -> Tensor:
         """Return the log-odds of ``rows``, ``(rows,)``, differentiable; padded to ``length`` tokens at least."""
         starts = [start for _, start in rows]
         hidden, mask = self.encoder.hidden_states([ids for ids, _ in rows], starts=starts, length=length)
@@ -186,11 +174,11 @@ class CrossEncoder(nn.Module):
         log_odds: Tensor = self.head(hidden, mask.bool() & ~is_code, is_code)
         return log_odds
 
-    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> PreparedPairs:
-        """Tokenize the query with each code."""
+    def log_odds_of(self, query: str, codes: Sequence[str], *, max_tokens: int, token_budget: int) -> list[float]:
+        """Return the log-odds of each code, in the order given, without gradient."""
         (query_ids,) = self.token_ids([query])
         rows = self.rows([query_ids] * len(codes), self.token_ids(codes), max_tokens)
-        return PreparedPairs([len(ids) for ids, _ in rows], lambda batch: self.log_odds([rows[i] for i in batch]))
+        return log_odds_in_batches(self.log_odds, rows, token_budget=token_budget, device=self.device, packs=self.packs)
 
 
 def _hidden_size(encoder: Encoder) -> int:

@@ -39,6 +39,8 @@ class Encoder(TextEncoder, nn.Module):
     at once.
     """
 
+    runtime = "torch"
+
     def __init__(
         self,
         backbone: Any,

@@ -18,12 +18,14 @@ from llamaindex_code_retrieval.models.tokenization import Tokenization
 
 _BATCH_TOKENS = 1024
 """Padding included. Larger batches do not fit a core's cache; smaller ones wait for each call."""
-_LENGTH_STEP = 8
+LENGTH_STEP = 8
 """Rows are padded to a multiple of it, because a batch of a new shape takes longer than the padding."""
 
 
 class GraphEncoder(TextEncoder):
     """A bi-encoder like :class:`.Encoder`, for inference on a CPU; ``load_graph_encoder`` makes one."""
+
+    runtime = "openvino"
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class GraphEncoder(TextEncoder):
     def _encode_rows(
         self, rows: Sequence[Sequence[int]], token_budget: int | None
     ) -> Generator[EncodedBatch, None, None]:
-        lengths = [-(-len(row) // _LENGTH_STEP) * _LENGTH_STEP for row in rows]
+        lengths = [-(-len(row) // LENGTH_STEP) * LENGTH_STEP for row in rows]
         budget = batch_budget(token_budget or _BATCH_TOKENS, sum(lengths), workers=self._graph.streams)
         batches = list(token_budget_batches(lengths, budget))
         with closing(self._graph.run(padded([rows[i] for i in batch]) for batch in batches)) as outputs:
@@ -54,7 +56,7 @@ class GraphEncoder(TextEncoder):
 
 def padded(rows: Sequence[Sequence[int]]) -> Batch:
     """Return the inputs of a graph for token rows, padded to a common length."""
-    longest = -(-max(map(len, rows)) // _LENGTH_STEP) * _LENGTH_STEP
+    longest = -(-max(map(len, rows)) // LENGTH_STEP) * LENGTH_STEP
     ids = np.zeros((len(rows), longest), dtype=np.int32)
     for number, row in enumerate(rows):
         ids[number, : len(row)] = row

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
-
-class PreparedPairs(NamedTuple):
-    """Tokenized pairs of one query and several codes."""
-
-    lengths: list[int]
-    """Tokens of each pair."""
-    log_odds: Callable[[Sequence[int]], Tensor]
-    """Compute the log-odds of the pairs at these positions, as one batch."""
+PairRow = tuple[list[int], int]
+"""The token ids of a pair, and the position of the code's first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +26,28 @@ class PairLayout:
     """Token types of ``before``, the query, ``between``, the code and ``after``; ``None``: the model has no types."""
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: PreTrainedTokenizerFast) -> Self:
-        """Return the layout that a tokenizer of transformers gives to a pair of texts.
+    def of_tokenizer(cls, tokenizer: Tokenizer, *, has_types: bool) -> Self:
+        """Return the layout that a tokenizer of the package ``tokenizers`` gives to a pair of texts.
+
+        With ``has_types`` the model tells query and code apart by token types.
 
         Raises:
             ValueError: the tokenizer does not write both texts unchanged between special tokens.
         """
-        text: list[int] = tokenizer(["a"], add_special_tokens=False)["input_ids"][0]
-        encoded = tokenizer(["a"], ["a"])
-        pair: list[int] = encoded["input_ids"][0]
+        text: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
+        encoded = tokenizer.encode("a", "a")
+        pair, types = encoded.ids, encoded.type_ids
         size = len(text)
         starts = [i for i in range(len(pair)) if pair[i : i + size] == text]
         if len(starts) != 2 or not size:
             raise ValueError(
-                f"{type(tokenizer).__name__} does not write a pair of texts as two texts between special tokens, so "
-                "pairs cannot be cut to a token limit; use another checkpoint"
+                "the tokenizer does not write a pair of texts as two texts between special tokens, so pairs cannot be "
+                "cut to a token limit; use another checkpoint"
             )
         first, second = starts
-        types: list[int] | None = encoded["token_type_ids"][0] if "token_type_ids" in encoded else None
+        by_part = (types[:first], types[first], types[first + size : second], types[second], types[second + size :])
         return cls(
-            pair[:first],
-            pair[first + size : second],
-            pair[second + size :],
-            None
-            if types is None
-            else (types[:first], types[first], types[first + size : second], types[second], types[second + size :]),
+            pair[:first], pair[first + size : second], pair[second + size :], types=by_part if has_types else None
         )
 
     @property
@@ -65,7 +55,7 @@ class PairLayout:
         """How many tokens of a row are neither query nor code."""
         return len(self.before) + len(self.between) + len(self.after)
 
-    def row(self, query: Sequence[int], code: Sequence[int], *, room: int) -> tuple[list[int], int]:
+    def row(self, query: Sequence[int], code: Sequence[int], *, room: int) -> PairRow:
         """Return the ids of a pair with at most ``room`` tokens of text, and the position of the code's first token."""
         query_ids = query if len(query) < room else query[: room // 2]
         start = [*self.before, *query_ids, *self.between]

@@ -19,6 +19,9 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 RerankPrecision = Literal["auto", "fp32", "bf16", "int8"]
 PRECISIONS: tuple[RerankPrecision, ...] = get_args(RerankPrecision)
 
+USUAL_MAX_TOKENS = 512
+"""Tokens of a pair, for a checkpoint that says nothing about them."""
+
 FORMAT = 1
 _REMEDY = "train the reranker again"
 

@@ -1,4 +1,4 @@
-"""Choose what computes an encoder's vectors: OpenVINO where it can, else torch."""
+"""Choose what computes a model: OpenVINO where it can, else torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from llamaindex_code_retrieval._io import default_cache_folder, json_hash, read_json, write_atomically
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.models.adapter_base import check_adapter_base
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, PRECISIONS, Precision, known_name
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, PRECISIONS, RUNTIMES, Precision, Runtime, known_name
 from llamaindex_code_retrieval.models.files import ARTIFACTS
 from llamaindex_code_retrieval.models.fingerprint import base_metadata, without_token_limits
 from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
@@ -33,7 +33,12 @@ NOT_INSTALLED = "OpenVINO, which is not installed and computes faster on a CPU: 
 MIN_COSINE = 0.9999
 """Of the vectors of a graph to those of torch, both in fp32."""
 
-_PROBES = [
+Graph = TypeVar("Graph")
+
+_said: set[str] = set()
+"""The reasons for torch that were logged."""
+
+PROBES = [
     "read a file line by line",
     "",
     "How do I convert a list of strings to a dictionary in Python?",
@@ -69,6 +74,49 @@ def reason_for_torch(device: str | None, precision: Precision) -> str | None:
     if precision == "bf16" and not computes_bf16():
         return "bf16, for which this processor has no instructions"
     return None
+
+
+def check_runtime(runtime: Runtime, reason: str | None) -> None:
+    """Check a chosen runtime against the ``reason`` for torch, if there is one.
+
+    Raises:
+        ValueError: an unknown runtime, or "openvino" where torch has to compute.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if runtime == "openvino" and reason is not None:
+        raise ValueError(f"runtime 'openvino' cannot use {reason}; leave runtime out, and torch serves")
+
+
+def graph_or_none(
+    load: Callable[[], Graph], *, runtime: Runtime, reason: str | None, name: str, computed: str
+) -> Graph | None:
+    """Return the graph that ``load`` returns, or ``None`` where torch computes what is named by ``computed``.
+
+    ``reason`` is why torch has to, if it has to. What a user may want to change is logged once.
+
+    Raises:
+        ValueError: a model ``name`` that ``runtime="openvino"`` cannot express.
+    """
+    if runtime == "torch" or reason is not None:
+        if runtime == "auto" and reason == NOT_INSTALLED:
+            _say_once(f"torch computes the {computed}, because of {reason}")
+        return None
+    try:
+        return load()
+    except UnsupportedModelError as error:
+        if runtime == "openvino":
+            raise ValueError(
+                f"runtime 'openvino' cannot express {error}; leave runtime out, and torch serves"
+            ) from error
+        _say_once(f"torch computes the {computed} of {name}, because OpenVINO cannot express {error}")
+    return None
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        logger.info(message)
 
 
 def load_graph_encoder(
@@ -123,9 +171,9 @@ def load_graph_encoder(
         precision = "bf16" if computes_bf16() else "fp32"
     encoder = encoder_in(precision)
     if not _comes_with_the_package(name, adapter):
-        record = default_cache_folder() / "graphs" / f"{encoder.fingerprint}-{VERSION}-{installed_version('openvino')}"
-        cosine = _cosine(
-            record.with_suffix(".json"),
+        cosine = recorded(
+            f"{encoder.fingerprint}-{VERSION}",
+            "cosine",
             lambda: compare(encoder if precision == "fp32" else encoder_in("fp32"), load_torch()),
         )
         if cosine < MIN_COSINE:
@@ -135,9 +183,9 @@ def load_graph_encoder(
 
 def compare(graph: TextEncoder, reference: TextEncoder) -> float:
     """Return the smallest cosine between the vectors of two encoders; 0 if they read other tokens."""
-    if graph.tokenize(_PROBES, side="code") != reference.tokenize(_PROBES, side="code"):
+    if graph.tokenize(PROBES, side="code") != reference.tokenize(PROBES, side="code"):
         return 0.0
-    cosines = (graph.encode_codes(_PROBES) * reference.encode_codes(_PROBES)).sum(axis=1)
+    cosines = (graph.encode_codes(PROBES) * reference.encode_codes(PROBES)).sum(axis=1)
     return float(np.nan_to_num(cosines.min()))
 
 
@@ -146,15 +194,19 @@ def _comes_with_the_package(name: str, adapter: Path | None) -> bool:
     return known_name(name) == EMBEDDED and (adapter is None or adapter.parent == ARTIFACTS)
 
 
-def _cosine(record: Path, compute: Callable[[], float]) -> float:
-    """Return the cosine in a record, computed and written if there is none."""
+def recorded(model: str, name: str, measure: Callable[[], float]) -> float:
+    """Return what ``measure`` said of a model's graph under this version of OpenVINO, from the cache folder if it can.
+
+    ``model`` is a hash, ``name`` says what is measured.
+    """
+    record = default_cache_folder() / "graphs" / f"{model}-{installed_version('openvino')}.json"
     try:
-        return float(read_json(record, remedy="", keys=("cosine",))["cosine"])
+        return float(read_json(record, remedy="", keys=(name,))[name])
     except (OSError, TypeError, ValueError):  # none yet, or a damaged one
-        cosine = compute()
+        value = measure()
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps({"cosine": cosine}))
+        write_atomically(record, json.dumps({name: value}))
     except OSError as error:
         logger.warning(
             "%s cannot be written (%s), so this model is compared with torch each time it is loaded; set "
@@ -162,7 +214,7 @@ def _cosine(record: Path, compute: Callable[[], float]) -> float:
             record.parent,
             error.strerror,
         )
-    return cosine
+    return value
 
 
 def _has_gpu() -> bool:

@@ -1,52 +1,26 @@
-"""Score pairs of query and code in batches, with a cross-encoder of this package or a Hugging Face checkpoint."""
+"""Load a reranker, by OpenVINO where it can and else by torch, and score pairs of query and code with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import torch
-
-from llamaindex_code_retrieval.models.batching import batch_budget, even_batches, tight_batches
 from llamaindex_code_retrieval.models.calibration import Calibration
-from llamaindex_code_retrieval.models.checkpoint_scorer import CheckpointScorer
-from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
-from llamaindex_code_retrieval.models.device import resolve_device
-from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import RERANKER_CONFIG, WEIGHTS
+from llamaindex_code_retrieval.models.catalog import Runtime
+from llamaindex_code_retrieval.models.files import RERANKER_CONFIG
 from llamaindex_code_retrieval.models.locate import locate_reranker
-from llamaindex_code_retrieval.models.pair_layout import PreparedPairs
-from llamaindex_code_retrieval.models.parallel import in_threads, workers_on
+from llamaindex_code_retrieval.models.pair_scorer import PairScorer
+from llamaindex_code_retrieval.models.reranker_base import CrossEncoderFiles
 from llamaindex_code_retrieval.models.reranker_config import PRECISIONS, RerankerConfig, RerankPrecision
+from llamaindex_code_retrieval.models.runtime import check_runtime, graph_or_none, reason_for_torch
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
-
-class PairScorer(Protocol):
-    """A model that scores pairs: a :class:`CrossEncoder` or a :class:`CheckpointScorer`."""
-
-    calibration: Calibration
-    max_tokens: int
-    """Tokens of a pair, if the caller sets no other limit."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash over all that decides a score."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-
-    @property
-    def packs(self) -> bool:
-        """Whether a batch is computed without padding."""
-
-    def room(self, max_tokens: int) -> int:
-        """Return how many tokens are left to query and code."""
-
-    def prepare(self, query: str, codes: Sequence[str], max_tokens: int) -> PreparedPairs:
-        """Tokenize the query with each code."""
+if TYPE_CHECKING:  # torch is slow to import, and OpenVINO may be missing
+    from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.graph_scorer import GraphScorer
 
 
 def score_pairs(
@@ -60,26 +34,18 @@ def score_pairs(
     distinct = list(dict.fromkeys(codes))  # equal codes in unequal batches would tie only up to rounding
     if not distinct:
         return []
-    lengths, log_odds_of = scorer.prepare(query, distinct, max_tokens)
-    workers = workers_on(scorer.device)
-    if scorer.packs:
-        batches = even_batches(lengths, token_budget, workers=workers)
-    else:
-        overhead = 64 if scorer.device.type == "cpu" else 4096  # of a call, in the time of tokens
-        budget = batch_budget(token_budget, sum(lengths), workers=workers)
-        batches = tight_batches(lengths, budget, overhead=overhead)
-    values = torch.cat(list(in_threads(log_odds_of, batches, scorer.device))).tolist()
+    values = scorer.log_odds_of(query, distinct, max_tokens=max_tokens, token_budget=token_budget)
     if not all(map(math.isfinite, values)):
         raise FloatingPointError("gives logits that are not finite numbers")
-    by_code = {distinct[i]: value for i, value in zip(chain.from_iterable(batches), values, strict=True)}
+    by_code = dict(zip(distinct, values, strict=True))
     return [by_code[code] for code in codes]
 
 
-def shares_base(name: str | Path, encoder: Encoder, *, precision: RerankPrecision = "auto") -> bool:
-    """Return whether a reranker can use the base weights of ``encoder`` in this precision.
+def shares_base(name: str | Path, encoder: TextEncoder, *, precision: RerankPrecision = "auto") -> bool:
+    """Return whether a reranker can be on the base of ``encoder`` in this precision.
 
-    It can if this package trained it on the same base, and if the encoder's weights are in the precision; int8 copies
-    those that it quantizes.
+    It can if this package trained it on the same base, and if the encoder is in the precision; int8 copies the weights
+    that it quantizes.
     """
     if precision not in ("auto", "int8", encoder.precision):
         return False
@@ -98,40 +64,128 @@ def calibration_of(name: str | Path) -> Calibration:
 def load_scorer(
     name: str,
     *,
-    encoder: Encoder | None,
-    device: str | None,
-    precision: RerankPrecision,
+    encoder: TextEncoder | None = None,
+    device: str | None = None,
+    precision: RerankPrecision = "auto",
     merge_adapter: bool = False,
-) -> CrossEncoder | CheckpointScorer:
+    runtime: Runtime = "auto",
+) -> PairScorer:
     """Load a reranker of this package, on the base of ``encoder`` if given, or a Hugging Face checkpoint.
 
+    ``runtime`` "auto" is the runtime of ``encoder``; without one it is OpenVINO on a CPU, if it can express the model,
+    and else torch. OpenVINO merges adapters whatever ``merge_adapter`` is. Torch shares the weights of an ``encoder``
+    that torch computes; graphs share nothing.
+
     Raises:
-        ValueError: an option that has no effect for this reranker, or that contradicts ``encoder``; see
-            :meth:`CrossEncoder.load` and :class:`CheckpointScorer`.
+        ValueError: an option that has no effect for this reranker, or that contradicts ``encoder``; a runtime
+            "openvino" that cannot compute it; see :meth:`CrossEncoder.load` and :class:`CheckpointScorer`.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    chosen_device = torch.empty(0, device=resolve_device(device)).device  # with its number: "cuda" is "cuda:0"
-    if precision == "int8" and (chosen_device if encoder is None else encoder.device).type != "cpu":
-        raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
+    reason = _reason_for_torch(encoder, device, precision)
+    check_runtime(runtime, reason)
     folder = locate_reranker(name)
-    if (folder / RERANKER_CONFIG).is_file():
-        if merge_adapter and (folder / WEIGHTS).is_file():
-            raise ValueError(
-                f"{name} is a whole model without an adapter, so merge_adapter has no effect; leave it out"
-            )
-        if encoder is not None and device is not None and chosen_device != encoder.device:
-            raise ValueError(
-                f"the embedding is on {encoder.device}, so a reranker on its base cannot be on {device!r}; "
-                "leave device out, or leave the embedding out"
-            )
-        return CrossEncoder.load(
-            folder, encoder=encoder, device=device, precision=precision, merge_adapter=merge_adapter
-        )
+    files = CrossEncoderFiles.read(folder) if (folder / RERANKER_CONFIG).is_file() else None
+    if files is None:
+        _check_options_of_checkpoint(name, encoder, merge_adapter=merge_adapter)
+    elif merge_adapter and files.has_own_weights:
+        raise ValueError(f"{name} is a whole model without an adapter, so merge_adapter has no effect; leave it out")
+    graph = graph_or_none(
+        lambda: _load_graph(name, folder, files, encoder, precision),
+        runtime=runtime,
+        reason=reason,
+        name=name,
+        computed="scores",
+    )
+    if graph is not None:
+        return graph
+    return _load_torch(name, folder, files, encoder, device=device, precision=precision, merge_adapter=merge_adapter)
+
+
+def _reason_for_torch(encoder: TextEncoder | None, device: str | None, precision: RerankPrecision) -> str | None:
+    """Return why torch has to score whatever the reranker is, ``None`` if OpenVINO can."""
+    if precision == "int8":
+        return "int8"
+    if encoder is not None and encoder.runtime == "torch":
+        return "the weights of an embedding that torch computes"
+    return reason_for_torch(device, precision if encoder is None else encoder.precision)
+
+
+def _check_options_of_checkpoint(name: str, encoder: TextEncoder | None, *, merge_adapter: bool) -> None:
     if merge_adapter:
         raise ValueError(
             f"{name} is a Hugging Face checkpoint without an adapter, so merge_adapter has no effect; leave it out"
         )
     if encoder is not None:
         raise ValueError(f"{name} is a Hugging Face checkpoint and has a base of its own; leave the embedding out")
-    return CheckpointScorer(name, folder, device=device, precision=precision)
+
+
+def _load_graph(
+    name: str, folder: Path, files: CrossEncoderFiles | None, encoder: TextEncoder | None, precision: RerankPrecision
+) -> GraphScorer:
+    from llamaindex_code_retrieval.models.checkpoint_graph import load_checkpoint_graph
+    from llamaindex_code_retrieval.models.reranker_graph import load_cross_encoder_graph
+
+    assert precision != "int8"  # which torch computes
+    reference = partial(
+        _load_torch, name, folder, files, None, device="cpu", precision="fp32", merge_adapter=files is not None
+    )
+    if files is None:
+        return load_checkpoint_graph(folder, precision=precision, load_torch=reference)
+    return load_cross_encoder_graph(files, encoder=encoder, precision=precision, load_torch=reference)
+
+
+def _load_torch(
+    name: str,
+    folder: Path,
+    files: CrossEncoderFiles | None,
+    encoder: TextEncoder | None,
+    *,
+    device: str | None,
+    precision: RerankPrecision,
+    merge_adapter: bool,
+) -> PairScorer:
+    import torch
+
+    from llamaindex_code_retrieval.models.checkpoint_scorer import CheckpointScorer
+    from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
+    from llamaindex_code_retrieval.models.device import resolve_device
+    from llamaindex_code_retrieval.models.encoder import Encoder
+
+    chosen_device = torch.empty(0, device=resolve_device(device)).device  # with its number: "cuda" is "cuda:0"
+    base_device = encoder.device if isinstance(encoder, Encoder) else torch.device("cpu")
+    if precision == "int8" and (chosen_device if encoder is None else base_device).type != "cpu":
+        raise ValueError("precision 'int8' is for CPUs; use 'bf16' on this device")
+    if encoder is not None and device is not None and chosen_device != base_device:
+        raise ValueError(
+            f"the embedding is on {base_device}, so a reranker on its base cannot be on {device!r}; "
+            "leave device out, or leave the embedding out"
+        )
+    if files is None:
+        return CheckpointScorer(name, folder, device=device, precision=precision)
+    if encoder is not None:
+        files.check_precision(precision, encoder)
+        files.check_base(encoder)
+    return CrossEncoder.load(
+        folder,
+        encoder=None if encoder is None else _torch_encoder(encoder),
+        device=device,
+        precision=precision,
+        merge_adapter=merge_adapter,
+    )
+
+
+def _torch_encoder(encoder: TextEncoder) -> Encoder:
+    """Return ``encoder`` if torch computes it, else the same base in torch."""
+    from llamaindex_code_retrieval.models.encoder import Encoder
+
+    if isinstance(encoder, Encoder):
+        return encoder
+    return Encoder.from_pretrained(
+        encoder.name,
+        device="cpu",
+        precision=encoder.precision,
+        pooling=encoder.pooling,
+        max_query_tokens=encoder.max_query_tokens,
+        max_code_tokens=encoder.max_code_tokens,
+    )

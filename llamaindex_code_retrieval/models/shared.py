@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
-from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, RUNTIMES, Pooling, Precision, Runtime
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision, Runtime
 from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
-from llamaindex_code_retrieval.models.runtime import NOT_INSTALLED, load_graph_encoder, reason_for_torch
+from llamaindex_code_retrieval.models.runtime import check_runtime, graph_or_none, load_graph_encoder, reason_for_torch
 from llamaindex_code_retrieval.models.spec import read_spec
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 if TYPE_CHECKING:  # torch is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
 
-logger = logging.getLogger(__name__)
-
 Loaded = TypeVar("Loaded", bound=TextEncoder)
 
 _encoders: WeakValueDictionary[Hashable, TextEncoder] = WeakValueDictionary()
 _lock = threading.RLock()
-_named: set[str] = set()
-"""The reasons for torch that were logged."""
 
 
 class SharedBase:
@@ -52,8 +47,6 @@ class SharedBase:
             ValueError: no such base, an option that does not fit it, or an unknown runtime or precision; a runtime
                 "openvino" that this device or processor lacks.
         """
-        if runtime not in RUNTIMES:
-            raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
         self._name = name_or_path
         self._device = device
         self._precision = precision
@@ -67,8 +60,7 @@ class SharedBase:
             max_code_tokens=max_code_tokens,
         )
         self._reason = reason_for_torch(device, precision)
-        if runtime == "openvino" and self._reason is not None:
-            raise ValueError(f"runtime 'openvino' cannot use {self._reason}; leave runtime out, and torch serves")
+        check_runtime(runtime, self._reason)
         settings = (device, precision, pooling, max_query_tokens, max_code_tokens)
         self._key: Hashable = (name_or_path, settings, _file_states(self._folder))
         self._kept: dict[Hashable, Encoder] = {}
@@ -82,22 +74,15 @@ class SharedBase:
             ValueError: see :meth:`Encoder.with_adapter`; a model that ``runtime="openvino"`` cannot express.
         """
         folder = None if adapter == NO_ADAPTER else locate_adapter(adapter)
-        if self._runtime == "torch" or self._reason is not None:
-            if self._runtime == "auto" and self._reason == NOT_INSTALLED:
-                _say_once(f"torch computes the vectors, because of {self._reason}")
-            return self._torch_encoder(folder, merge=merge, precision=self._precision)
         key = ("graph", self._key, _adapter_key(folder, merge))
-        try:
+
+        def load() -> TextEncoder:
             if not merge and folder is not None:
                 raise UnsupportedModelError("an adapter that is not merged")
             return _shared(key, lambda: self._graph_encoder(folder))
-        except UnsupportedModelError as error:
-            if self._runtime == "openvino":
-                raise ValueError(
-                    f"runtime 'openvino' cannot express {error}; leave runtime out, and torch serves"
-                ) from error
-            _say_once(f"torch computes the vectors of {self._name}, because OpenVINO cannot express {error}")
-        return self._torch_encoder(folder, merge=merge, precision=self._precision)
+
+        graph = graph_or_none(load, runtime=self._runtime, reason=self._reason, name=self._name, computed="vectors")
+        return self._torch_encoder(folder, merge=merge, precision=self._precision) if graph is None else graph
 
     def torch_encoder(self, adapter: str | Path, *, merge: bool) -> Encoder:
         """Return a torch encoder of this base with ``adapter``, whatever the runtime is."""
@@ -143,12 +128,6 @@ def _shared(key: Hashable, load: Callable[[], Loaded]) -> Loaded:
         if encoder is None:
             encoder = _encoders[key] = load()
         return encoder  # type: ignore[return-value]  # a key belongs to one type
-
-
-def _say_once(message: str) -> None:
-    if message not in _named:
-        _named.add(message)
-        logger.info(message)
 
 
 def _adapter_key(folder: Path | None, merge: bool) -> Hashable:

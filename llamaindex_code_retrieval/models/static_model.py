@@ -39,6 +39,8 @@ class StaticModel(TextEncoder):
     and the vector of a text without words is zero.
     """
 
+    runtime = "numpy"
+
     def __init__(
         self,
         tokenizer: Tokenizer,

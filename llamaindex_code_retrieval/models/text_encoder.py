@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class TextEncoder(ABC):
     batch (to 1e-5 in fp32), and several threads may encode at once.
     """
 
+    runtime: ClassVar[Literal["numpy", "openvino", "torch"]]
     precision: Literal["fp32", "bf16"]
     dim: int
     """Length of a vector."""
@@ -66,6 +67,11 @@ class TextEncoder(ABC):
     def base_fingerprint(self) -> str:
         """16 hex digits over the base's weights, tokenizer and pooling, without the adapter and the token limits."""
         return json_hash(without_token_limits(self._metadata))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Everything that decides a vector of the base."""
+        return self._metadata
 
     @property
     def positions(self) -> int | None:

@@ -15,11 +15,11 @@ from llamaindex_code_retrieval._io import clean_text, read_json
 from llamaindex_code_retrieval.models.byte_level import read_byte_level
 from llamaindex_code_retrieval.models.catalog import Architecture
 from llamaindex_code_retrieval.models.files import DAMAGED, TOKENIZER, TOKENIZER_CONFIG
+from llamaindex_code_retrieval.models.pair_layout import PairLayout
+from llamaindex_code_retrieval.models.static_encoder import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-    from llamaindex_code_retrieval.models.pair_layout import PairLayout
 
 
 class Tokenization:
@@ -40,7 +40,7 @@ class Tokenization:
         """Use a tokenizer of the package ``tokenizers``, of which truncation and padding are switched off."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._architecture = architecture
         self.prefix, self.suffix = _special_tokens(tokenizer, architecture, end)
         self.pad_id = pad_id
@@ -80,20 +80,15 @@ class Tokenization:
             FileNotFoundError: the checkpoint has none of them.
             ValueError: they are damaged.
         """
-        path = folder / TOKENIZER
-        if not path.is_file():
+        if not (folder / TOKENIZER).is_file():
             tokenizer, end = read_byte_level(folder, architecture)
             return cls(tokenizer, architecture, end=tokenizer.token_to_id(end))
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare exceptions
-            raise ValueError(f"{path} is damaged ({error}); {DAMAGED}") from error
+        tokenizer = read_tokenizer(folder)
         return cls(tokenizer, architecture, end=_end_token(folder, tokenizer) if architecture == "codesage" else None)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens and of any length."""
-        clean = [clean_text(text) for text in texts]  # tokenizers refuse lone surrogates
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+        return token_ids(self.tokenizer, texts)
 
     def rows(
         self, texts: Sequence[str], *, max_tokens: int | None, prompt: str = ""
@@ -111,31 +106,31 @@ class Tokenization:
 
     def pair_layout(self) -> PairLayout:
         """Return the special tokens around two texts that are read as one; token types are the encoder's task."""
-        from llamaindex_code_retrieval.models.pair_layout import PairLayout
-
         if self._architecture == "codesage":  # its tokenizer puts nothing between two texts
             return PairLayout([], self.suffix, self.suffix)
-        if self.pretrained is None:
-            raise ValueError("the layout of pairs needs the tokenizer of transformers; use Tokenization.load")
-        return replace(PairLayout.of_tokenizer(self.pretrained), before=self.prefix, types=None)
+        return replace(PairLayout.of_tokenizer(self.tokenizer, has_types=False), before=self.prefix)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each text, without special tokens and of any length.
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read ``tokenizer.json`` without transformers; truncation and padding are switched off.
 
-    Several threads may call at once: the tokenizer's truncation, which is shared state, is never set.
+    Raises:
+        FileNotFoundError: the checkpoint has none.
+        ValueError: it is damaged.
     """
-    if not texts:
-        return []
-    encoded = tokenizer(
-        [clean_text(text) for text in texts],  # tokenizers refuse lone surrogates
-        add_special_tokens=False,
-        truncation=False,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+    path = folder / TOKENIZER
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    tokenizer = load_tokenizer(path, remedy=DAMAGED)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text, without special tokens; of any length if the tokenizer truncates nothing."""
+    clean = [clean_text(text) for text in texts]  # tokenizers refuse lone surrogates
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
 
 
 def _end_token(folder: Path, tokenizer: Tokenizer) -> int | None:

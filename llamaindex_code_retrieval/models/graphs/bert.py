@@ -17,7 +17,7 @@ MODEL_TYPES = PADDED_POSITIONS | {"bert"}
 
 
 def bert_states(ops: Operations, arrays: Mapping[str, Array], config: Mapping[str, Any], tokens: Tokens) -> Node:
-    """Return the last hidden states, (texts, tokens, width).
+    """Return the last hidden states, (texts, tokens, width), or those of the first token if they are enough.
 
     Raises:
         UnsupportedModelError: the configuration asks for operations that this graph lacks.
@@ -36,8 +36,10 @@ def bert_states(ops: Operations, arrays: Mapping[str, Array], config: Mapping[st
     hidden = _embedded(ops, arrays, config, tokens)
     hidden = ops.layer_norm(hidden, *parameters(arrays, "embeddings.LayerNorm"), epsilon=layer.epsilon)
     mask = ops.attention_mask(tokens.mask)
-    for number in range(int(config["num_hidden_layers"])):
-        hidden = layer.states(ops, arrays, f"encoder.layer.{number}", hidden, mask)
+    last = int(config["num_hidden_layers"]) - 1
+    for number in range(last + 1):
+        first_only = tokens.first_is_enough and number == last
+        hidden = layer.states(ops, arrays, f"encoder.layer.{number}", hidden, mask, first_only=first_only)
     return hidden
 
 
@@ -47,7 +49,9 @@ def _embedded(ops: Operations, arrays: Mapping[str, Array], config: Mapping[str,
         positions = ops.positions_from_padding(tokens, int(config["pad_token_id"]))
     else:
         positions = ops.positions(tokens)
-    embedded = op.add(words, ops.rows(arrays["embeddings.position_embeddings.weight"], positions))
+    table = arrays["embeddings.position_embeddings.weight"]
+    positions = op.minimum(positions, ops.integers(len(table) - 1))  # padding may lie behind the last position
+    embedded = op.add(words, ops.rows(table, positions))
     types = arrays["embeddings.token_type_embeddings.weight"]
     if tokens.is_second is None or len(types) == 1:
         return op.add(embedded, ops.constant(types[0]))

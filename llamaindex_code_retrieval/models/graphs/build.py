@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.models.graphs.mpnet import mpnet_states
 from llamaindex_code_retrieval.models.graphs.operations import Array, Node, Operations, Tokens, parameter
 from llamaindex_code_retrieval.models.graphs.post_norm import parameters
 from llamaindex_code_retrieval.models.graphs.t5 import t5_states
-from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
+from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError, fitting_weights
 from llamaindex_code_retrieval.models.spec import EncoderSpec
 
 VERSION = 2
@@ -88,6 +88,11 @@ class EncoderWeights:
         return replace(self, arrays=merge_adapter(self.arrays, folder))
 
     @property
+    def width(self) -> int:
+        """Length of a hidden state."""
+        return next((int(self.config[name]) for name in ("hidden_size", "d_model", "dim") if name in self.config), 0)
+
+    @property
     def virtual_tokens(self) -> int:
         """How many tokens prompt tuning puts before a text."""
         return 0 if self.virtual is None else len(self.virtual)
@@ -101,24 +106,22 @@ class EncoderWeights:
         ops = Operations()
         ids, lengths = parameter(IDS, (-1, -1)), parameter(LENGTHS, (-1,))
         mask = ops.is_before(ops.count_up(ops.token_count(ids)), lengths)
-        try:
-            hidden = self._text_states(ops, ids, mask)
+        with fitting_weights():
+            hidden = self.text_states(ops, Tokens(ids, mask))
             pooled = _pooled(ops, hidden, mask, self.pooling)
             if f"{PROJECTION}.weight" in self.arrays:
                 pooled = ops.linear(pooled, *parameters(self.arrays, PROJECTION))
-        except KeyError as error:
-            raise UnsupportedModelError(f"a checkpoint without {error}") from error
-        except RuntimeError as error:  # of OpenVINO, for shapes
-            raise UnsupportedModelError("weights that do not fit their config.json") from error
         return ov.Model([_unit(pooled)], [ids, lengths], "encoder")
 
-    def _text_states(self, ops: Operations, ids: Node, mask: Node) -> Node:
-        """Return the hidden states of the text's own tokens."""
+    def text_states(self, ops: Operations, tokens: Tokens) -> Node:
+        """Return the last hidden states of the text's own tokens, (texts, tokens, width)."""
         if self.virtual is None:
-            return self.states(ops, self.arrays, self.config, Tokens(ids, mask))
+            return self.states(ops, self.arrays, self.config, tokens)
         count = len(self.virtual)
-        ones = op.pad(mask, ops.integers([0, count]), ops.integers([0, 0]), "constant", op.constant(np.float32(1)))
-        hidden = self.states(ops, self.arrays, self.config, Tokens(ids, ones, virtual=self.virtual))
+        bounds = ops.integers([0, count]), ops.integers([0, 0])
+        ones = op.pad(tokens.mask, *bounds, "constant", op.constant(np.float32(1)))
+        # PEFT ignores token types.
+        hidden = self.states(ops, self.arrays, self.config, Tokens(tokens.ids, ones, virtual=self.virtual))
         start, stop, step, axis = (ops.integers([value]) for value in (count, np.iinfo(np.int32).max, 1, 1))
         return op.slice(hidden, start, stop, step, axis)
 

@@ -31,6 +31,8 @@ class Tokens(NamedTuple):
     """(texts, tokens): 1 from the start of the second text of a pair on."""
     virtual: Array | None = None
     """(virtual tokens, width): embedded tokens that prompt tuning puts before each text."""
+    first_is_enough: bool = False
+    """Whether the last layer may leave out the hidden states of all tokens but the first, (texts, 1, width)."""
 
 
 class Operations:
@@ -53,6 +55,10 @@ class Operations:
     def at(self, tensor: Node, index: int, *, axis: int) -> Node:
         """Return the part of a tensor at an index of an axis, which goes away."""
         return op.gather(tensor, self.integers(index), self.integers(axis))
+
+    def first(self, tensor: Node) -> Node:
+        """Return the part of a tensor at the first index of its second axis, which stays."""
+        return op.gather(tensor, self.integers([0]), self.integers(1))
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 

@@ -25,19 +25,40 @@ class PostNormLayer:
     activation: Activation
     epsilon: float
 
-    def states(self, ops: Operations, arrays: Mapping[str, Array], name: str, hidden: Node, mask: Node) -> Node:
-        """Return the hidden states after the layer ``name``, (texts, tokens, width); ``mask`` is added to scores."""
-        query, key, value, output = (f"{name}.{part}" for part in self.attention)
-        weights, biases = zip(*(parameters(arrays, part) for part in (query, key, value)), strict=True)
-        projected = ops.linear(hidden, np.concatenate(weights), np.concatenate(biases))
-        attended = ops.attention(ops.heads(projected, self.heads, parts=3), mask)
-        attended = ops.linear(attended, *parameters(arrays, output))
+    def states(
+        self,
+        ops: Operations,
+        arrays: Mapping[str, Array],
+        name: str,
+        hidden: Node,
+        mask: Node,
+        *,
+        first_only: bool = False,
+    ) -> Node:
+        """Return the hidden states after the layer ``name``, (texts, tokens, width); ``mask`` is added to scores.
+
+        With ``first_only`` they are those of the first token, (texts, 1, width).
+        """
+        query, key, value, output = (parameters(arrays, f"{name}.{part}") for part in self.attention)
+        if first_only:  # it attends to all tokens, so their keys and values are needed
+            keys_and_values = ops.heads(_projected(ops, hidden, key, value), self.heads, parts=2)
+            hidden = ops.first(hidden)
+            parts = [*ops.heads(_projected(ops, hidden, query), self.heads, parts=1), *keys_and_values]
+        else:
+            parts = ops.heads(_projected(ops, hidden, query, key, value), self.heads, parts=3)
+        attended = ops.linear(ops.attention(parts, mask), *output)
         norm = parameters(arrays, f"{name}.{self.attention_norm}")
         hidden = ops.layer_norm(op.add(attended, hidden), *norm, epsilon=self.epsilon)
         first, second = (parameters(arrays, f"{name}.{part}") for part in self.feedforward)
         outer = ops.linear(ops.activate(ops.linear(hidden, *first), self.activation), *second)
         norm = parameters(arrays, f"{name}.{self.feedforward_norm}")
         return ops.layer_norm(op.add(outer, hidden), *norm, epsilon=self.epsilon)
+
+
+def _projected(ops: Operations, hidden: Node, *layers: tuple[Array, Array]) -> Node:
+    """Return the outputs of linear layers side by side."""
+    weights, biases = zip(*layers, strict=True)
+    return ops.linear(hidden, np.concatenate(weights), np.concatenate(biases))
 
 
 def parameters(arrays: Mapping[str, Array], name: str) -> tuple[Array, Array]:
