@@ -436,13 +436,7 @@ def _load_student(query_encoder: str | Path | None, lazy_adapters: LazyAdapterSe
             f"{model_name} is a static embedding model, which embeds its queries as fast as a query encoder; leave "
             "query_encoder out"
         )
-    return QueryEncoder.load_for(
-        query_encoder,
-        teacher_fingerprint=lambda: (
-            lazy_adapters.settings.default_fingerprint or lazy_adapters.load().default.fingerprint
-        ),
-        load_teacher=lambda: lazy_adapters.load().torch_default(),
-    )
+    return QueryEncoder.load_for(query_encoder, teachers=lazy_adapters)
 
 
 def _set_embeddings(nodes: Sequence[BaseNode], vectors: Sequence[Embedding]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from students import QUERIES, STUDENTS, save_student, torch_encoder, trained_student
 from torch import nn
 from transformers import T5EncoderModel
 
@@ -26,18 +27,10 @@ from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.models.modify import keep_layers, layer_count, quantize
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
 from llamaindex_code_retrieval.training.checkpoints import save_query_encoder
-from llamaindex_code_retrieval.training.config import AdapterConfig, StudentConfig
-from llamaindex_code_retrieval.training.students import StaticStudent, Student, new_student
+from llamaindex_code_retrieval.training.students import StaticStudent
 
-QUERIES = ["read a file", "x", "how to sum all numbers of a list", "def add(a, b)", "stack push item " * 8]
 CODES = ["def read(path):\n    return open(path).read()", "int add(int a, int b) { return a + b; }"]
 FAMILIES = ["bert", "roberta", "t5", "codet5p", "codesage"]
-STUDENTS: dict[str, tuple[StudentConfig, AdapterConfig]] = {
-    "static": (StudentConfig(kind="static", table_rank=8, buckets=32, hidden=8), AdapterConfig()),
-    "lora": (StudentConfig(kind="layers", layers=(1,)), AdapterConfig(rank=2)),
-    "full": (StudentConfig(kind="layers", layers=(1,)), AdapterConfig(method="full")),
-    "transformer": (StudentConfig(kind="transformer", width=32, depth=1), AdapterConfig()),
-}
 
 
 @pytest.fixture(scope="session")
@@ -48,39 +41,12 @@ def folders(
     return dict(zip(FAMILIES, found, strict=True))
 
 
-def _encoder(folder: Path, adapter: Path | None = None) -> Encoder:
-    return Encoder.from_pretrained(folder, adapter=adapter, precision="fp32")
-
-
-def _student(name: str, teacher: Encoder) -> Student:
-    """Return a student whose trained parameters differ from the initial ones, as after a training."""
-    config, adapter = STUDENTS[name]
-    model: Any = new_student(teacher, config, adapter, max_tokens=16)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    student: Student = model
-    return student
-
-
-def _save(name: str, student: Student, teacher: Encoder, folder: Path) -> Path:
-    teacher_record = {
-        "name": teacher.name,
-        "adapter": str(teacher.adapter or "none"),
-        "fingerprint": teacher.fingerprint,
-    }
-    save_query_encoder(student, folder, STUDENTS[name][0], teacher=teacher_record, max_tokens=16)
-    return folder
-
-
 # --- layers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_layers_equal_the_teacher_and_one_does_not(family: str, folders: dict[str, Path]) -> None:
-    teacher = _encoder(folders[family])
+    teacher = torch_encoder(folders[family])
     before = teacher.encode_queries(QUERIES)
     whole = teacher.with_backbone(partial(keep_layers, numbers=[0, 1]))
     np.testing.assert_allclose(whole.encode_queries(QUERIES), before, atol=1e-6)
@@ -94,7 +60,7 @@ def test_all_layers_equal_the_teacher_and_one_does_not(family: str, folders: dic
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_layers_share_the_teachers_weights(family: str, folders: dict[str, Path]) -> None:
-    teacher = _encoder(folders[family])
+    teacher = torch_encoder(folders[family])
     part: Any = teacher.with_backbone(partial(keep_layers, numbers=[1]))
     places = {tensor.data_ptr() for tensor in teacher.base.parameters()}
     assert all(tensor.data_ptr() in places for tensor in part.backbone.parameters())
@@ -104,7 +70,7 @@ def test_kept_layers_share_the_teachers_weights(family: str, folders: dict[str, 
 
 
 def test_bert_without_its_first_layer_equals_the_second_one(bert_folder: Path) -> None:
-    teacher = _encoder(bert_folder)
+    teacher = torch_encoder(bert_folder)
     ids = teacher.tokenize(QUERIES[:1], side="query")
     base: Any = teacher.base
     with torch.inference_mode():
@@ -126,7 +92,7 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
     config.num_layers = 1
     small = T5EncoderModel(config).eval()
     small.load_state_dict({**own, bias: weights[bias]})
-    teacher = _encoder(t5_folder)
+    teacher = torch_encoder(t5_folder)
     ids = teacher.tokenize(QUERIES[:1], side="query")
     with torch.inference_mode():
         expected = small(input_ids=torch.tensor(ids)).last_hidden_state
@@ -137,7 +103,7 @@ def test_t5_without_its_first_layer_keeps_the_position_biases(t5_folder: Path) -
 @pytest.mark.parametrize("layers", [(), (2,), (0, 2), (1, 0), (0, 0), (-1,)])
 def test_layers_that_do_not_exist_are_refused(layers: tuple[int, ...], t5_folder: Path) -> None:
     with pytest.raises(ValueError, match="layers must be numbers in rising order from 0 to 1 for this model"):
-        _encoder(t5_folder).with_backbone(lambda base: keep_layers(base, layers))
+        torch_encoder(t5_folder).with_backbone(lambda base: keep_layers(base, layers))
 
 
 def test_a_backbone_of_unknown_layers_is_refused() -> None:
@@ -154,10 +120,10 @@ def test_a_saved_student_loads_unchanged(
     name: str, family: str, folders: dict[str, Path], adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     base, _, adapter = family.partition(" ")
-    teacher = _encoder(folders[base], adapter_folders["lora"] if adapter else None)
+    teacher = torch_encoder(folders[base], adapter_folders["lora"] if adapter else None)
     before = teacher.encode_queries(QUERIES)
-    student = _student(name, teacher)
-    folder = _save(name, student, teacher, tmp_path / "out")
+    student = trained_student(name, teacher)
+    folder = save_student(name, student, teacher, tmp_path / "out")
     loaded = QueryEncoder.load(folder, teacher=teacher)
     expected = student.to_static_encoder() if isinstance(student, StaticStudent) else student
     vectors = expected.encode_queries(QUERIES)
@@ -176,7 +142,7 @@ def test_int8_is_close_and_has_another_fingerprint(
     name: str, precision: str, bert_folder: Path, tmp_path: Path
 ) -> None:
     teacher = Encoder.from_pretrained(bert_folder, precision=precision)  # type: ignore[arg-type]
-    student = _student(name, _encoder(bert_folder))
+    student = trained_student(name, torch_encoder(bert_folder))
     teacher_record = {"name": "x", "adapter": "none", "fingerprint": teacher.fingerprint}
     loaded = []
     for int8 in (False, True):
@@ -200,8 +166,8 @@ def test_int8_keeps_rows_of_small_weights() -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_queries_are_truncated_at_max_tokens(name: str, bert_folder: Path, tmp_path: Path) -> None:
-    teacher = _encoder(bert_folder)
-    loaded = QueryEncoder.load(_save(name, _student(name, teacher), teacher, tmp_path), teacher=teacher)
+    teacher = torch_encoder(bert_folder)
+    loaded = QueryEncoder.load(save_student(name, trained_student(name, teacher), teacher, tmp_path), teacher=teacher)
     words = ["x", "read"] * 20
     long, cut, short = loaded.encode_queries([" ".join(words), " ".join(words[:16]), " ".join(words[:12])])
     np.testing.assert_allclose(long, cut, atol=1e-6)
@@ -209,30 +175,34 @@ def test_queries_are_truncated_at_max_tokens(name: str, bert_folder: Path, tmp_p
 
 
 def test_other_weights_have_another_fingerprint(bert_folder: Path, tmp_path: Path) -> None:
-    teacher = _encoder(bert_folder)
+    teacher = torch_encoder(bert_folder)
     fingerprints = set()
     for name in STUDENTS:
-        student: Any = _student(name, teacher)
-        fingerprints.add(QueryEncoder.load(_save(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint)
+        student: Any = trained_student(name, teacher)
+        fingerprints.add(
+            QueryEncoder.load(save_student(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint
+        )
         with torch.no_grad():
             next(p for p in student.parameters() if p.requires_grad).mul_(2).add_(1)
-        fingerprints.add(QueryEncoder.load(_save(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint)
+        fingerprints.add(
+            QueryEncoder.load(save_student(name, student, teacher, tmp_path / name), teacher=teacher).fingerprint
+        )
     assert len(fingerprints) == 2 * len(STUDENTS)
 
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> dict[str, Path]:
     """A student of each kind of the tiny BERT."""
-    teacher = _encoder(bert_folder)
+    teacher = torch_encoder(bert_folder)
     root = tmp_path_factory.mktemp("students")
-    return {name: _save(name, _student(name, teacher), teacher, root / name) for name in STUDENTS}
+    return {name: save_student(name, trained_student(name, teacher), teacher, root / name) for name in STUDENTS}
 
 
 def test_a_student_of_another_teacher_is_refused(
     saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, adapter_folders: dict[str, Path]
 ) -> None:
-    own = _encoder(bert_folder).fingerprint
-    for other in (_encoder(roberta_folder), _encoder(bert_folder, adapter_folders["lora"])):
+    own = torch_encoder(bert_folder).fingerprint
+    for other in (torch_encoder(roberta_folder), torch_encoder(bert_folder, adapter_folders["lora"])):
         for folder in saved.values():
             with pytest.raises(
                 ValueError, match=f"fingerprint {own}, and the vectors here are of .* {other.fingerprint}"
@@ -276,7 +246,7 @@ def test_damaged_folders_are_refused(
     if content is not None:
         (folder / file).write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
-        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+        QueryEncoder.load(folder, teacher=torch_encoder(bert_folder))
     assert str(folder) in str(caught.value)
 
 
@@ -308,7 +278,7 @@ def test_weights_that_do_not_fit_are_refused(
         {key: weight for key, weight in weights.items() if weight is not None}, folder / "query_encoder.safetensors"
     )
     with pytest.raises(ValueError, match=f"query_encoder.safetensors .*{message}.*distil it again"):
-        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+        QueryEncoder.load(folder, teacher=torch_encoder(bert_folder))
 
 
 @pytest.mark.parametrize(("key", "value"), [("format", 2), ("kind", "bigram")])
@@ -319,7 +289,7 @@ def test_another_format_is_refused(
     facts = json.loads((folder / "query_encoder.json").read_text()) | {key: value}
     (folder / "query_encoder.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"this version reads format 1 and static, layers, transformer: distil it"):
-        QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+        QueryEncoder.load(folder, teacher=torch_encoder(bert_folder))
 
 
 def test_folders_of_other_models_are_refused(
@@ -327,14 +297,14 @@ def test_folders_of_other_models_are_refused(
 ) -> None:
     for folder in saved.values():
         with pytest.raises(ValueError, match="embeds queries only; give it as query_encoder, or to --fast-query"):
-            _encoder(bert_folder, folder)
+            torch_encoder(bert_folder, folder)
     for folder in (adapter_folders["lora"], bert_folder):
         with pytest.raises(ValueError, match=r"holds no query_encoder\.json, so it is no query encoder"):
-            QueryEncoder.load(folder, teacher=_encoder(bert_folder))
+            QueryEncoder.load(folder, teacher=torch_encoder(bert_folder))
     with pytest.raises(ValueError, match="unknown query encoder 'nowhere'"):
-        QueryEncoder.load("nowhere", teacher=_encoder(bert_folder))
+        QueryEncoder.load("nowhere", teacher=torch_encoder(bert_folder))
     with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
-        QueryEncoder.load("auto", teacher=_encoder(bert_folder))
+        QueryEncoder.load("auto", teacher=torch_encoder(bert_folder))
 
 
 # --- use -------------------------------------------------------------------------------------------------------------
@@ -352,8 +322,8 @@ def test_the_student_embeds_queries_and_the_teacher_codes(
     fast = _embedding(bert_folder, query_encoder=saved[name], cache_folder=tmp_path)
     student = QueryEncoder.load(saved[name], teacher=plain.torch_encoder).encode_queries(QUERIES)
     plain.embed_queries(QUERIES)  # what a cache would hold
-    np.testing.assert_allclose(fast.embed_queries(QUERIES), student, atol=1e-6)
-    np.testing.assert_allclose(fast.get_query_embedding(QUERIES[0]), student[0], atol=1e-6)
+    np.testing.assert_allclose(fast.embed_queries(QUERIES), student, atol=1e-5)
+    np.testing.assert_allclose(fast.get_query_embedding(QUERIES[0]), student[0], atol=1e-5)
     assert np.abs(student - plain.embed_queries(QUERIES)).max() > 1e-2
     assert fast.get_text_embedding_batch(CODES) == plain.get_text_embedding_batch(CODES)
     assert fast.fingerprint == plain.fingerprint
@@ -409,14 +379,14 @@ def test_an_index_is_searched_with_the_student(
     indexed: Path, saved: dict[str, Path], bert_folder: Path, roberta_folder: Path, tmp_path: Path
 ) -> None:
     index = CodeIndex.open(indexed, query_encoder=saved["static"])
-    student = QueryEncoder.load(saved["static"], teacher=_encoder(bert_folder)).encode_queries(["total price"])[0]
+    student = QueryEncoder.load(saved["static"], teacher=torch_encoder(bert_folder)).encode_queries(["total price"])[0]
     hits = CodeRetriever(index, top_k=100, mode="dense").retrieve("total price")
     texts = [hit.node.get_content(metadata_mode="embed") for hit in hits]  # type: ignore[arg-type]
     codes = _embedding(bert_folder).get_text_embedding_batch(texts)
     assert len(hits) >= 5
     np.testing.assert_allclose([hit.score for hit in hits], np.array(codes) @ student, atol=1e-3)
-    teacher = _encoder(roberta_folder)
-    other = _save("static", _student("static", teacher), teacher, tmp_path / "other")
+    teacher = torch_encoder(roberta_folder)
+    other = save_student("static", trained_student("static", teacher), teacher, tmp_path / "other")
     with pytest.raises(ValueError, match=r"was distilled from .* take a query encoder of that model, or distil one"):
         CodeIndex.open(indexed, query_encoder=other)
 
@@ -458,7 +428,7 @@ def test_a_static_student_loads_the_model_only_to_embed_code(
     index = CodeIndex.open(moved, query_encoder=saved["static"])
     there = CodeIndex.open(indexed, query_encoder=saved["static"])
     assert len(CodeRetriever(index, top_k=3).retrieve("total price")) == 3
-    assert index.embedding.fingerprints == there.embedding.fingerprints == {"": _encoder(bert_folder).fingerprint}
+    assert index.embedding.fingerprints == there.embedding.fingerprints == {"": torch_encoder(bert_folder).fingerprint}
     assert there.embedding.dim == there.embedding.encoder.dim
     with pytest.raises(ValueError, match="gone"):
         index.embedding.get_text_embedding("def f(): pass")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from llamaindex_code_retrieval.models.locate import is_static_model, locate_adap
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
     from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
@@ -26,6 +27,15 @@ class AdaptableBase(Protocol):
 
     def torch_encoder(self, adapter: str | Path, *, merge: bool) -> Encoder:
         """Return the same encoder as a torch module."""
+
+    def student(
+        self,
+        folder: Path,
+        config: QueryEncoderConfig,
+        *,
+        load_torch: Callable[[QueryEncoderConfig, Encoder], TextEncoder],
+    ) -> TextEncoder:
+        """Return the query encoder in ``folder``, which has a backbone; ``load_torch`` loads it from the bare base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

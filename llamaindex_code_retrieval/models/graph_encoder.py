@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import openvino as ov
 
 from llamaindex_code_retrieval.models.batching import batch_budget, token_budget_batches
-from llamaindex_code_retrieval.models.graphs.build import IDS, LENGTHS
+from llamaindex_code_retrieval.models.graphs.build import IDS, LENGTHS, dim_of
 from llamaindex_code_retrieval.models.graphs.compiled import Batch, CompiledGraph
 from llamaindex_code_retrieval.models.spec import EncoderSpec
 from llamaindex_code_retrieval.models.text_encoder import EncodedBatch, TextEncoder
@@ -29,20 +30,19 @@ class GraphEncoder(TextEncoder):
 
     def __init__(
         self,
-        graph: CompiledGraph,
+        model: ov.Model,
         tokenization: Tokenization,
         spec: EncoderSpec,
         *,
         metadata: dict[str, Any],
         precision: Literal["fp32", "bf16"],
-        dim: int,
         name: str,
         adapter: Path | None = None,
     ) -> None:
         self.describe(tokenization, spec, metadata, name=name, adapter=adapter)
         self.precision = precision
-        self.dim = dim
-        self._graph = graph
+        self.dim = dim_of(model)
+        self._graph = CompiledGraph(model, precision)
 
     def _encode_rows(
         self, rows: Sequence[Sequence[int]], token_budget: int | None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -34,7 +35,9 @@ from llamaindex_code_retrieval.models.weights import check_weights, load_weights
 if TYPE_CHECKING:  # a static query encoder works without torch, which is slow to import
     from torch import nn
 
+    from llamaindex_code_retrieval.models.adapter_set import LazyAdapterSet
     from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class QueryEncoder:
     """Fingerprint of the teacher."""
     fingerprint: str
     """16 hex digits over all that decides the student's vectors."""
-    encoder: Encoder | StaticEncoder
+    encoder: TextEncoder | StaticEncoder
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors of shape ``(queries, dim)`` in the order given."""
@@ -72,11 +75,7 @@ class QueryEncoder:
         folder = find_query_encoder(name_or_path, teacher=teacher.fingerprint)
         config = QueryEncoderConfig.read(folder)
         encoder = _load_static(folder, config) if config.kind == "static" else _load_student(folder, config, teacher)
-        if encoder.dim != teacher.dim:
-            raise ValueError(
-                f"the query encoder in {folder} makes vectors of {encoder.dim} numbers, its teacher vectors of "
-                f"{teacher.dim}; {REMEDY}"
-            )
+        _check_dim(encoder.dim, teacher.dim, folder)
         return cls._build(name_or_path, folder, config, encoder)
 
     @classmethod
@@ -95,26 +94,31 @@ class QueryEncoder:
         return cls._build(name_or_path, folder, config, _load_static(folder, config))
 
     @classmethod
-    def load_for(
-        cls,
-        name_or_path: str | Path,
-        *,
-        teacher_fingerprint: Callable[[], str],
-        load_teacher: Callable[[], Encoder],
-    ) -> Self:
-        """Load a query encoder, and its teacher only if needed: not for a static student.
+    def load_for(cls, name_or_path: str | Path, *, teachers: LazyAdapterSet) -> Self:
+        """Load a query encoder of the default encoder of ``teachers``, which are loaded only if they are needed.
+
+        A static student needs none of them if their settings say the fingerprint. The others run in the runtime of
+        their teacher.
 
         Raises:
-            ValueError: see :meth:`load`; a wrong name is refused before the fingerprint is asked for.
+            ValueError: see :meth:`load`; a wrong name is refused before the teachers are loaded.
         """
         if str(name_or_path) != AUTO:
             QueryEncoderConfig.read(locate_query_encoder(name_or_path))
-        student = cls.load_static(name_or_path, teacher=teacher_fingerprint())
-        return cls.load(name_or_path, teacher=load_teacher()) if student is None else student
+        fingerprint = teachers.settings.default_fingerprint or teachers.load().default.fingerprint
+        student = cls.load_static(name_or_path, teacher=fingerprint)
+        if student is not None:
+            return student
+        loaded = teachers.load()
+        folder = find_query_encoder(name_or_path, teacher=loaded.default.fingerprint)
+        config = QueryEncoderConfig.read(folder)
+        encoder = loaded.base.student(folder, config, load_torch=partial(_load_student, folder))
+        _check_dim(encoder.dim, loaded.default.dim, folder)
+        return cls._build(name_or_path, folder, config, encoder)
 
     @classmethod
     def _build(
-        cls, name_or_path: str | Path, folder: Path, config: QueryEncoderConfig, encoder: Encoder | StaticEncoder
+        cls, name_or_path: str | Path, folder: Path, config: QueryEncoderConfig, encoder: TextEncoder | StaticEncoder
     ) -> Self:
         return cls(
             name=folder.name if str(name_or_path) == AUTO else str(name_or_path),
@@ -125,7 +129,14 @@ class QueryEncoder:
         )
 
 
-def _fingerprint(folder: Path, config: QueryEncoderConfig, encoder: Encoder | StaticEncoder) -> str:
+def _check_dim(dim: int, expected: int, folder: Path) -> None:
+    if dim != expected:
+        raise ValueError(
+            f"the query encoder in {folder} makes vectors of {dim} numbers, its teacher vectors of {expected}; {REMEDY}"
+        )
+
+
+def _fingerprint(folder: Path, config: QueryEncoderConfig, encoder: TextEncoder | StaticEncoder) -> str:
     settings = {
         "kind": config.kind,
         "layers": list(config.layers),

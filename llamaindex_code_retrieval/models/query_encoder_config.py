@@ -36,7 +36,7 @@ class QueryEncoderConfig:
     buckets: int = 0
     """Rows of a static table for pairs of neighbouring tokens."""
     int8: bool = False
-    """Whether the linear layers are quantized on a CPU."""
+    """Whether torch quantizes the linear layers on a CPU; OpenVINO computes all layers in the precision it is given."""
     max_tokens: int
 
     @classmethod

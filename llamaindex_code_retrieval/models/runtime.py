@@ -8,23 +8,33 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from llamaindex_code_retrieval._io import default_cache_folder, json_hash, read_json, write_atomically
+from llamaindex_code_retrieval._io import (
+    default_cache_folder,
+    json_hash,
+    read_json,
+    sha256,
+    short_hash,
+    write_atomically,
+)
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.models.adapter_base import check_adapter_base
 from llamaindex_code_retrieval.models.catalog import EMBEDDED, PRECISIONS, RUNTIMES, Precision, Runtime, known_name
-from llamaindex_code_retrieval.models.files import ARTIFACTS
+from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ARTIFACTS, CONFIG, QUERY_CONFIG, QUERY_WEIGHTS
 from llamaindex_code_retrieval.models.fingerprint import base_metadata, without_token_limits
 from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
+from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
 from llamaindex_code_retrieval.models.spec import EncoderSpec, check_virtual_tokens
 from llamaindex_code_retrieval.models.tokenization import Tokenization
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
+    from llamaindex_code_retrieval.models.graphs.build import EncoderWeights
     from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 logger = logging.getLogger(__name__)
@@ -137,48 +147,104 @@ def load_graph_encoder(
         UnsupportedModelError: a graph cannot express the model, or its vectors differ from torch's.
         ValueError: damaged files, or an adapter of another base.
     """
-    from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
-    from llamaindex_code_retrieval.models.graphs.build import VERSION, EncoderWeights, dim_of
-    from llamaindex_code_retrieval.models.graphs.compiled import CompiledGraph, computes_bf16
+    from llamaindex_code_retrieval.models.graphs.build import EncoderWeights
 
     metadata = base_metadata(folder, spec)
     if adapter is not None:
-        base_fingerprint = json_hash(without_token_limits(metadata))
-        check_adapter_base(adapter, name=name, fingerprint=base_fingerprint, pooling=spec.pooling)
-    try:
-        tokenization = Tokenization.read(folder, spec.architecture)
-    except FileNotFoundError as error:
-        raise UnsupportedModelError("a checkpoint without tokenizer.json") from error
+        _check_adapter(adapter, metadata, spec, name=name)
     weights = EncoderWeights.read(folder, spec)
     if adapter is not None:
         weights = weights.with_adapter(adapter)
         check_virtual_tokens(weights.virtual_tokens, spec)
-    model = weights.graph()
-
-    def encoder_in(chosen: str) -> GraphEncoder:
-        return GraphEncoder(
-            CompiledGraph(model, "bf16" if chosen == "bf16" else "fp32"),
-            tokenization,
-            spec,
-            metadata=metadata,
-            precision="bf16" if chosen == "bf16" else "fp32",
-            dim=dim_of(model),
-            name=name,
-            adapter=adapter,
-        )
-
-    if precision == "auto":
-        precision = "bf16" if computes_bf16() else "fp32"
-    encoder = encoder_in(precision)
+    in_precision = _encoder_by_precision(folder, spec, weights, metadata=metadata, name=name, adapter=adapter)
+    encoder = in_precision(precision=_resolved(precision))
     if not _comes_with_the_package(name, adapter):
-        cosine = recorded(
-            f"{encoder.fingerprint}-{VERSION}",
-            "cosine",
-            lambda: compare(encoder if precision == "fp32" else encoder_in("fp32"), load_torch()),
-        )
-        if cosine < MIN_COSINE:
-            raise UnsupportedModelError(f"this model, whose graph differs (cosine {cosine:.5f}, at least {MIN_COSINE})")
+        _check_vectors(encoder, in_precision, model=encoder.fingerprint, load_torch=load_torch)
     return encoder
+
+
+def load_graph_student(
+    base: Path,
+    spec: EncoderSpec,
+    folder: Path,
+    config: QueryEncoderConfig,
+    *,
+    name: str,
+    precision: Precision,
+    load_torch: Callable[[], TextEncoder],
+) -> GraphEncoder:
+    """Return the query encoder in ``folder``, a student of the base that has a backbone, as an OpenVINO graph.
+
+    ``load_torch`` returns the student in fp32, not quantized; see :func:`load_graph_encoder`.
+    """
+    from llamaindex_code_retrieval.models.graphs.students import read_student
+
+    metadata = base_metadata(base, spec)
+    adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
+    if adapter is not None:
+        _check_adapter(adapter, metadata, spec, name=name)
+    weights = read_student(base, spec, folder, config)
+    in_precision = _encoder_by_precision(base, spec, weights, metadata=metadata, name=name, adapter=adapter)
+    encoder = in_precision(precision=_resolved(precision))
+    if not _comes_with_the_package(name, folder):
+        files = [folder / file for file in (QUERY_CONFIG, QUERY_WEIGHTS, CONFIG) if (folder / file).is_file()]
+        model = short_hash([encoder.fingerprint, *map(sha256, files)])
+        _check_vectors(encoder, in_precision, model=model, load_torch=load_torch)
+    encoder.max_query_tokens = config.max_tokens
+    return encoder
+
+
+def _check_adapter(adapter: Path, metadata: dict[str, Any], spec: EncoderSpec, *, name: str) -> None:
+    base_fingerprint = json_hash(without_token_limits(metadata))
+    check_adapter_base(adapter, name=name, fingerprint=base_fingerprint, pooling=spec.pooling)
+
+
+def _encoder_by_precision(
+    folder: Path,
+    spec: EncoderSpec,
+    weights: EncoderWeights,
+    *,
+    metadata: dict[str, Any],
+    name: str,
+    adapter: Path | None,
+) -> Callable[..., GraphEncoder]:
+    """Return a function from a ``precision`` to the encoder with these weights and the tokenizer in ``folder``."""
+    from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder
+
+    try:
+        tokenization = Tokenization.read(folder, spec.architecture)
+    except FileNotFoundError as error:
+        raise UnsupportedModelError("a checkpoint without tokenizer.json") from error
+    return partial(GraphEncoder, weights.graph(), tokenization, spec, metadata=metadata, name=name, adapter=adapter)
+
+
+def _resolved(precision: Precision) -> Literal["fp32", "bf16"]:
+    from llamaindex_code_retrieval.models.graphs.compiled import computes_bf16
+
+    return "bf16" if precision == "bf16" or (precision == "auto" and computes_bf16()) else "fp32"
+
+
+def _check_vectors(
+    encoder: GraphEncoder,
+    in_precision: Callable[..., GraphEncoder],
+    *,
+    model: str,
+    load_torch: Callable[[], TextEncoder],
+) -> None:
+    """Compare an encoder in fp32 with torch, once for the hash ``model``.
+
+    Raises:
+        UnsupportedModelError: their vectors differ.
+    """
+    from llamaindex_code_retrieval.models.graphs.build import VERSION
+
+    cosine = recorded(
+        f"{model}-{VERSION}",
+        "cosine",
+        lambda: compare(encoder if encoder.precision == "fp32" else in_precision(precision="fp32"), load_torch()),
+    )
+    if cosine < MIN_COSINE:
+        raise UnsupportedModelError(f"this model, whose graph differs (cosine {cosine:.5f}, at least {MIN_COSINE})")
 
 
 def compare(graph: TextEncoder, reference: TextEncoder) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
@@ -11,7 +12,14 @@ from weakref import WeakValueDictionary
 from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision, Runtime
 from llamaindex_code_retrieval.models.graphs.unsupported import UnsupportedModelError
 from llamaindex_code_retrieval.models.locate import locate, locate_adapter
-from llamaindex_code_retrieval.models.runtime import check_runtime, graph_or_none, load_graph_encoder, reason_for_torch
+from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
+from llamaindex_code_retrieval.models.runtime import (
+    check_runtime,
+    graph_or_none,
+    load_graph_encoder,
+    load_graph_student,
+    reason_for_torch,
+)
 from llamaindex_code_retrieval.models.spec import read_spec
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
@@ -81,13 +89,49 @@ class SharedBase:
                 raise UnsupportedModelError("an adapter that is not merged")
             return _shared(key, lambda: self._graph_encoder(folder))
 
-        graph = graph_or_none(load, runtime=self._runtime, reason=self._reason, name=self._name, computed="vectors")
+        graph = self._graph_or_none(load)
         return self._torch_encoder(folder, merge=merge, precision=self._precision) if graph is None else graph
+
+    def _graph_or_none(self, load: Callable[[], TextEncoder]) -> TextEncoder | None:
+        return graph_or_none(load, runtime=self._runtime, reason=self._reason, name=self._name, computed="vectors")
 
     def torch_encoder(self, adapter: str | Path, *, merge: bool) -> Encoder:
         """Return a torch encoder of this base with ``adapter``, whatever the runtime is."""
         folder = None if adapter == NO_ADAPTER else locate_adapter(adapter)
         return self._torch_encoder(folder, merge=merge, precision=self._precision)
+
+    def student(
+        self,
+        folder: Path,
+        config: QueryEncoderConfig,
+        *,
+        load_torch: Callable[[QueryEncoderConfig, Encoder], TextEncoder],
+    ) -> TextEncoder:
+        """Return the query encoder in ``folder``, a student of an encoder of this base that has a backbone.
+
+        ``load_torch`` loads it from the bare base.
+
+        Raises:
+            ValueError: damaged files; a student that ``runtime="openvino"`` cannot express.
+        """
+
+        def in_torch(config: QueryEncoderConfig, precision: Precision) -> TextEncoder:
+            return load_torch(config, self._torch_encoder(None, merge=True, precision=precision))
+
+        def load() -> TextEncoder:
+            return load_graph_student(
+                self._folder,
+                self._spec,
+                folder,
+                config,
+                name=self._name,
+                precision=self._precision,
+                load_torch=lambda: in_torch(replace(config, int8=False), "fp32"),
+            )
+
+        key = ("student", self._key, _adapter_key(folder, merge=True))
+        graph = self._graph_or_none(lambda: _shared(key, load))
+        return in_torch(config, self._precision) if graph is None else graph
 
     def _graph_encoder(self, adapter: Path | None) -> TextEncoder:
         return load_graph_encoder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from llamaindex_code_retrieval.models.encoder import Encoder
+    from llamaindex_code_retrieval.models.query_encoder_config import QueryEncoderConfig
 
 FORMAT = 1
 _MOST_WORDS = 200_000
@@ -165,7 +166,20 @@ class StaticBase:
         Raises:
             ValueError: always.
         """
-        raise ValueError(
+        raise self._refusal()
+
+    def student(
+        self,
+        folder: Path,
+        config: QueryEncoderConfig,
+        *,
+        load_torch: Callable[[QueryEncoderConfig, Encoder], TextEncoder],
+    ) -> TextEncoder:
+        """Refuse; see :meth:`torch_encoder`."""
+        raise self._refusal()
+
+    def _refusal(self) -> ValueError:
+        return ValueError(
             f"{self._model.name} is a static embedding model, a table that has no transformer; use an embedding of a "
             f"base here, such as CodeEmbedding({EMBEDDED!r})"
         )
