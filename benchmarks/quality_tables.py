@@ -226,7 +226,20 @@ def _student(encoders: Figures, name: str) -> str:
     return name
 
 
+def context(figures: Figures) -> str:
+    """Return how many of the cited definitions a context holds, by budget and way of making it."""
+    run = figures["context"]
+    rows = [
+        [number(row["max_tokens"]), row["system"], row["whole"], row["touched"], number(row["passages"], 1)]
+        for row in run["rows"]
+    ]
+    header = ["tokens", "passages", "whole definitions", "touched definitions", "passages in the context"]
+    result = f"{run['questions']} questions, {run['definitions']} cited definitions. {measured(run)}"
+    return "\n".join([table(header, rows), "", result])
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
+    "context": context,
     "cosqa": cosqa,
     "index_faults": index_faults,
     "definitions": definitions,
