@@ -53,6 +53,13 @@ def random_head(folder: Path) -> Path:
     return folder
 
 
+def variants() -> dict[str, dict[str, Any]]:
+    """Return the options of ``CodeReranker`` by name: each precision in its default runtime and in torch."""
+    by_default: dict[str, dict[str, Any]] = {precision: {"precision": precision} for precision in PRECISIONS}
+    by_torch = {f"{precision}, torch": {"precision": precision, "runtime": "torch"} for precision in PRECISIONS[:-1]}
+    return by_default | by_torch  # int8 is always torch's
+
+
 def systems(model: str) -> dict[str, System]:
     """Return the rerankers by name, all with the same top_n and token limit."""
     from llama_index.core.postprocessor import SentenceTransformerRerank
@@ -68,9 +75,9 @@ def systems(model: str) -> dict[str, System]:
         return sorted(scored, key=lambda hit: (-hit.get_score(), hit.node_id))
 
     rerankers: dict[str, System] = {}
-    for precision in PRECISIONS:
-        ours = CodeReranker(model, top_n=100, precision=precision, device="cpu")
-        rerankers[f"CodeReranker, {precision}"] = lambda query, hits, ours=ours: ours.postprocess_nodes(  # type: ignore[misc]
+    for name, options in variants().items():
+        ours = CodeReranker(model, top_n=100, device="cpu", **options)
+        rerankers[f"CodeReranker, {name}"] = lambda query, hits, ours=ours: ours.postprocess_nodes(  # type: ignore[misc]
             hits, query_bundle=QueryBundle(query)
         )
     rerankers["sentence-transformers CrossEncoder"] = predict
@@ -94,9 +101,11 @@ def measure_default_reranker(dev: Benchmark, queries: int, cache: str | None) ->
     dev = dev.sample(queries) if queries < len(dev.queries) else dev
     embedding = CodeEmbedding("embedded", precision="fp32", cache_folder=cache)
     retriever = CodeRetriever(benchmark_index(dev, embedding), top_k=10)
-    rerankers = {str(precision): CodeReranker(precision=precision, device="cpu") for precision in PRECISIONS}
-    for precision in PRECISIONS[:-1]:  # int8 is always merged
-        rerankers[f"{precision}, merged"] = CodeReranker(precision=precision, device="cpu", merge_adapter=True)
+    rerankers = {name: CodeReranker(device="cpu", **options) for name, options in variants().items()}
+    for precision in PRECISIONS[:-1]:  # int8 and OpenVINO always merge
+        rerankers[f"{precision}, torch, merged"] = CodeReranker(
+            precision=precision, device="cpu", runtime="torch", merge_adapter=True
+        )
     runs: dict[str, dict[str, list[str]]] = {name: {} for name in ("first stage", *rerankers)}
     seconds: dict[str, list[float]] = {name: [] for name in rerankers}
     for key, query in dev.queries.items():
