@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from llamaindex_code_retrieval import Encoder
+from llamaindex_code_retrieval import CodeEmbedding
 from llamaindex_code_retrieval.eval.gate import IncomparableError, compare
 from llamaindex_code_retrieval.eval.runner import run_suite
 from llamaindex_code_retrieval.eval.suite import load_suite
+from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
 def test_a_suite_measures_all_systems_on_all_tasks(write_suite: Callable[..., Path], tmp_path: Path) -> None:
@@ -211,17 +212,18 @@ def test_an_interrupted_suite_goes_on(
 
 
 def test_a_query_is_timed_with_its_embedding(
-    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_suite: Callable[..., Path], bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Codes come out of the cache the second time, queries do not."""
+    CodeEmbedding(str(bert_folder))  # compares its graph with torch, if no test has done so
     calls: list[str] = []
-    encode = Encoder.encode
+    encode = TextEncoder.encode
 
-    def counted(self: Encoder, texts: Any, *, side: Any) -> Any:
+    def counted(self: TextEncoder, texts: Any, *, side: Any) -> Any:
         calls.extend([side] * len(texts))
         return encode(self, texts, side=side)
 
-    monkeypatch.setattr(Encoder, "encode", counted)
+    monkeypatch.setattr(TextEncoder, "encode", counted)
     suite = load_suite(write_suite())
     for codes in (24, 0):
         calls.clear()
@@ -233,16 +235,17 @@ def test_a_query_is_timed_with_its_embedding(
 
 
 @pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def stages(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sides of all texts that an encoder is given, which stays empty if nothing is measured."""
+    CodeEmbedding(str(bert_folder))  # compares its graph with torch, if no test has done so
     sides: list[str] = []
-    encode = Encoder.encode
+    encode = TextEncoder.encode
 
-    def record(self: Encoder, texts: Any, *, side: Any) -> Any:
+    def record(self: TextEncoder, texts: Any, *, side: Any) -> Any:
         sides.append(side)
         return encode(self, texts, side=side)
 
-    monkeypatch.setattr(Encoder, "encode", record)
+    monkeypatch.setattr(TextEncoder, "encode", record)
     return sides
 
 
@@ -260,7 +263,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ('[[task]]\nname="t"\nrepository=["shop"]\nqueries=99', "has 24 queries, so 99 cannot be drawn"),
         ('[[task]]\nname="t"\nrepository=["shop"]\npool_size=99', "has 24 codes, so pools of 99 cannot be drawn"),
         ('[[task]]\nname="t"\nfolder="nowhere"', "nowhere is not a folder"),
-        ('[[generation]]\nname="g"\nkind="code"\ntask="own"\nwriter="gpt"', "unknown writer 'gpt'; use one of"),
+        ('[[generation]]\nname="g"\nkind="code"\ntask="own"\nwriter="gpt"', "unknown LLM 'gpt'; use one of"),
         ('[[generation]]\nname="g"\nkind="code"\ntask="own"\nquestions=99', "asks for 99 questions, and there are 24"),
     ],
 )
