@@ -225,6 +225,17 @@ def test_ties_are_broken_by_id() -> None:
     assert [choice.place for choice in choose([1.0] * 4, *places, file_penalty=0.5)] == [0, 1, 3, 2]
 
 
+def test_equal_features_tie_wherever_they_stand() -> None:
+    """A product of a matrix and a vector may round equal rows differently."""
+    draw = np.random.default_rng(0)
+    for count in range(2, 60):
+        weights = dict(zip(FEATURES, draw.standard_normal(len(FEATURES)).tolist(), strict=True))
+        features = np.tile(draw.standard_normal(len(FEATURES)), (count, 1))
+        candidates = candidates_of(*((f"{number}.py", number) for number in range(count)))
+        chosen = model(**weights).choose(SENTENCE, candidates, features, top_k=count)
+        assert [choice.place for choice in chosen] == list(range(count))
+
+
 def test_no_candidates() -> None:
     assert choose([]) == []
 

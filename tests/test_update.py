@@ -245,6 +245,20 @@ def test_a_kill_at_any_step_of_a_first_update_leaves_a_folder_that_takes_another
     assert step > 5
 
 
+def test_a_first_update_that_ends_before_its_first_files_leaves_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("def f():\n    return 1\n")
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with CodeIndex(HashEmbedding(), tmp_path / "index") as index, pytest.raises(KeyboardInterrupt):
+        index.update([tmp_path / "code"], on_progress=stop)
+    with CodeIndex.open(tmp_path / "index", embedding=HashEmbedding()) as again:
+        assert len(again) == 0
+        assert again.update().nodes == 1
+
+
 def test_a_kill_before_any_transaction_of_a_first_update_is_made_good(tmp_path: Path) -> None:
     missing = []
     for step in itertools.count(1):

@@ -146,7 +146,8 @@ class Update:
 
         ``removed``, and ``refreshed``, the new states of files whose content is as before, are called after the files
         have been read. ``first_settings`` are set with the first files that are written, so that an interrupted update
-        leaves what the next one needs; one that writes nothing changes nothing.
+        leaves what the next one needs; one that writes nothing changes nothing. Where the index has no files yet, they
+        are set before any file is read.
 
         Raises:
             ValueError: two nodes have one id, or a vector is not finite.
@@ -162,6 +163,9 @@ class Update:
                 is_new = not reading.count("files")
                 is_first = is_new or reading.settings("unembedded").get("unembedded") is not None
             self._first_settings = {**(settings if is_new else {}), **first_settings}
+            if is_new:
+                with self._storage.writing() as writing:
+                    writing.put_settings(self._first_settings)
             if self._has_other_models():
                 count = 2 * self._stage(files()) + _SPARE_NUMBERS
                 first = self._storage.reserve(count)

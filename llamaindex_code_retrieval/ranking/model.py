@@ -115,7 +115,8 @@ class RankingModel:
         for each of its hits before, unless the question asks for a file. The score is the sum's share in a softmax over
         all candidates.
         """
-        sums = features @ self.vector(kind_of(question))
+        # Unlike `@`, the same for equal features wherever they stand: their ids must decide.
+        sums = np.einsum("ij,j->i", features, self.vector(kind_of(question)))
         penalty = 0.0 if question.shape in ("path", "trace") else self.file_penalty
         order = sorted(range(len(candidates)), key=lambda place: (-sums[place], candidates[place].id))
         of_definitions: dict[tuple[int, int], list[int]] = {}
