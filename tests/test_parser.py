@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from llamaindex_code_retrieval.languages import parser as parsing
@@ -80,3 +83,22 @@ def test_a_scanner_that_reads_on_reads_long_pieces(monkeypatch: pytest.MonkeyPat
     work, is_parsed = work_of(READ_ON["scala"] * 2_000, "scala")
     assert is_parsed
     assert work // 10**9 < 4 * tokens
+
+
+def test_no_grammar_reads_beyond_c_tables_of_characters() -> None:
+    """In a process of its own: Bash's scanner crashes where the entry of a character is in no mapped page."""
+    code = """
+from llamaindex_code_retrieval.languages.parser import BoundedParser
+
+for point in range(0x10000, 0x110000, 0x400):  # the entries of C's table have two bytes
+    raw = f"{{{chr(point)}I/*\\n".encode()
+    BoundedParser(len(raw)).parse(raw, "bash")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_in_strings_of_four_byte_characters_keep_their_places() -> None:
+    text = "smile = '😀😀'\n\n\ndef f():\n    return '\U000f0000'\n"
+    (found,) = definitions(text, "python")
+    assert (found.symbol, found.start_line, found.end_line) == ("f", 4, 5)

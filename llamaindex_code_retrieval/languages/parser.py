@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import tree_sitter
@@ -18,6 +19,9 @@ _PER_PARSE = 25_000_000  # most work of one parse, besides that for each byte
 _PER_SOURCE = 100_000_000  # the same for all parses of a source and its repairs
 _LONGEST_PIECE = 4096  # bytes that the parser reads at once
 _SHORTEST_PIECE = 64
+
+_FOUR_BYTES = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
+_TWO_LETTERS = "ªª".encode()
 
 
 class BoundedParser:
@@ -37,7 +41,7 @@ class BoundedParser:
             return None
         size = sum(each.end_byte - each.start_byte for each in ranges) if ranges else len(raw)
         most = min(self.work_left, _PER_PARSE + _PER_BYTE * size)
-        reader = _Reader(raw)
+        reader = _Reader(readable(raw))
 
         def is_too_much(_offset: int, _has_error: bool) -> bool:
             reader.work += _REPORT
@@ -50,6 +54,18 @@ class BoundedParser:
             return None
         finally:
             self.work_left -= reader.work
+
+
+def readable(raw: bytes) -> bytes:
+    """Return a source of the same length, in which two letters stand for each character of four bytes.
+
+    The scanners of some grammars, such as Bash's, call C's ``isdigit`` and the like, which read beyond their tables for
+    a character over 255. That is outside the mapped memory for many characters of four bytes: the process may crash.
+
+    >>> readable("s = '😀é'".encode()).decode()
+    "s = 'ªªé'"
+    """
+    return _FOUR_BYTES.sub(_TWO_LETTERS, raw)
 
 
 class _Reader:
