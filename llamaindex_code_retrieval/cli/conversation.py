@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import NodeWithScore
 
-from llamaindex_code_retrieval.chat.citations import CitationCheck, Citations, check_citations
-from llamaindex_code_retrieval.chat.llms import LLMSpec, describe_failure
+from llamaindex_code_retrieval.chat.answer import Answer, passage_records
+from llamaindex_code_retrieval.chat.llms import LLMSpec
 from llamaindex_code_retrieval.chat.passages import NUMBER, passages_of
-from llamaindex_code_retrieval.chat.question import check_question
 from llamaindex_code_retrieval.cli.console import print_json, print_message, print_parts, print_text, read_line
 
 if TYPE_CHECKING:
@@ -22,13 +20,6 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"/[a-z]+")
 _COMMANDS = "/sources shows the passages of the last answer, /reset forgets the chat, /quit ends it"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    passages: list[NodeWithScore]
-    check: CitationCheck = field(default_factory=lambda: CitationCheck(()))
 
 
 class Conversation:
@@ -55,9 +46,9 @@ class Conversation:
                     "question": question,
                     "answer": answer.text,
                     "llm": str(self._spec),
-                    "citations": [_record(each) for each in self._cited(answer)],
-                    "passages": [_record(each) for each in answer.passages],
-                    "warnings": answer.check.messages(),
+                    "citations": passage_records(answer.cited()),
+                    "passages": passage_records(answer.passages),
+                    "warnings": answer.check(self._index).messages(),
                     "seconds": round(time.perf_counter() - start, 3),
                 }
             )
@@ -104,61 +95,32 @@ class Conversation:
         else:
             self._print_citations(answer)
 
-    def _ask(self, question: str, *, show: bool) -> _Answer:
+    def _ask(self, question: str, *, show: bool) -> Answer:
         """Return an answer, which is printed as it grows with ``show``.
 
         Raises:
             ValueError: the question is empty or too long.
             OSError: the LLM failed, or returned nothing.
         """
-        check_question(question)
-        text = ""
+        answer = Answer(self._engine, question, self._spec)
+        self._passages = answer.passages
         try:
-            for piece in self._pieces(question):
-                text += piece
+            for piece in answer:
                 if show:
                     print_text(piece, end="")
         finally:
-            if show and text:
+            answer.close()
+            if show and answer.text:
                 print_text("")
-        if not text.strip():
-            raise OSError(f"{self._spec} returned an empty answer; ask again, or use another LLM")
-        passages = list(self._passages)
-        if not passages or self._spec.kind == "extractive":  # which quotes the passages with their places
-            return _Answer(text, passages)
-        return _Answer(text, passages, check_citations(text, passages, self._index, question=question))
+        return answer
 
-    def _pieces(self, question: str) -> Iterator[str]:
-        """Yield the pieces of the answer as the LLM returns them."""
-        try:
-            response = self._engine.stream_chat(question)
-        except Exception as error:
-            if self._spec.kind == "extractive" or isinstance(error, ValueError | OSError):
-                raise
-            raise OSError(describe_failure(error, self._spec)) from error  # while it rewrote the question
-        self._passages = response.source_nodes
-        stream = response.chat_stream
-        assert stream is not None
-        try:
-            for each in stream:
-                yield each.delta or ""
-        except Exception as error:
-            raise OSError(describe_failure(error, self._spec)) from error
-        finally:
-            stream.close()
-
-    def _cited(self, answer: _Answer) -> list[NodeWithScore]:
-        """Return the passages that an answer cites."""
-        numbers = {each.number for each in Citations.of(answer.passages).find(answer.text)}
-        return [hit for hit in answer.passages if hit.node.metadata[NUMBER] in numbers]
-
-    def _print_citations(self, answer: _Answer) -> None:
-        if self._spec.kind != "extractive" and answer.passages:
-            cited = self._cited(answer)
+    def _print_citations(self, answer: Answer) -> None:
+        if not answer.quotes:
+            cited = answer.cited()
             _print_places(cited)
             if not cited:
                 print_message("the answer cites no passage, so check it; /sources shows the passages it was made from")
-        for warning in answer.check.messages():
+        for warning in answer.check(self._index).messages():
             print_message(f"warning: {warning}")
 
 
@@ -166,15 +128,3 @@ def _print_places(passages: Sequence[NodeWithScore]) -> None:
     for hit, passage in zip(passages, passages_of(passages), strict=True):
         number = hit.node.metadata[NUMBER]
         print_parts((f"[{number}] ", "bold"), (passage.place, "cyan"), (f"  {passage.scope}".rstrip(), "bold green"))
-
-
-def _record(hit: NodeWithScore) -> dict[str, Any]:
-    [passage] = passages_of([hit])
-    return {
-        "number": hit.node.metadata[NUMBER],
-        "place": passage.place,
-        "path": passage.path,
-        "lines": [list(each) for each in passage.ranges],
-        "scope": passage.scope,
-        "text": passage.text,
-    }
