@@ -25,6 +25,7 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHARED = (
+    "chat_questions",
     "checkouts",
     "ctags",
     "declarations",
@@ -435,3 +436,32 @@ def test_definitions_are_whole_or_touched(load) -> None:
     ]
     gold = [{"a.py": {1, 2, 8}}, {"b.py": {3, 4}}, {"c.py": {1}}, {"a.py": {5}}]
     assert context.shares(passages, gold) == (1 / 4, 2 / 4)
+
+
+def test_questions_about_repositories_have_distinct_ids_and_places_with_lines(load) -> None:
+    questions = load("chat_questions").read_chat_questions()
+    assert len(questions) == 40
+    assert len({each.id for each in questions}) == len({each.text for each in questions}) == 40
+    for each in questions:
+        assert each.id.rpartition("-")[0] == each.repo
+        assert each.text.endswith("?")
+        assert 2 <= len(re.findall(r"\.(?: |$)", each.answer)) <= 5, each.id
+        assert each.targets
+        assert all(place.first is not None and not place.path.startswith("/") for place in each.targets)
+    described = (FOLDER / "chat_questions.md").read_text(encoding="utf-8")
+    for repository in {each.repo for each in questions}:
+        count = sum(each.repo == repository for each in questions)
+        assert re.search(rf"^\| `{repository}` \| .* `[0-9a-f]{{40}}` .*\| {count} \|$", described, re.M)
+
+
+def test_places_that_are_not_in_a_checkout_are_named(load, tmp_path: Path) -> None:
+    module = load("chat_questions")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "cart.py").write_text("def total():\n    return 1\n\n", encoding="utf-8")
+    targets = ("cart.py:1-2", "cart.py:1-3", "cart.py:2-9", "mail.py:1-2")
+    question = module.ChatQuestion("shop-0", "shop", "?", "", tuple(map(module.Place.parse, targets)))
+    assert list(module.missing_places([question], tmp_path)) == [
+        "shop-0: cart.py:1-3 begins or ends at a line that is blank or missing",
+        "shop-0: cart.py:2-9 begins or ends at a line that is blank or missing",
+        f"shop-0: there is no file {tmp_path / 'shop' / 'mail.py'}",
+    ]
