@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sysconfig
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from llamaindex_code_retrieval._io import Progress
+from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.cli.console import print_json, print_parts, print_table, print_text, progress_bars
 from llamaindex_code_retrieval.cli.options import cache_folder, common_options
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from llamaindex_code_retrieval.eval.datasets import Benchmark
     from llamaindex_code_retrieval.index.code_index import CodeIndex
+    from llamaindex_code_retrieval.index.rank import Mode
     from llamaindex_code_retrieval.reranker import CodeReranker
 
 MODULES = (
@@ -43,6 +45,12 @@ RERANKED_QUERIES, RERANKED_HITS = 100, 20
 
 SHOWN_HITS = 3
 
+Answer = Mapping[str, Sequence[tuple[str, str]]]
+"""The hits of a question by retrieval mode: (path:line, symbol), best first."""
+
+OnAnswer = Callable[[str, Answer], object]
+"""Called with a question and its hits: by words alone while vectors are made, and by all modes when they are there."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
@@ -51,9 +59,9 @@ class Demo:
     python: str
     nodes: int
     seconds: dict[str, float]
-    """Wall time of ``index`` and ``measure``."""
+    """Time from the start to ``first_answer``, and wall time of ``index`` and ``measure``."""
     answers: dict[str, dict[str, list[tuple[str, str]]]]
-    """By question, then by retrieval mode: (path:line, symbol), best first."""
+    """By question: the hits of the finished index by retrieval mode, see ``Answer``."""
     documented: int
     """Functions in the benchmark: those with a docstring."""
     metrics: dict[str, dict[str, float]]
@@ -76,13 +84,16 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run_demo_command(options: argparse.Namespace) -> int:
-    """Run the demo and print its results."""
-    with progress_bars() as progress:
-        demo = run_demo(cache_folder=cache_folder(options), device=options.device, on_progress=progress)
+    """Run the demo and print its answers as they are found, then its metrics."""
+    settings = {"cache_folder": cache_folder(options), "device": options.device}
     if options.json:
+        with progress_bars() as progress:
+            demo = run_demo(**settings, on_progress=progress)
         print_json(asdict(demo))
-    else:
-        print_demo(demo)
+        return 0
+    with DemoPrinter() as printer:
+        demo = run_demo(**settings, on_progress=printer.show_progress, on_answer=printer.print_answer)
+    print_metrics(demo)
     return 0
 
 
@@ -93,6 +104,7 @@ def run_demo(
     modules: Collection[str] = MODULES,
     questions: Sequence[str] = QUESTIONS,
     on_progress: Progress | None = None,
+    on_answer: OnAnswer | None = None,
 ) -> Demo:
     """Index ``modules`` of the standard library, answer ``questions`` and measure retrieval.
 
@@ -103,14 +115,16 @@ def run_demo(
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.reranker import CodeReranker
 
+    start = time.perf_counter()
     texts = library_sources(modules)
     embedding = CodeEmbedding(device=device, cache_folder=cache_folder)
     index = CodeIndex(embedding, cache_folder / "demo")
-    start = time.perf_counter()
-    index.update_texts(texts, on_progress=on_progress)
+    questioner = _Questioner(index, questions, on_progress or no_progress, on_answer)
+    loaded = time.perf_counter()
+    index.update_texts(texts, on_progress=questioner.show_progress)
     indexed = time.perf_counter()
-    answers = {question: _answers(index, question) for question in questions}
-    measure = time.perf_counter()
+    answers = questioner.ask("dense", "bm25", "fused")
+    answered = time.perf_counter()
     benchmark = documented_functions(texts.items())
     sample = benchmark.sample(min(RERANKED_QUERIES, len(benchmark.queries)))
     reranker = CodeReranker(embedding=embedding, top_n=RERANKED_HITS)
@@ -118,7 +132,11 @@ def run_demo(
     return Demo(
         python=sysconfig.get_python_version(),
         nodes=len(index),
-        seconds={"index": indexed - start, "measure": time.perf_counter() - measure},
+        seconds={
+            "first_answer": (questioner.first_answer or indexed) - start,
+            "index": indexed - loaded,
+            "measure": time.perf_counter() - answered,
+        },
         answers=answers,
         documented=len(benchmark.corpus),
         metrics=metrics,
@@ -142,15 +160,39 @@ def library_sources(modules: Collection[str]) -> dict[str, str]:
     }
 
 
-def _answers(index: CodeIndex, question: str) -> dict[str, list[tuple[str, str]]]:
-    from llamaindex_code_retrieval.retriever import CodeRetriever
+class _Questioner:
+    """Asks the questions by words when all nodes are written, before their vectors are made, and again at the end."""
 
-    hits = {
-        "dense": CodeRetriever(index, top_k=SHOWN_HITS, mode="dense").retrieve(question),
-        "bm25": CodeRetriever(index, top_k=SHOWN_HITS, mode="bm25").retrieve(question),
-        "fused": CodeRetriever(index, top_k=SHOWN_HITS).retrieve(question),
-    }
-    return {system: [_place_and_symbol(hit) for hit in ranking] for system, ranking in hits.items()}
+    def __init__(
+        self, index: CodeIndex, questions: Sequence[str], on_progress: Progress, on_answer: OnAnswer | None
+    ) -> None:
+        self._index = index
+        self._questions = questions
+        self._on_progress = on_progress
+        self._on_answer = on_answer
+        self.first_answer: float | None = None
+        """When the first question was answered."""
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        if stage == "embed" and self.first_answer is None:
+            self.ask("bm25")
+        self._on_progress(stage, done, total)
+
+    def ask(self, *modes: Mode) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Return the hits of the questions in these modes."""
+        from llamaindex_code_retrieval.retriever import CodeRetriever
+
+        retrievers = [CodeRetriever(self._index, top_k=SHOWN_HITS, mode=mode) for mode in modes]
+        answers = {}
+        for question in self._questions:
+            answer: dict[str, list[tuple[str, str]]] = {
+                each.mode: [_place_and_symbol(hit) for hit in each.retrieve(question)] for each in retrievers
+            }
+            answers[question] = answer
+            self.first_answer = self.first_answer or time.perf_counter()
+            if self._on_answer is not None:
+                self._on_answer(question, answer)
+        return answers
 
 
 def _place_and_symbol(hit: NodeWithScore) -> tuple[str, str]:
@@ -185,25 +227,56 @@ def _measure(
     return metrics, reranked
 
 
-def print_demo(demo: Demo) -> None:
-    """Print the hits of each question with their ranks, and the metrics."""
-    for question, by_system in demo.answers.items():
-        _print_ranks(question, by_system)
+class DemoPrinter:
+    """Prints answers when they come, between progress bars; at the end of the ``with`` block the bars are closed."""
+
+    def __init__(self) -> None:
+        self._bars = ExitStack()
+        self._draw: Progress | None = None
+        self._heading = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.close()
+
+    def show_progress(self, stage: str, done: int, total: int) -> None:
+        """Draw the bars, again after an answer."""
+        if self._draw is None:
+            self._draw = self._bars.enter_context(progress_bars())
+        self._draw(stage, done, total)
+
+    def print_answer(self, question: str, answer: Answer) -> None:
+        """Print the hits of a question with their ranks, the first of its kind under a heading."""
+        self._bars.close()  # bars that are drawn would move over the text
+        self._draw = None
+        heading = "Vectors and words" if "dense" in answer else "Words only, while the vectors are made"
+        if heading != self._heading:
+            self._heading = heading
+            print_text(f"{heading}\n")
+        _print_ranks(question, answer)
+
+
+def print_metrics(demo: Demo) -> None:
+    """Print the metrics and times."""
     print_text(
         f"{demo.documented:,} documented functions: the summary of its docstring is the query, the rest of it the code"
     )
-    _print_metrics("Retrieval", demo.metrics)
-    _print_metrics(
+    _print_table("Retrieval", demo.metrics)
+    _print_table(
         f"Retrieval and reranking of {RERANKED_HITS} hits, on {demo.sampled_queries} of these queries", demo.reranked
     )
+    seconds = demo.seconds
     print_text(
-        f"{demo.nodes:,} nodes of Python {demo.python} indexed in {demo.seconds['index']:.1f} s (vectors in the "
-        f"embedding cache are not computed again), measured in {demo.seconds['measure']:.1f} s"
+        f"{demo.nodes:,} nodes of Python {demo.python}: first answer after {seconds['first_answer']:.1f} s, indexed in "
+        f"{seconds['index']:.1f} s (vectors in the embedding cache are not computed again), measured in "
+        f"{seconds['measure']:.1f} s"
     )
     print_text(f'Search it yourself: code-retrieval search "your question" --index {demo.folder}')
 
 
-def _print_ranks(question: str, by_system: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+def _print_ranks(question: str, by_system: Answer) -> None:
     """Print one line per hit: its rank in each system, then its place, which no terminal width cuts."""
     ranks: dict[tuple[str, str], dict[str, int]] = {}
     for system, hits in by_system.items():
@@ -220,7 +293,7 @@ def _print_ranks(question: str, by_system: Mapping[str, Sequence[tuple[str, str]
     print_text("")
 
 
-def _print_metrics(title: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
+def _print_table(title: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
     names = list(next(iter(metrics.values())))
     rows = [(system, *(f"{values[name]:.3f}" for name in names)) for system, values in metrics.items()]
     print_table(title, rows, headings=("system", *names), numeric=names)

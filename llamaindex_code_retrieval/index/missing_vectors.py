@@ -81,6 +81,7 @@ class MissingVectors:
             if reading.settings("unembedded").get("unembedded") is None:
                 return
             total = self.embedded + len(reading.unembedded())
+        self._on_progress("embed", self.embedded, total)
         while True:
             while len(self._batches) < _BATCHES and self._take(is_last=True):
                 pass
