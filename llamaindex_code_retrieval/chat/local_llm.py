@@ -1,6 +1,7 @@
 """LLMs in this process: a GGUF file by llama.cpp, and a Hugging Face folder by transformers.
 
-Both use the chat template of the model, and stop generating when the reader of a stream closes it.
+Both use the chat template of the model, and stop generating when the reader of a stream closes it. Markers of the
+template in the contents of turns, such as quoted code, are broken (:class:`.Markers`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ from llama_index.core.llms.custom import CustomLLM
 
 from llamaindex_code_retrieval._optional import require
 from llamaindex_code_retrieval._settings import PlainErrors
+from llamaindex_code_retrieval.chat.markers import Markers
 
 Turn = dict[str, str]
+
+_TEMPLATE_KEY = "tokenizer.chat_template"
+"""The key of the chat template in a GGUF file."""
 
 
 class LocalLLM(PlainErrors, CustomLLM):
@@ -45,6 +50,7 @@ class LocalLLM(PlainErrors, CustomLLM):
     model_name: str = Field(description="A file, a folder or a name.")
     context_window: int = Field(ge=1, description="Tokens of a prompt and its answer.")
     max_tokens: int = Field(ge=1, description="Tokens of an answer.")
+    _markers: Markers = PrivateAttr(default_factory=lambda: Markers(()))
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -61,7 +67,10 @@ class LocalLLM(PlainErrors, CustomLLM):
         """Yield the pieces of the answer to turns, each with a ``role`` and a ``content``."""
 
     def _stream(self, messages: Sequence[ChatMessage]) -> Generator[str]:
-        turns = [{"role": str(each.role.value), "content": each.content or ""} for each in messages]
+        contents = (self._markers.break_in(each.content or "") for each in messages)
+        turns = [
+            {"role": str(each.role.value), "content": content} for each, content in zip(messages, contents, strict=True)
+        ]
         return self._deltas(turns)
 
     @llm_chat_callback()
@@ -133,6 +142,11 @@ class LlamaCppLLM(LocalLLM):
         # Before the interpreter takes llama_cpp apart, which its own destructor needs.
         weakref.finalize(self, self._llama.close)
         self.context_window = min(context_window, _trained_context(self._llama.metadata, default=context_window))
+        self._markers = Markers.of_tokenizer(
+            control=_tokens(self._llama, llama_cpp.LLAMA_TOKEN_ATTR_CONTROL),
+            added=_tokens(self._llama, llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED),
+            template=self._llama.metadata.get(_TEMPLATE_KEY),
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -151,7 +165,7 @@ class LlamaCppLLM(LocalLLM):
 
     def _generate(self, turns: Sequence[Turn]) -> Iterator[str]:
         options = {"temperature": 0.0, "max_tokens": self.max_tokens, "stream": True}
-        if "tokenizer.chat_template" not in self._llama.metadata:  # llama-cpp-python would use that of Llama 2
+        if _TEMPLATE_KEY not in self._llama.metadata:  # llama-cpp-python would use that of Llama 2
             for piece in self._llama.create_completion(_plain(turns), **options):
                 yield piece["choices"][0]["text"]
             return
@@ -204,6 +218,12 @@ class TransformersLLM(LocalLLM):
         self._model = model.to(target).eval()
         positions = getattr(model.config, "max_position_embeddings", None)
         self.context_window = min(context_window, positions or context_window)
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._markers = Markers.of_tokenizer(
+            control=[*self._tokenizer.all_special_tokens, *(str(each) for each in added if each.special)],
+            added=map(str, added),
+            template=self._tokenizer.get_chat_template() if self._tokenizer.chat_template else None,
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -286,6 +306,17 @@ def _trained_context(metadata: Mapping[str, str], *, default: int) -> int:
     """Return the context window that a GGUF file says its model was trained with."""
     value = metadata.get(f"{metadata.get('general.architecture')}.context_length", "")
     return int(value) if value.isdecimal() else default
+
+
+def _tokens(llama: Any, attribute: int) -> list[str]:
+    """Return the texts of the tokens that have an attribute."""
+    api = require("llama_cpp", extra="llama-cpp")
+    vocabulary = api.llama_model_get_vocab(llama.model)
+    return [
+        api.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace")
+        for token in range(llama.n_vocab())
+        if api.llama_vocab_get_attr(vocabulary, token) & attribute
+    ]
 
 
 def _without_system(turns: Sequence[Turn]) -> list[Turn]:
