@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -97,6 +98,7 @@ def test_unknown_citations(answer: str, unknown: str) -> None:
         ("```python\nfoo_bar()\n```", []),
         ("foo_bar without a code span", []),
         ("`asked_for` and `quoted_name`", []),
+        ("`mail`, `src`, `ail` and `Mail.frob`", ["ail", "Mail.frob"]),  # a part of a path is a name only as a whole
     ],
 )
 def test_names_in_code_spans(index: CodeIndex[HashEmbedding], answer: str, unknown: list[str]) -> None:
@@ -104,6 +106,18 @@ def test_names_in_code_spans(index: CodeIndex[HashEmbedding], answer: str, unkno
     check = check_citations(answer, quoted, index, question="What is asked_for?")
     assert list(check.unknown_names) == unknown
     assert check.messages() == [f"not found in the code: `{name}`" for name in unknown]
+
+
+def test_paths_that_contain_a_text_are_those_of_indexed_files(tmp_path: Path) -> None:
+    for name, content in {"src/app.py": "x = 1", "app.txt": "x", "apps/data.bin": "\0"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with CodeIndex(HashEmbedding()) as index:
+        index.update([tmp_path])
+        with index.view() as view:
+            assert view.reading.file("apps/data.bin") is not None  # listed as binary
+            for text in ("app", "App", "%", "src/", "/app.py", ""):
+                assert sorted(view.reading.paths_with(text)) == [each for each in view.reading.paths() if text in each]
 
 
 @pytest.mark.parametrize("garbage", ["`" * 50_001, "`a` " * 20_000, "`` ` " * 20_000, "[1" * 50_000, "```\n" * 20_001])

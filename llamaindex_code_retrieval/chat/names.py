@@ -7,7 +7,8 @@ import keyword
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
+from itertools import chain
 from typing import Any
 
 from llamaindex_code_retrieval._code_words import code_words
@@ -64,34 +65,35 @@ class _KnownNames:
     def __init__(self, view: View, texts: Sequence[str]) -> None:
         self._view = view
         self._texts = texts
-        self._in_code: dict[str, bool] = {}
-
-    @cached_property
-    def _paths(self) -> list[str]:
-        return self._view.reading.paths()
+        self._written: dict[str, bool] = {}
 
     def has(self, name: str) -> bool:
         if is_file(name):
-            return any(f"/{path}".endswith(f"/{name}") for path in self._paths) or self._is_written(name)
+            return self._is_end_of_path(name) or self._is_written(name)
         parts = _IDENTIFIER.findall(name)
         return parts[0] in sys.stdlib_module_names or all(map(self._has_part, parts))
 
     def _has_part(self, part: str) -> bool:
         if len(part) == 1 or part.lower() in _WORDS_OF_LANGUAGES or part in _python_names():
             return True
-        return self._is_written(part) or any(has_name(path, part) for path in self._paths)
+        return self._is_written(part)
 
     def _is_written(self, name: str) -> bool:
-        """Return whether a name is in a text or in the code."""
-        if name not in self._in_code:
-            self._in_code[name] = any(has_name(text, name) for text in self._texts) or self._is_in_index(name)
-        return self._in_code[name]
+        """Return whether a name is in a text, in the code, or in the path of a file."""
+        if name not in self._written:
+            self._written[name] = any(has_name(text, name) for text in self._texts) or self._is_in_index(name)
+        return self._written[name]
+
+    def _is_end_of_path(self, name: str) -> bool:
+        return any(f"/{path}".endswith(f"/{name}") for path in self._view.reading.paths_with(name))
 
     def _is_in_index(self, name: str) -> bool:
         numbers, count = self._view.with_all_words(name, field="body", top_k=_SEARCHED)
         if count > _SEARCHED or not code_words(name):
             return True
-        return any(has_name(text, name) for _, text in self._view.reading.texts(numbers, containing=name))
+        reading = self._view.reading
+        texts = (text for _, text in reading.texts(numbers, containing=name))
+        return any(has_name(text, name) for text in chain(texts, reading.paths_with(name)))
 
 
 @cache

@@ -121,6 +121,15 @@ class Reading:
         """Return the paths of the files that are indexed."""
         return [row[0] for row in self._all("SELECT path FROM files WHERE left_out = '' ORDER BY path")]
 
+    def paths_with(self, text: str) -> Iterator[str]:
+        """Yield the paths of indexed files that contain a text; read as they are used."""
+        query = (  # the inner one reads the index of the paths only
+            "SELECT path FROM files WHERE left_out = '' AND path IN "
+            "(SELECT path FROM files WHERE instr(path, CAST(? AS TEXT)))"
+        )
+        for rows in self._batches(query, (text_bytes(text),), size=100):
+            yield from (row[0] for row in rows)
+
     def file_count(self) -> int:
         """Return the number of files that are indexed."""
         return int(self._all("SELECT count(*) FROM files WHERE left_out = ''")[0][0])
