@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -102,3 +105,36 @@ def test_names_in_strings_of_four_byte_characters_keep_their_places() -> None:
     text = "smile = '😀😀'\n\n\ndef f():\n    return '\U000f0000'\n"
     (found,) = definitions(text, "python")
     assert (found.symbol, found.start_line, found.end_line) == ("f", 4, 5)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_parser_has_read_takes_no_memory_afterwards() -> None:
+    """tree-sitter's binding keeps a reference to each object that it reads."""
+    source = ORDINARY["julia"] * 2_000
+    work_of(source, "julia")
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            assert work_of(source, "julia")[1]
+        assert tracemalloc.get_traced_memory()[0] < len(source) / 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_threads_parse_at_once() -> None:
+    """Each reads its own source, and the texts of nodes while others parse."""
+    sources = [f"def {letter}():\n    '{letter * 50}'\n" * 500 for letter in "abcd"]
+    with ThreadPoolExecutor(4) as threads:
+        for letter, found in zip("abcd", threads.map(definitions, sources, ["python"] * 4), strict=True):
+            assert [definition.symbol for definition in found] == [letter] * 500

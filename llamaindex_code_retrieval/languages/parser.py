@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import tree_sitter
 
@@ -49,7 +50,8 @@ class BoundedParser:
 
         parser = tree_sitter.Parser(load_grammar(grammar), included_ranges=list(ranges) or None)
         try:
-            return parser.parse(reader, progress_callback=is_too_much).root_node
+            with _filling_a_buffer(reader):
+                return parser.parse(reader, progress_callback=is_too_much).root_node
         except ValueError:  # stopped
             return None
         finally:
@@ -71,22 +73,43 @@ def readable(raw: bytes) -> bytes:
 class _Reader:
     """Gives a source to the parser in pieces, and counts the work.
 
-    tree-sitter 0.26 never frees what it reads, so the piece at a place is the same each time. Pieces end at multiples
-    of powers of two: a scanner that starts at any byte reads pieces that were read before after a few short ones.
+    Pieces end at multiples of powers of two: a scanner that starts at any byte soon reads long pieces.
+
+    tree-sitter's Python binding (0.25, 0.26) never releases an object that it gets while it parses, and no longer uses
+    its bytes when it asks for the next ones. So a parse gets every piece in one ``buffer``, which later parses use too.
     """
 
     def __init__(self, raw: bytes) -> None:
         self.work = 0
+        self.buffer: bytearray | None = None
+        """Set while a parse reads."""
         self._raw = raw
-        self._pieces: dict[int, bytes] = {}
 
-    def __call__(self, offset: int, _point: tree_sitter.Point | None) -> bytes:
-        piece = self._pieces.get(offset)
-        if piece is None:
-            alignment = offset & -offset or _LONGEST_PIECE  # the largest power of two that divides the offset
-            length = min(alignment, _LONGEST_PIECE)
-            if alignment < _SHORTEST_PIECE:
-                length = _SHORTEST_PIECE - offset % _SHORTEST_PIECE
-            piece = self._pieces[offset] = self._raw[offset : offset + length]
+    def __call__(self, offset: int, _point: tree_sitter.Point | None) -> bytes | bytearray:
+        alignment = offset & -offset or _LONGEST_PIECE  # the largest power of two that divides the offset
+        length = min(alignment, _LONGEST_PIECE)
+        if alignment < _SHORTEST_PIECE:
+            length = _SHORTEST_PIECE - offset % _SHORTEST_PIECE
+        piece = self._raw[offset : offset + length]
         self.work += _READ + len(piece)
-        return piece
+        if self.buffer is None:  # the text of a node must be bytes
+            return piece
+        self.buffer[:] = piece
+        return self.buffer
+
+
+_buffers: list[bytearray] = []
+"""Those that no parse uses; parses in other threads have others."""
+
+
+@contextmanager
+def _filling_a_buffer(reader: _Reader) -> Iterator[None]:
+    try:
+        reader.buffer = buffer = _buffers.pop()
+    except IndexError:
+        reader.buffer = buffer = bytearray(_LONGEST_PIECE)
+    try:
+        yield
+    finally:
+        reader.buffer = None
+        _buffers.append(buffer)
