@@ -43,6 +43,7 @@ PARSED_ONLY = (
     "watch",  # runs until Ctrl-C
     "chat .",  # reads questions from stdin
     "--llm ollama",  # needs a server
+    "embedded-large",  # is installed by `make large` only
 )
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamaindex_code_retrieval.models.catalog import EMBEDDED_HUB_NAME, NO_ADAPTER, hub_name
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, PUBLISHED, hub_name
 from llamaindex_code_retrieval.models.locate import is_hub_name
 
-_LICENSES = {EMBEDDED_HUB_NAME: "apache-2.0"}
+_LICENSES = {model.hub_name: "apache-2.0" for model in PUBLISHED.values()}
 """Licences of bases, which also hold for what is trained on them; other bases are left to the author of the card."""
 _TAGS = ("code-search", "code-retrieval", "llama-index")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.index.locate import INDEX_NAME, find_index
-from llamaindex_code_retrieval.models.catalog import EMBEDDED, EMBEDDED_STATIC, NO_ADAPTER, RUNTIMES
+from llamaindex_code_retrieval.models.catalog import EMBEDDED_STATIC, NO_ADAPTER, PUBLISHED, RUNTIMES
 from llamaindex_code_retrieval.models.locate import is_static_model, shipped_adapters
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def cache_folder_of(options: argparse.Namespace, model: str) -> Path | None:
 def absolute(name_or_path: str) -> str:
     """Return the full path of a folder, because an index is searched from anywhere; a model's name as it is."""
     folder = Path(name_or_path).expanduser()
-    named = name_or_path in (EMBEDDED, EMBEDDED_STATIC, NO_ADAPTER, *shipped_adapters())
+    named = name_or_path in (*PUBLISHED, EMBEDDED_STATIC, NO_ADAPTER, *shipped_adapters())
     return str(folder.resolve()) if not named and folder.is_dir() else name_or_path
 
 

