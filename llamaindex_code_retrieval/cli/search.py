@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.changes import ChangeCounts
     from llamaindex_code_retrieval.index.code_index import CodeIndex
     from llamaindex_code_retrieval.index.storage import Storage
-    from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+    from llamaindex_code_retrieval.models.catalog import Runtime
     from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
-    from llamaindex_code_retrieval.models.text_encoder import TextEncoder
     from llamaindex_code_retrieval.ranking.model import RankingModel
 
 _CANDIDATES = 50
@@ -170,7 +169,8 @@ def _search_without_llama_index(
     options: argparse.Namespace, folder: Path, settings: Mapping[str, Any]
 ) -> tuple[list[Hit], list[Path]]:
     from llamaindex_code_retrieval.index.folder import open_storage
-    from llamaindex_code_retrieval.index.rank import QueryVector, Ranking
+    from llamaindex_code_retrieval.index.rank import Ranking
+    from llamaindex_code_retrieval.index.search import QuestionModel, search
     from llamaindex_code_retrieval.index.view import IndexReader
 
     node_filter = parse_filter(options)
@@ -180,24 +180,19 @@ def _search_without_llama_index(
         roots = [restore_root(root, folder) for root in settings["roots"]]
         has_model = options.mode != "bm25" and options.fast_query is None
         if options.refresh is not False:
-            changes = _changes(reader.storage, settings, roots)
+            changes = _changes(reader.storage, roots)
             is_complete = settings.get("unembedded") is None
             if has_model and is_complete and _is_quick(changes) and os.access(folder, os.W_OK):
                 return _search_with_llama_index(options, folder, settings)  # which updates the index first
             _print_changes(changes, folder)
-        vectors: list[QueryVector] = []
+        model: QuestionModel | None = None
         if options.mode != "bm25":
-            vector = _query_vector(options, settings)
-            if vector is None:
-                return _search_with_llama_index(options, folder, settings)  # which says how the model differs
-            vectors = [QueryVector(None, vector)]
+            runtime: Runtime = options.runtime or "auto"
+            model = QuestionModel.load(settings, fast_query=options.fast_query, device=options.device, runtime=runtime)
+            model.check(settings, folder)
         with reader.view(words=options.mode != "dense") as view:
-            if node_filter.languages is not None:
-                node_filter.check_languages(view.reading.languages())
-            condition = None if node_filter.is_empty else node_filter.where()
-            ranked = ranking.rank(view, options.question, vectors, condition=condition)
-            rows = view.rows(number for hit in ranked for number in (hit.number, *hit.others))
-        return [_explained(Hit(hit.id, hit.score, hit.metadata(rows), rows[hit.number].text)) for hit in ranked], roots
+            found = search(view, options.question, model, ranking=ranking, node_filter=node_filter)
+        return [_explained(Hit(*node)) for node in found], roots
     finally:
         reader.close()
 
@@ -216,38 +211,13 @@ def _explained(hit: Hit) -> Hit:
     return hit._replace(note="  ".join(f"{name} {value:+.2f}" for name, value in reasons)) if reasons else hit
 
 
-def _query_vector(options: argparse.Namespace, settings: Mapping[str, Any]) -> list[float] | None:
-    """Return the question's vector; ``None`` if the index was built by another model than the one of this name now."""
-    from llamaindex_code_retrieval.models.adapter_set import AdapterSet, AdapterSettings
-    from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
-
-    encoder: TextEncoder | QueryEncoder | None
-    if options.fast_query is not None:
-        encoder = QueryEncoder.load_static(options.fast_query, teacher=settings["fingerprint"])
-        assert encoder is not None  # _needs_llama_index has found it
-    else:
-        saved = settings["embedding"]
-        names = ("model_name", "adapter", "pooling", "max_query_tokens", "max_code_tokens", "merge_adapter")
-        known = {name: saved[name] for name in names}
-        encoder = AdapterSet.load(
-            AdapterSettings(**known, device=options.device, runtime=options.runtime or "auto")
-        ).default
-        if encoder.fingerprint != settings["fingerprint"]:
-            return None
-    vector: list[float] = encoder.encode_queries([options.question])[0].tolist()
-    return vector
-
-
-def _changes(storage: Storage, settings: Mapping[str, Any], folders: Sequence[Path]) -> ChangeCounts:
-    """Count the files that have changed since the last update."""
-    from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
-    from llamaindex_code_retrieval.index.source_roots import saved_roots
+def _changes(storage: Storage, folders: Sequence[Path]) -> ChangeCounts:
+    """Count the files that have changed since the last update; none if a folder is gone."""
+    from llamaindex_code_retrieval.index.changes import ChangeCounts, changes_since_update
 
     if not folders or not all(root.is_dir() for root in folders):
         return ChangeCounts()
-    with storage.reading() as reading:
-        known = reading.files()
-    return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=_LOOK_SECONDS)
+    return changes_since_update(storage, limit_seconds=_LOOK_SECONDS)
 
 
 def _is_quick(changes: ChangeCounts) -> bool:

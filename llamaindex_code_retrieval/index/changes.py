@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 from llamaindex_code_retrieval._io import Progress, no_progress
 from llamaindex_code_retrieval.index.file_state import FileState, FileStatus, SourceCounts
 from llamaindex_code_retrieval.index.listing import Listed, list_files
-from llamaindex_code_retrieval.index.source_roots import SourceRoot
+from llamaindex_code_retrieval.index.locate import restore_root
+from llamaindex_code_retrieval.index.source_roots import SourceRoot, saved_roots
 from llamaindex_code_retrieval.index.sources import FileReader
+from llamaindex_code_retrieval.index.storage import Storage
 
 _CLOCK_STEP = 256
 """Files between two looks at the clock."""
@@ -172,6 +174,14 @@ def count_changes(
 
 
 _Kind = Literal["added", "changed", "removed", "equal"]
+
+
+def changes_since_update(storage: Storage, *, limit_seconds: float) -> ChangeCounts:
+    """Count the files that the next update of an index would find changed; see :func:`count_changes`."""
+    with storage.reading() as reading:
+        known, settings = reading.files(), reading.settings("roots", "rules")
+    folders = [restore_root(root, storage.folder) for root in settings["roots"]]
+    return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=limit_seconds)
 
 
 class _Difference(NamedTuple):

@@ -11,14 +11,14 @@ import numpy as np
 from llama_index.core.schema import NodeWithScore, TextNode
 from numpy.typing import NDArray
 
-from llamaindex_code_retrieval.index.changes import ChangeCounts, count_changes
+from llamaindex_code_retrieval.index.changes import ChangeCounts, changes_since_update
 from llamaindex_code_retrieval.index.locate import restore_root
 from llamaindex_code_retrieval.index.places import Place, rows_at
 from llamaindex_code_retrieval.index.records import annotated_node, to_node
 from llamaindex_code_retrieval.index.related import find_related
 from llamaindex_code_retrieval.index.restore import restore_source_options
 from llamaindex_code_retrieval.index.source_options import SourceOptions
-from llamaindex_code_retrieval.index.source_roots import file_of, saved_roots
+from llamaindex_code_retrieval.index.source_roots import file_of
 from llamaindex_code_retrieval.index.storage import Storage
 from llamaindex_code_retrieval.index.view import IndexReader, View
 
@@ -136,7 +136,4 @@ class IndexContents:
         Raises:
             ValueError: a root is not a folder.
         """
-        with self._storage.reading() as reading:
-            known, settings = reading.files(), reading.settings("roots", "rules")
-        folders = [restore_root(root, self.folder) for root in settings["roots"]]
-        return count_changes(saved_roots(folders, settings["rules"]), known, limit_seconds=limit_seconds)
+        return changes_since_update(self._storage, limit_seconds=limit_seconds)

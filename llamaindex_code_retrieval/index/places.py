@@ -104,7 +104,7 @@ def _indexed_path(reading: Reading, path: str, roots: Sequence[Path]) -> str:
         return found
     if states:
         raise ValueError(f"{states[0].path} is not in the index: it is left out ({states[0].left_out})")
-    closest = _closest(posixpath.normpath(path), reading.paths())
+    closest = closest_paths(posixpath.normpath(path), reading.paths())
     hint = f"did you mean {' or '.join(closest)}?" if closest else "name it as in the index, or from this folder."
     raise ValueError(f"the index has no file {path!r}; {hint} {_FORMS}")
 
@@ -118,7 +118,7 @@ def _candidates(path: str, roots: Sequence[Path]) -> Iterator[str]:
     yield posixpath.normpath(path)
 
 
-def _closest(path: str, paths: Sequence[str]) -> list[str]:
+def closest_paths(path: str, paths: Sequence[str]) -> list[str]:
     """Return the most similar paths of files with this name, or else of files with similar names."""
     name = posixpath.basename(path)
     same = [each for each in paths if posixpath.basename(each) == name]
