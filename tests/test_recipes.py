@@ -339,7 +339,7 @@ def test_own_file_and_changed_settings(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("base = ", "is not TOML"),
-        ("[train]\nspeed = 1\n", "train: there is no setting 'speed'; there are batch_size, "),
+        ("[train]\nspeed = 1\n", "train: there is no setting 'speed'; there are activation_gigabytes, batch_size, "),
         ("colour = 1\n", "there is no setting 'colour'; there are adapter, "),
         ("[train]\nbatch_size = 1\n", "batch_size must be greater than or equal to 2"),
         ('[train]\nbatch_size = "many"\n', "batch_size must be a valid integer, got 'many'"),

@@ -18,6 +18,7 @@ from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS
 from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
+from llamaindex_code_retrieval.training.activations import check_cacheable
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
@@ -271,6 +272,8 @@ def _prepare(
 ) -> PreparedTraining:
     """Attach the adapter to the base and measure it untrained."""
     folder = _locate_start(start)
+    if recipe.train.activation_gigabytes:
+        check_cacheable(encoder)
     steps = recipe.train.total_steps(len(pairs))
     model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
     # untrained virtual tokens change vectors, so the comparison is with the base itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from llamaindex_code_retrieval.models.backbone import quiet_transformers
 from llamaindex_code_retrieval.models.catalog import hub_name
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, DAMAGED, WEIGHTS
+from llamaindex_code_retrieval.models.modify import layers_of
 from llamaindex_code_retrieval.training.config import AdapterConfig
 from llamaindex_code_retrieval.training.targets import adapter_targets
 
@@ -116,10 +118,17 @@ def _alpha(config: AdapterConfig) -> float:
 
 def _targets(config: AdapterConfig, base: Any) -> str:
     """Return the targets of LoRA and AdaLoRA as a regular expression over module names."""
-    if config.targets not in ("attention", "linear"):
-        return config.targets
-    known = adapter_targets(base.config.model_type)
-    return known.attention if config.targets == "attention" else known.linear
+    targets = config.targets
+    if targets in ("attention", "linear"):
+        known = adapter_targets(base.config.model_type)
+        targets = known.attention if targets == "attention" else known.linear
+    if not config.first_layer:
+        return targets
+    path, layers = layers_of(base)
+    if config.first_layer >= len(layers):
+        raise ValueError(f"first_layer must be below {len(layers)}, the layers of this base, got {config.first_layer}")
+    lower = "|".join(map(str, range(config.first_layer)))
+    return rf"(?!{re.escape(path)}\.({lower})\.)(?:{targets})"
 
 
 def _unfrozen_copy(backbone: nn.Module) -> nn.Module:

@@ -56,14 +56,17 @@ class AdapterConfig(TrainingSettings):
     targets: Annotated[str, Field(min_length=1)] = "linear"
     """Modules that LoRA and AdaLoRA change: ``attention`` (query and value projections), ``linear`` (all linear layers
     of the blocks), or a regular expression over full module names."""
+    first_layer: AtLeast0 = 0
+    """Layers before this one, counted from 0, get no LoRA and no AdaLoRA. A step is faster, because no gradient passes
+    through them, and ``activation_gigabytes`` computes them once; 0 is all layers."""
     virtual_tokens: AtLeast1 = 8
     """Virtual tokens that prompt tuning prepends to each text."""
     orthogonality: Weight = 0.5
     """Weight of AdaLoRA's orthogonality penalty (Zhang et al. 2023, equation 4)."""
 
     SETTINGS_OF: ClassVar[dict[Method, tuple[str, ...]]] = {
-        "lora": ("rank", "alpha", "dropout", "targets"),
-        "adalora": ("rank", "initial_rank", "alpha", "dropout", "targets", "orthogonality"),
+        "lora": ("rank", "alpha", "dropout", "targets", "first_layer"),
+        "adalora": ("rank", "initial_rank", "alpha", "dropout", "targets", "first_layer", "orthogonality"),
         "ia3": (),
         "prompt": ("virtual_tokens",),
         "full": (),
@@ -149,6 +152,10 @@ class TrainConfig(LoopConfig):
     """Train the temperature as well, from ``temperature`` on."""
     grad_cache: bool = False
     """Embed twice, so that memory holds one forward pass and not the whole batch (Gao et al. 2021)."""
+    activation_gigabytes: Weight = 0.0
+    """Largest size on disk, in GB, of the cached activations of the layers before ``first_layer``, about 0.2 MB a pair
+    of a base of width 768; what does not fit is computed each time. 0 caches none. A resumed run then agrees with an
+    unbroken one up to rounding."""
     hard_negatives: AtLeast0 = 0
     """Mined hard negatives per query, embedded with the batch; 0 is none."""
     refresh_steps: AtLeast1 = 200

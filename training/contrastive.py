@@ -17,6 +17,7 @@ from torch import Tensor
 from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.training.activations import above_cached_layers
 from llamaindex_code_retrieval.training.adapters import mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
@@ -42,7 +43,7 @@ def fit_adapter(
     validate: ValidateEncoder | None = None,
     clusters: Sequence[int] | None = None,
     identity: Mapping[str, str] | None = None,
-    folder: str | Path | None = None,
+    folder: Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -74,11 +75,11 @@ def fit_adapter(
     batches = Batches(pairs, config, clusters)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         loop = Loop(
-            Contrastive(model, batches, adapter, config, processes),
+            Contrastive(model, batches, adapter, config, processes, folder=folder),
             config,
             total=config.total_steps(len(pairs)),
             identity={**_identity(model, pairs, adapter, config), **(identity or {})},
-            folder=None if folder is None else Path(folder),
+            folder=folder,
             on_step=on_step,
             writes=processes.is_main,
             clock=clock,
@@ -109,9 +110,18 @@ class Contrastive:
     """InfoNCE of the batches, an :class:`~llamaindex_code_retrieval.training.objective.Objective`."""
 
     def __init__(
-        self, model: Encoder, batches: Batches, adapter: AdapterConfig, config: TrainConfig, processes: Processes
+        self,
+        model: Encoder,
+        batches: Batches,
+        adapter: AdapterConfig,
+        config: TrainConfig,
+        processes: Processes,
+        *,
+        folder: Path | None = None,
     ) -> None:
+        """Prepare a run; cached activations are in ``folder``, or among the temporary files."""
         self.model = model
+        self.trained_part = _trained_part(model, batches.pairs, adapter, config, folder)
         self.batches = batches
         self.adapter = adapter
         self.config = config
@@ -204,7 +214,7 @@ class Contrastive:
 
     def _set_adapter_dropout(self, on: bool) -> None:
         """Switch the adapter's own dropout on or off; the base's stays off."""
-        for name, module in self.model.backbone.named_modules():
+        for name, module in self.trained_part.backbone.named_modules():
             if "lora_dropout" in name:
                 module.train(on)
 
@@ -212,7 +222,7 @@ class Contrastive:
         # the seed makes the dropout of a chunk equal in both passes of GradCache, and after a resume
         torch.manual_seed((self.config.seed * 1_000_003 + self._step) * 1_009 + number)
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model.embed([ids[i] for i in chunk], length=lengths[chunk[0]]).float()
+            return self.trained_part.embed([ids[i] for i in chunk], length=lengths[chunk[0]]).float()
 
     def _mine(self) -> None:
         pairs, codes = self.batches.pairs, self.batches.codes
@@ -260,3 +270,14 @@ class Contrastive:
                 saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 setattr(backbone.base_model.rankallocator, key, {k: v.to(self.model.device) for k, v in saved.items()})
             backbone.peft_config["default"].rank_pattern = values["rank_pattern"]
+
+
+def _trained_part(
+    model: Encoder, pairs: Sequence[Pair], adapter: AdapterConfig, config: TrainConfig, folder: Path | None
+) -> Encoder:
+    """Return the encoder that the steps compute: ``model``, or its upper layers on cached activations."""
+    if not config.activation_gigabytes:
+        return model
+    rows = model.tokenize(list({pair.query for pair in pairs}), side="query")
+    rows += model.tokenize(list({pair.code for pair in pairs}), side="code")
+    return above_cached_layers(model, adapter.first_layer, rows, gigabytes=config.activation_gigabytes, folder=folder)

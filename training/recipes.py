@@ -84,6 +84,15 @@ class Recipe(_Recipe):
     train: TrainConfig = TrainConfig()
     """The settings of the training."""
 
+    @model_validator(mode="after")
+    def _check_cache(self) -> Recipe:
+        if self.train.activation_gigabytes and not self.adapter.first_layer:
+            raise ValueError(
+                "activation_gigabytes caches the layers before first_layer, which is 0; set first_layer, or leave "
+                "activation_gigabytes at 0"
+            )
+        return self
+
     @classmethod
     def of_method(cls, method: Method) -> Recipe:
         """Return the recipe of a method without a file: its preset, and the learning rate that suits it."""

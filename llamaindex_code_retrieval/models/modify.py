@@ -83,7 +83,7 @@ def keep_layers(backbone: nn.Module, numbers: Sequence[int]) -> nn.Module:
     Raises:
         ValueError: no layers, a layer that the backbone lacks, or layers that are repeated or out of order.
     """
-    path, layers = _layers(backbone)
+    path, layers = layers_of(backbone)
     if not numbers or list(numbers) != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] >= len(layers):
         raise ValueError(
             f"layers must be numbers in rising order from 0 to {len(layers) - 1} for this model, got "
@@ -103,11 +103,15 @@ def keep_layers(backbone: nn.Module, numbers: Sequence[int]) -> nn.Module:
 
 def layer_count(backbone: nn.Module) -> int:
     """Return the number of layers of a backbone."""
-    return len(_layers(backbone)[1])
+    return len(layers_of(backbone)[1])
 
 
-def _layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the name and the list of the backbone's layers."""
+def layers_of(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the name and the list of the backbone's layers.
+
+    Raises:
+        ValueError: a backbone of an unknown kind.
+    """
     for path in ("encoder.layer", "encoder.block", "transformer.layer", "h", "layers"):
         try:
             layers = backbone.get_submodule(path)
@@ -115,7 +119,7 @@ def _layers(backbone: nn.Module) -> tuple[str, nn.ModuleList]:
             continue
         if isinstance(layers, nn.ModuleList):
             return path, layers
-    raise ValueError(f"cannot remove layers of {type(backbone).__name__}: this package does not know where it has them")
+    raise ValueError(f"this package does not know where {type(backbone).__name__} has its layers; use all of them")
 
 
 def add_projection(backbone: Any, dim: int, *, weights: Path | None = None, remedy: str = "") -> nn.Module:
