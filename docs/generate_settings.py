@@ -47,6 +47,7 @@ SUITE: tuple[tuple[str, type[Settings]], ...] = (
     ("`[[task]]`", suite.TaskSpec),
     ("`[[system]]`", suite.SystemSpec),
     ("`[[generation]]`", suite.GenerationSpec),
+    ("`[[chat]]`", suite.ChatSpec),
     ("`[[published]]`", suite.PublishedSpec),
     ("`[gate]`", gate.GateRules),
 )

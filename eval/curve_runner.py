@@ -53,7 +53,7 @@ def run_curves(
             f'the suite {suite.name!r} has no {lacks}; add a [[task]] and, to a [[system]], rerank = "..."'
         )
     unfinished = Unfinished(None if out is None else make_folder(out) / _UNFINISHED)
-    part = suite.model_copy(update={"system": cascades, "task": tasks, "generation": ()})
+    part = suite.model_copy(update={"system": cascades, "task": tasks, "generation": (), "chat": ()})
     loaded = load_parts(part, cache_folder=cache_folder, device=device)
     curves = []
     for task in loaded.tasks:

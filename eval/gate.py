@@ -6,14 +6,16 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from llamaindex_code_retrieval._settings import Settings, check_distinct
-from llamaindex_code_retrieval.eval.metrics import GenerationMetric, check_metric
+from llamaindex_code_retrieval.eval.metrics import GatedChatMetric, GenerationMetric, check_metric
 from llamaindex_code_retrieval.eval.results import (
     Change,
+    ChatResult,
     Comparison,
     GenerationResult,
     PlannedResult,
@@ -23,11 +25,13 @@ from llamaindex_code_retrieval.eval.results import (
 )
 from llamaindex_code_retrieval.eval.significance import detectable_drop, holm, paired_difference
 
-_Result = RetrievalResult | GenerationResult
-N = TypeVar("N", bound=RetrievalResult | GenerationResult | PlannedResult)
-B = TypeVar("B", bound=RetrievalResult | GenerationResult)
+_Result = RetrievalResult | GenerationResult | ChatResult
+_Answers = TypeVar("_Answers", GenerationResult, ChatResult)
+N = TypeVar("N", bound=RetrievalResult | GenerationResult | ChatResult | PlannedResult)
+B = TypeVar("B", bound=RetrievalResult | GenerationResult | ChatResult)
 _RETRIEVAL_IDENTITY = ("protocol", "depth", "benchmark_fingerprint")
 _GENERATION_IDENTITY = ("writer", "benchmark_fingerprint")
+_CHAT_IDENTITY = ("llm", "benchmark_fingerprint")
 
 
 class IncomparableError(ValueError):
@@ -43,6 +47,12 @@ class GateRules(Settings):
     """Metrics of retrieval that are compared; the suite must measure them."""
     generation_metrics: Annotated[tuple[GenerationMetric, ...], AfterValidator(check_distinct)] = ("rougeL",)
     """Metrics of answers from retrieved passages that are compared."""
+    chat_metrics: Annotated[tuple[GatedChatMetric, ...], AfterValidator(check_distinct)] = (
+        "hit@5",
+        "citation_precision",
+        "rougeL",
+    )
+    """Metrics of a chat with retrieved passages that are compared, as far as the baseline has them."""
     tolerance: float = Field(default=0.005, ge=0, lt=1)
     """Largest drop of a mean that passes, significant or not."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
@@ -62,6 +72,7 @@ class GateRules(Settings):
 def check_comparable(
     retrieval: Iterable[PlannedResult],
     generation: Iterable[PlannedResult],
+    chat: Iterable[PlannedResult],
     baseline: Report,
     rules: GateRules,
     *,
@@ -76,7 +87,15 @@ def check_comparable(
     """
     pairs: list[tuple[PlannedResult, _Result, str]] = [
         *_pairs(retrieval, baseline.retrieval, rules, rules.metrics, _RETRIEVAL_IDENTITY, skipped),
-        *_pairs(generation, _retrieved(baseline), rules, rules.generation_metrics, _GENERATION_IDENTITY, skipped),
+        *_pairs(
+            generation,
+            _retrieved(baseline.generation),
+            rules,
+            rules.generation_metrics,
+            _GENERATION_IDENTITY,
+            skipped,
+        ),
+        *_pairs(chat, _retrieved(baseline.chat), rules, rules.chat_metrics, _CHAT_IDENTITY, skipped),
     ]
     _check_not_empty(pairs)
     for now, before, metric in pairs:
@@ -96,24 +115,7 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
     """
     rules = rules or GateRules()
     _check_systems(rules, report, baseline)
-    pairs: list[tuple[_Result, _Result, str]] = [
-        *_pairs(
-            rules.compared(report.retrieval),
-            rules.compared(baseline.retrieval),
-            rules,
-            rules.metrics,
-            _RETRIEVAL_IDENTITY,
-            report.skipped,
-        ),
-        *_pairs(
-            _retrieved(report),
-            _retrieved(baseline),
-            rules,
-            rules.generation_metrics,
-            _GENERATION_IDENTITY,
-            report.skipped,
-        ),
-    ]
+    pairs = _compared_pairs(report, baseline, rules)
     _check_not_empty(pairs)
     values = [_paired_values(*pair) for pair in pairs]
     differences = [paired_difference(before, after) for before, after in values]
@@ -125,24 +127,57 @@ def compare(report: Report, baseline: Report, rules: GateRules | None = None) ->
             system=now.system,
             task=now.task,
             metric=metric,
-            before=before.means[metric],
-            after=now.means[metric],
+            before=fmean(old),
+            after=fmean(new),
             low=difference.low,
             high=difference.high,
             p_worse=p,
-            queries=len(now.values[metric]),
+            queries=len(new),
             detectable=None if drop is None else max(drop, rules.tolerance),
             regression=-difference.mean > rules.tolerance and p < rules.alpha,
             inconclusive=-difference.mean > rules.tolerance and p >= rules.alpha,
             changed=_changes(now, before),
         )
-        for (now, before, metric), difference, p, drop in zip(pairs, differences, p_values, drops, strict=True)
+        for (now, before, metric), (old, new), difference, p, drop in zip(
+            pairs, values, differences, p_values, drops, strict=True
+        )
+    ]
+
+
+def _compared_pairs(report: Report, baseline: Report, rules: GateRules) -> list[tuple[_Result, _Result, str]]:
+    """Return (result of this run, result of the baseline, metric) of all that is compared."""
+    return [
+        *_pairs(
+            rules.compared(report.retrieval),
+            rules.compared(baseline.retrieval),
+            rules,
+            rules.metrics,
+            _RETRIEVAL_IDENTITY,
+            report.skipped,
+        ),
+        *_pairs(
+            _retrieved(report.generation),
+            _retrieved(baseline.generation),
+            rules,
+            rules.generation_metrics,
+            _GENERATION_IDENTITY,
+            report.skipped,
+        ),
+        *_pairs(
+            _retrieved(report.chat),
+            _retrieved(baseline.chat),
+            rules,
+            rules.chat_metrics,
+            _CHAT_IDENTITY,
+            report.skipped,
+        ),
     ]
 
 
 def _check_systems(rules: GateRules, *sides: Report) -> None:
     systems = {result.system for side in sides for result in side.retrieval}
     systems |= {result.system for side in sides for result in side.generation if result.system}
+    systems |= {result.system for side in sides for result in side.chat if result.system}
     for name in rules.systems:
         if name not in systems:
             raise IncomparableError(
@@ -151,8 +186,8 @@ def _check_systems(rules: GateRules, *sides: Report) -> None:
             )
 
 
-def _retrieved(report: Report) -> list[GenerationResult]:
-    return [result for result in report.generation if result.condition == "retrieved"]
+def _retrieved(results: Iterable[_Answers]) -> list[_Answers]:
+    return [result for result in results if result.condition == "retrieved"]
 
 
 def _pairs(
@@ -177,7 +212,10 @@ def _pairs(
             )
         new = results[old.system, old.task]
         _check_same(new, old, identity)
-        pairs.extend((new, old, metric) for metric in metrics)
+        # Whether a chat has a metric depends on its questions; a baseline says which.
+        pairs.extend(
+            (new, old, metric) for metric in metrics if not isinstance(old, ChatResult) or metric in old.values
+        )
     return pairs
 
 
@@ -214,7 +252,10 @@ def _paired_values(now: _Result, before: _Result, metric: str) -> tuple[list[flo
     for result in (now, before):
         _check_metric(result, metric)
     new, old = now.values[metric], before.values[metric]
-    if new.keys() != old.keys():
+    if isinstance(now, ChatResult):  # an answer without citations has no precision
+        new = {query: value for query, value in new.items() if query in old}
+        old = {query: old[query] for query in new}
+    if new.keys() != old.keys() or not new:
         raise IncomparableError(
             f"{_name(now)} answered other queries than its baseline; write a new one with --update-baseline"
         )

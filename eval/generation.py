@@ -12,17 +12,14 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Literal, get_args
+from typing import get_args
 
 from llamaindex_code_retrieval._io import clean_text, write_atomically
 from llamaindex_code_retrieval._optional import require
 from llamaindex_code_retrieval.eval.questions import GenerationTask, Question
-from llamaindex_code_retrieval.eval.results import Answer, GenerationResult
+from llamaindex_code_retrieval.eval.results import Answer, Condition, GenerationResult
 from llamaindex_code_retrieval.eval.rouge import rouge_scores
 from llamaindex_code_retrieval.eval.writers import ExtractiveWriter, Writer
-
-Condition = Literal["gold", "retrieved", "none"]
-"""Which passages the writer is shown: those that hold the answer, those that a system retrieved, or none."""
 
 
 class AnswerCache:

@@ -16,11 +16,19 @@ from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.eval.chat.tasks import LoadedChat, load_chat
 from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
 from llamaindex_code_retrieval.eval.questions import GenerationTask, code_from_description, docstring_from_code, sweqa
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, fingerprint_of, load_questions
 from llamaindex_code_retrieval.eval.repository_retrieval import question_sources
-from llamaindex_code_retrieval.eval.suite import GenerationSpec, Suite, SystemSpec, TaskSpec
+from llamaindex_code_retrieval.eval.suite import (
+    ChatSpec,
+    GenerationSpec,
+    NotAvailableError,
+    Suite,
+    SystemSpec,
+    TaskSpec,
+)
 from llamaindex_code_retrieval.eval.writers import Writer, load_writer
 from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.source_options import SourceOptions
@@ -125,10 +133,11 @@ class LoadedSuite:
     repository_tasks: list[LoadedRepositoryTask] = field(default_factory=list)
     systems: list[LoadedSystem] = field(default_factory=list)
     questions: list[LoadedQuestions] = field(default_factory=list)
+    chats: list[LoadedChat] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """The name of a part that is left out -> why."""
 
-    def systems_of(self, spec: TaskSpec | GenerationSpec) -> list[LoadedSystem]:
+    def systems_of(self, spec: TaskSpec | GenerationSpec | ChatSpec) -> list[LoadedSystem]:
         """Return the systems that a task names, or all if it names none."""
         return [system for system in self.systems if not spec.systems or system.spec.name in spec.systems]
 
@@ -138,10 +147,6 @@ class LoadedSuite:
         for system in self.systems_of(spec):
             groups.setdefault(system.spec.vectors, []).append(system)
         return list(groups.values())
-
-
-class _NotAvailableError(ValueError):
-    """A part of the suite is not on this machine."""
 
 
 def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -> LoadedSuite:
@@ -155,7 +160,9 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
     """
     check_installed("ir_measures", extra="eval", purpose="computing metrics")
     if suite.generation:
-        check_installed("rouge_score", "sacrebleu", extra="eval", purpose="scoring answers")
+        check_installed("sacrebleu", extra="eval", purpose="scoring answers")
+    if suite.generation or suite.chat:
+        check_installed("rouge_score", extra="eval", purpose="scoring answers")
     loaded = LoadedSuite(suite)
     systems = [spec for spec in suite.system if _models_exist(spec, loaded.skipped)]
     for task in suite.task:
@@ -166,17 +173,23 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
                 [folder] = task.repository or ()
                 repositories = load_repositories(task.questions, folder, SourceOptions(only=task.only))
                 loaded.repository_tasks.append(LoadedRepositoryTask(task, repositories))
-        except _NotAvailableError as reason:
+        except NotAvailableError as reason:
             loaded.skipped[task.name] = str(reason)
     for spec in suite.generation:
         try:
             loaded.questions.append(_load_questions(spec, loaded))
-        except _NotAvailableError as reason:
+        except NotAvailableError as reason:
             loaded.skipped[spec.name] = str(reason)
-    if loaded.tasks or loaded.repository_tasks or loaded.questions:
+    for chat in suite.chat:
+        try:
+            loaded.chats.append(load_chat(chat, cache_folder=cache_folder))
+        except NotAvailableError as reason:
+            loaded.skipped[chat.name] = str(reason)
+    searched = loaded.tasks or loaded.repository_tasks or loaded.chats
+    if searched or loaded.questions:
         _check_languages(systems, loaded.tasks)
         loaded.systems.extend(_load_systems(systems, loaded, cache_folder=cache_folder, device=device))
-    if not (loaded.questions or (loaded.systems and (loaded.tasks or loaded.repository_tasks))):
+    if not (loaded.questions or (loaded.systems and searched)):
         reasons = "; ".join(f"{what}: {why}" for what, why in loaded.skipped.items())
         raise ValueError(f"nothing of the suite {suite.name!r} can be run here ({reasons})")
     return loaded
@@ -190,7 +203,7 @@ def _load_benchmark(task: TaskSpec, *, seed: int) -> Benchmark:
     if task.set is not None:
         folder = data_folder(task.set)
         if folder is None:
-            raise _NotAvailableError(f"there is no {task.set}/ in $CODE_RETRIEVAL_DATA")
+            raise NotAvailableError(f"there is no {task.set}/ in $CODE_RETRIEVAL_DATA")
         benchmark = load_beir(folder, split=task.split)
     elif task.folder is not None:
         benchmark = load_beir(task.folder, split=task.split)
@@ -218,7 +231,7 @@ def load_repositories(
     repositories, has_several = load_questions(questions), Path(questions).is_dir()
     folders = {each.name: Path(folder, each.name) if has_several else Path(folder) for each in repositories}
     if missing := [str(each) for each in folders.values() if not each.is_dir()]:
-        raise _NotAvailableError(f"there is no folder {' or '.join(missing)} with the repository of {questions}")
+        raise NotAvailableError(f"there is no folder {' or '.join(missing)} with the repository of {questions}")
     return [LoadedRepository(each, question_sources(each, folders[each.name], options)) for each in repositories]
 
 
@@ -230,7 +243,7 @@ def _package(name: str) -> Path:
         spec = None
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     if not folders:
-        raise _NotAvailableError(f"the package {name} is not installed")
+        raise NotAvailableError(f"the package {name} is not installed")
     return Path(folders[0])
 
 
@@ -242,7 +255,7 @@ def _load_questions(spec: GenerationSpec, loaded: LoadedSuite) -> LoadedQuestion
     else:
         benchmark = next((each.benchmark for each in loaded.tasks if each.spec.name == spec.task), None)
         if benchmark is None:
-            raise _NotAvailableError(f"its task {spec.task} is left out")
+            raise NotAvailableError(f"its task {spec.task} is left out")
         make = code_from_description if spec.kind == "code" else docstring_from_code
         task = make(benchmark, name=spec.name)
     if spec.questions > len(task.questions):
@@ -258,10 +271,10 @@ def _load_questions(spec: GenerationSpec, loaded: LoadedSuite) -> LoadedQuestion
 def _project_sources(spec: GenerationSpec) -> dict[str, str]:
     try:
         folder = _package(spec.project or "") if spec.repository is None else Path(spec.repository)
-    except _NotAvailableError:
+    except NotAvailableError:
         folder = Path()
     if not folder.is_dir() or folder == Path():
-        raise _NotAvailableError(
+        raise NotAvailableError(
             f"the sources of {spec.project} are not available; install it, or name them as repository"
         )
     return dict(read_sources([folder]))
@@ -270,7 +283,7 @@ def _project_sources(spec: GenerationSpec) -> dict[str, str]:
 def _sweqa_questions(spec: GenerationSpec, sources: Mapping[str, str]) -> GenerationTask:
     folder = data_folder("sweqa")
     if folder is None:
-        raise _NotAvailableError("there is no sweqa/ in $CODE_RETRIEVAL_DATA")
+        raise NotAvailableError("there is no sweqa/ in $CODE_RETRIEVAL_DATA")
     documents = [Document(text=text, id_=path, metadata={"path": path}) for path, text in sources.items()]
     # Gold passages are whole functions; what a system retrieves are nodes of its own index.
     nodes = [node for node in CodeNodeParser().get_nodes_from_documents(documents) if isinstance(node, TextNode)]

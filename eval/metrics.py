@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +26,31 @@ METRICS = ("MRR", "MRR@10", "R@1", "R@5", "R@10", "R@100", "nDCG@10", "MAP")
 
 GenerationMetric = Literal["rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "exact"]
 """What an evaluation of answers measures, see :func:`~llamaindex_code_retrieval.eval.generation.score_answers`."""
+
+GatedChatMetric = Literal[
+    "rougeL",
+    "rouge1",
+    "rouge2",
+    "hit@1",
+    "hit@5",
+    "hit@10",
+    "MRR",
+    "file_hit@1",
+    "file_hit@5",
+    "file_hit@10",
+    "file_MRR",
+    "valid_citations",
+    "citation_precision",
+    "citation_recall",
+    "answered",
+    "grade",
+]
+"""What an evaluation of a chat measures where more is better; see :mod:`~llamaindex_code_retrieval.eval.chat`."""
+
+ChatMetric = Literal[GatedChatMetric, "context_tokens", "first_token_seconds", "seconds"]
+"""What an evaluation of a chat measures."""
+
+CHAT_METRICS: tuple[ChatMetric, ...] = get_args(ChatMetric)
 
 _METRIC = re.compile(r"(MRR|nDCG|MAP)(@[1-9]\d*)?|R@[1-9]\d*")
 _IR_MEASURES_NAMES = {"MRR": "RR", "R": "R", "nDCG": "nDCG", "MAP": "AP"}

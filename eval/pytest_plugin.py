@@ -98,6 +98,11 @@ class _SuiteRun:
                 if not rules.systems or result.system in rules.systems:
                     for metric in metrics:
                         yield result.system, result.task, metric
+        for chat in self.baseline.chat:
+            if chat.condition == "retrieved" and (not rules.systems or chat.system in rules.systems):
+                for metric in rules.chat_metrics:
+                    if metric in chat.values:
+                        yield chat.system, chat.task, metric
 
     def comparison(self, key: tuple[str, str, str]) -> Comparison:
         """Return a comparison; if the run fails, every test fails with its error."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from llamaindex_code_retrieval._io import write_atomically
 from llamaindex_code_retrieval.eval.metrics import GenerationMetric, reciprocal_rank
@@ -16,6 +16,15 @@ T = TypeVar("T")
 FORMAT = 1
 TOP = 10
 """Hits of each query that a result keeps."""
+Condition = Literal["gold", "retrieved", "none"]
+"""Which passages a writer is shown: those that hold the answer, those that a system retrieved, or none."""
+Engine = Literal["assembled", "hits", "sentence", "code", "sentence-citation", "code-citation"]
+"""How a chat makes its context and asks the LLM.
+
+``assembled`` is the chat of this package, and ``hits`` the same with hits as they are instead of passages that are
+assembled from them. The others are LlamaIndex's defaults over nodes of its ``SentenceSplitter`` or ``CodeSplitter``: a
+``ContextChatEngine``, or a ``CitationQueryEngine``.
+"""
 
 
 def protocol_name(pool_size: int, seed: int) -> str:
@@ -129,6 +138,58 @@ class GenerationResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatAnswer:
+    """One question of a chat, answered under one condition. Places are written as in ``src/app.py:10-20``."""
+
+    question: str
+    reference: str
+    """Empty if there is none."""
+    answer: str
+    targets: list[str]
+    """Places that answer the question."""
+    hits: list[str]
+    """The first ``TOP`` places that were found, best first; only under the condition ``retrieved``."""
+    passages: list[str]
+    """Places that the LLM was shown."""
+    cited: list[str]
+    """Citations of what was in the prompt."""
+    not_in_prompt: list[str]
+    """Citations of what was not."""
+    error: str = ""
+    """Why there is no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatResult:
+    """One chat's answers to the questions of one task under one condition."""
+
+    system: str
+    """The system that found the passages, with the engine after a comma if that is not ``assembled``; "" under the
+    conditions ``gold`` and ``none``."""
+    task: str
+    benchmark: str
+    benchmark_fingerprint: str
+    condition: Condition
+    llm: str
+    """The specification of the LLM, without folders."""
+    values: dict[str, dict[str, float]]
+    """Metric -> question id -> value. A metric lacks the questions that it says nothing of, such as the precision of an
+    answer that cites nothing."""
+    answers: dict[str, ChatAnswer]
+    """By question id."""
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Metric -> mean over the questions that it has."""
+        return {metric: fmean(values.values()) for metric, values in self.values.items()}
+
+    @property
+    def failed(self) -> int:
+        """Number of questions without an answer."""
+        return sum(bool(answer.error) for answer in self.answers.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A figure from a paper or a model card, which was not measured here."""
 
@@ -149,6 +210,7 @@ class Report:
     versions: dict[str, str]
     retrieval: list[RetrievalResult] = field(default_factory=list)
     generation: list[GenerationResult] = field(default_factory=list)
+    chat: list[ChatResult] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     """The name of a part of the suite that was left out -> why."""
@@ -166,6 +228,7 @@ class Report:
                 replace(result, top={query: ids[:1] for query, ids in result.top.items()}) for result in self.retrieval
             ],
             generation=[replace(result, answers={}) for result in self.generation if result.condition == "retrieved"],
+            chat=[replace(result, answers={}) for result in self.chat if result.condition == "retrieved"],
         )
 
     @classmethod
@@ -181,6 +244,7 @@ class Report:
                 raise ValueError(f"its format is not {FORMAT}")
             content["retrieval"] = [retrieval_result(each) for each in content["retrieval"]]
             content["generation"] = [generation_result(each) for each in content["generation"]]
+            content["chat"] = [chat_result(each) for each in content.get("chat", ())]
             content["published"] = [_from_dict(Published, each) for each in content["published"]]
             return _from_dict(cls, content)
         except OSError as error:
@@ -275,6 +339,12 @@ def generation_result(content: Mapping[str, Any]) -> GenerationResult:
     return _from_dict(GenerationResult, {**content, "answers": answers})
 
 
+def chat_result(content: Mapping[str, Any]) -> ChatResult:
+    """Return the result that ``dataclasses.asdict`` turned into ``content``."""
+    answers = {id_: _from_dict(ChatAnswer, answer) for id_, answer in content["answers"].items()}
+    return _from_dict(ChatResult, {**content, "answers": answers})
+
+
 def _from_dict(kind: type[T], content: Mapping[str, Any]) -> T:
     known = fields(kind)  # type: ignore[arg-type]  # T is one of the dataclasses above
     required = {each.name for each in known if each.default is MISSING and each.default_factory is MISSING}
@@ -298,6 +368,8 @@ class PlannedResult:
     """Of retrieval."""
     writer: str = ""
     """Of generation."""
+    llm: str = ""
+    """Of a chat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

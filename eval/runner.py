@@ -11,10 +11,14 @@ from pydantic import BaseModel
 
 from llamaindex_code_retrieval._io import Progress, json_hash, make_folder, no_progress
 from llamaindex_code_retrieval._optional import check_installed
+from llamaindex_code_retrieval.eval.chat.build import Indexes, build_chat
+from llamaindex_code_retrieval.eval.chat.evaluation import evaluate_chat
+from llamaindex_code_retrieval.eval.chat.questions import fingerprint_of_questions
+from llamaindex_code_retrieval.eval.chat.tasks import LoadedChat
 from llamaindex_code_retrieval.eval.datasets import Benchmark
 from llamaindex_code_retrieval.eval.environment import code_fingerprint, current_environment
 from llamaindex_code_retrieval.eval.gate import check_comparable
-from llamaindex_code_retrieval.eval.generation import AnswerCache, Condition, generate
+from llamaindex_code_retrieval.eval.generation import AnswerCache, generate
 from llamaindex_code_retrieval.eval.loading import (
     LoadedQuestions,
     LoadedRepositoryTask,
@@ -23,15 +27,20 @@ from llamaindex_code_retrieval.eval.loading import (
     LoadedTask,
     load_parts,
 )
+from llamaindex_code_retrieval.eval.metrics import CHAT_METRICS
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions
 from llamaindex_code_retrieval.eval.repository_retrieval import evaluate_questions, index_sources_once
 from llamaindex_code_retrieval.eval.results import (
     TOP,
+    ChatResult,
+    Condition,
+    Engine,
     GenerationResult,
     PlannedResult,
     Published,
     Report,
     RetrievalResult,
+    chat_result,
     generation_result,
     protocol_name,
     retrieval_result,
@@ -81,12 +90,12 @@ def run_suite(
         check_installed("scipy", extra="eval", purpose="comparing with a baseline")
     loaded = load_parts(suite, cache_folder=cache_folder, device=device)
     if baseline is not None:
-        retrieval, generation = _planned(loaded)
-        check_comparable(retrieval, generation, baseline, suite.gate, skipped=loaded.skipped)
+        check_comparable(*_planned(loaded), _planned_chats(loaded), baseline, suite.gate, skipped=loaded.skipped)
     run = _Run(loaded, unfinished, cache_folder, on_progress)
     run.measure_retrieval()
     run.measure_questions()
     run.measure_generation()
+    run.measure_chats()
     environment = current_environment()
     report = Report(
         suite=suite.name,
@@ -95,6 +104,7 @@ def run_suite(
         versions=environment.versions,
         retrieval=list(run.retrieval.values()),
         generation=run.generation,
+        chat=run.chats,
         published=[Published(**each.model_dump()) for each in suite.published],
         skipped=loaded.skipped,
         seconds=round(time.perf_counter() - started, 1),
@@ -146,6 +156,28 @@ def _planned(loaded: LoadedSuite) -> tuple[list[PlannedResult], list[PlannedResu
     return retrieval, generation
 
 
+def _planned_chats(loaded: LoadedSuite) -> list[PlannedResult]:
+    """Return the results of chats that a run will have."""
+    return [
+        PlannedResult(
+            system=_chat_name(system, engine),
+            task=chat.spec.name,
+            metrics=chat.spec.metrics or CHAT_METRICS,
+            benchmark=chat.spec.name,
+            benchmark_fingerprint=fingerprint_of_questions(chat.questions),
+            llm=chat.llm_name,
+        )
+        for chat in loaded.chats
+        if "retrieved" in chat.spec.conditions
+        for system in loaded.systems_of(chat.spec)
+        for engine in chat.spec.engines
+    ]
+
+
+def _chat_name(system: LoadedSystem, engine: Engine) -> str:
+    return system.spec.name if engine == "assembled" else f"{system.spec.name}, {engine}"
+
+
 class _Run:
     """One run over the loaded parts of a suite."""
 
@@ -160,6 +192,9 @@ class _Run:
         self.retrieval: dict[tuple[str, str], RetrievalResult] = {}
         """(System, task) -> result."""
         self.generation: list[GenerationResult] = []
+        self.chats: list[ChatResult] = []
+        self.indexes: dict[str, Indexes] = {}
+        """Key of a system's vectors -> the indexes of its chats."""
 
     # --- retrieval ---------------------------------------------------------------------------------------------------
 
@@ -292,6 +327,55 @@ class _Run:
             passages[question.id] = [hit.node_id for hit in hits]
             texts |= {hit.node_id: hit.node.get_content() for hit in hits}
         return passages, texts
+
+    # --- chats -------------------------------------------------------------------------------------------------------
+
+    def measure_chats(self) -> None:
+        """Have all questions of each chat answered with gold passages, with those of each system, and without any."""
+        for chat in self.loaded.chats:
+            systems = self.loaded.systems_of(chat.spec)
+            for condition in chat.spec.conditions:
+                if condition == "gold" and not any(question.targets for question in chat.questions):
+                    continue
+                retrieved = condition == "retrieved"
+                engines: tuple[Engine, ...] = chat.spec.engines if retrieved else ("assembled",)
+                for system in systems if retrieved else systems[:1]:
+                    for engine in engines:
+                        self._chat(chat, condition, system, engine)
+
+    def _chat(self, chat: LoadedChat, condition: Condition, system: LoadedSystem, engine: Engine) -> None:
+        code = json_hash({repository: dict(sources) for repository, sources in chat.sources.items()})
+        parts = (engine, system.embedding.query_fingerprint, fingerprint_of_questions(chat.questions), code)
+        key = self._key(f"chat, {condition}", system, chat.spec, *parts)
+        result = self.unfinished.load(key, chat_result)
+        if result is None:
+            indexes = self.indexes.setdefault(system.spec.vectors, Indexes(system.embedding, self.on_progress))
+            result = evaluate_chat(
+                {
+                    repository: build_chat(
+                        condition,
+                        engine,
+                        sources,
+                        indexes,
+                        retriever_of=lambda index: system.retriever(index, depth=chat.spec.top_k),
+                        rerankers=system.postprocessors,
+                        max_context_tokens=chat.spec.max_context_tokens,
+                        quotes=chat.quotes,
+                    )
+                    for repository, sources in chat.sources.items()
+                },
+                chat.questions,
+                chat.llm,
+                task=chat.spec.name,
+                condition=condition,
+                system=_chat_name(system, engine),
+                llm_name=chat.llm_name,
+                metrics=chat.spec.metrics or CHAT_METRICS,
+                judge=chat.judge,
+                on_progress=lambda done, total: self.on_progress("answer", done, total),
+            )
+            self.unfinished.save(key, asdict(result))
+        self.chats.append(result)
 
     def _key(self, kind: str, system: LoadedSystem | None, spec: BaseModel, *more: str) -> str:
         """Return a hash of all that a result depends on."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
 from llamaindex_code_retrieval._settings import Settings, check_distinct, read_toml
+from llamaindex_code_retrieval.chat.llms import EXTRACTIVE
 from llamaindex_code_retrieval.eval.gate import GateRules
-from llamaindex_code_retrieval.eval.metrics import METRICS, check_metric
+from llamaindex_code_retrieval.eval.metrics import METRICS, ChatMetric, check_metric
+from llamaindex_code_retrieval.eval.results import Condition, Engine
 from llamaindex_code_retrieval.index.rank import Mode
 from llamaindex_code_retrieval.models.reranker_config import RerankPrecision
 
 _SUITES = Path(__file__).resolve().parent / "suites"
+
+
+class NotAvailableError(ValueError):
+    """A part of a suite is not on this machine."""
+
 
 Metric = Annotated[str, AfterValidator(check_metric)]
 
@@ -160,6 +167,67 @@ class GenerationSpec(Settings):
         return self
 
 
+class ChatSpec(Settings):
+    """Questions about repositories that a chat answers with gold, retrieved and no passages, and cites."""
+
+    name: str
+    """Name in reports."""
+    set: str | None = None
+    """The name of a data set in ``$CODE_RETRIEVAL_DATA`` whose ``answers.jsonl`` has the questions."""
+    questions: str | None = None
+    """A file of questions, one JSON object a line; a relative path starts at the suite's folder."""
+    repositories: str | None = None
+    """The folder with the checkouts, by name; a relative path starts at the suite's folder. By default
+    ``$CODE_RETRIEVAL_REPOSITORIES``."""
+    projects: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
+    """The repositories whose questions are asked; by default all."""
+    limit: int = Field(default=0, ge=0)
+    """The first so many questions of each repository; 0 takes all."""
+    llm: str = EXTRACTIVE
+    """Who answers: ``extractive``, which quotes the passages, or an LLM such as ``ollama:MODEL``."""
+    judge: str | None = None
+    """An LLM that grades the answers from 1 to 5; by default none does."""
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1), AfterValidator(check_distinct)] = get_args(
+        Condition
+    )
+    """Which passages the LLM is shown: ``gold``, ``retrieved`` and ``none``."""
+    engines: Annotated[tuple[Engine, ...], Field(min_length=1), AfterValidator(check_distinct)] = ("assembled",)
+    """How the retrieved passages are made: ``assembled`` or ``hits``, the hits as they are. LlamaIndex's defaults are
+    ``sentence`` and ``code``, by the splitter, and ``sentence-citation`` and ``code-citation`` with its
+    ``CitationQueryEngine``; of a system they use the embedding alone."""
+    metrics: Annotated[tuple[ChatMetric, ...], AfterValidator(check_distinct)] = ()
+    """Metrics; every question must have what they need, a reference answer or targets. By default each is measured of
+    the questions that have it."""
+    systems: Annotated[tuple[str, ...], AfterValidator(check_distinct)] = ()
+    """The systems that retrieve; by default all. ``gold`` uses the index of the first."""
+    top_k: int = Field(default=10, ge=1)
+    """Hits of a question."""
+    max_context_tokens: int = Field(default=3000, ge=1)
+    """Tokens of the passages in a prompt."""
+    max_answer_tokens: int = Field(default=512, ge=1)
+    """Tokens of an answer."""
+    context_window: int = Field(default=8192, ge=1)
+    """Tokens of a prompt and its answer."""
+    timeout: float = Field(default=120, gt=0)
+    """Seconds for one answer of a server."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> ChatSpec:
+        if bool(self.set) == bool(self.questions):
+            raise ValueError(f"chat {self.name!r} must have one of set and questions")
+        if "retrieved" not in self.conditions:
+            _refuse(self, ["engines", "top_k"], f"chat {self.name!r} retrieves nothing")
+        if "grade" in self.metrics and self.judge is None:
+            raise ValueError(f"chat {self.name!r} has no judge for the metric 'grade'; add judge")
+        if self.llm == EXTRACTIVE:
+            options = ["max_answer_tokens", "context_window", *([] if self.judge else ["timeout"])]
+            _refuse(self, options, f"chat {self.name!r} uses no LLM")
+            for engine in self.engines:
+                if engine.endswith("-citation"):
+                    raise ValueError(f"chat {self.name!r} needs an LLM for the engine {engine!r}; set llm")
+        return self
+
+
 class PublishedSpec(Settings):
     """A figure from a paper or a model card, shown beside the measured ones."""
 
@@ -189,9 +257,11 @@ class Suite(Settings):
     task: tuple[TaskSpec, ...] = ()
     """The ``[[task]]`` tables."""
     system: tuple[SystemSpec, ...] = ()
-    """The ``[[system]]`` tables; at least one, with one ``[[task]]`` or ``[[generation]]``."""
+    """The ``[[system]]`` tables; at least one, with one ``[[task]]``, ``[[generation]]`` or ``[[chat]]``."""
     generation: tuple[GenerationSpec, ...] = ()
     """The ``[[generation]]`` tables."""
+    chat: tuple[ChatSpec, ...] = ()
+    """The ``[[chat]]`` tables."""
     published: tuple[PublishedSpec, ...] = ()
     """The ``[[published]]`` tables."""
     gate: GateRules = GateRules()
@@ -199,14 +269,15 @@ class Suite(Settings):
 
     @model_validator(mode="after")
     def _check_names(self) -> Suite:
-        if not self.system or not (self.task or self.generation):
-            raise ValueError("a suite must have at least one [[system]] and one [[task]] or [[generation]]")
+        if not self.system or not (self.task or self.generation or self.chat):
+            raise ValueError("a suite must have at least one [[system]] and one [[task]], [[generation]] or [[chat]]")
         systems, tasks = [each.name for each in self.system], [each.name for each in self.task]
         _check_distinct("system", systems)
-        _check_distinct("task", [*tasks, *(each.name for each in self.generation)])
+        _check_distinct("task", [*tasks, *(each.name for each in self.generation), *(each.name for each in self.chat)])
         for place, names in (
             *((f"task {each.name!r}", each.systems) for each in self.task),
             *((f"generation {each.name!r}", each.systems) for each in self.generation),
+            *((f"chat {each.name!r}", each.systems) for each in self.chat),
             ("the gate", self.gate.systems),
         ):
             for name in names:
@@ -247,7 +318,16 @@ class Suite(Settings):
         for spec in self.generation:
             repository = spec.repository and str(folder / spec.repository)
             generation.append(spec.model_copy(update={"repository": repository}))
-        return self.model_copy(update={"task": tuple(tasks), "generation": tuple(generation)})
+        chat = [
+            spec.model_copy(
+                update={
+                    "questions": spec.questions and str(folder / spec.questions),
+                    "repositories": spec.repositories and str(folder / spec.repositories),
+                }
+            )
+            for spec in self.chat
+        ]
+        return self.model_copy(update={"task": tuple(tasks), "generation": tuple(generation), "chat": tuple(chat)})
 
 
 def _refuse(spec: Settings, options: Sequence[str], reason: str) -> None:

@@ -74,7 +74,7 @@ class LLMWriter:
         self.llm = llm
         self.name = name
         self.max_characters = max_characters
-        settings = {"llm": _public_settings(llm.to_dict()), "max_characters": max_characters, "prompt": _PROMPT}
+        settings = {"llm": json.loads(llm_settings(llm)), "max_characters": max_characters, "prompt": _PROMPT}
         self.settings = json.dumps(settings, sort_keys=True)
 
     def write(self, instruction: str, question: str, passages: Sequence[str]) -> str:
@@ -92,6 +92,11 @@ class LLMWriter:
                 break
             prompt = longer
         return prompt
+
+
+def llm_settings(llm: LLM) -> str:
+    """Return what the answers of an LLM depend on besides the prompt, as JSON without secrets."""
+    return json.dumps(_public_settings(llm.to_dict()), sort_keys=True)
 
 
 def _public_settings(value: Any) -> Any:

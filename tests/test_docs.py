@@ -92,8 +92,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suites = [content for page in PAGES for language, content in blocks(page) if language == "toml"]
     (root / "my-suite.toml").write_text(suites[0])
     (root / "my-questions.toml").write_text(next(suite for suite in suites if "questions = " in suite))
+    (root / "my-chat.toml").write_text(next(suite for suite in suites if "[[chat]]" in suite))
     questions = [content for language, content in blocks(ROOT / "docs" / "evaluation.md") if language == "json"]
     (root / "questions.json").write_text(questions[0])
+    (root / "chat.jsonl").write_text(questions[1])
     assert main(["benchmark", str(root / "src"), "--out", str(root / "our-set")]) == 0
     return root
 

@@ -58,7 +58,7 @@ def test_the_readme_is_short() -> None:
 
 def test_each_test_module_is_named_after_what_it_tests() -> None:
     """``test_x.py`` tests a module, folder or command ``x``, or one of the subjects below that span several."""
-    subjects = {"artifacts", "benchmarks", "components", "docs", "gpu", "house", "llamaindex", "packaging"}
+    subjects = {"artifacts", "benchmarks", "chat_eval", "components", "docs", "gpu", "house", "llamaindex", "packaging"}
     names = {module.stem.strip("_") for module in MODULES} | {module.parent.name for module in MODULES}
     for test in sorted((ROOT / "tests").glob("test_*.py")):
         name = test.stem.removeprefix("test_")

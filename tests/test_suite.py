@@ -22,7 +22,7 @@ SMALL = '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\n'
     ("text", "message"),
     [
         ("[[task", "is not TOML"),
-        ("", r"at least one \[\[system\]\] and one \[\[task\]\] or \[\[generation\]\]"),
+        ("", r"at least one \[\[system\]\] and one \[\[task\]\], \[\[generation\]\] or"),
         ('[[task]]\nname="t"\n[[system]]\nname="s"', "task 't' must have one of set, folder, repository or package"),
         (
             '[[task]]\nname="t"\nset="a"\n[[system]]\nname="s"\nmode="sparse"',

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from llamaindex_code_retrieval.eval.gate import describe
 from llamaindex_code_retrieval.eval.report.text import xml_text
-from llamaindex_code_retrieval.eval.results import Comparison, GenerationResult, Report, RetrievalResult
+from llamaindex_code_retrieval.eval.results import ChatResult, Comparison, GenerationResult, Report, RetrievalResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Iterator[_Case]:
 
 
 def _means(report: Report) -> Iterator[_Case]:
-    results: list[RetrievalResult | GenerationResult] = [*report.retrieval, *report.generation]
+    results: list[RetrievalResult | GenerationResult | ChatResult] = [
+        *report.retrieval,
+        *report.generation,
+        *report.chat,
+    ]
     for result in results:
         condition = "" if isinstance(result, RetrievalResult) else f" ({result.condition})"
         classname = f"{result.system} / {result.task}{condition}".removeprefix(" / ")

@@ -9,10 +9,17 @@ from typing import TypeVar
 
 from llamaindex_code_retrieval.eval.metrics import METRICS, GenerationMetric
 from llamaindex_code_retrieval.eval.report.text import html_text, markdown_text
-from llamaindex_code_retrieval.eval.results import Comparison, Curve, GenerationResult, Report, RetrievalResult
+from llamaindex_code_retrieval.eval.results import (
+    ChatResult,
+    Comparison,
+    Curve,
+    GenerationResult,
+    Report,
+    RetrievalResult,
+)
 from llamaindex_code_retrieval.eval.significance import interval
 
-R = TypeVar("R", RetrievalResult, GenerationResult, Curve)
+R = TypeVar("R", RetrievalResult, GenerationResult, ChatResult, Curve)
 MISSING = "–"
 VERDICTS = {
     "bad": "▼ regression",
@@ -32,11 +39,29 @@ _GENERATION_METRICS: tuple[GenerationMetric, ...] = (
     "chrf",
     "exact",
 )
+_CHAT_ANSWERS = {
+    **dict.fromkeys(("rougeL", "rouge1", "rouge2", "valid_citations", "citation_precision", "citation_recall"), 4),
+    "answered": 4,
+    "grade": 2,
+    "context_tokens": 0,
+    "first_token_seconds": 2,
+    "seconds": 2,
+}
+_CHAT_PLACES = {f"{prefix}{metric}": 4 for prefix in ("", "file_") for metric in ("hit@1", "hit@5", "hit@10", "MRR")}
+"""Metrics of chats in a table, with their digits."""
 _GATE_NOTE = (
     "Detectable drop: the smallest one that the gate detects with 80 % power on these queries. A drop is inconclusive "
     "if it exceeds the tolerance but is not significant: there are too few queries to tell it from chance."
 )
 _WRITER_NOTE = "The writer was shown the right passages (gold), those that the system found (retrieved), or none."
+_CHAT_NOTE = (
+    "Each mean is over the questions that have the metric. Valid citations: share whose lines were in the prompt. "
+    "Citation precision: share that also has a line of a place that answers the question. Citation recall: share of "
+    "these places that is cited. Answered: neither empty nor a refusal. Seconds include the search."
+)
+_FOUND_NOTE = (
+    "A hit is right if it has a line of a place that answers the question; in file_ metrics, if it is in the same file."
+)
 _CATEGORY_NOTE = (
     "Questions about repositories: a target is found by the first hit that is in its file and, where it names lines, "
     "touches them."
@@ -107,6 +132,8 @@ def report_sections(report: Report, comparisons: Sequence[Comparison], *, interv
         Section("Retrieval", "", _retrieval(report)),
         Section("Questions by category", _CATEGORY_NOTE, _by_category(report, intervals=intervals)),
         Section("Generation", _WRITER_NOTE, _generation(report, intervals=intervals)),
+        Section("Chat", _CHAT_NOTE, _chat(report, _CHAT_ANSWERS, intervals=intervals)),
+        Section("Chat: places found", _FOUND_NOTE, _chat(report, _CHAT_PLACES, intervals=intervals)),
         Section("Published figures", _PUBLISHED_NOTE, published),
         *closing_sections(report.skipped, report.versions),
     ]
@@ -192,11 +219,28 @@ def _generation(report: Report, *, intervals: bool) -> Table:
     return Table(columns=columns, rows=rows, words=4)
 
 
-def _mean(values: Sequence[float], *, intervals: bool) -> str:
+def _chat(report: Report, digits: Mapping[str, int], *, intervals: bool) -> Table:
+    """Return the results of chats that have a metric of ``digits``."""
+    results = [result for result in by_task(report.chat) if not digits.keys().isdisjoint(result.values)]
+    metrics = [metric for metric in digits if any(metric in result.values for result in results)]
+    rows = []
+    for each in results:
+        means = (
+            _mean(list(each.values.get(metric, {}).values()), intervals=intervals, digits=digits[metric])
+            for metric in metrics
+        )
+        counts = (f"{len(each.answers):,}", f"{each.failed:,}")
+        rows.append((each.task, each.condition, each.system or MISSING, each.llm, *means, *counts))
+    columns = ("task", "passages", "system", "llm", *metrics, "questions", "failed")
+    return Table(columns=columns, rows=rows, words=4)
+
+
+def _mean(values: Sequence[float], *, intervals: bool, digits: int = 4) -> str:
     if not values:
         return MISSING
-    between = " ({:.4f} to {:.4f})".format(*interval(values)) if intervals else ""
-    return f"{fmean(values):.4f}{between}"
+    low, high = interval(values) if intervals else (0.0, 0.0)
+    between = f" ({low:.{digits}f} to {high:.{digits}f})" if intervals else ""
+    return f"{fmean(values):.{digits}f}{between}"
 
 
 def by_task(results: Sequence[R]) -> list[R]:
