@@ -36,6 +36,7 @@ from llamaindex_code_retrieval._optional import lazy_attributes
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.adapt import adapt_to_repository, train_adapter
     from llamaindex_code_retrieval.training.assistants import search_assistants
+    from llamaindex_code_retrieval.training.averaging import average_adapters
     from llamaindex_code_retrieval.training.config import (
         AdapterConfig,
         DistilConfig,
@@ -72,6 +73,7 @@ _MODULES = {
     "TrainConfig": "config",
     "TrainingRun": "run_record",
     "adapt_to_repository": "adapt",
+    "average_adapters": "averaging",
     "distil_query_encoder": "distil",
     "load_pairs": "pair_sources",
     "load_query_recipe": "recipes",
@@ -98,6 +100,7 @@ __all__ = [
     "TrainConfig",
     "TrainingRun",
     "adapt_to_repository",
+    "average_adapters",
     "distil_query_encoder",
     "load_pairs",
     "load_query_recipe",

@@ -47,6 +47,27 @@ embedding = CodeEmbedding({arguments})
 {_FILES}"""
 
 
+def average_card(record: Mapping[str, Any]) -> str:
+    """Return the README of an average of adapters, whose record has no training of its own."""
+    base = record["base"]["name"]
+    rows = "\n".join(f"| {adapter['name']} | `{adapter['sha256']}` |" for adapter in record["averaged"])
+    return f"""# Code retrieval: mean of LoRA adapters for {hub_name(base)}
+
+Made by `code-retrieval average` of llamaindex-code-retrieval: rank {record["rank"]}, {record["kept"]:.2%} of the
+squared change of the weights.
+
+```python
+from llamaindex_code_retrieval import CodeEmbedding
+
+embedding = CodeEmbedding("{base}", adapter="path/to/this/folder")
+```
+
+| mean of | SHA-256 of its weights |
+|---|---|
+{rows}
+"""
+
+
 def reranker_card(record: Mapping[str, Any]) -> str:
     """Return the README of a reranker, as :func:`model_card` does."""
     train, retriever, calibration = record["train"], record["retriever"], record["calibration"]

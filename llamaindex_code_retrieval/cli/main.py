@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from llamaindex_code_retrieval._optional import installed_version
 from llamaindex_code_retrieval.cli.adapt import add_adapt
+from llamaindex_code_retrieval.cli.average import add_average
 from llamaindex_code_retrieval.cli.benchmark import add_benchmark
 from llamaindex_code_retrieval.cli.chat import add_chat
 from llamaindex_code_retrieval.cli.console import OutputClosedError, prepare_streams, print_message, print_text
@@ -152,6 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_distil,
         add_train_static,
         add_adapt,
+        add_average,
         add_recipes,
     ):
         add(commands)
