@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-Extra = Literal["train", "eval", "llama-cpp", "ollama", "openai-like"]
+Extra = Literal["train", "eval", "llama-cpp", "ollama", "openai-like", "mcp", "serve"]
 
 
 def require(module: str, *, extra: Extra, purpose: str = "") -> Any:

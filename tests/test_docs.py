@@ -42,6 +42,7 @@ PARSED_ONLY = (
     "eval cascade",
     "watch",  # runs until Ctrl-C
     "chat .",  # reads questions from stdin
+    "serve",  # runs until Ctrl-C
     "--llm ollama",  # needs a server
     "embedded-large",  # is installed by `make large` only
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.schema import NodeWithScore
 
 from llamaindex_code_retrieval.chat.chat_engines import CodeChatEngine, CondensingCodeChatEngine
@@ -27,14 +28,22 @@ class Answer:
         OSError: the LLM failed, in the loop too, or returned nothing.
     """
 
-    def __init__(self, engine: CodeChatEngine | CondensingCodeChatEngine, question: str, spec: LLMSpec) -> None:
+    def __init__(
+        self,
+        engine: CodeChatEngine | CondensingCodeChatEngine,
+        question: str,
+        spec: LLMSpec,
+        *,
+        history: Sequence[ChatMessage] | None = None,
+    ) -> None:
+        """Search the code; ``history`` replaces what the engine remembers."""
         check_question(question)
         self.question = question
         self.text = ""
         """What was said until now."""
         self._spec = spec
         try:
-            response = engine.stream_chat(question)
+            response = engine.stream_chat(question, chat_history=None if history is None else list(history))
         except Exception as error:
             if spec.kind == EXTRACTIVE or isinstance(error, ValueError | OSError):
                 raise
@@ -85,6 +94,7 @@ def passage_records(passages: Sequence[NodeWithScore]) -> list[dict[str, Any]]:
             "place": passage.place,
             "path": passage.path,
             "lines": [list(each) for each in passage.ranges],
+            "first": hit.node.metadata.get("start_line"),
             "scope": passage.scope,
             "text": passage.text,
         }

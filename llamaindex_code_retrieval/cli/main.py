@@ -28,6 +28,7 @@ from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
 from llamaindex_code_retrieval.cli.related import add_related
 from llamaindex_code_retrieval.cli.search import add_search
+from llamaindex_code_retrieval.cli.serve import add_serve
 from llamaindex_code_retrieval.cli.train import add_recipes, add_train
 from llamaindex_code_retrieval.cli.train_ranking import add_train_ranking
 from llamaindex_code_retrieval.cli.train_reranker import add_train_reranker
@@ -141,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_index, add_update, add_watch, add_search, add_related, add_chat, add_info):
+    for add in (add_index, add_update, add_watch, add_search, add_related, add_chat, add_serve, add_info):
         add(commands)
     for add in (add_models, add_languages, add_demo):
         add(commands)

@@ -15,7 +15,8 @@ class QuestionModels:
     """Loads the model of an index with its first question."""
 
     def __init__(self, *, fast_query: str | None = None) -> None:
-        self._fast_query = fast_query
+        self.fast_query = fast_query
+        """The query encoder that is used instead of the model, if any."""
         self._loaded: dict[str, QuestionModel] = {}
         self._lock = threading.Lock()
 
@@ -34,7 +35,7 @@ class QuestionModels:
         with self._lock:
             model = self._loaded.get(key)
             if model is None:
-                model = QuestionModel.load(settings, fast_query=self._fast_query)
+                model = QuestionModel.load(settings, fast_query=self.fast_query)
                 model.check(settings, folder)
                 self._loaded[key] = model
             return model

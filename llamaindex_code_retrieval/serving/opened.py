@@ -7,12 +7,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamaindex_code_retrieval.index.folder import open_storage, read_settings
 from llamaindex_code_retrieval.index.locate import INDEX_NAME, find_index, is_index, restore_root
 from llamaindex_code_retrieval.index.storage import DATABASE
 from llamaindex_code_retrieval.index.view import IndexReader, View
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
 
 
 class IndexPlace(NamedTuple):
@@ -54,6 +57,9 @@ class OpenedIndex:
         self._reader: IndexReader | None = None
         self._inode = 0
         self._lock = threading.Lock()
+        self._code_index: CodeIndex[Any] | None = None
+        self._code_index_inode = 0
+        self._loading = threading.Lock()
 
     @contextmanager
     def view(self, *, words: bool = True) -> Iterator[View]:
@@ -91,8 +97,27 @@ class OpenedIndex:
         except OSError:
             return 0
 
+    def code_index(self, query_encoder: str | None) -> CodeIndex[Any]:
+        """Return the index for LlamaIndex's engines, which is loaded with the first call.
+
+        Raises:
+            ValueError: there is none any more, it is damaged, or its model cannot be loaded.
+        """
+        from llamaindex_code_retrieval.index.code_index import CodeIndex
+
+        with self._loading:
+            inode = self._current_inode()
+            if self._code_index is None or inode != self._code_index_inode:  # answers may still read the old one
+                self._code_index = CodeIndex.open(self.folder, query_encoder=query_encoder)
+                self._code_index_inode = inode
+            return self._code_index
+
     def close(self) -> None:
         """Close the database."""
+        with self._loading:
+            if self._code_index is not None:
+                self._code_index.close()
+                self._code_index = None
         with self._lock:
             if self._reader is not None:
                 self._reader.close()

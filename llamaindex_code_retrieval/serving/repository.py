@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.index.filters import NodeFilter
 from llamaindex_code_retrieval.index.locate import is_index
@@ -21,6 +21,9 @@ from llamaindex_code_retrieval.serving.opened import IndexPlace, OpenedIndex
 from llamaindex_code_retrieval.serving.outline import outline_of_file, outline_of_folder
 from llamaindex_code_retrieval.serving.results import CodeHit, CodeText, Outline, SearchResult
 from llamaindex_code_retrieval.serving.updates import IndexUpdater
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
 
 MAX_LINES = 2_000
 """Lines of a file that are read at once."""
@@ -72,6 +75,11 @@ class Repository:
             found = search(view, question, model, ranking=ranking, node_filter=node_filter)
         hits = [CodeHit.of(self.name, node.metadata, node.text, score=node.score) for node in found]
         return SearchResult(hits, notes)
+
+    def index(self) -> tuple[CodeIndex[Any], list[str]]:
+        """Return the index for LlamaIndex's engines, and what to know of its state."""
+        notes = self._freshness.refresh()
+        return self._opened.code_index(self._models.fast_query), notes
 
     def related(self, path: str, line: int | None, *, limit: int) -> SearchResult:
         """Return what is related to a line of a file, or to the whole file."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llamaindex_code_retrieval._io import check_is_list, default_cache_folder
 from llamaindex_code_retrieval.chat.question import check_question
@@ -23,6 +24,9 @@ from llamaindex_code_retrieval.serving.repository import Repository, unique_name
 from llamaindex_code_retrieval.serving.requests import Requests
 from llamaindex_code_retrieval.serving.results import CodeText, Outline, SearchResult
 from llamaindex_code_retrieval.serving.updates import IndexUpdater
+
+if TYPE_CHECKING:
+    from llamaindex_code_retrieval.index.code_index import CodeIndex
 
 MAX_LIMIT = 100
 """Most hits of one request."""
@@ -114,19 +118,27 @@ class CodeService:
         with self._requests.run("search", repr(question)):
             check_question(question)
             _check_limit(limit)
-            for values in (paths, not_paths, languages):
-                if len(values) > _MAX_FILTERS:
-                    raise ValueError(f"at most {_MAX_FILTERS} values restrict a search, got {len(values)}; name fewer")
-            node_filter = NodeFilter(
-                paths=tuple(paths),
-                not_paths=tuple(not_paths),
-                languages=tuple(languages) or None,
-                kinds=None if kind is None else (kind,),
-                tests=None if include_tests else False,
+            node_filter = search_filter(
+                paths=paths, not_paths=not_paths, languages=languages, kind=kind, include_tests=include_tests
             )
             chosen = self.repositories if repository is None else [self._named(repository)]
             results = [each.search(question, limit=limit, node_filter=node_filter) for each in chosen]
             return _merged(results, chosen, limit=limit)
+
+    @contextmanager
+    def index(self, question: str, *, repository: str | None = None) -> Iterator[tuple[CodeIndex[Any], list[str]]]:
+        """Yield the index of a repository for LlamaIndex's engines, to search it for ``question`` in the block.
+
+        What to know of its state comes with it. The index may be read after the block too.
+
+        Raises:
+            ValueError: it cannot be searched; or there are several repositories and ``repository`` names none.
+            TimeoutError: too many requests are running.
+        """
+        with self._requests.run("ask", repr(question)):
+            if repository is None and len(self._repositories) > 1:
+                raise ValueError(f"name the repository to ask: one of {', '.join(self._repositories)}")
+            yield (self.repositories[0] if repository is None else self._named(repository)).index()
 
     def read(
         self, path: str, first: int | None = None, last: int | None = None, *, repository: str | None = None
@@ -221,6 +233,31 @@ class CodeService:
                 f"{self.repositories[0].name}/{path or 'src'}"
             )
         return owners[0], path
+
+
+def search_filter(
+    *,
+    paths: Sequence[str] = (),
+    not_paths: Sequence[str] = (),
+    languages: Sequence[str] = (),
+    kind: str | None = None,
+    include_tests: bool = True,
+) -> NodeFilter:
+    """Return the filter of a request.
+
+    Raises:
+        ValueError: a value is wrong, or there are too many.
+    """
+    for values in (paths, not_paths, languages):
+        if len(values) > _MAX_FILTERS:
+            raise ValueError(f"at most {_MAX_FILTERS} values restrict a search, got {len(values)}; name fewer")
+    return NodeFilter(
+        paths=tuple(paths),
+        not_paths=tuple(not_paths),
+        languages=tuple(languages) or None,
+        kinds=None if kind is None else (kind,),
+        tests=None if include_tests else False,
+    )
 
 
 def _check(place: IndexPlace, *, model: str | None, fast_query: str | None, read_only: bool) -> None:

@@ -1,0 +1,256 @@
+"""The page in a browser: a person asks, opens what an answer cites, searches, and uses the keyboard."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("playwright", reason="needs playwright")
+
+import uvicorn
+from playwright.sync_api import sync_playwright
+
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
+from llamaindex_code_retrieval.chat.llms import LLMSpec, load_llm
+from llamaindex_code_retrieval.serving.answers import Answers
+from llamaindex_code_retrieval.serving.guard import Access
+from llamaindex_code_retrieval.serving.service import CodeService
+from llamaindex_code_retrieval.serving.web import create_app
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ATTACK = "</script><script>window.harmed = 1</script><img src=x onerror='window.harmed = 1'>"
+FILLER = "".join(f"value_{number} = {number}\n" for number in range(1, 301))
+FILES = {
+    "cart.py": f"{FILLER}\n\nclass Cart:\n    def total(self):\n        return sum(self.prices)\n\n{FILLER}",
+    "mail.py": "def send_receipt(address, text):\n    # tell the customer\n    return connect(address, text)\n",
+    "banner.py": f'def show_banner():\n    return """{ATTACK}"""\n',
+}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Iterator[str]:
+    """Where a server answers about a small repository."""
+    root = tmp_path_factory.mktemp("page") / "shop"
+    root.mkdir()
+    for path, text in FILES.items():
+        (root / path).write_text(text)
+    with CodeIndex(CodeEmbedding(str(bert_folder)), root / ".code-retrieval") as index:
+        index.update([root])
+    with CodeService([root], read_only=True) as service, socket.create_server(("127.0.0.1", 0)) as listener:
+        answers = Answers(service, load_llm("extractive"), LLMSpec.parse("extractive"))
+        config = uvicorn.Config(create_app(service, answers, Access()), log_config=None, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, headless=True)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """Messages of the console, and requests that leave this machine: what a test must leave empty."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Any, address: str, problems: list[str]) -> Iterator[Any]:
+    """The page in a new profile."""
+    context = browser.new_context(viewport={"width": 1200, "height": 700}, color_scheme="light")
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: _note_foreign(request.url, address, problems))
+    page.goto(address)
+    yield page
+    context.close()
+    assert problems == []
+
+
+def _note_foreign(url: str, address: str, problems: list[str]) -> None:
+    if urlsplit(url).netloc != urlsplit(address).netloc:
+        problems.append(f"request to {url}")
+
+
+def ask(page: Any, question: str) -> None:
+    page.fill("#question", question)
+    page.click("#ask")
+    page.wait_for_selector("#status:text-matches('^Answered from')")
+
+
+def marked(page: Any) -> list[str]:
+    """Return the numbers of the marked lines, once there are any."""
+    page.wait_for_selector(".line.marked")
+    numbers: list[str] = page.eval_on_selector_all(".line.marked", "lines => lines.map(line => line.dataset.line)")
+    return numbers
+
+
+def test_a_person_asks_and_opens_the_cited_lines(page: Any) -> None:
+    ask(page, "Cart.total")
+    source = page.locator(".sources a.place", has_text="cart.py").first
+    assert "303-305" in source.inner_text()
+    page.locator(f".body figcaption:has-text('{source.inner_text()}') a.cite").click()
+    assert marked(page) == ["303", "304", "305"]
+    assert page.inner_text("#L304").strip() == "def total(self):"
+    assert page.locator("#L304").bounding_box()["y"] < 700  # it was scrolled to
+    assert "cart.py" in page.inner_text("#code h2")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#code")
+
+
+def test_an_answer_streams_and_a_follow_up_stays_in_its_conversation(page: Any) -> None:
+    with page.expect_response("**/api/ask") as first:
+        ask(page, "send_receipt")
+    assert first.value.headers["content-type"].startswith("text/event-stream")
+    assert first.value.text().count("event: text") > 3
+    with page.expect_request("**/api/ask") as second:
+        ask(page, "and where is it called?")
+    conversation = re.search(r'"conversation":"([^"]+)"', first.value.text())
+    assert conversation is not None
+    assert second.value.post_data_json["conversation"] == conversation[1]
+    assert page.locator(".turn h2").all_inner_texts() == ["and where is it called?", "send_receipt"]
+
+
+def test_scripts_in_code_and_questions_are_inert(page: Any) -> None:
+    ask(page, f"show_banner {ATTACK}")
+    page.locator(".sources a.place", has_text="banner.py").first.click()
+    marked(page)
+    assert ATTACK in page.inner_text("#code")
+    assert ATTACK in page.inner_text(".turn h2")
+    page.click("#search")
+    page.wait_for_selector(".hit")
+    assert page.evaluate("window.harmed") is None
+    assert page.locator("#main script, #main img").count() == 0
+
+
+def test_the_keyboard_is_enough(page: Any) -> None:
+    page.locator("#theme").focus()
+    page.keyboard.press("/")
+    page.keyboard.type("total send_receipt banner")
+    page.click("#search")
+    page.wait_for_selector(".hit")
+    page.keyboard.press("/")
+    page.keyboard.type("send_receipt")
+    page.keyboard.press("Enter")  # searches again, as the last time
+    page.wait_for_selector(".hit:first-child .scope:text-is('send_receipt')")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert "mail.py:1-3" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    assert marked(page) == ["1", "2", "3"]
+    page.keyboard.press("Escape")
+    assert "mail.py:1-3" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.id") == "question"
+
+
+def test_filters_restrict_what_is_found_and_are_counted(page: Any) -> None:
+    page.click(".filters summary")
+    page.fill("[name=paths]", "mail.py, banner.py")
+    page.select_option("[name=kind]", "function")
+    page.fill("#question", "total")
+    page.click("#search")
+    page.wait_for_selector(".hit")
+    places = page.locator(".hit .place").all_inner_texts()
+    assert sorted(place.partition(":")[0] for place in places) == ["banner.py", "mail.py"]
+    assert page.inner_text("#filtered") == "2"
+    page.reload()  # the address names the search
+    assert page.locator(".hit").count() == 2
+    assert page.input_value("[name=paths]") == "mail.py, banner.py"
+
+
+def test_what_is_wrong_is_said(page: Any, problems: list[str]) -> None:
+    page.route("**/api/search*", lambda route: route.abort())
+    page.fill("#question", "total")
+    page.click("#search")
+    page.wait_for_selector(".status.bad")
+    assert "cannot be reached" in page.inner_text("#status")
+    assert "Failed to load resource" in problems.pop()
+    page.unroute("**/api/search*")
+    page.click("#search")
+    page.wait_for_selector(".hit")
+    assert page.get_attribute("#status", "class") == "status"
+
+
+def test_both_themes_have_contrast_and_the_choice_is_kept(page: Any) -> None:
+    def contrast() -> float:
+        return float(page.evaluate(CONTRAST))
+
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light dark"
+    assert contrast() > 4.5
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    assert contrast() > 4.5
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.inner_text("#theme") == "Light theme"
+
+
+CONTRAST = """(() => {
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0);
+  const [a, b] = [getComputedStyle(document.querySelector(".about")).color,
+    getComputedStyle(document.querySelector(".top")).backgroundColor].map(light);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+})()"""
+
+
+def test_a_small_screen_shows_code_over_the_whole_page(page: Any) -> None:
+    page.set_viewport_size({"width": 400, "height": 700})
+    ask(page, "send_receipt")
+    assert page.evaluate("document.documentElement.scrollWidth") == 400  # nothing is cut or scrolls sideways
+    page.locator(".sources a.place", has_text="mail.py").first.click()
+    marked(page)
+    assert page.locator("#code").bounding_box() == {"x": 0, "y": 0, "width": 400, "height": 700}
+    page.click("#code header button[aria-label='Close the code']")
+    assert page.is_hidden("#code")
+
+
+def test_forms_and_links_work_without_scripts(browser: Any, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    page.fill("#question", "send_receipt")
+    page.click("#ask")
+    assert "return connect(address, text)" in page.inner_text(".turn .body")
+    page.click(".sources a.place >> text=mail.py")
+    assert page.locator(".line.marked").count() == 3
+    page.goto(address)
+    page.fill("#question", "send_receipt")
+    page.click("#search")
+    assert page.inner_text(".hit .scope >> nth=0") == "send_receipt"
+    context.close()
