@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,9 @@ import uvicorn
 from playwright.sync_api import sync_playwright
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
-from llamaindex_code_retrieval.chat.llms import LLMSpec, load_llm
+from llamaindex_code_retrieval.chat.extractive import ExtractiveLLM
+from llamaindex_code_retrieval.chat.llms import LLMSpec
+from llamaindex_code_retrieval.chat.local_llm import Turn
 from llamaindex_code_retrieval.serving.answers import Answers
 from llamaindex_code_retrieval.serving.guard import Access
 from llamaindex_code_retrieval.serving.service import CodeService
@@ -45,6 +47,26 @@ FILES = {
     "banner.py": f'def show_banner():\n    return """{ATTACK}"""\n',
 }
 
+GO_ON = threading.Event()
+"""What the LLM waits for after the first words of its prose."""
+WRITTEN = (
+    "**computed** in `Cart.total` [1], see cart.py:304 and [9].\n\n## Steps\n\n1. sum\n2. return <b>it</b>\n\n"
+    "```python\ntotal = sum([1])\n```\n"
+)
+
+
+class WritingLLM(ExtractiveLLM):
+    """An extractive LLM that writes prose when it is asked to explain something."""
+
+    def _deltas(self, turns: Sequence[Turn]) -> Generator[str]:
+        if not turns[-1]["content"].startswith("explain"):
+            yield from super()._deltas(turns)
+            return
+        yield "It is "
+        assert GO_ON.wait(timeout=60)
+        yield from re.split(r"(?<= )", WRITTEN)
+
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
@@ -58,7 +80,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Iter
     with CodeIndex(CodeEmbedding(str(bert_folder)), root / ".code-retrieval") as index:
         index.update([root])
     with CodeService([root], read_only=True) as service, socket.create_server(("127.0.0.1", 0)) as listener:
-        answers = Answers(service, load_llm("extractive"), LLMSpec.parse("extractive"))
+        answers = Answers(service, WritingLLM(), LLMSpec.parse("extractive"))
         config = uvicorn.Config(create_app(service, answers, Access()), log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -130,17 +152,46 @@ def test_a_person_asks_and_opens_the_cited_lines(page: Any) -> None:
     assert page.is_hidden("#code")
 
 
-def test_an_answer_streams_and_a_follow_up_stays_in_its_conversation(page: Any) -> None:
-    with page.expect_response("**/api/ask") as first:
-        ask(page, "send_receipt")
-    assert first.value.headers["content-type"].startswith("text/event-stream")
-    assert first.value.text().count("event: text") > 3
-    with page.expect_request("**/api/ask") as second:
-        ask(page, "and where is it called?")
-    conversation = re.search(r'"conversation":"([^"]+)"', first.value.text())
-    assert conversation is not None
-    assert second.value.post_data_json["conversation"] == conversation[1]
-    assert page.locator(".turn h2").all_inner_texts() == ["and where is it called?", "send_receipt"]
+def test_follow_ups_stay_in_the_conversation_that_the_server_began(page: Any) -> None:
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "/api/ask" in request.url else None)
+    for question in ("send_receipt", "and where is it called?", "and Cart.total?"):
+        ask(page, question)
+    first, second, third = (each["conversation"] for each in sent)
+    assert first is None
+    assert len(second) >= 32
+    assert third == second
+    assert page.locator(".turn h2").all_inner_texts()[-1] == "send_receipt"  # the last one comes first
+
+
+def test_prose_streams_is_formatted_and_its_citations_are_links(page: Any) -> None:
+    GO_ON.clear()
+    page.fill("#question", "explain Cart.total")
+    page.click("#ask")
+    page.wait_for_selector(".turn[aria-busy] .body:has-text('It is')")  # while the LLM waits
+    GO_ON.set()
+    page.wait_for_selector("#status:text-matches('^Answered from')")
+    body = page.locator(".turn .body")
+    assert body.locator("p").inner_text() == "It is computed in Cart.total 1, see cart.py:304 and [9]."
+    assert body.locator("strong").inner_text() == "computed"
+    assert body.locator("h3").inner_text() == "Steps"
+    assert body.locator("ol li").all_inner_texts() == ["sum", "return <b>it</b>"]
+    assert body.locator("figure pre").inner_text() == "total = sum([1])"
+    assert body.locator("a").all_inner_texts() == ["1", "cart.py:304"]
+    body.locator("a", has_text="cart.py:304").click()
+    assert marked(page) == ["304"]
+
+
+def test_escape_stops_an_answer(page: Any) -> None:
+    GO_ON.clear()
+    page.fill("#question", "explain Cart.total")
+    page.click("#ask")
+    page.wait_for_selector(".turn .body:has-text('It is')")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".turn .warning:text-is('Stopped.')")
+    GO_ON.set()
+    ask(page, "send_receipt")  # in the same conversation
+    assert page.locator(".turn").count() == 2
 
 
 def test_scripts_in_code_and_questions_are_inert(page: Any) -> None:

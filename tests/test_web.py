@@ -127,7 +127,7 @@ def start(service: CodeService) -> Iterator[Start]:
 
 
 def answers_by(llm: PeerLLM, service: CodeService) -> Answers:
-    return Answers(service, llm, LLMSpec("ollama", "peer", "http://me:hush@host:1"))
+    return Answers(service, llm, LLMSpec("ollama", "peer", "http://me:hush@host:1"), busy_seconds=0.01)
 
 
 def ask(client: TestClient, question: str, **arguments: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EventName = Literal["status", "passages", "text", "citations", "warnings", "done"]
 
 _TOP_K = 10
+_LOAD = "load the model"
+"""A question whose answer nobody reads."""
 _CONVERSATIONS, _TURNS, _AGE_SECONDS = 200, 10, 3600.0
 
 
@@ -49,12 +51,21 @@ class Answers:
     Histories are in memory only: the last ten turns of the last 200 conversations, for an hour.
     """
 
-    def __init__(self, service: CodeService, llm: LLM, spec: LLMSpec, *, max_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        service: CodeService,
+        llm: LLM,
+        spec: LLMSpec,
+        *,
+        max_seconds: float = 300.0,
+        busy_seconds: float = 5.0,
+    ) -> None:
         self._service = service
         self._llm = llm
         self.spec = spec
         """What ``llm`` is."""
         self._max_seconds = max_seconds
+        self._busy_seconds = busy_seconds
         self._conversations = Conversations(limit=_CONVERSATIONS, max_turns=_TURNS, max_age=_AGE_SECONDS)
 
     def ask(
@@ -67,7 +78,8 @@ class Answers:
     ) -> Generator[Event, None, None]:
         """Yield the events of an answer; closing the generator stops the LLM, and what was said is remembered.
 
-        A conversation that is unknown, or forgotten meanwhile, begins anew under another id.
+        A conversation that is unknown, or forgotten meanwhile, begins anew under another id. Where its last question is
+        still being answered, as after an answer that was stopped, this one waits for ``busy_seconds``.
 
         Raises:
             ValueError: the question is empty or too long, there is no such repository, or it cannot be searched.
@@ -78,7 +90,7 @@ class Answers:
         start = time.monotonic()
         check_question(question)
         found, is_new = self._conversations.find_or_begin(conversation)
-        if not found.lock.acquire(blocking=False):
+        if not found.lock.acquire(timeout=self._busy_seconds):
             raise ConversationBusyError("the last question of this conversation is still being answered; wait for it")
         try:
             with self._service.index(question, repository=repository) as (index, notes):
@@ -95,14 +107,16 @@ class Answers:
             found.lock.release()
 
     def load(self) -> None:
-        """Load what the first question needs, so that it is answered as fast as others.
+        """Load what the first questions and searches need, so that they are as fast as later ones.
 
         Raises:
-            ValueError: there are several repositories, or the only one cannot be searched yet.
+            ValueError: a repository cannot be searched yet.
         """
-        with self._service.index("") as (index, _):
-            code_chat_engine(index, llm=self._llm)
-            index.search("load the model", top_k=1)
+        for repository in self._service.repositories:
+            with self._service.index(_LOAD, repository=repository.name) as (index, _):
+                code_chat_engine(index, llm=self._llm)
+                index.search(_LOAD, top_k=1)
+            self._service.search(_LOAD, limit=1, repository=repository.name)
 
     def _events(self, answer: Answer, index: CodeIndex[Any], *, deadline: float) -> Generator[Event, None, None]:
         yield Event("passages", {"passages": passage_records(answer.passages)})

@@ -24,6 +24,8 @@ MAX_BODY = 64 * 1024
 MAX_HITS = 50
 
 _HITS = 8
+_LONGEST_SECONDS = 600.0
+"""Of a stream: a client that stops reading holds no place for longer."""
 _NO_ROUTE = "there is no such page here; begin at /, the API is below /api/"
 _STATUS: Mapping[type[Exception], int] = {ConversationBusyError: 409, TimeoutError: 503, ValueError: 400, OSError: 500}
 HANDLED: tuple[type[Exception], ...] = (HTTPException, *_STATUS)
@@ -114,6 +116,7 @@ class _EventStream(Response):
         """Send the stream; errors before the first event are raised, later ones are events."""
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
+            group.cancel_scope.deadline = anyio.current_time() + _LONGEST_SECONDS
             group.start_soon(_cancel_when_left, receive, group.cancel_scope)
             try:
                 await self._send(send)

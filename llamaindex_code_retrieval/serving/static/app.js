@@ -102,7 +102,8 @@ async function answer(question, signal) {
   const { turn, body } = newTurn(question);
   const passages = new Map();
   const chosen = filters();
-  let show = growing(body, passages);
+  const show = growing(body, passages);
+  let notes = [];
   let text = "";
   let frame = 0;
   const paint = () => {
@@ -111,8 +112,9 @@ async function answer(question, signal) {
   };
   const on = {
     status: (data) => {
-      if (conversation && data.is_new) say("The earlier conversation was forgotten; this one begins anew.");
+      const forgotten = conversation && data.is_new;
       conversation = data.conversation;
+      notes = forgotten ? ["The earlier conversation was forgotten.", ...data.notes] : data.notes;
     },
     passages: (data) => {
       for (const each of data.passages) {
@@ -126,7 +128,7 @@ async function answer(question, signal) {
     },
     citations: (data) => passages.size && turn.append(sources(passages, new Set(data.citations))),
     warnings: (data) => turn.append(...data.warnings.map((each) => element("p", { class: "warning" }, `Check this: ${each}.`))),
-    done: (data) => say(`Answered from ${passages.size} passages in ${data.seconds.toFixed(2)} s.`),
+    done: (data) => say([`Answered from ${passages.size} passages in ${data.seconds.toFixed(2)} s.`, ...notes].join(" ")),
     error: (data) => {
       turn.append(element("p", { class: "warning bad" }, data.error));
       say("The answer failed.", { bad: true });
