@@ -8,7 +8,7 @@ from typing import Any
 
 import adapters
 import reranker_variants
-from markdown import measured, number, table
+from markdown import measured, number, percent, table
 
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, EMBEDDED, EMBEDDED_STATIC
 
@@ -238,8 +238,26 @@ def context(figures: Figures) -> str:
     return "\n".join([table(header, rows), "", result])
 
 
+def follow_ups(figures: Figures) -> str:
+    """Return where the answer to a follow-up question is found, by what is searched for."""
+    run = figures["follow_ups"]
+    rows = [
+        [
+            row["repositories"],
+            row["searched"],
+            *(f"{row[key]} of {row['questions']}" for key in ("hit@1", "hit@5")),
+            row["mrr"],
+        ]
+        for row in run["rows"]
+    ]
+    header = ["repositories", "follow-up searched for", "hit@1", "hit@5", "MRR"]
+    result = f"Recognised as follow-ups: {percent(run['recognised'])}. {measured(run)}"
+    return "\n".join([table(header, rows), "", result])
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
     "context": context,
+    "follow_ups": follow_ups,
     "cosqa": cosqa,
     "index_faults": index_faults,
     "definitions": definitions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import json
@@ -16,10 +17,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from indexes import HashEmbedding
 from llama_index.core.schema import NodeWithScore, TextNode
 from snippets import SNIPPETS
 
-from llamaindex_code_retrieval import CodeEmbedding, CodeNodeParser
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser
+from llamaindex_code_retrieval.chat.follow_ups import is_follow_up
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
@@ -452,6 +455,25 @@ def test_questions_about_repositories_have_distinct_ids_and_places_with_lines(lo
     for repository in {each.repo for each in questions}:
         count = sum(each.repo == repository for each in questions)
         assert re.search(rf"^\| `{repository}` \| .* `[0-9a-f]{{40}}` .*\| {count} \|$", described, re.M)
+
+
+def test_follow_up_questions_are_recognised_and_ranked_by_scope(load) -> None:
+    module = load("follow_ups")
+    follow_ups = module.read_follow_ups()
+    assert len({each.id for each in follow_ups}) == len(follow_ups) == 36
+    assert {each.repo for each in follow_ups} == {name for names in module.GROUPS.values() for name in names}
+    assert all(each.scopes and not is_follow_up(each.question) for each in follow_ups)
+    texts = {"mail.py": "def send_receipt():\n    connect()\n\n\ndef connect():\n    return 1\n"}
+
+    def open_index(repository: str) -> CodeIndex[HashEmbedding]:
+        index = CodeIndex(HashEmbedding())
+        index.update_texts(texts if repository == "flask" else {"other.py": "x = 1\n"})
+        return index
+
+    question = module.FollowUp("flask-0", "flask", "How is send_receipt called?", "and connect?", {"connect"})
+    rows = list(module.measure([question, dataclasses.replace(question, repo="gunicorn")], open_index))
+    assert [row["searched"] for row in rows] == [*module.SYSTEMS, *module.SYSTEMS]
+    assert [(row["questions"], row["hit@5"]) for row in rows] == [(1, 1)] * 3 + [(1, 0)] * 3
 
 
 def test_places_that_are_not_in_a_checkout_are_named(load, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_what_is_a_follow_up(question: str, expected: bool) -> None:
     assert is_follow_up(question) is expected
 
 
-def test_a_follow_up_is_searched_for_after_the_last_question_that_stands_alone() -> None:
+def test_a_follow_up_is_searched_for_twice_before_the_last_question_that_stands_alone() -> None:
     history = [
         ChatMessage(role="user", content="how is a receipt sent?"),
         ChatMessage(role="assistant", content="By mail."),
@@ -39,6 +39,6 @@ def test_a_follow_up_is_searched_for_after_the_last_question_that_stands_alone()
         ChatMessage(role="user", content="and where is it called?"),
         ChatMessage(role="assistant", content="In the cart."),
     ]
-    assert completed("why?", history) == "how are prices summed? why?"
+    assert completed("why?", history) == "why? why? how are prices summed?"
     assert completed("how is tax computed", history) == "how is tax computed"
     assert completed("why?", []) == "why?"

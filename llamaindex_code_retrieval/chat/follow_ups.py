@@ -39,9 +39,12 @@ def is_follow_up(question: str) -> bool:
 
 
 def completed(question: str, history: Sequence[ChatMessage]) -> str:
-    """Return what to search for: a follow-up after the last question in ``history`` that stands alone."""
+    """Return what to search for: a follow-up, twice, before the last question in ``history`` that stands alone.
+
+    Once and after that question, which has more words, it would often find what answers the question.
+    """
     if not is_follow_up(question):
         return question
     earlier = [each.content or "" for each in history if each.role == MessageRole.USER]
     topic = next((each for each in reversed(earlier) if not is_follow_up(each)), "")
-    return f"{topic} {question}".strip()
+    return f"{question} {question} {topic}" if topic else question
