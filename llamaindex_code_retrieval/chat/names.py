@@ -52,6 +52,20 @@ def named_in(spans: Iterable[str]) -> Iterator[str]:
             yield match["name"]
 
 
+def identifiers_in(name: str) -> list[str]:
+    """Return the identifiers of a name.
+
+    >>> identifiers_in("Session.send")
+    ['Session', 'send']
+    """
+    return _IDENTIFIER.findall(name)
+
+
+def is_of_languages(identifier: str) -> bool:
+    """Return whether an identifier is a letter, a keyword or a builtin name, which says nothing about a code base."""
+    return len(identifier) == 1 or identifier.lower() in _WORDS_OF_LANGUAGES or identifier in _python_names()
+
+
 def unknown_names(names: Iterable[str], known_texts: Sequence[str], index: CodeIndex[Any]) -> list[str]:
     """Return the names, each once, of which an identifier is neither in the texts nor in the code of an index."""
     with index.view() as view:
@@ -70,13 +84,11 @@ class _KnownNames:
     def has(self, name: str) -> bool:
         if is_file(name):
             return self._is_end_of_path(name) or self._is_written(name)
-        parts = _IDENTIFIER.findall(name)
+        parts = identifiers_in(name)
         return parts[0] in sys.stdlib_module_names or all(map(self._has_part, parts))
 
     def _has_part(self, part: str) -> bool:
-        if len(part) == 1 or part.lower() in _WORDS_OF_LANGUAGES or part in _python_names():
-            return True
-        return self._is_written(part)
+        return is_of_languages(part) or self._is_written(part)
 
     def _is_written(self, name: str) -> bool:
         """Return whether a name is in a text, in the code, or in the path of a file."""
@@ -85,7 +97,7 @@ class _KnownNames:
         return self._written[name]
 
     def _is_end_of_path(self, name: str) -> bool:
-        return any(f"/{path}".endswith(f"/{name}") for path in self._view.reading.paths_with(name))
+        return any(f"/{path}".endswith(f"/{name}") for path in self._view.reading.paths(containing=name))
 
     def _is_in_index(self, name: str) -> bool:
         numbers, count = self._view.with_all_words(name, field="body", top_k=_SEARCHED)
@@ -93,7 +105,7 @@ class _KnownNames:
             return True
         reading = self._view.reading
         texts = (text for _, text in reading.texts(numbers, containing=name))
-        return any(has_name(text, name) for text in chain(texts, reading.paths_with(name)))
+        return any(has_name(text, name) for text in chain(texts, reading.paths(containing=name)))
 
 
 @cache

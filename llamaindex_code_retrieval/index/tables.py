@@ -117,18 +117,13 @@ class Reading:
         rows = self._all(f"SELECT {columns} FROM files WHERE path = CAST(? AS TEXT)", (text_bytes(path),))
         return FileState(*rows[0]) if rows else None
 
-    def paths(self) -> list[str]:
-        """Return the paths of the files that are indexed."""
-        return [row[0] for row in self._all("SELECT path FROM files WHERE left_out = '' ORDER BY path")]
-
-    def paths_with(self, text: str) -> Iterator[str]:
-        """Yield the paths of indexed files that contain a text; read as they are used."""
-        query = (  # the inner one reads the index of the paths only
-            "SELECT path FROM files WHERE left_out = '' AND path IN "
-            "(SELECT path FROM files WHERE instr(path, CAST(? AS TEXT)))"
+    def paths(self, *, containing: str = "") -> list[str]:
+        """Return the sorted paths of the indexed files that contain a text."""
+        some = (
+            "path IN (SELECT path FROM files WHERE instr(path, CAST(? AS TEXT)))"  # reads the index of the paths only
         )
-        for rows in self._batches(query, (text_bytes(text),), size=100):
-            yield from (row[0] for row in rows)
+        query = f"SELECT path FROM files WHERE left_out = '' AND {some} ORDER BY path"
+        return [path for (path,) in self._all(query, (text_bytes(containing),))]
 
     def file_count(self) -> int:
         """Return the number of files that are indexed."""
@@ -162,9 +157,7 @@ class Reading:
         """Return the sorted numbers of the nodes that meet a condition."""
         with condition.registered(self._connection):
             rows = self._all(f"SELECT n.number FROM nodes n WHERE {condition.sql}", condition.parameters)
-        numbers = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-        numbers.sort()
-        return numbers
+        return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)))
 
     def names(self, condition: Condition) -> list[NodeName]:
         """Return what the nodes define that meet a condition, by file and position."""
