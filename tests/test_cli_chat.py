@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import socket
@@ -231,7 +232,30 @@ def test_what_an_answer_cites_is_printed_and_checked(
 
 def test_an_answer_without_citations_says_so(conversation_with: Any, capsys: pytest.CaptureFixture[str]) -> None:
     conversation_with("It is so.").answer_once("total", as_json=False)
-    assert "the answer cites no passage" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "the answer cites no passage" in printed.err
+    assert "matched" not in printed.err
+    assert printed.out == "It is so.\n"
+
+
+def test_passages_that_match_an_answer_without_citations_are_marked(
+    conversation_with: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "The sum is computed by `Cart.total`."
+    conversation_with(said).answer_once("total of the cart", as_json=False)
+    printed = capsys.readouterr()
+    answer, citation = printed.out.splitlines()
+    assert answer == said  # untouched
+    assert re.fullmatch(rf"\[\d\] src/cart\.py:\S+  matches: {re.escape(said)}", citation)
+    assert "matched to its sentences by names and words, not by the LLM:" in printed.err
+    conversation_with(said).answer_once("total of the cart", as_json=True)
+    got = json.loads(capsys.readouterr().out)
+    assert (got["answer"], got["citations"]) == (said, [])
+    [attributed] = got["attributed"]
+    assert f"[{attributed['number']}] {attributed['place']}  matches: {said}" == citation
+    assert attributed["sentence"] == said
+    conversation_with(said, " See [1].").answer_once("total of the cart", as_json=True)
+    assert json.loads(capsys.readouterr().out)["attributed"] == []
 
 
 def test_escape_sequences_of_an_llm_are_escaped(conversation_with: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llamaindex_code_retrieval._optional import lazy_attributes
 
 if TYPE_CHECKING:
+    from llamaindex_code_retrieval.chat.attribution import Attribution, attribute_sentences
     from llamaindex_code_retrieval.chat.citations import CitationCheck, Citations, check_citations
     from llamaindex_code_retrieval.chat.context import CodeContextPostprocessor
     from llamaindex_code_retrieval.chat.engines import code_chat_engine, code_query_engine
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.chat.tools import code_tools
 
 _MODULES = {
+    "Attribution": "attribution",
     "CitationCheck": "citations",
     "Citations": "citations",
     "CodeContextPostprocessor": "context",
+    "attribute_sentences": "attribution",
     "check_citations": "citations",
     "code_chat_engine": "engines",
     "code_query_engine": "engines",
@@ -25,9 +28,11 @@ _MODULES = {
 }
 
 __all__ = [
+    "Attribution",
     "CitationCheck",
     "Citations",
     "CodeContextPostprocessor",
+    "attribute_sentences",
     "check_citations",
     "code_chat_engine",
     "code_query_engine",

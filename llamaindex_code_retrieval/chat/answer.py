@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.schema import NodeWithScore
 
+from llamaindex_code_retrieval.chat.attribution import Attribution, attribute_sentences
 from llamaindex_code_retrieval.chat.chat_engines import CodeChatEngine, CondensingCodeChatEngine
 from llamaindex_code_retrieval.chat.citations import CitationCheck, Citations, check_citations
 from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLMSpec, describe_failure
@@ -78,6 +79,12 @@ class Answer:
         """Return the passages that the answer cites by number."""
         numbers = {each.number for each in Citations.of(self.passages).find(self.text)}
         return [hit for hit in self.passages if hit.node.metadata[NUMBER] in numbers]
+
+    def attributed(self) -> list[Attribution]:
+        """Return the sentences that match exactly one passage, if the answer cites nothing itself."""
+        if self.quotes or Citations.of(self.passages).find(self.text):
+            return []
+        return attribute_sentences(self.text, self.passages)
 
     def check(self, index: CodeIndex[Any]) -> CitationCheck:
         """Return what the answer cites and names, checked against its passages and the index."""

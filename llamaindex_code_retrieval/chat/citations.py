@@ -15,10 +15,10 @@ from llamaindex_code_retrieval.index.code_index import CodeIndex
 from llamaindex_code_retrieval.index.places import Place
 from llamaindex_code_retrieval.ranking.places import find_places
 
-_FENCED = re.compile(
+FENCED = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}+|~{3,}+)[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)", re.M | re.S
 )
-_CODE_SPAN = re.compile(r"(?<!`)(?P<ticks>`++)(?P<code>(?:[^`\n]|(?!(?P=ticks))`){1,300})(?P=ticks)(?!`)")
+CODE_SPAN = re.compile(r"(?<!`)(?P<ticks>`++)(?P<code>(?:[^`\n]|(?!(?P=ticks))`){1,300})(?P=ticks)(?!`)")
 _NUMBERS = r"[1-9]\d{0,2}(?:\s?[-–]\s?[1-9]\d{0,2})?"
 _BRACKETS = re.compile(rf"(?<!\w)\[\^?(?P<numbers>{_NUMBERS}(?:\s?[,;]\s?{_NUMBERS})*)\]")
 _SEVERAL_RANGES = re.compile(
@@ -81,7 +81,7 @@ class Citations:
         ``app.py:12``, ``app.py#L12-L40`` and others that a question may have. A path without lines is a citation only
         if a passage is of that file: answers name other files too. The path of an unknown number is "".
         """
-        prose = _FENCED.sub(" ", answer)
+        prose = FENCED.sub(" ", answer)
         by_number = {each.number: each for each in self.passages}
         found = [by_number.get(number, Citation("", (), number)) for number in _numbers_in(prose)]
         places, _ = find_places(_SEVERAL_RANGES.sub(_separate, prose))
@@ -144,7 +144,7 @@ def check_citations(
     held = [each for each in found if citations.quote(each)]
     names: list[str] = []
     if index is not None:
-        spans = [match["code"] for match in _CODE_SPAN.finditer(_FENCED.sub(" ", answer))]
+        spans = [match["code"] for match in CODE_SPAN.finditer(FENCED.sub(" ", answer))]
         known = [question, *(hit.node.get_content() for hit in passages)]
         names = unknown_names(named_in(spans), known, index)
     return CitationCheck(tuple(held), tuple(_written(each) for each in found if each not in held), tuple(names))
@@ -172,7 +172,7 @@ def _written(citation: Citation) -> str:
 
 def _numbers_in(prose: str) -> Iterator[int]:
     """Yield the numbers in brackets, but not those in code spans with other text."""
-    text = _CODE_SPAN.sub(lambda span: span["code"] if _BRACKETS.fullmatch(span["code"].strip()) else " ", prose)
+    text = CODE_SPAN.sub(lambda span: span["code"] if _BRACKETS.fullmatch(span["code"].strip()) else " ", prose)
     for match in _BRACKETS.finditer(text):
         for numbers in re.split(r"[,;]", match["numbers"]):
             first, *rest = (int(number) for number in re.split(r"[-–]", numbers))

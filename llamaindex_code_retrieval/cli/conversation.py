@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.schema import NodeWithScore
@@ -15,9 +17,11 @@ from llamaindex_code_retrieval.chat.passages import NUMBER, passages_of
 from llamaindex_code_retrieval.cli.console import print_json, print_message, print_parts, print_text, read_line
 
 if TYPE_CHECKING:
+    from llamaindex_code_retrieval.chat.attribution import Attribution
     from llamaindex_code_retrieval.chat.chat_engines import CodeChatEngine, CondensingCodeChatEngine
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
+_SENTENCE = 80  # characters that are shown
 _COMMAND = re.compile(r"/[a-z]+")
 _COMMANDS = "/sources shows the passages of the last answer, /reset forgets the chat, /quit ends it"
 
@@ -47,6 +51,7 @@ class Conversation:
                     "answer": answer.text,
                     "llm": str(self._spec),
                     "citations": passage_records(answer.cited()),
+                    "attributed": [_attribution_record(each) for each in answer.attributed()],
                     "passages": passage_records(answer.passages),
                     "warnings": answer.check(self._index).messages(),
                     "seconds": round(time.perf_counter() - start, 3),
@@ -119,9 +124,22 @@ class Conversation:
             cited = answer.cited()
             _print_places(cited)
             if not cited:
-                print_message("the answer cites no passage, so check it; /sources shows the passages it was made from")
+                self._print_attributed(answer.attributed())
         for warning in answer.check(self._index).messages():
             print_message(f"warning: {warning}")
+
+    def _print_attributed(self, attributed: Sequence[Attribution]) -> None:
+        message = "the answer cites no passage, so check it; /sources shows the passages it was made from"
+        if attributed:
+            message += ". These were matched to its sentences by names and words, not by the LLM:"
+        print_message(message)
+        for each in attributed:
+            print_parts((f"{each.citation}", "cyan"), (f"  matches: {shorten(each.sentence, _SENTENCE)}", "dim"))
+
+
+def _attribution_record(attribution: Attribution) -> dict[str, Any]:
+    place = replace(attribution.citation, number=None)
+    return {"number": attribution.citation.number, "place": str(place), "sentence": attribution.sentence}
 
 
 def _print_places(passages: Sequence[NodeWithScore]) -> None:
