@@ -119,9 +119,7 @@ class Reading:
 
     def paths(self, *, containing: str = "") -> list[str]:
         """Return the sorted paths of the indexed files that contain a text."""
-        some = (
-            "path IN (SELECT path FROM files WHERE instr(path, CAST(? AS TEXT)))"  # reads the index of the paths only
-        )
+        some = "path IN (SELECT path FROM files WHERE instr(path, CAST(? AS TEXT)))"  # reads an index of paths
         query = f"SELECT path FROM files WHERE left_out = '' AND {some} ORDER BY path"
         return [path for (path,) in self._all(query, (text_bytes(containing),))]
 
