@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -26,7 +26,9 @@ from starlette.types import ASGIApp
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.chat.llms import LLMSpec, load_llm
 from llamaindex_code_retrieval.chat.synthesizer import NO_HIT
-from llamaindex_code_retrieval.serving.answers import Answers
+from llamaindex_code_retrieval.languages.table import LANGUAGES
+from llamaindex_code_retrieval.serving import web
+from llamaindex_code_retrieval.serving.answers import Answers, EventName
 from llamaindex_code_retrieval.serving.api import MAX_BODY
 from llamaindex_code_retrieval.serving.guard import Access, Guard, read_token
 from llamaindex_code_retrieval.serving.service import CodeService
@@ -228,6 +230,20 @@ def test_the_documented_routes_are_those_of_the_application(service: CodeService
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert set(re.findall(r"`((?:GET|POST) /[\w/]+)`", DOCS.read_text(encoding="utf-8"))) == served
+
+
+def test_the_documented_events_are_those_of_an_answer() -> None:
+    documented = re.findall(
+        r"^\| `(\w+)` \| ", DOCS.read_text(encoding="utf-8").partition("**Events**")[2], re.MULTILINE
+    )
+    assert documented == [*get_args(EventName), "error"]
+
+
+def test_the_languages_that_are_coloured_are_known() -> None:
+    script = (Path(web.__file__).parent / "static" / "colour.js").read_text(encoding="utf-8")
+    names = [name for names in re.findall(r'^  \["([a-z ]+)", \{', script, re.MULTILINE) for name in names.split()]
+    assert {"python", "go", "rust"} <= set(names) <= set(LANGUAGES)
+    assert len(names) == len(set(names))
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------

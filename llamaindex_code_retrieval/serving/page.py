@@ -22,7 +22,7 @@ _LINES = 8
 _WINDOW = 1000
 """Lines that a page of code shows before and after the first marked one."""
 _START = (
-    '<div class="empty"><h1>Ask this code base</h1><p>Answers cite files and lines; click a citation to see the code.'
+    '<div class="empty"><h2>Ask this code base</h2><p>Answers cite files and lines; click a citation to see the code.'
     "</p><p><kbd>/</kbd> to the question &nbsp; <kbd>Enter</kbd> to ask &nbsp; <kbd>↑</kbd> <kbd>↓</kbd> through hits "
     "&nbsp; <kbd>Esc</kbd> closes the code</p></div>"
 )
