@@ -15,6 +15,7 @@ from llamaindex_code_retrieval import CodeIndex
 from llamaindex_code_retrieval.index import caches
 from llamaindex_code_retrieval.index.caches import Caches
 from llamaindex_code_retrieval.index.storage import Storage
+from llamaindex_code_retrieval.index.view import open_words
 from llamaindex_code_retrieval.index.words import WordDocument
 
 Found = list[list[tuple[str, float]]]
@@ -125,6 +126,7 @@ def test_words_that_are_older_than_the_database_are_made_again(
 ) -> None:
     """As in a backup of which only a part was restored."""
     monkeypatch.setattr(caches, "_FEW_NODES", 0)  # else each removal makes them anew
+    monkeypatch.setattr(caches, "_CHANGED", 1)
     shutil.copytree(_cache(folder, "words"), tmp_path / "older")
     with CodeIndex.open(folder, embedding=HashEmbedding()) as index:
         index.update_nodes(_nodes(range(20, 60)))
@@ -142,8 +144,13 @@ def test_words_that_are_older_than_the_database_are_made_again(
     assert "older" not in caplog.text
 
 
-def test_words_that_the_database_never_got_are_not_found(folder: Path, index: CodeIndex[HashEmbedding]) -> None:
-    """As after a kill between the commit of the words and that of the database."""
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_words_that_the_database_never_got_are_not_found(
+    few: int, folder: Path, index: CodeIndex[HashEmbedding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the commit of the words and that of the database. The next update removes them."""
+    monkeypatch.setattr(caches, "_FEW_NODES", few)
+    monkeypatch.setattr(caches, "_CHANGED", 1)
     expected = _found(index)
     storage = Storage(folder)
     first = storage.reserve(30)
@@ -156,6 +163,9 @@ def test_words_that_the_database_never_got_are_not_found(folder: Path, index: Co
         again.update_nodes(_nodes(range(41)))
         with again.view() as view:
             assert {hit.id for hit in view.matching("return", top_k=99)} == {f"{i}" for i in range(41)}
+    saved = _saved(folder)["words"]
+    words = open_words(folder, saved)
+    assert (words.documents, words.opstamp()) == (41, saved["opstamp"])
 
 
 def test_an_old_view_finds_what_was_removed_and_purged(index: CodeIndex[HashEmbedding], folder: Path) -> None:
@@ -195,14 +205,15 @@ def test_words_are_made_anew_when_many_documents_were_removed(
     folder: Path, index: CodeIndex[HashEmbedding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed documents count in the frequencies of words; without them scores are those of a new index."""
-    monkeypatch.setattr(caches, "_FEW_REMOVED", 10)
     monkeypatch.setattr(caches, "_FEW_NODES", 10)
+    monkeypatch.setattr(caches, "_CHANGED", 5)
     token = _saved(folder)["words"]["token"]
-    index.update_nodes(_nodes(range(5, 40)))
-    assert _saved(folder)["words"]["token"] == token
-    index.update_nodes(_nodes(range(15, 40)))
+    for first in (3, 6):  # six of 34 nodes are less than a fifth
+        index.update_nodes(_nodes(range(first, 40)))
+        assert _saved(folder)["words"]["token"] == token
+    index.update_nodes(_nodes(range(7, 40)))
     assert _saved(folder)["words"]["token"] != token
-    for numbers in (range(15, 40), range(6)):  # of few nodes, whenever one is removed
+    for numbers in (range(7, 40), range(6)):  # of few nodes, whenever one is removed
         index.update_nodes(_nodes(numbers))
         with CodeIndex(HashEmbedding()) as fresh:
             fresh.update_nodes(_nodes(numbers))

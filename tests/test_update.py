@@ -11,7 +11,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ NEW = {path: text.replace("a + ", "a * ") for path, text in list(OLD.items())[1:
     f"h{i}.py": f"def h{i}(a):\n    return a / {i}\n" for i in range(2)
 }
 """Nine files, each with one function that is not in ``OLD``."""
+QUERIES = ("return def class package", "f1 f2 g3 h1", "return a 1 2")
 
 
 @pytest.fixture(autouse=True)
@@ -53,24 +54,31 @@ def _state(index: CodeIndex[Any]) -> dict[str, tuple[str, list[float]]]:
 
 
 def _words(index: CodeIndex[Any]) -> set[str]:
-    return {hit.node_id for hit in index.search("return def class package", mode="bm25", top_k=200)}
+    return set(_scores(index, "return def class package"))
+
+
+def _scores(index: CodeIndex[Any], query: str) -> dict[str, float]:
+    """Return the hits by words, best first."""
+    return {hit.node_id: hit.get_score() for hit in index.search(query, mode="bm25", top_k=200)}
 
 
 def _fresh(texts: Mapping[str, str], embedding: HashEmbedding) -> dict[str, tuple[str, list[float]]]:
-    return _fresh_of(tuple(texts.items()), embedding.model_name, embedding.dim)
+    return _fresh_of(tuple(texts.items()), embedding.model_name, embedding.dim)[0]
 
 
 @functools.cache
-def _fresh_of(texts: tuple[tuple[str, str], ...], model_name: str, dim: int) -> dict[str, tuple[str, list[float]]]:
+def _fresh_of(
+    texts: tuple[tuple[str, str], ...], model_name: str, dim: int
+) -> tuple[dict[str, tuple[str, list[float]]], list[list[tuple[str, float]]]]:
     with CodeIndex(HashEmbedding(model_name=model_name, dim=dim)) as fresh:
         fresh.update_texts(dict(texts))
-        return _state(fresh)
+        return _state(fresh), [list(_scores(fresh, query).items()) for query in QUERIES]
 
 
 def _assert_is(index: CodeIndex[Any], texts: Mapping[str, str], embedding: HashEmbedding) -> None:
-    expected = _fresh(texts, embedding)
+    expected, by_words = _fresh_of(tuple(texts.items()), embedding.model_name, embedding.dim)
     assert _state(index) == expected
-    assert _words(index) == expected.keys()
+    assert [list(_scores(index, query).items()) for query in QUERIES] == by_words
     query = embedding.get_query_embedding("x")
     with index.view() as view:
         found = {hit.id: hit.score for hit in view.nearest(query, top_k=200)}
@@ -158,15 +166,16 @@ def _fails_at(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], N
     monkeypatch.setattr(Storage, "writing", failing)
 
 
-def test_a_full_disk_at_any_transaction_is_made_good(tmp_path: Path) -> None:
-    def fail() -> None:
-        raise OSError("the disk is full")
+def _raise_full_disk() -> None:
+    raise OSError("the disk is full")
 
+
+def test_a_full_disk_at_any_transaction_is_made_good(tmp_path: Path) -> None:
     for step in itertools.count(1):
         with CodeIndex(HashEmbedding(), tmp_path / f"{step}") as index:
             index.update_texts(OLD)
             with pytest.MonkeyPatch.context() as patch:
-                _fails_at(patch, step, fail)
+                _fails_at(patch, step, _raise_full_disk)
                 try:
                     index.update_texts(NEW)
                     break
@@ -179,21 +188,48 @@ def test_a_full_disk_at_any_transaction_is_made_good(tmp_path: Path) -> None:
     assert step > 8
 
 
+def _edit(texts: dict[str, str], draw: random.Random, number: int) -> None:
+    """Change a line, add a function, copy, rename or remove a file."""
+    path = draw.choice(sorted(texts))
+    match draw.choice(["line", "function", "copy", "rename", "remove"]):
+        case "line":
+            texts[path] = texts[path].replace("return a", f"return b{number} + a", 1)
+        case "function":
+            texts[path] += f"\n\ndef g(a, b):\n    return a + {number}\n"
+        case "rename":
+            texts[f"new{number}.py"] = texts.pop(path)
+        case "remove" if len(texts) > 4:
+            del texts[path]
+        case _:
+            texts[f"new{number}.py"] = texts[path]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_random_edits_and_full_disks_an_index_ranks_as_a_fresh_one(seed: int, tmp_path: Path) -> None:
+    draw, texts = random.Random(seed), dict(OLD)
+    with CodeIndex(HashEmbedding(), tmp_path / "index") as index:
+        for number in range(12):
+            for edit in range(draw.randint(1, 3)):
+                _edit(texts, draw, 3 * number + edit)
+            with pytest.MonkeyPatch.context() as patch, suppress(OSError):
+                _fails_at(patch, draw.randint(1, 9), _raise_full_disk)
+                index.update_texts(texts)
+            index.update_texts(texts)
+            _assert_is(index, texts, HashEmbedding())
+
+
 @pytest.mark.parametrize("then", [OLD, NEW])
 def test_a_full_disk_with_a_vector_store_is_made_good(
     then: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the change that was interrupted is taken back: the store still holds what the index does."""
 
-    def fail() -> None:
-        raise OSError("the disk is full")
-
     monkeypatch.setattr(update, "_BATCH_FILES", 4)
     for step in range(1, 8):
         with CodeIndex(HashEmbedding(), tmp_path / f"{step}", vector_store=SimpleVectorStore()) as index:
             index.update_texts(OLD)
             with pytest.MonkeyPatch.context() as patch:
-                _fails_at(patch, step, fail)
+                _fails_at(patch, step, _raise_full_disk)
                 with pytest.raises(OSError, match="the disk is full"):
                     index.update_texts(NEW)
             found = {hit.node_id for hit in index.search("x", mode="dense", top_k=200)}
@@ -394,13 +430,10 @@ def test_a_search_meets_the_vectors_of_one_model(dim: int, index: CodeIndex[Hash
 def test_an_interrupted_change_of_the_model_keeps_its_vectors(
     step: int, index: CodeIndex[HashEmbedding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
-        raise OSError("the disk is full")
-
     before, new = _state(index), HashEmbedding(model_name="new")
     index.embedding = new
     with monkeypatch.context() as patch:
-        _fails_at(patch, step, fail)
+        _fails_at(patch, step, _raise_full_disk)
         # Three batches of vectors, the numbers, all nodes; then what the words hold no more is removed.
         with pytest.raises(OSError, match="the disk is full"):
             index.update_texts(OLD)

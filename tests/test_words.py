@@ -345,6 +345,16 @@ def test_documents_with_all_words_of_a_text_in_one_field() -> None:
         searcher.with_all_words("read", field="text", top_k=9)
 
 
+def test_numbers_of_documents_above_one() -> None:
+    index = index_of(bodies(["a", "", "c"], first=5), bodies(["d"], first=2**62))
+    with index.writer() as writer:
+        writer.remove([6])
+        writer.commit()
+    searcher = index.searcher()
+    assert [searcher.numbers_above(number) for number in (0, 5, 7, 2**62)] == [[5, 7, 2**62], [7, 2**62], [2**62], []]
+    assert WordIndex.in_memory().searcher().numbers_above(0) == []
+
+
 # --- rarity ----------------------------------------------------------------------------------------------------------
 
 

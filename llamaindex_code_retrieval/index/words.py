@@ -8,10 +8,10 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -304,8 +304,16 @@ class WordSearcher:
             return [], 0
         terms = [(Occur.Must, _term(self._schema, name, word)) for word in words]
         found = self._inner.search(Query.boolean_query(terms), top_k, count=True)
-        numbers = self._inner.fast_field_values("number", [place for _, place in found.hits])
-        return np.array(numbers, dtype=np.int64).tolist(), found.count  # type: ignore[attr-defined]  # not in its stub
+        return self._numbers(found.hits).tolist(), found.count  # type: ignore[attr-defined]  # not in its stub
+
+    def numbers_above(self, number: int) -> list[int]:
+        """Return the numbers of the documents that are larger than ``number``, in order."""
+        from tantivy import FieldType, Query
+
+        if not self.documents:
+            return []
+        above = Query.range_query(self._schema, "number", FieldType.Integer, lower_bound=number, include_lower=False)
+        return sorted(self._numbers(self._inner.search(above, self.documents, count=False).hits).tolist())
 
     def rarity(self, word: str) -> float:
         """Return the inverse document frequency of a word in BM25, by the bodies and paths that contain it."""
@@ -335,8 +343,10 @@ class WordSearcher:
     def _fetch(self, query: tantivy.Query, limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the numbers and scores of the best ``limit`` hits."""
         hits = self._inner.search(query, limit, count=False).hits
-        numbers = self._inner.fast_field_values("number", [place for _, place in hits])
-        return np.array(numbers, dtype=np.int64), _rounded(np.array([score for score, _ in hits], dtype=np.float64))
+        return self._numbers(hits), _rounded(np.array([score for score, _ in hits], dtype=np.float64))
+
+    def _numbers(self, hits: Sequence[tuple[Any, tantivy.DocAddress]]) -> NDArray[np.int64]:
+        return np.array(self._inner.fast_field_values("number", [place for _, place in hits]), dtype=np.int64)
 
 
 def _schema() -> tantivy.Schema:
