@@ -43,6 +43,7 @@ PARSED_ONLY = (
     "watch",  # runs until Ctrl-C
     "chat .",  # reads questions from stdin
     "serve",  # runs until Ctrl-C
+    "mcp",  # serves until its client leaves
     "--llm ollama",  # needs a server
     "embedded-large",  # is installed by `make large` only
 )

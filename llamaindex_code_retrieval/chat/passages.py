@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Self
-
-from llama_index.core.schema import NodeWithScore, TextNode
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from llamaindex_code_retrieval.languages.testing import is_test_path
+
+if TYPE_CHECKING:  # a server quotes code without LlamaIndex, which takes long to import
+    from llama_index.core.schema import NodeWithScore, TextNode
 
 GAP = "..."
 """The line between two ranges of a passage."""
@@ -95,16 +96,22 @@ class Passage:
         path = _UNSAFE.sub(" ", self.path)
         return f"{path}:{','.join(map(str, self.ranges))}" if self.ranges else path
 
+    @property
+    def safe_scope(self) -> str:
+        """The scope as one short line without what could end it."""
+        return _UNSAFE.sub(" ", self.scope).strip()[:_LONGEST_SCOPE]
+
     def heading(self, number: int) -> str:
         """Return the line above the quotation."""
-        scope = _UNSAFE.sub(" ", self.scope).strip()[:_LONGEST_SCOPE]
-        return " ".join(filter(None, (f"[{number}]", self.place, scope, f"(quoted {self.role})")))
+        return " ".join(filter(None, (f"[{number}]", self.place, self.safe_scope, f"(quoted {self.role})")))
 
     def node(self, number: int, source: TextNode) -> TextNode:
         """Return the passage as a node with the id and the metadata of ``source``.
 
         The text is what is quoted. An LLM sees it with the heading and between fences (``MetadataMode.LLM``).
         """
+        from llama_index.core.schema import TextNode
+
         first_and_last = self.own or (Range(self.ranges[0].first, self.ranges[-1].last) if self.ranges else None)
         own: dict[str, Any] = {
             "path": self.path,
@@ -192,7 +199,23 @@ def _has_lines(text: str, ranges: Sequence[Sequence[int]], *, heading: str) -> b
     return len(lines) == expected or (lines[-1:] == [GAP] and len(lines) == expected + 1)
 
 
+def fenced(text: str, language: str) -> str:
+    """Return text between fences that it cannot close, the first with its language.
+
+    >>> print(fenced("x = 1", "python"))
+    ```python
+    x = 1
+    ```
+    """
+    first, last = _fences(text, language)
+    return f"{first}\n{text}\n{last}"
+
+
 def _template(text: str, language: str) -> str:
+    first, last = _fences(text, language)
+    return f"{{metadata_str}}\n{first}\n{{content}}\n{last}"
+
+
+def _fences(text: str, language: str) -> tuple[str, str]:
     fence = fence_of(text)
-    info = language if _INFO_STRING.fullmatch(language) else ""
-    return f"{{metadata_str}}\n{fence}{info}\n{{content}}\n{fence}"
+    return f"{fence}{language if _INFO_STRING.fullmatch(language) else ''}", fence

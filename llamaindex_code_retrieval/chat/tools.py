@@ -13,6 +13,7 @@ from llama_index.core.tools import BaseTool, FunctionTool, QueryEngineTool
 
 from llamaindex_code_retrieval.chat.context import CodeContextPostprocessor
 from llamaindex_code_retrieval.chat.engines import code_query_engine
+from llamaindex_code_retrieval.chat.excerpts import more_lines, numbered_lines, place_line
 from llamaindex_code_retrieval.chat.passages import Passage, passages_of
 from llamaindex_code_retrieval.chat.question import check_question
 from llamaindex_code_retrieval.index.code_index import CodeIndex
@@ -24,7 +25,6 @@ _Arguments = ParamSpec("_Arguments")
 _TOKENS = 3000  # of the passages that a search returns
 _HITS = 20
 _LINES = 200
-_LONGEST_LINE = 500  # characters
 _FILES = 200
 
 
@@ -77,16 +77,16 @@ class _CodeTools:
         first, last = min(lines), max(lines)
         shown = range(first, min(last, first + _LINES - 1) + 1)
         texts = [f"{rows[0].path}:{first}-{shown[-1]}"]
-        texts += [f"{number:>5} {lines.get(number, '')[:_LONGEST_LINE]}".rstrip() for number in shown]
+        texts += numbered_lines(lines, shown)
         if shown[-1] < last:
-            texts.append(f"({last - shown[-1]} more lines: read {rows[0].path}:{shown[-1] + 1}-{last})")
+            texts.append(more_lines(rows[0].path, shown[-1], last))
         return "\n".join(texts)
 
     def find_related(self, place: str, top_k: int = 10) -> str:
         """Find code that calls, is called by, is similar to, or belongs to what is at PATH:LINE; at most 20 places."""
         found = self._index.related(place, top_k=_at_most(top_k))
         lines = [
-            f"{passage.place} {passage.scope} ({hit.node.metadata['related']})"
+            place_line(passage.path, passage.ranges, passage.scope, hit.node.metadata["related"])
             for hit, passage in zip(found, passages_of(found), strict=True)
         ]
         return "\n".join(lines) or "nothing is related"

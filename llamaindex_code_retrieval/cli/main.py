@@ -24,6 +24,7 @@ from llamaindex_code_retrieval.cli.distil import add_distil
 from llamaindex_code_retrieval.cli.evaluate import add_eval
 from llamaindex_code_retrieval.cli.index import add_index, add_info, add_update
 from llamaindex_code_retrieval.cli.languages import add_languages
+from llamaindex_code_retrieval.cli.mcp import add_mcp
 from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
 from llamaindex_code_retrieval.cli.related import add_related
@@ -142,7 +143,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_index, add_update, add_watch, add_search, add_related, add_chat, add_serve, add_info):
+    for add in (add_index, add_update, add_watch, add_search, add_related, add_info):
+        add(commands)
+    for add in (add_chat, add_serve, add_mcp):
         add(commands)
     for add in (add_models, add_languages, add_demo):
         add(commands)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import logging
-import signal
-import socket
 import threading
 import webbrowser
 from contextlib import closing, suppress
@@ -15,19 +11,13 @@ from typing import TYPE_CHECKING
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLM_FORMS, LLMSpec, check_server, load_llm
 from llamaindex_code_retrieval.cli.console import print_message
+from llamaindex_code_retrieval.cli.listening import address_of, listen, log_requests, port_number, run_app, token_for
 from llamaindex_code_retrieval.cli.options import refuse_without_effect, seconds
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
     from llamaindex_code_retrieval.serving.answers import Answers
 
 _PORT = 8765
-_LAST_PORT = 65535
-_LOGGER = "llamaindex_code_retrieval.serving"
-"""Has a line for each request, which goes to stderr."""
-_CLOSE_SECONDS = 3
-"""How long answers that are being streamed are waited for at the end."""
 
 
 def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +32,7 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "folders", nargs="*", metavar="PATH", help="folders with source code, or indexes (default: this folder)"
     )
     parser.add_argument(
-        "--port", type=_port, default=_PORT, metavar="PORT", help="0 for any that is free (default: %(default)s)"
+        "--port", type=port_number, default=_PORT, metavar="PORT", help="0 for any that is free (default: %(default)s)"
     )
     parser.add_argument(
         "--host",
@@ -76,16 +66,11 @@ def run_serve(options: argparse.Namespace) -> int:
     spec = LLMSpec.parse(options.llm)
     if spec.url is None:
         refuse_without_effect(options, ("timeout",), f"with --llm {spec.kind}, which is no server")
-    from llamaindex_code_retrieval.serving.guard import TOKEN_VARIABLE, Access, is_local, read_token
+    from llamaindex_code_retrieval.serving.guard import Access
 
-    token = read_token(options.token_file)
-    if token is None and not is_local(options.host):
-        raise ValueError(
-            f"--host {options.host} lets other machines read the code and needs a token: give --token-file FILE, or "
-            f"set {TOKEN_VARIABLE}"
-        )
-    logging.getLogger(_LOGGER).setLevel(logging.INFO)
-    with closing(_listen(options.host, options.port)) as listener:
+    token = token_for(options.host, options.token_file)
+    log_requests()
+    with closing(listen(options.host, options.port)) as listener:
         llm = load_llm(options.llm, timeout=options.timeout)
         check_server(spec)
         from llamaindex_code_retrieval.serving.answers import Answers
@@ -94,63 +79,18 @@ def run_serve(options: argparse.Namespace) -> int:
 
         with CodeService(options.folders or ["."], model=options.model, read_only=options.read_only) as service:
             answers = Answers(service, llm, spec)
-            address = _address(listener, options.host)
+            address = f"{address_of(listener, options.host)}/"
             print_message(
                 f"serving {', '.join(each.name for each in service.repositories)} at {address} (Ctrl-C stops)"
             )
             threading.Thread(target=_load, args=(answers,), daemon=True).start()
             if options.open:
                 webbrowser.open(address)
-            _run(create_app(service, answers, Access(token)), listener)
+            run_app(create_app(service, answers, Access(token)), listener)
     print_message("stopped")
     return 0
-
-
-def _port(text: str) -> int:
-    """Return a port, for ``type=``."""
-    if not (text.isascii() and text.isdigit() and int(text) <= _LAST_PORT):
-        raise argparse.ArgumentTypeError(f"must be a port from 0 to {_LAST_PORT}, got {text!r}")
-    return int(text)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; later requests wait until they are served."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise OSError(f"port {port} of {host} is in use; stop the other server, or choose another --port") from None
-        raise OSError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; see --host and --port"
-        ) from None
-
-
-def _address(listener: socket.socket, host: str) -> str:
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{listener.getsockname()[1]}/"
 
 
 def _load(answers: Answers) -> None:
     with suppress(ValueError, OSError):  # the first question tells
         answers.load()
-
-
-def _run(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until a signal; answers under way may end."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSE_SECONDS,
-    )
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM closes the indexes as well
-    try:
-        with suppress(KeyboardInterrupt):  # which uvicorn raises after it has shut down
-            uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        signal.signal(signal.SIGTERM, previous)
