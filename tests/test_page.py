@@ -44,6 +44,9 @@ FILLER = "".join(f"value_{number} = {number}\n" for number in range(1, 301))
 FILES = {
     "cart.py": f"{FILLER}\n\nclass Cart:\n    def total(self):\n        return sum(self.prices)\n\n{FILLER}",
     "mail.py": "def send_receipt(address, text):\n    # tell the customer\n    return connect(address, text)\n",
+    "parts.py": 'class Till:\n    """\n    Takes money.\n\n'
+    + "".join(f"    Rule {number} of the till.\n" for number in range(20))
+    + '    """\n\n    def open_till(self):\n        return 1\n',
     "banner.py": f'def show_banner():\n    return """{ATTACK}"""\n',
 }
 
@@ -180,6 +183,13 @@ def test_prose_streams_is_formatted_and_its_citations_are_links(page: Any) -> No
     assert body.locator("a").all_inner_texts() == ["1", "cart.py:304"]
     body.locator("a", has_text="cart.py:304").click()
     assert marked(page) == ["304"]
+
+
+def test_colours_of_a_passage_do_not_run_over_what_it_leaves_out(page: Any) -> None:
+    ask(page, "Till.open_till")
+    passage = page.locator(".body figure", has_text="open_till").first
+    assert "\n...\n" in passage.locator("pre").inner_text()
+    assert "def" in passage.locator(".k").all_inner_texts()
 
 
 def test_escape_stops_an_answer(page: Any) -> None:

@@ -557,6 +557,30 @@ def test_forms_and_links_work_without_scripts(client: TestClient) -> None:
     assert 'href="/code?path=mail.py' in answer
 
 
+def test_several_repositories_are_chosen_from(repository: Path, tmp_path: Path, bert_folder: Path) -> None:
+    other = tmp_path / "bank"
+    other.mkdir()
+    (other / "loan.py").write_text("def send_money(address):\n    return 1\n")
+    with CodeIndex(CodeEmbedding(str(bert_folder)), other / ".code-retrieval") as index:
+        index.update([other])
+    with CodeService([repository, other], read_only=True) as service:
+        app = create_app(service, answers_by(PeerLLM(words=["It is [1]."]), service), Access())
+        with TestClient(app, base_url="http://localhost") as client:
+            assert re.findall(r'<option value="(\w*)"( selected)?>(?:shop|bank|all)', client.get("/").text) == [
+                ("shop", " selected"),
+                ("bank", ""),
+                ("", ""),
+            ]
+            found = client.get("/", params={"question": "send", "repository": ""}).text
+            assert {name for name in ("shop", "bank") if f'<span class="tag">{name}</span>' in found} == {
+                "shop",
+                "bank",
+            }
+            assert dict(ask(client, "send", repository="bank"))["passages"]["passages"][0]["path"] == "loan.py"
+            unnamed = client.post("/api/ask", json={"question": "send"})
+            assert unnamed.json() == {"error": "name the repository to ask: one of shop, bank"}
+
+
 def test_code_and_questions_are_escaped(client: TestClient) -> None:
     attack = '"><script>steal()</script>'
     pages = [

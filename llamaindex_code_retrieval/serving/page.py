@@ -37,6 +37,8 @@ class Served:
     repositories: Sequence[str]
     languages: Sequence[str]
     about: str
+    is_building: bool = False
+    """Whether an index is being built."""
 
 
 def start_page(served: Served) -> str:
@@ -47,7 +49,7 @@ def start_page(served: Served) -> str:
 def hits_page(served: Served, search: Search, result: SearchResult) -> str:
     """Return the page with the hits of a search."""
     count = "1 hit" if len(result.hits) == 1 else f"{len(result.hits) or 'No'} hits"
-    items = "".join(map(_hit, result.hits))
+    items = "".join(_hit(hit, with_repository=len(served.repositories) > 1) for hit in result.hits)
     status = escape(" ".join([f"{count}.", *result.notes]))
     return _page(served, search, results=f'<ol class="hits" aria-label="Hits">{items}</ol>', status=status)
 
@@ -105,9 +107,10 @@ def _page(
     return _TEMPLATE.substitute(
         title=escape(f"{title} · code-retrieval" if search is None else f"{search.question} · code-retrieval"),
         about=escape(served.about),
+        building=" data-building" if served.is_building else "",
         question=escape("" if search is None else search.question),
         filters_open="open" if filtered else "",
-        repositories=_repositories(served.repositories, None if search is None else search.repository),
+        repositories=_repositories(served.repositories, search),
         paths=escape("" if search is None else ", ".join(search.paths)),
         languages=_options(served.languages, search.languages[0] if search and search.languages else None),
         kinds=_options(KINDS, None if search is None else search.kind),
@@ -121,28 +124,32 @@ def _page(
     )
 
 
-def _repositories(names: Sequence[str], chosen: str | None) -> str:
+def _repositories(names: Sequence[str], search: Search | None) -> str:
     if len(names) < 2:
         return ""
-    options = _options(names, chosen or names[0])
+    chosen = names[0] if search is None else search.repository
+    options = _options(names, chosen) + _option("", "all, to search", is_chosen=chosen is None)
     return f'<label>Repository<select name="repository">{options}</select></label>'
 
 
 def _options(values: Sequence[str], chosen: str | None) -> str:
-    return "".join(
-        f'<option value="{escape(each)}"{" selected" if each == chosen else ""}>{escape(each)}</option>'
-        for each in values
-    )
+    return "".join(_option(each, each, is_chosen=each == chosen) for each in values)
 
 
-def _hit(hit: CodeHit) -> str:
+def _option(value: str, label: str, *, is_chosen: bool) -> str:
+    return f'<option value="{escape(value)}"{" selected" if is_chosen else ""}>{escape(label)}</option>'
+
+
+def _hit(hit: CodeHit, *, with_repository: bool) -> str:
     lines = dedent("\n".join(hit.text.split("\n")[:_LINES]))
     href = _href(hit.path, [(hit.first, hit.last)], hit.first, hit.repository)
     name = hit.scope or hit.path.rsplit("/", 1)[-1]
+    repository = f'<span class="tag">{escape(hit.repository)}</span>' if with_repository else ""
     return (
         f'<li class="hit"><a href="{href}" data-code><span class="scope">{escape(name)}</span>'
-        f'<span class="tag">{escape(hit.kind)}</span><span class="place">{escape(hit.path)}:{hit.first}-{hit.last}'
-        f"</span></a><pre><code>{escape(lines)}</code></pre></li>"
+        f'<span class="tag">{escape(hit.kind)}</span>{repository}'
+        f'<span class="place">{escape(hit.path)}:{hit.first}-{hit.last}</span></a>'
+        f"<pre><code>{escape(lines)}</code></pre></li>"
     )
 
 

@@ -5,6 +5,8 @@ import { codeLink, element, placeOf } from "./dom.js";
 import { growing } from "./markdown.js";
 import * as viewer from "./viewer.js";
 
+const POLL_MILLISECONDS = 2000;
+
 const $ = (id) => document.getElementById(id);
 const form = $("form");
 const input = $("question");
@@ -58,6 +60,7 @@ function hitItem(hit) {
       place, {},
       element("span", { class: "scope" }, hit.scope || hit.path.split("/").at(-1)),
       element("span", { class: "tag" }, hit.kind),
+      form.elements.repository ? element("span", { class: "tag" }, hit.repository) : "",
       element("span", { class: "place" }, `${hit.path}:${hit.first}-${hit.last}`),
     ),
     codeBlock(preview(hit.text), hit.language),
@@ -234,6 +237,21 @@ theme.addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", nameTheme);
 nameTheme();
 
+// While an index is built, the page says so; when it is there, the page that nobody has used yet shows its languages.
+async function awaitIndex() {
+  const { repositories } = await get("/api/status", {});
+  if (repositories.some((each) => each.state === "building")) {
+    setTimeout(awaitIndex, POLL_MILLISECONDS);
+  } else if (!input.value && results.querySelector(".empty")) {
+    location.reload();
+  } else {
+    const files = repositories.reduce((sum, each) => sum + each.files, 0);
+    $("about").textContent = $("about").textContent.replace("being indexed", `${files} files`);
+  }
+}
+
+$("hint").hidden = false;
+if ("building" in $("about").dataset) setTimeout(awaitIndex, POLL_MILLISECONDS);
 showFilterCount();
 if (results.querySelector(".hits")) setMode("search");
 if (!document.body.classList.contains("plain")) input.focus();

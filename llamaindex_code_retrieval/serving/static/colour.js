@@ -99,11 +99,12 @@ function scan(text, rules, open) {
   return [parts, open];
 }
 
-// Returns a list of child nodes for each line.
-export function coloured(lines, language) {
+// Returns a list of child nodes for each line. After a line that is `gap` other lines are left out.
+export function coloured(lines, language, gap = null) {
   const rules = LANGUAGES.get(language);
   let open = null;
   return lines.map((line) => {
+    if (line === gap) open = null; // what was open is closed in between
     if (!rules || line.length > LONGEST) return [line];
     let parts;
     [parts, open] = scan(line, rules, open);
@@ -113,6 +114,6 @@ export function coloured(lines, language) {
 
 export function codeBlock(text, language) {
   const code = element("code");
-  coloured(text.split("\n"), language).forEach((nodes, i) => code.append(...(i ? ["\n"] : []), ...nodes));
+  coloured(text.split("\n"), language, "...").forEach((nodes, i) => code.append(...(i ? ["\n"] : []), ...nodes));
   return element("pre", {}, code);
 }
