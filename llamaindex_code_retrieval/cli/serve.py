@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLM_FORMS, LLMSpec, 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.cli.listening import address_of, listen, log_requests, port_number, run_app, token_for
 from llamaindex_code_retrieval.cli.options import refuse_without_effect, seconds
+from llamaindex_code_retrieval.models.query_encoder_config import AUTO
 
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.serving.answers import Answers
@@ -55,6 +56,13 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--timeout", type=seconds, metavar="SECONDS", help="how long to wait for the server of an LLM (default: 60)"
     )
     parser.add_argument("--model", metavar="MODEL", help="embedding model of indexes that are built")
+    parser.add_argument(
+        "--fast-query",
+        nargs="?",
+        const=AUTO,
+        metavar="ENCODER",
+        help="embed questions with a small query encoder (default: the package's static one for the index's model)",
+    )
     parser.add_argument("--read-only", action="store_true", help="never write an index: it must be there")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.set_defaults(run=run_serve)
@@ -77,7 +85,12 @@ def run_serve(options: argparse.Namespace) -> int:
         from llamaindex_code_retrieval.serving.service import CodeService
         from llamaindex_code_retrieval.serving.web import create_app
 
-        with CodeService(options.folders or ["."], model=options.model, read_only=options.read_only) as service:
+        with CodeService(
+            options.folders or ["."],
+            model=options.model,
+            fast_query=options.fast_query,
+            read_only=options.read_only,
+        ) as service:
             answers = Answers(service, llm, spec)
             address = f"{address_of(listener, options.host)}/"
             print_message(
