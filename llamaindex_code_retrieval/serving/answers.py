@@ -107,7 +107,7 @@ class Answers:
             found.lock.release()
 
     def load(self) -> None:
-        """Load what the first questions and searches need, so that they are as fast as later ones.
+        """Load what the first question needs, so that it is answered as fast as later ones.
 
         Raises:
             ValueError: a repository cannot be searched yet.
@@ -116,7 +116,6 @@ class Answers:
             with self._service.index(_LOAD, repository=repository.name) as (index, _):
                 code_chat_engine(index, llm=self._llm)
                 index.search(_LOAD, top_k=1)
-            self._service.search(_LOAD, limit=1, repository=repository.name)
 
     def _events(self, answer: Answer, index: CodeIndex[Any], *, deadline: float) -> Generator[Event, None, None]:
         yield Event("passages", {"passages": passage_records(answer.passages)})
