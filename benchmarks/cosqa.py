@@ -4,7 +4,7 @@ The number of functions that differ in more than white space and docstring is re
 is marked as relevant, which would lower the scores. The official pool contains none. The result file keeps the figures
 of other adapters and models. It takes about 4 minutes on two cores:
 
-    CODE_RETRIEVAL_DATA=… python benchmarks/cosqa.py [--model embedded] [--adapter none]
+    CODE_RETRIEVAL_DATA=… python benchmarks/cosqa.py [--model embedded] [--adapter none] [--dimensions 128]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--adapter", help="name or folder; none: the base alone (default: the one that comes with the package)"
     )
+    parser.add_argument("--dimensions", type=int, help="numbers of a vector to keep (default: all)")
     parser.add_argument("--split", default="dev", help="split of CoSQA (default: %(default)s)")
     add_result_option(parser, __file__)
     return parser
@@ -47,7 +48,7 @@ def main() -> None:
         raise SystemExit("set CODE_RETRIEVAL_DATA to the folder that holds cosqa/")
     results = read_json(options.result, remedy="name another --result") if options.result.is_file() else {}
     benchmark = load_beir(folder, split=options.split)
-    embedding = CodeEmbedding(options.model, adapter=options.adapter)
+    embedding = CodeEmbedding(options.model, adapter=options.adapter, dimensions=options.dimensions)
     index = benchmark_index(benchmark, embedding)
     vectors = embedding.embed_queries(list(benchmark.queries.values())).tolist()
     query_vectors = dict(zip(benchmark.queries, vectors, strict=True))
@@ -60,6 +61,7 @@ def main() -> None:
         "benchmark": benchmark.name,
         "model": options.model,
         "adapter": embedding.adapter,
+        "dimensions": embedding.dim,
         "fingerprint": embedding.fingerprint,
         "precision": embedding.precision,
         "codes": len(benchmark.corpus),
@@ -68,6 +70,7 @@ def main() -> None:
         "metrics": metrics,
     }
     name = embedding.adapter if options.model == EMBEDDED else options.model
+    name = name if options.dimensions is None else f"{name}, {options.dimensions} numbers"
     write_figures(options.result, {**results, name: result})
     print(json.dumps(result, indent=1))
 

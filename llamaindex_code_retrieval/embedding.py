@@ -27,7 +27,6 @@ from llamaindex_code_retrieval.models.adapter_set import (
     LazyAdapterSet,
     adapter_name,
     adapter_names,
-    combined_fingerprint,
 )
 from llamaindex_code_retrieval.models.catalog import (
     EMBEDDED,
@@ -40,6 +39,7 @@ from llamaindex_code_retrieval.models.catalog import (
 )
 from llamaindex_code_retrieval.models.locate import is_static_model
 from llamaindex_code_retrieval.models.query_encoder import QueryEncoder
+from llamaindex_code_retrieval.models.short_vectors import short_fingerprint, shortened
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
@@ -99,6 +99,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     max_code_tokens: int = Field(
         frozen=True, description="Maximum tokens of a code, special tokens included; the rest is cut."
     )
+    dimensions: int | None = Field(default=None, frozen=True, description="Numbers of a vector to keep; None: all.")
     fingerprint: str = Field(frozen=True, description="Hash over weights, adapters, tokenizer, pooling and limits.")
     device: str | None = Field(
         default=None, frozen=True, exclude=True, description="Torch device; None: a GPU if there is one."
@@ -133,6 +134,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         precision: Precision = "auto",
         max_query_tokens: int | None = None,
         max_code_tokens: int | None = None,
+        dimensions: int | None = None,
         query_encoder: str | Path | None = None,
         device: str | None = None,
         cache_folder: str | Path | None = None,
@@ -165,6 +167,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
             precision=precision,
             max_query_tokens=max_query_tokens,
             max_code_tokens=max_code_tokens,
+            dimensions=dimensions,
             device=device,
             merge_adapter=merge_adapter,
             runtime=runtime,
@@ -175,11 +178,9 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         fields: dict[str, Any] = asdict(lazy_adapters.settings) | {
             "query_encoder": None if student is None else student.name,
             "cache_folder": None if cache_folder is None else str(cache_folder),
-            "embed_batch_size": embed_batch_size,
             "callback_manager": callback_manager or CallbackManager([]),
-            "num_workers": num_workers,
         }
-        super().__init__(**fields, **base_fields)
+        super().__init__(**fields, embed_batch_size=embed_batch_size, num_workers=num_workers, **base_fields)
         self._lazy_adapters = lazy_adapters
         self._student = student
         self._cache = _open_cache(cache_folder, model_name=settings.model_name)
@@ -227,12 +228,13 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         """The fingerprint of each language's encoder; ``""`` stands for every language not named."""
         if not self._lazy_adapters.is_loaded:  # then there is one adapter
             return {"": self.fingerprint}
-        return {language: encoder.fingerprint for language, encoder in self._adapter_set.encoders.items()}
+        encoders = self._adapter_set.encoders
+        return {language: short_fingerprint(e.fingerprint, self.dimensions) for language, e in encoders.items()}
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        return self.encoder.dim if self._student is None else self._student.dim
+        return self.dimensions or (self.encoder.dim if self._student is None else self._student.dim)
 
     def for_language(self, language: str) -> CodeEmbedding:
         """Return an embedding that uses the adapter of ``language``, or the default one, for all texts and queries.
@@ -242,7 +244,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         view = copy.deepcopy(self)
         if view._lazy_adapters.is_loaded:  # else there is one adapter
             view._use(view._adapter_set.only(language))
-            if view._student is not None and view._student.teacher != view.fingerprint:
+            if view._student is not None and view._student.teacher != view.encoder.fingerprint:
                 view._student = None  # the student of another adapter
                 view._set_fields(query_encoder=None)
         return view
@@ -288,7 +290,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         self._set_fields(
             adapter=settings.adapter,
             adapters=dict(settings.adapters),
-            fingerprint=combined_fingerprint(adapter_set.encoders),
+            fingerprint=settings.fingerprint,
         )
 
     def _set_fields(self, **values: Any) -> None:
@@ -315,7 +317,8 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         A query encoder's vectors are not cached, because the cache would be slower.
         """
         check_is_list(queries, "queries")
-        return self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
+        whole = self._embed(queries, "query") if self._student is None else self._student.encode_queries(queries)
+        return shortened(whole, self.dimensions)
 
     def tokenize_code(self, code: str) -> list[int]:
         """Return the token ids of a code of any length, special tokens included: the ``tokenizer`` of a node parser.
@@ -377,7 +380,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        vectors: list[Embedding] = self._embed(texts, "code").tolist()
+        vectors: list[Embedding] = shortened(self._embed(texts, "code"), self.dimensions).tolist()
         return vectors
 
     async def _aget_query_embedding(self, query: str) -> Embedding:

@@ -274,6 +274,8 @@ def _prepare(
     folder = _locate_start(start)
     if recipe.train.activation_gigabytes:
         check_cacheable(encoder)
+    if longer := [length for length in recipe.train.dimensions if length >= encoder.dim]:
+        raise ValueError(f"dimensions must be below {encoder.dim}, the length of this base's vectors, got {longer[0]}")
     steps = recipe.train.total_steps(len(pairs))
     model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
     # untrained virtual tokens change vectors, so the comparison is with the base itself

@@ -148,6 +148,9 @@ class TrainConfig(LoopConfig):
 
     temperature: Positive = 0.05
     """Temperature of InfoNCE: cosines are divided by it."""
+    dimensions: tuple[AtLeast1, ...] = ()
+    """Lengths to which vectors may be cut in use, such as [64, 128, 256]: the loss is the mean of those of vectors of
+    these lengths and of whole ones (Matryoshka: Kusupati et al. 2022)."""
     learn_temperature: bool = False
     """Train the temperature as well, from ``temperature`` on."""
     grad_cache: bool = False

@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.training.adapters import mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
-from llamaindex_code_retrieval.training.losses import contrastive_loss, orthogonality_penalty
+from llamaindex_code_retrieval.training.losses import matryoshka_loss, orthogonality_penalty
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
 from llamaindex_code_retrieval.training.objective import Entry
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
@@ -200,7 +200,14 @@ class Contrastive:
         target = torch.tensor(batch.target, device=vectors.device)
         temperature = self.log_temperature.exp().to(vectors.device)
         codes = torch.cat([vectors[n:], memory.to(vectors.device)]) if len(memory) else vectors[n:]
-        loss = contrastive_loss(vectors[:n], codes, target, temperature=temperature, hardness=self.config.hardness)
+        loss = matryoshka_loss(
+            vectors[:n],
+            codes,
+            target,
+            dimensions=self.config.dimensions,
+            temperature=temperature,
+            hardness=self.config.hardness,
+        )
         gradient, *temperature_gradient = torch.autograd.grad(
             loss, [vectors, self.log_temperature] if self.config.learn_temperature else [vectors]
         )

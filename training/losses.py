@@ -43,6 +43,25 @@ def contrastive_loss(
     return (loss + F.cross_entropy(code_to_query, torch.arange(n, device=target.device))) / 2
 
 
+def matryoshka_loss(
+    queries: Tensor,
+    codes: Tensor,
+    target: Tensor,
+    *,
+    dimensions: Sequence[int],
+    temperature: Tensor | float = 0.05,
+    hardness: float = 0.0,
+) -> Tensor:
+    """Return the mean of :func:`contrastive_loss` over whole vectors and those cut to each of ``dimensions``.
+
+    Cut vectors have unit length again, as they have in use (Kusupati et al. 2022, equation 1, with equal weights).
+    """
+    vectors = [(queries, codes)]
+    vectors += [(F.normalize(queries[:, :d], dim=1), F.normalize(codes[:, :d], dim=1)) for d in dimensions]
+    losses = [contrastive_loss(q, c, target, temperature=temperature, hardness=hardness) for q, c in vectors]
+    return torch.stack(losses).mean()
+
+
 def _log_hardness_weights(cosines: Tensor, positive: Tensor, hardness: float) -> Tensor:
     """Return the log of each negative's weight, ``(rows, columns)``; a row's weights have mean 1, positives have 0."""
     if hardness == 0:

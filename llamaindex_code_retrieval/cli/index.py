@@ -69,6 +69,12 @@ def add_index(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="tokens of a node that are embedded (default: the model's)",
     )
     parser.add_argument(
+        "--dimensions",
+        type=positive,
+        metavar="N",
+        help="cut vectors to their first N numbers, for a smaller index (default: all of them)",
+    )
+    parser.add_argument(
         "--max-lines",
         type=positive,
         metavar="N",
@@ -117,6 +123,7 @@ def run_index(options: argparse.Namespace) -> int:
                 adapters=adapters,
                 precision=options.precision,
                 max_code_tokens=options.max_code_tokens,
+                dimensions=options.dimensions,
                 device=options.device,
                 runtime=options.runtime or "auto",
                 cache_folder=cache,

@@ -161,6 +161,8 @@ def _needs_llama_index(options: argparse.Namespace, settings: Mapping[str, Any])
 
 
 def _is_static(options: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
+    if settings["embedding"].get("dimensions"):
+        return False
     folder = find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
     return QueryEncoderConfig.read(folder).kind == "static"
 
@@ -319,7 +321,8 @@ def _check(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         without_effect = ["fast_query", "runtime", *(["device"] if options.rerank is None else [])]
         model = settings["embedding"]["model_name"]
         refuse_without_effect(options, without_effect, f"on an index of the static model {model}")
-    if options.fast_query is not None:
+    # the fingerprint of short vectors is not that of the teacher, which is compared when it is loaded
+    if options.fast_query is not None and not settings["embedding"].get("dimensions"):
         find_query_encoder(options.fast_query, teacher=settings["fingerprint"])
     if options.rerank is not None:
         from llamaindex_code_retrieval.models.scoring import calibration_of

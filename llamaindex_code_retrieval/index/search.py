@@ -15,8 +15,12 @@ from llamaindex_code_retrieval.index.folder import rebuild_command
 from llamaindex_code_retrieval.index.rank import QueryVector, Ranking
 from llamaindex_code_retrieval.index.view import View
 from llamaindex_code_retrieval.models.catalog import Runtime
+from llamaindex_code_retrieval.models.short_vectors import short_fingerprint, shortened
 
-_SETTINGS = ("model_name", "adapter", "adapters", "pooling", "max_query_tokens", "max_code_tokens", "merge_adapter")
+_SETTINGS = (
+    *("model_name", "adapter", "adapters", "pooling", "max_query_tokens", "max_code_tokens", "merge_adapter"),
+    "dimensions",
+)
 """What an index saves of the model that a search loads."""
 
 
@@ -44,6 +48,8 @@ class QuestionModel:
     fingerprint: str
     """Of the model with all its adapters."""
     encoders: Mapping[str, QuestionEncoder]
+    dimensions: int | None = None
+    """Length to which their vectors are cut."""
 
     @classmethod
     def load(
@@ -64,14 +70,15 @@ class QuestionModel:
 
         saved = settings["embedding"]
         known = {name: saved[name] for name in _SETTINGS if saved.get(name) is not None}
+        dimensions = saved.get("dimensions")
         if fast_query is None:
             loaded = AdapterSet.load(AdapterSettings(**known, device=device, runtime=runtime))
-            encoders = {encoder.fingerprint: encoder for encoder in loaded.encoders.values()}
-            return cls(loaded.settings.fingerprint or "", encoders)
+            encoders = {short_fingerprint(each.fingerprint, dimensions): each for each in loaded.encoders.values()}
+            return cls(loaded.settings.fingerprint or "", encoders, dimensions)
         fingerprint = settings["fingerprint"]
         teachers = AdapterSettings(**known, device=device, runtime=runtime, fingerprint=fingerprint)
         student = QueryEncoder.load_for(fast_query, teachers=LazyAdapterSet(teachers))
-        return cls(fingerprint, {student.teacher: student})
+        return cls(fingerprint, {short_fingerprint(student.teacher, dimensions): student}, dimensions)
 
     def check(self, settings: Mapping[str, Any], folder: Path) -> None:
         """Check that the model is the one that the index in ``folder`` was built with.
@@ -99,10 +106,11 @@ class QuestionModel:
                 f"the index has vectors of a model with fingerprint {min(missing)}, which is not loaded (loaded are "
                 f"{', '.join(sorted(self.encoders))}); update the index, or search without a query encoder"
             )
-        return [
-            QueryVector(model if several else None, self.encoders[model].encode_queries([question])[0].tolist())
+        vectors = {
+            model: shortened(self.encoders[model].encode_queries([question]), self.dimensions)[0].tolist()
             for model in view.models
-        ]
+        }
+        return [QueryVector(model if several else None, vector) for model, vector in vectors.items()]
 
 
 def search(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Pooling, Precision, Runtime
 from llamaindex_code_retrieval.models.locate import is_static_model, locate_adapter
+from llamaindex_code_retrieval.models.short_vectors import check_dimensions, short_fingerprint, warn_if_untrained
 
 if TYPE_CHECKING:  # a query encoder that is a table works without torch, which is slow to import
     from llamaindex_code_retrieval.models.encoder import Encoder
@@ -54,6 +55,8 @@ class AdapterSettings:
     device: str | None = None
     merge_adapter: bool = True
     runtime: Runtime = "auto"
+    dimensions: int | None = None
+    """Length to which vectors are cut by the user of the set; ``None`` for all of them."""
     fingerprint: str | None = None
     """The expected :func:`combined_fingerprint`."""
 
@@ -61,7 +64,7 @@ class AdapterSettings:
     def default_fingerprint(self) -> str | None:
         """The fingerprint of the default encoder, if all that describes its vectors is known without loading it."""
         is_complete = None not in (self.pooling, self.max_query_tokens, self.max_code_tokens)
-        return self.fingerprint if is_complete and not self.adapters else None
+        return self.fingerprint if is_complete and not self.adapters and self.dimensions is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,15 @@ class AdapterSet:
         for language, adapter in adapters.items():  # fails before the base is loaded
             with _language_in_errors(language):
                 if adapter != NO_ADAPTER:
-                    locate_adapter(adapter)
+                    warn_if_untrained(locate_adapter(adapter), settings.dimensions)
         base = _static_base(settings) if is_static else _transformer_base(settings)
         encoders: dict[str, TextEncoder] = {}
         for language, adapter in adapters.items():
             with _language_in_errors(language):
                 encoders[language] = base.with_adapter(adapter, merge=settings.merge_adapter)
         default = encoders[""]
-        fingerprint = combined_fingerprint(encoders)
+        check_dimensions(settings.dimensions, default.dim)
+        fingerprint = combined_fingerprint(encoders, settings.dimensions)
         if settings.fingerprint not in (None, fingerprint):
             raise ValueError(
                 f"model {settings.model_name!r} now has fingerprint {fingerprint}, not {settings.fingerprint} as "
@@ -155,7 +159,7 @@ class AdapterSet:
         return self._with(encoders, self.settings.adapter, adapters)
 
     def _with(self, encoders: Mapping[str, TextEncoder], adapter: str, adapters: dict[str, str]) -> AdapterSet:
-        fingerprint = combined_fingerprint(encoders)
+        fingerprint = combined_fingerprint(encoders, self.settings.dimensions)
         settings = replace(self.settings, adapter=adapter, adapters=adapters, fingerprint=fingerprint)
         return AdapterSet(settings, self.base, encoders)
 
@@ -257,11 +261,14 @@ def adapter_name(adapter: str | Path, language: str) -> str:
     return str(adapter)
 
 
-def combined_fingerprint(encoders: Mapping[str, TextEncoder]) -> str:
-    """Return the default's fingerprint if no language has another one, else a hash over all that differ from it."""
+def combined_fingerprint(encoders: Mapping[str, TextEncoder], dimensions: int | None = None) -> str:
+    """Return the default's fingerprint if no language has another one, else a hash over all that differ from it.
+
+    It is that of vectors cut to ``dimensions``.
+    """
     default = encoders[""].fingerprint
     different = {language: e.fingerprint for language, e in encoders.items() if e.fingerprint != default}
-    return json_hash(different | {"": default}) if different else default
+    return short_fingerprint(json_hash(different | {"": default}) if different else default, dimensions)
 
 
 @contextmanager
