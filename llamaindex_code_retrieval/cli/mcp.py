@@ -8,14 +8,14 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.cli.console import print_message, print_text
 from llamaindex_code_retrieval.cli.listening import address_of, listen, log_requests, port_number, run_app, token_for
 from llamaindex_code_retrieval.cli.mcp_install import AGENTS, install
 from llamaindex_code_retrieval.cli.options import refuse_without_effect
-from llamaindex_code_retrieval.models.catalog import EMBEDDED
+from llamaindex_code_retrieval.models.catalog import EMBEDDED_STATIC
 from llamaindex_code_retrieval.models.query_encoder_config import AUTO
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def add_mcp(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="file with the token that HTTP clients must send (default: $CODE_RETRIEVAL_TOKEN); another HOST needs one",
     )
     parser.add_argument("--read-only", action="store_true", help="never write an index; there must be one")
-    parser.add_argument("--model", help=f"base model of an index that is built (default: {EMBEDDED})")
+    parser.add_argument(
+        "--model", help=f"base model of an index that is built (default: {EMBEDDED_STATIC}, which takes seconds)"
+    )
     parser.add_argument(
         "--fast-query",
         nargs="?",
@@ -105,23 +107,23 @@ def _serve_stdio(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.serving.mcp_server import create_server, serve_stdio
 
     with _service(options) as service:
-        _end_on_signals(service)
+        _end_on_signals()
         anyio.run(serve_stdio, create_server(service))
+    if any(repository.state in ("building", "updating") for repository in service.repositories):
+        _end_at_once(0)  # else the interpreter would wait for the vectors that are being made
     return 0
 
 
-def _end_on_signals(service: CodeService) -> None:
-    """End at once on SIGINT and SIGTERM: a thread that waits for stdin would hold the interpreter until it is closed.
-
-    An update under way loses at most the batch that is being written.
-    """
-
-    def end(number: int, _: object) -> None:
-        sys.stderr.flush()
-        os._exit(128 + number)
-
+def _end_on_signals() -> None:
+    """End at once on SIGINT and SIGTERM: the thread that waits for stdin would hold the interpreter until it closes."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+        signal.signal(number, lambda number, _: _end_at_once(128 + number))
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End the process; an update under way loses at most the batch of files that is being written."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _serve_http(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLM_FORMS, LLMSpec, 
 from llamaindex_code_retrieval.cli.console import print_message
 from llamaindex_code_retrieval.cli.listening import address_of, listen, log_requests, port_number, run_app, token_for
 from llamaindex_code_retrieval.cli.options import refuse_without_effect, seconds
+from llamaindex_code_retrieval.models.catalog import EMBEDDED_STATIC
 from llamaindex_code_retrieval.models.query_encoder_config import AUTO
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="how long to wait for the server of an LLM (default: 60)"
     )
-    parser.add_argument("--model", metavar="MODEL", help="embedding model of indexes that are built")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help=f"base model of an index that is built (default: {EMBEDDED_STATIC}, which takes seconds)",
+    )
     parser.add_argument(
         "--fast-query",
         nargs="?",

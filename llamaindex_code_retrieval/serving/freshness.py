@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.3
 """How long changed files are looked for before an answer."""
 _WAIT_SECONDS = 1.5
 """How long an answer waits for an update."""
-_BUILD_SECONDS = 8.0
+_BUILD_SECONDS = 20.0
 """How long an answer waits for the words of an index that is being built."""
 _STEP_SECONDS = 0.05
 _REST = 10.0

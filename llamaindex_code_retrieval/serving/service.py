@@ -14,7 +14,7 @@ from llamaindex_code_retrieval.chat.question import check_question
 from llamaindex_code_retrieval.index.filters import NodeFilter
 from llamaindex_code_retrieval.index.folder import read_settings
 from llamaindex_code_retrieval.index.locate import is_index
-from llamaindex_code_retrieval.models.catalog import EMBEDDED
+from llamaindex_code_retrieval.models.catalog import EMBEDDED_STATIC
 from llamaindex_code_retrieval.models.locate import is_static_model, locate_model
 from llamaindex_code_retrieval.models.query_encoder_config import find_query_encoder
 from llamaindex_code_retrieval.serving.freshness import can_write
@@ -38,10 +38,10 @@ class CodeService:
     """Searches and reads the code of one repository or more; all methods may be called from any thread.
 
     Each of ``folders`` is a folder with code, whose index is found as ``code-retrieval search`` finds it, or the folder
-    of an index. Unless ``read_only``, an index that is missing is built with ``model`` in the background, and searches
-    find its code by words within seconds; and an index is compared with its files before an answer, at most once in
-    ``refresh_seconds``. An update that takes a moment is done before the answer; during a longer one, the ``notes`` of
-    a result say what is missing.
+    of an index. Unless ``read_only``, an index that is missing is built with ``model`` in the background: by default
+    the static one, which takes seconds; while another makes its vectors, code is found by words. And an index is
+    compared with its files before an answer, at most once in ``refresh_seconds``. An update that takes a moment is done
+    before the answer; during a longer one, the ``notes`` of a result say what is missing.
 
     The model is loaded with the first search, once for all repositories. ``fast_query`` embeds questions with a small
     query encoder in its place. ``max_concurrent`` requests run at once; others wait for ``timeout_seconds``.
@@ -82,7 +82,7 @@ class CodeService:
             name = unique_name(place.roots[0], set(self._repositories))
             updater = None
             if not read_only and can_write(place.folder):
-                updater = IndexUpdater(place.folder, place.roots, model=model or EMBEDDED, cache_folder=cache)
+                updater = IndexUpdater(place.folder, place.roots, model=model or EMBEDDED_STATIC, cache_folder=cache)
             self._repositories[name] = Repository(
                 name, place, self._models, updater=updater, refresh_seconds=refresh_seconds
             )

@@ -15,7 +15,7 @@ from llamaindex_code_retrieval.models.locate import is_static_model
 if TYPE_CHECKING:
     from llamaindex_code_retrieval.index.code_index import CodeIndex
 
-_CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
 """How long closing waits for the batch of nodes that is being embedded."""
 
 
