@@ -185,6 +185,11 @@ def test_no_command_lets_an_escape_sequence_through(
     assert f"read{SHOWN}.py:" in printed["search"]
     run("search", f"read the line {HOSTILE}", "--index", index, "--json")
     run("search", "zzzz\x1b", "--index", index, "--mode", "bm25", code=1)
+    run("related", f"read{HOSTILE}.py:4", "--index", index)
+    assert f"read{SHOWN}.py:" in printed["related"]
+    run("chat", "-q", f"read the line {HOSTILE}", "--index", index)
+    assert f"# {SHOWN}" in printed["chat"]
+    run("chat", "-q", f"read the line {HOSTILE}", "--index", index, "--json")
     run("info", "--index", index)
     assert f"shop{SHOWN}" in printed["info"]
     run("models")
@@ -208,6 +213,9 @@ def test_no_command_lets_an_escape_sequence_through(
         ["search", "x", "--index", index, "--rerank", HOSTILE],
         ["search", "x", "--index", index, "--fast-query", HOSTILE],
         ["info", "--index", HOSTILE],
+        ["chat", HOSTILE, "-q", "x"],
+        ["chat", "-q", "x", "--index", index, "--llm", HOSTILE],
+        ["related", HOSTILE, "--index", index],
         ["eval", HOSTILE],
         ["eval", "--rerank-k", HOSTILE],
         ["benchmark", HOSTILE, "--out", tmp_path / "x"],
