@@ -255,7 +255,20 @@ def follow_ups(figures: Figures) -> str:
     return "\n".join([table(header, rows), "", result])
 
 
+def attribution(figures: Figures) -> str:
+    """Return how many sentences of reference answers are matched to a passage, by repository."""
+    run = figures["attribution"]
+    keys = [key for key in run["rows"][0] if key != "repository"]
+    totals = {key: sum(row[key] for row in run["rows"]) for key in keys}
+    rows = [
+        [row["repository"], *(number(row[key]) for key in keys)]
+        for row in (*run["rows"], {"repository": "all", **totals})
+    ]
+    return "\n".join([table(["repository", *keys], rows), "", measured(run)])
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
+    "attribution": attribution,
     "context": context,
     "follow_ups": follow_ups,
     "cosqa": cosqa,

@@ -476,6 +476,23 @@ def test_follow_up_questions_are_recognised_and_ranked_by_scope(load) -> None:
     assert [(row["questions"], row["hit@5"]) for row in rows] == [(1, 1)] * 3 + [(1, 0)] * 3
 
 
+def test_matched_sentences_are_right_where_the_question_has_a_place(load) -> None:
+    module, questions = load("attribution"), load("chat_questions")
+    metadata = {"path": "mail.py", "scope": "send_receipt", "lines": [[3, 9]], "citation": 1}
+    passage = NodeWithScore(node=TextNode(text="\n" * 6, metadata=metadata))
+    answer = "`send_receipt` sends it. Then it ends. `send_receipt` fails."
+    targets = [(questions.Place("mail.py", first, first),) for first in (5, 20)]
+    asked = [questions.ChatQuestion("shop-0", "shop", "?", answer, places) for places in targets]
+    assert module.figures_of(asked, [[passage], [passage]]) == {
+        "answers": 2,
+        "answers with a place in the passages": 1,
+        "answers with a match": 2,
+        "sentences": 6,
+        "matched": 4,
+        "right": 2,
+    }
+
+
 def test_places_that_are_not_in_a_checkout_are_named(load, tmp_path: Path) -> None:
     module = load("chat_questions")
     (tmp_path / "shop").mkdir()

@@ -254,8 +254,9 @@ def test_passages_that_match_an_answer_without_citations_are_marked(
     [attributed] = got["attributed"]
     assert f"[{attributed['number']}] {attributed['place']}  matches: {said}" == citation
     assert attributed["sentence"] == said
-    conversation_with(said, " See [1].").answer_once("total of the cart", as_json=True)
-    assert json.loads(capsys.readouterr().out)["attributed"] == []
+    for citing, count in ((" See [1].", 0), (" See src/cart.py:10.", 0), (" See `src/cart.py`.", 1)):
+        conversation_with(said, citing).answer_once("total of the cart", as_json=True)
+        assert len(json.loads(capsys.readouterr().out)["attributed"]) == count
 
 
 def test_escape_sequences_of_an_llm_are_escaped(conversation_with: Any, capsys: pytest.CaptureFixture[str]) -> None:

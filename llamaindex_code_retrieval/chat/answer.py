@@ -81,8 +81,9 @@ class Answer:
         return [hit for hit in self.passages if hit.node.metadata[NUMBER] in numbers]
 
     def attributed(self) -> list[Attribution]:
-        """Return the sentences that match exactly one passage, if the answer cites nothing itself."""
-        if self.quotes or Citations.of(self.passages).find(self.text):
+        """Return the sentences that match exactly one passage, if the answer cites no passage and no lines itself."""
+        found = Citations.of(self.passages).find(self.text)
+        if self.quotes or any(each.ranges or each.number is not None for each in found):
             return []
         return attribute_sentences(self.text, self.passages)
 

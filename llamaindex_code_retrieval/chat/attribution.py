@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from llama_index.core.schema import NodeWithScore
 
@@ -22,9 +24,9 @@ _CODE_NAME = re.compile(r"[^\W\d]\w+(?:(?:\.|::|->|#)[^\W\d]\w+)+|[^\W\d]\w*?(?:
 """A name that no other text has by chance: ``Session.send``, ``snake_case``, ``camelCase``."""
 _PRONOUN = re.compile(r"(?:it|its|this|that|these|those|they|he|she|otherwise|then)\b", re.I)
 """The beginning of a sentence whose subject is in another one."""
-_LEAST_WORDS = 5
+_LEAST_WORDS, _LEAST_OWN = 5, 3
+"""Words of a sentence without names that a passage has, and that no other passage has."""
 _LEAST_SHARE = 0.6
-_MARGIN = 2
 _SHORT = 3  # letters
 
 
@@ -41,7 +43,7 @@ def attribute_sentences(answer: str, passages: Sequence[NodeWithScore]) -> list[
 
     A sentence with names of code, in code spans or written like ``snake_case`` and ``camelCase``, matches the passages
     that have all of them; of several, the one that defines one of them. One without names matches a passage that has
-    most of its words, and clearly more than any other. Sentences in fenced code are left out.
+    most of its words, and some that no other has. Sentences in fenced code are left out.
     """
     citations = Citations.of(passages).passages
     pairs = zip(citations, passages_of(passages), strict=True)
@@ -115,11 +117,15 @@ def _is_specific(name: str) -> bool:
 
 def _match_words(sentence: str, passages: Sequence[_Quoted]) -> int | None:
     words = {_stem(word) for word in code_words(sentence) if len(word) > _SHORT}
-    shared = [len(words & passage.words) for passage in passages]
-    best, *others = sorted(shared, reverse=True) or [0]
-    if best < max(_LEAST_WORDS, _LEAST_SHARE * len(words)) or (others and best - others[0] < _MARGIN):
-        return None
-    return shared.index(best)
+    shared = [words & passage.words for passage in passages]
+    held = Counter(chain.from_iterable(shared))
+    matching = [
+        place
+        for place, its in enumerate(shared)
+        if len(its) >= max(_LEAST_WORDS, _LEAST_SHARE * len(words))
+        and sum(held[word] == 1 for word in its) >= _LEAST_OWN
+    ]
+    return matching[0] if len(matching) == 1 else None
 
 
 def _stem(word: str) -> str:
