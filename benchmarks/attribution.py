@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from chat_questions import ChatQuestion, read_chat_questions
+from chat_questions import FILE
 from llama_index.core.schema import NodeWithScore
 from report import add_result_option, environment, write_figures
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.chat import Citations, CodeContextPostprocessor, attribute_sentences
 from llamaindex_code_retrieval.chat.attribution import sentences
+from llamaindex_code_retrieval.eval.chat.questions import ChatQuestion, load_chat_questions
+from llamaindex_code_retrieval.index.places import Place
 
 HITS = 10
 CONTEXT_TOKENS = 3000
@@ -34,14 +36,15 @@ def figures_of(questions: Sequence[ChatQuestion], passages: Sequence[Sequence[No
     for question, quoted in zip(questions, passages, strict=True):
         matches = attribute_sentences(question.answer, quoted)
         citations = Citations.of(quoted).passages
+        places = [Place(each.path, each.start_line, each.end_line) for each in question.targets]
         figures["answers"] += 1
         figures["answers with a place in the passages"] += any(
-            each.touches(place) for each in citations for place in question.targets
+            each.touches(place) for each in citations for place in places
         )
         figures["answers with a match"] += bool(matches)
         figures["sentences"] += len(list(sentences(question.answer)))
         figures["matched"] += len(matches)
-        figures["right"] += sum(any(each.citation.touches(place) for place in question.targets) for each in matches)
+        figures["right"] += sum(any(each.citation.touches(place) for place in places) for each in matches)
     return figures
 
 
@@ -49,8 +52,8 @@ def measure(
     questions: Sequence[ChatQuestion], open_index: Callable[[str], CodeIndex[CodeEmbedding]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the figures of each repository."""
-    for repository in dict.fromkeys(each.repo for each in questions):
-        of_repository = [each for each in questions if each.repo == repository]
+    for repository in dict.fromkeys(each.repository for each in questions):
+        of_repository = [each for each in questions if each.repository == repository]
         with open_index(repository) as index:
             context = CodeContextPostprocessor(index, max_tokens=CONTEXT_TOKENS)
             passages = [
@@ -79,7 +82,7 @@ def main() -> None:
         index.update([options.folder / repository])
         return index
 
-    rows = list(measure(read_chat_questions(), open_index))
+    rows = list(measure(load_chat_questions(FILE), open_index))
     write_figures(options.result, {**environment(), "rows": rows})
     print(*rows, sep="\n")
 

@@ -24,6 +24,8 @@ from snippets import SNIPPETS
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser
 from llamaindex_code_retrieval.chat.follow_ups import is_follow_up
 from llamaindex_code_retrieval.eval import Benchmark
+from llamaindex_code_retrieval.eval.chat.questions import ChatQuestion, load_chat_questions
+from llamaindex_code_retrieval.eval.targets import Target
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -441,19 +443,18 @@ def test_definitions_are_whole_or_touched(load) -> None:
     assert context.shares(passages, gold) == (1 / 4, 2 / 4)
 
 
-def test_questions_about_repositories_have_distinct_ids_and_places_with_lines(load) -> None:
-    questions = load("chat_questions").read_chat_questions()
-    assert len(questions) == 40
-    assert len({each.id for each in questions}) == len({each.text for each in questions}) == 40
+def test_questions_about_repositories_have_answers_and_places_with_lines(load) -> None:
+    questions = load_chat_questions(load("chat_questions").FILE)
+    assert len(questions) == len({each.text for each in questions}) == 40
     for each in questions:
-        assert each.id.rpartition("-")[0] == each.repo
+        assert each.id.rpartition("-")[0] == each.repository
         assert each.text.endswith("?")
         assert 2 <= len(re.findall(r"\.(?: |$)", each.answer)) <= 5, each.id
         assert each.targets
-        assert all(place.first is not None and not place.path.startswith("/") for place in each.targets)
+        assert all(target.start_line for target in each.targets)
     described = (FOLDER / "chat_questions.md").read_text(encoding="utf-8")
-    for repository in {each.repo for each in questions}:
-        count = sum(each.repo == repository for each in questions)
+    for repository in {each.repository for each in questions}:
+        count = sum(each.repository == repository for each in questions)
         assert re.search(rf"^\| `{repository}` \| .* `[0-9a-f]{{40}}` .*\| {count} \|$", described, re.M)
 
 
@@ -477,12 +478,12 @@ def test_follow_up_questions_are_recognised_and_ranked_by_scope(load) -> None:
 
 
 def test_matched_sentences_are_right_where_the_question_has_a_place(load) -> None:
-    module, questions = load("attribution"), load("chat_questions")
+    module = load("attribution")
     metadata = {"path": "mail.py", "scope": "send_receipt", "lines": [[3, 9]], "citation": 1}
     passage = NodeWithScore(node=TextNode(text="\n" * 6, metadata=metadata))
     answer = "`send_receipt` sends it. Then it ends. `send_receipt` fails."
-    targets = [(questions.Place("mail.py", first, first),) for first in (5, 20)]
-    asked = [questions.ChatQuestion("shop-0", "shop", "?", answer, places) for places in targets]
+    targets = [(Target("mail.py", first, first),) for first in (5, 20)]
+    asked = [ChatQuestion(id="shop-0", repository="shop", text="?", answer=answer, targets=each) for each in targets]
     assert module.figures_of(asked, [[passage], [passage]]) == {
         "answers": 2,
         "answers with a place in the passages": 1,
@@ -497,8 +498,9 @@ def test_places_that_are_not_in_a_checkout_are_named(load, tmp_path: Path) -> No
     module = load("chat_questions")
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "cart.py").write_text("def total():\n    return 1\n\n", encoding="utf-8")
-    targets = ("cart.py:1-2", "cart.py:1-3", "cart.py:2-9", "mail.py:1-2")
-    question = module.ChatQuestion("shop-0", "shop", "?", "", tuple(map(module.Place.parse, targets)))
+    lines = [("cart.py", 1, 2), ("cart.py", 1, 3), ("cart.py", 2, 9), ("mail.py", 1, 2)]
+    targets = tuple(Target(*each) for each in lines)
+    question = ChatQuestion(id="shop-0", repository="shop", text="?", targets=targets)
     assert list(module.missing_places([question], tmp_path)) == [
         "shop-0: cart.py:1-3 begins or ends at a line that is blank or missing",
         "shop-0: cart.py:2-9 begins or ends at a line that is blank or missing",
