@@ -11,6 +11,7 @@ from typing import Any
 
 from llamaindex_code_retrieval._io import Progress, no_progress, sha256
 from llamaindex_code_retrieval._optional import check_installed
+from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
@@ -29,6 +30,7 @@ from llamaindex_code_retrieval.training.processes import Processes, is_main_proc
 from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
 from llamaindex_code_retrieval.training.sampling import check_trainable, select_languages, split_by_repository
+from llamaindex_code_retrieval.training.teachers import TeacherVectors, load_teachers
 
 SELECTION_QUERIES = 300
 """Largest number of held-out queries that choose the best step."""
@@ -70,6 +72,7 @@ class PreparedTraining:
     validation: Validation | None
     before: dict[str, float] | None
     """The scores of ``untrained``."""
+    teachers: list[CodeEmbedding]
     identity: dict[str, str]
     """What must be equal for the run to be resumed, besides settings and pairs."""
 
@@ -107,7 +110,7 @@ def train_adapter(
         device: torch device; by default CUDA if there is one.
         resume: continue the unfinished run in ``folder``.
         sources: names of the pairs' sources, for the record and the model card.
-        on_progress: called with the stages "compare" and "train".
+        on_progress: called with the stages "teach", "compare" and "train".
 
     Returns:
         The run, with the encoder in the weights of the best step, the scores before and after, and its record.
@@ -131,7 +134,7 @@ def train_adapter(
     recipe = (recipe or Recipe()).with_parts(base=base, adapter=adapter, train=config)
     _check_budget(recipe, recipe.train.max_seconds)
     train, held_out = _split(pairs, validation_pairs, recipe)
-    prepared = _prepare(_load_base(recipe, device), train, held_out, recipe, start)
+    prepared = _prepare(_load_base(recipe, device), train, held_out, recipe, start, device)
     return _fit_and_save(prepared, recipe, out, start=start, resume=resume, sources=sources, on_progress=on_progress)
 
 
@@ -180,7 +183,7 @@ def adapt_to_repository(
     recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
     check_trainable(train, recipe.train.batch_size)
     measuring = clock()
-    prepared = _prepare(encoder, train, held_out, recipe, start)
+    prepared = _prepare(encoder, train, held_out, recipe, start, device)
     if minutes is not None:
         measuring = clock() - measuring  # measuring the result takes about as long
         left = minutes * 60 - (clock() - began) - measuring
@@ -201,6 +204,10 @@ def _fit_and_save(
 ) -> TrainingRun[Encoder]:
     """Train, measure the result and save it; in a process that writes nothing, return the run without a folder."""
     model, pairs, validation = prepared.model, prepared.pairs, prepared.validation
+    teachers, identity = None, prepared.identity
+    if prepared.teachers:
+        teachers = TeacherVectors(prepared.teachers, pairs, on_progress=on_progress)
+        identity = identity | {"teachers": ", ".join(teachers.fingerprints)}
     on_progress("compare", 0, len(pairs))
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
     on_progress("compare", len(pairs), len(pairs))
@@ -212,7 +219,8 @@ def _fit_and_save(
         untrained=None if prepared.untrained is model else prepared.untrained,
         validate=None if validation is None else lambda encoder: score(encoder, validation.selection),
         clusters=clusters,
-        identity=prepared.identity,
+        teachers=teachers,
+        identity=identity,
         folder=out,
         resume=resume,
         on_step=lambda step, total, entry: on_progress("train", step, total),
@@ -226,6 +234,9 @@ def _fit_and_save(
         config=recipe.train,
         sources=sources,
         start=None if _locate_start(start) is None else public_name(str(start)),
+        teachers=[
+            {"name": public_name(each.model_name), "fingerprint": each.fingerprint} for each in prepared.teachers
+        ],
         **_scores(model, validation, prepared.before),
     )
     return save_run(run, out, record) if is_main_process() else replace(run, record=record)
@@ -269,6 +280,7 @@ def _prepare(
     held_out: Sequence[Pair],
     recipe: Recipe,
     start: str | Path | None,
+    device: str | None,
 ) -> PreparedTraining:
     """Attach the adapter to the base and measure it untrained."""
     folder = _locate_start(start)
@@ -276,6 +288,7 @@ def _prepare(
         check_cacheable(encoder)
     if longer := [length for length in recipe.train.dimensions if length >= encoder.dim]:
         raise ValueError(f"dimensions must be below {encoder.dim}, the length of this base's vectors, got {longer[0]}")
+    teachers = load_teachers(recipe.teachers, device=device)
     steps = recipe.train.total_steps(len(pairs))
     model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
     # untrained virtual tokens change vectors, so the comparison is with the base itself
@@ -286,7 +299,7 @@ def _prepare(
         "start": "" if folder is None else sha256(folder / ADAPTER_WEIGHTS),
         "validation": pairs_fingerprint(held_out),
     }
-    return PreparedTraining(list(pairs), model, untrained, validation, before, identity)
+    return PreparedTraining(list(pairs), model, untrained, validation, before, teachers, identity)
 
 
 def _check_budget(recipe: Recipe, budget: float | None) -> None:

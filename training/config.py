@@ -151,6 +151,11 @@ class TrainConfig(LoopConfig):
     dimensions: tuple[AtLeast1, ...] = ()
     """Lengths to which vectors may be cut in use, such as [64, 128, 256]: the loss is the mean of those of vectors of
     these lengths and of whole ones (Matryoshka: Kusupati et al. 2022)."""
+    teacher_weight: Share = 0.0
+    """Weight of the teachers' loss, the divergence of a batch's similarities from theirs; InfoNCE has the rest. For a
+    recipe with ``teachers``."""
+    teacher_temperature: Positive = 0.05
+    """The teachers' cosines are divided by it."""
     learn_temperature: bool = False
     """Train the temperature as well, from ``temperature`` on."""
     grad_cache: bool = False

@@ -22,12 +22,13 @@ from llamaindex_code_retrieval.training.adapters import mean_rank, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
-from llamaindex_code_retrieval.training.losses import matryoshka_loss, orthogonality_penalty
+from llamaindex_code_retrieval.training.losses import distribution_loss, matryoshka_loss, orthogonality_penalty
 from llamaindex_code_retrieval.training.negatives import hard_negatives, pack_rows, unpack_rows
 from llamaindex_code_retrieval.training.objective import Entry
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import Processes
 from llamaindex_code_retrieval.training.run_record import TrainingRun
+from llamaindex_code_retrieval.training.teachers import TeacherVectors
 
 ValidateEncoder = Callable[[Encoder], Mapping[str, float]]
 """Returns the validation scores of the encoder in its current state; ``mrr`` decides which step is the best one."""
@@ -42,6 +43,7 @@ def fit_adapter(
     untrained: Encoder | None = None,
     validate: ValidateEncoder | None = None,
     clusters: Sequence[int] | None = None,
+    teachers: TeacherVectors | None = None,
     identity: Mapping[str, str] | None = None,
     folder: Path | None = None,
     resume: bool = False,
@@ -50,17 +52,16 @@ def fit_adapter(
 ) -> TrainingRun[Encoder]:
     """Train the adapter of ``model`` and leave it with the weights of the best step.
 
-    Under ``accelerate launch`` each process embeds its part of every batch and all of them see all negatives; the
-    gradient is that of one process.
+    Under ``accelerate launch`` each process embeds its part of every batch; the gradient is that of one process.
 
     Args:
         model: from :func:`attach_adapter`, with the same ``adapter`` settings.
         pairs: what it learns from.
-        adapter: settings of the adapter.
-        config: settings of the training.
+        adapter, config: settings of the adapter and of the training.
         untrained: the encoder that the first validation scores, if it is not ``model`` itself.
         validate: runs before the first step and every ``validate_steps``; without it the last step is the best.
         clusters: number of the cluster of near-duplicates of each pair's code (:func:`near_duplicate_clusters`).
+        teachers: vectors of all texts, for ``config.teacher_weight``.
         identity: what else must be equal for an unfinished run to be resumed, by name.
         folder: where the state of the unfinished run is saved; ``None`` saves none.
         resume: continue the unfinished run in ``folder``; on a CPU the result is bit for bit that of an unbroken run.
@@ -75,7 +76,7 @@ def fit_adapter(
     batches = Batches(pairs, config, clusters)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         loop = Loop(
-            Contrastive(model, batches, adapter, config, processes, folder=folder),
+            Contrastive(model, batches, adapter, config, processes, teachers=teachers, folder=folder),
             config,
             total=config.total_steps(len(pairs)),
             identity={**_identity(model, pairs, adapter, config), **(identity or {})},
@@ -117,10 +118,12 @@ class Contrastive:
         config: TrainConfig,
         processes: Processes,
         *,
+        teachers: TeacherVectors | None = None,
         folder: Path | None = None,
     ) -> None:
         """Prepare a run; cached activations are in ``folder``, or among the temporary files."""
         self.model = model
+        self.teachers = teachers
         self.trained_part = _trained_part(model, batches.pairs, adapter, config, folder)
         self.batches = batches
         self.adapter = adapter
@@ -208,6 +211,8 @@ class Contrastive:
             temperature=temperature,
             hardness=self.config.hardness,
         )
+        if self.teachers is not None:
+            loss = torch.lerp(loss, self._teachers_loss(batch, vectors), self.config.teacher_weight)
         gradient, *temperature_gradient = torch.autograd.grad(
             loss, [vectors, self.log_temperature] if self.config.learn_temperature else [vectors]
         )
@@ -218,6 +223,17 @@ class Contrastive:
             torch.autograd.backward(part, gradient[chunk])
         self._set_adapter_dropout(False)
         return float(loss.detach())
+
+    def _teachers_loss(self, batch: Batch, vectors: Tensor) -> Tensor:
+        assert self.teachers is not None
+        n = len(batch.queries)
+        return distribution_loss(
+            vectors[:n],
+            vectors[n:],
+            [cosines.to(vectors.device) for cosines in self.teachers.cosines(batch.queries, batch.codes)],
+            temperature=self.log_temperature.exp().to(vectors.device),
+            teacher_temperature=self.config.teacher_temperature,
+        )
 
     def _set_adapter_dropout(self, on: bool) -> None:
         """Switch the adapter's own dropout on or off; the base's stays off."""

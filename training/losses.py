@@ -62,6 +62,36 @@ def matryoshka_loss(
     return torch.stack(losses).mean()
 
 
+def distribution_loss(
+    queries: Tensor,
+    codes: Tensor,
+    teacher_cosines: Sequence[Tensor],
+    *,
+    temperature: Tensor | float = 0.05,
+    teacher_temperature: float = 0.05,
+) -> Tensor:
+    """Return how far the similarities of a batch are from those of its teachers, in both directions.
+
+    It is the mean of two Kullback-Leibler divergences: of each query's distribution over the codes, and of each code's
+    over the queries. The target is the mean of the teachers' distributions.
+
+    Args:
+        queries: unit vectors, ``(n, dim)``.
+        codes: unit vectors, ``(m, dim)``.
+        teacher_cosines: ``(n, m)`` by each teacher.
+        temperature: the student's cosines are divided by it.
+        teacher_temperature: the teachers' cosines are divided by it.
+    """
+    student = queries @ codes.T / temperature
+    teachers = torch.stack(list(teacher_cosines)) / teacher_temperature  # (teachers, queries, codes)
+    directions = ((student, teachers), (student.T, teachers.mT))
+    losses = [
+        F.kl_div(logits.log_softmax(1), targets.softmax(2).mean(0), reduction="batchmean")
+        for logits, targets in directions
+    ]
+    return torch.stack(losses).mean()
+
+
 def _log_hardness_weights(cosines: Tensor, positive: Tensor, hardness: float) -> Tensor:
     """Return the log of each negative's weight, ``(rows, columns)``; a row's weights have mean 1, positives have 0."""
     if hardness == 0:

@@ -81,8 +81,23 @@ class Recipe(_Recipe):
     """Tokens of a query in training; in use the limit may be larger."""
     max_code_tokens: TextTokens = 160
     """Tokens of a code in training; in use the limit may be larger."""
+    teachers: tuple[str, ...] = ()
+    """Models whose similarities are learned as well, each a base or BASE=ADAPTER, by names, hub names or folders. Their
+    vectors are computed once and kept in the cache folder."""
     train: TrainConfig = TrainConfig()
     """The settings of the training."""
+
+    @model_validator(mode="after")
+    def _check_teachers(self) -> Recipe:
+        if bool(self.teachers) != bool(self.train.teacher_weight):
+            raise ValueError(
+                "teachers and teacher_weight go together: name teachers, and give their loss a weight, such as 0.5"
+            )
+        if self.teachers and (self.train.hard_positives or self.train.rewritten_queries):
+            raise ValueError(
+                "hard_positives and rewritten_queries change texts, of which teachers have no vectors; leave them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_cache(self) -> Recipe:

@@ -37,6 +37,7 @@ _STAGES = {
     "rerank": "reranking",
     "time": "measuring latency",
     "mine": "mining files",
+    "teach": "embedding by teachers",
     "compare": "comparing codes",
     "score": "scoring the base",
     "train": "training",
