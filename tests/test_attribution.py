@@ -69,3 +69,8 @@ def test_the_order_and_number_of_other_passages_does_not_matter() -> None:
 def test_sentences_are_those_of_the_answer_without_fenced_code() -> None:
     answer = "It loads `a.b`, e.g. v1.2. Then:\n\n* one\n* two\n```\ncode. More\n```\n# End"
     assert list(sentences(answer)) == ["It loads `a.b`, e.g.", "v1.2.", "Then:", "one", "two", "End"]
+
+
+@pytest.mark.parametrize("garbage", ["a" * 50_000, "a." * 20_000, ". " * 20_000, "." + " " * 50_000, "`a` " * 20_000])
+def test_a_long_answer_of_garbage(garbage: str) -> None:
+    assert attribute_sentences(garbage, PASSAGES) == []

@@ -20,7 +20,9 @@ from llamaindex_code_retrieval.ranking.places import is_file
 
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+(?=\S)|\n+")
 _LIST_MARK = re.compile(r"^\s*(?:[-*+]|\d{1,2}[.)]|#{1,6})\s+")
-_CODE_NAME = re.compile(r"[^\W\d]\w+(?:(?:\.|::|->|#)[^\W\d]\w+)+|[^\W\d]\w*?(?:[a-z0-9]_[a-z0-9]|[a-z][A-Z])\w*")
+_CODE_NAME = re.compile(
+    r"(?<!\w)(?:[^\W\d]\w+(?:(?:\.|::|->|#)[^\W\d]\w+)+|[^\W\d]\w*?(?:[a-z0-9]_[a-z0-9]|[a-z][A-Z])\w*)"
+)
 """A name that no other text has by chance: ``Session.send``, ``snake_case``, ``camelCase``."""
 _PRONOUN = re.compile(r"(?:it|its|this|that|these|those|they|he|she|otherwise|then)\b", re.I)
 """The beginning of a sentence whose subject is in another one."""
