@@ -170,6 +170,19 @@ def test_related_code_and_outlines(service: CodeService) -> None:
         service.outline("shoe")
 
 
+def test_a_class_is_one_definition_of_an_outline(tmp_path: Path) -> None:
+    """Whatever stands between its methods."""
+    fields = "".join(f"    field_{i} = {i}\n" for i in range(30))
+    methods = [f"    def method_{i}(self):\n        return {i}\n" for i in range(2)]
+    (tmp_path / "a.py").write_text("\n".join(["class A:", fields, methods[0], fields, methods[1], fields]))
+    build(tmp_path)
+    with CodeService([tmp_path], read_only=True) as service:
+        [file] = service.outline("a.py").files
+    scopes = [each.scope for each in file.definitions]
+    assert scopes == ["A", "A.method_0", "A.method_1"]
+    assert (file.definitions[0].first, file.definitions[0].last) == (1, 99)
+
+
 def test_edits_are_found_by_the_next_search(copy: Path) -> None:
     with CodeService([copy], refresh_seconds=0) as service:
         service.search("cart")

@@ -65,15 +65,19 @@ def _definitions(rows: Sequence[NodeRow]) -> list[Definition]:
     """Return a definition for each run of parts that has a symbol or is a section."""
     made = [_definition(list(parts)) for _, parts in groupby(rows, key=lambda row: row.position - row.part)]
     found = [definition for definition in made if definition is not None]
-    return [replace(each, last=_end(each, found)) if each.kind == "class" else each for each in found]
+    kept: dict[object, Definition] = {}
+    for each in found:  # what stands between the methods of a class is a class as well
+        kept.setdefault(each.scope if each.kind == "class" else each, each)
+    return [replace(each, last=_end(each, found)) if each.kind == "class" else each for each in kept.values()]
 
 
 def _end(outer: Definition, definitions: Sequence[Definition]) -> int:
     """Return the last line of a class, whose own node may end where its first method begins."""
-    inner = (
-        each.last for each in definitions if each.scope.startswith(f"{outer.scope}.") and each.first >= outer.first
+    return max(
+        each.last
+        for each in definitions
+        if each.first >= outer.first and f"{each.scope}.".startswith(f"{outer.scope}.")
     )
-    return max([outer.last, *inner])
 
 
 def _definition(parts: Sequence[NodeRow]) -> Definition | None:
