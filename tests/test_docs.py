@@ -86,7 +86,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "import smtplib\n\n\ndef send_receipt(address, text):\n    smtplib.send(address, text)\n"
     )
     (root / "Tax.java").write_text("class Tax {\n  double withTax(double price) { return price * 1.19; }\n}\n")
-    subprocess.run(["git", "init", "--quiet", str(root)], check=True)
+    git = ["git", "-C", str(root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "--quiet"], ["add", "-A"], ["commit", "--quiet", "-m", "Sell things"]):
+        subprocess.run([*git, *arguments], check=True)
     extra = [Pair(query=f"Question {i} about numbers", code=f"def f{i}(x):\n    return x + {i}") for i in range(60)]
     write_pairs(root / "pairs.jsonl", [*pairs, *extra])
     (root / "searches.txt").write_text("".join(f"{pair.query}\n" for pair in pairs))

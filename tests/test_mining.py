@@ -12,11 +12,11 @@ import pytest
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.languages.table import language_of
 from llamaindex_code_retrieval.training.mining import mine
-from llamaindex_code_retrieval.training.mining.comments import summary
-from llamaindex_code_retrieval.training.mining.filters import reject_query
 from llamaindex_code_retrieval.training.mining.license_files import license_of_folder, license_of_header
 from llamaindex_code_retrieval.training.mining.licenses import is_permissive, license_of_text
 from llamaindex_code_retrieval.training.pairs import read_pairs
+from llamaindex_code_retrieval.training.repositories.comments import summary
+from llamaindex_code_retrieval.training.repositories.filters import reject_query
 
 MIT = """MIT License
 

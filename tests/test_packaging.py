@@ -64,7 +64,7 @@ LIGHT_MODULES = (
     "eval.significance eval.suite eval.unfinished eval.writers training "
     "training.augmentation training.config training.curves training.mining training.model_card "
     "training.near_duplicates training.pair_sources training.pairs training.queries training.recipes "
-    "training.sampling training.targets"
+    "training.ranking_questions training.repositories.history training.sampling training.targets"
 ).split()
 
 

@@ -12,8 +12,8 @@ from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuesti
 from llamaindex_code_retrieval.eval.targets import Target
 from llamaindex_code_retrieval.ranking.question import Question
 from llamaindex_code_retrieval.training.ranking_questions import LIMITS, make_questions, names_file, write_questions
-from llamaindex_code_retrieval.training.ranking_questions.stop_words import content_words
-from llamaindex_code_retrieval.training.ranking_questions.subjects import clean_subject, reject_commit
+from llamaindex_code_retrieval.training.repositories.stop_words import content_words
+from llamaindex_code_retrieval.training.repositories.subjects import clean_subject, reject_commit
 
 CART = '''class Cart:
     """Holds what a customer will buy. It lives in the session."""

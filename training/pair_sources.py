@@ -10,8 +10,8 @@ from typing import Any
 from llamaindex_code_retrieval._optional import check_installed, require
 from llamaindex_code_retrieval.eval.datasets import Split, data_folder, read_split
 from llamaindex_code_retrieval.languages.syntax import definitions
-from llamaindex_code_retrieval.training.mining.comments import summary
 from llamaindex_code_retrieval.training.pairs import Pair, check_file, pair_from_row, read_jsonl
+from llamaindex_code_retrieval.training.repositories.comments import summary
 
 _HUB_PREFIX = "hf:"
 

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llamaindex_code_retrieval._io import open_atomically, short_hash
 
-_TEXTS = ("language", "repository", "path", "license")
+OTHER = "other"
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "doc": "the first paragraph of a doc comment -> its function",
+        "commit": "the message of a commit -> a function that it changed",
+        "section": "a section of a document -> the definition that it describes",
+        "symbol": "a question that names a definition -> the definition",
+        "path": "a question that names a file -> the definition after which the file is named",
+        "test": "the name of a test -> the function that it tests",
+        "written": "a question that a language model wrote about a function -> the function",
+        OTHER: "a pair of any other origin, such as one of a data set",
+    }
+)
+"""The kinds of pairs: what the query is, and what the code."""
+
+_TEXTS = ("language", "repository", "path", "license", "kind")
 _LISTS = ("negatives", "negative_queries")
 
 
@@ -19,8 +35,9 @@ _LISTS = ("negatives", "negative_queries")
 class Pair:
     """A query and a code that answers it, their origin, and known negatives.
 
-    ``license`` is an SPDX expression, or the name of a licence file that was not recognised. ``negatives`` are codes
-    that do not answer the query, ``negative_queries`` are queries that the code does not answer.
+    ``license`` is an SPDX expression, or the name of a licence file that was not recognised. ``kind`` is one of
+    ``KINDS``. ``negatives`` are codes that do not answer the query, ``negative_queries`` are queries that the code
+    does not answer.
     """
 
     query: str
@@ -29,6 +46,7 @@ class Pair:
     repository: str = ""
     path: str = ""
     license: str = ""
+    kind: str = OTHER
     negatives: tuple[str, ...] = ()
     negative_queries: tuple[str, ...] = ()
 
@@ -97,7 +115,7 @@ def pair_from_row(row: dict[str, Any], where: str) -> Pair:
     """Return the pair that a row written by ``write_pairs`` holds; ``where`` names the row in error messages.
 
     Raises:
-        ValueError: query or code is missing or empty, or a value has the wrong type.
+        ValueError: query or code is missing or empty, a value has the wrong type, or the kind is unknown.
     """
     for name in ("query", "code", *_TEXTS):
         value = row.get(name, None if name in ("query", "code") else "")
@@ -107,6 +125,8 @@ def pair_from_row(row: dict[str, Any], where: str) -> Pair:
             raise ValueError(f"{where} has the {name} {value!r:.80}; it must be a string")
         if name in ("query", "code") and not value.strip():
             raise ValueError(f"{where} has the {name} {value!r:.80}, which is empty; write a text or drop the line")
+    if row.get("kind", OTHER) not in KINDS:
+        raise ValueError(f"{where} has the kind {row['kind']!r:.80}; the kinds are {', '.join(KINDS)}")
     for name in _LISTS:
         value = row.get(name, [])
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):

@@ -28,8 +28,10 @@ def check_sources(sources: Iterable[str]) -> None:
             raise ValueError(f"{source} is not a folder ({kind}); name a folder with source code, or a git URL")
 
 
-def checkout(url: str, out: Path) -> Path:
+def checkout(url: str, out: Path, *, history: bool = False) -> Path:
     """Clone the newest commit of ``url`` into ``out``/sources, or update the clone that is there.
+
+    ``history`` clones all commits, not the newest alone; a clone that is there is not completed.
 
     Raises:
         ValueError: ``out``/sources has a clone of another repository with the same name.
@@ -45,7 +47,7 @@ def checkout(url: str, out: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _git("clone", "--progress", "--depth", "1", "--", url, str(partial))
+    _git("clone", "--progress", *(() if history else ("--depth", "1")), "--", url, str(partial))
     partial.rename(folder)
     return folder
 

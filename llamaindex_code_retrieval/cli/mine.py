@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval._io import check_writable
@@ -19,13 +21,25 @@ if TYPE_CHECKING:
 
 SHOWN = 20
 """Lines of a cell of the table; the rest is counted."""
+_MORE_KINDS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
+    {
+        "history": (("commit",), "messages of commits and the functions that these changed"),
+        "sections": (("section",), "sections of documents and the definitions that these describe"),
+        "names": (("symbol", "path"), "questions that name a definition or a file"),
+        "tests": (("test",), "names of tests and the functions that these test"),
+    }
+)
+"""The kinds of pairs beside doc comments, by their options."""
 
 
 def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command ``mine``."""
-    parser = commands.add_parser("mine", help="write training pairs of the documented functions in source code")
+    parser = commands.add_parser("mine", help="write training pairs of the code and the history of repositories")
     parser.add_argument(
-        "sources", nargs="+", metavar="PATH|GIT-URL", help="folder with source code, or repository to clone"
+        "sources",
+        nargs="+",
+        metavar="PATH|GIT-URL|PAIRS",
+        help="folder with source code, repository to clone, or .jsonl or .jsonl.gz file of mined pairs to join",
     )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="file for the pairs, *.jsonl or *.jsonl.gz; it is replaced"
@@ -38,6 +52,8 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="L",
         help="mine only functions in this language; may be repeated (default: all)",
     )
+    for option, (_, what) in _MORE_KINDS.items():
+        parser.add_argument(f"--{option}", action="store_true", help=f"also make pairs of {what}")
     parser.add_argument(
         "--exclude",
         action="append",
@@ -46,10 +62,24 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="name of a repository to leave out, such as one that a benchmark uses; may be repeated (default: none)",
     )
     parser.add_argument(
+        "--exclude-repositories",
+        metavar="FILE",
+        help="file of repositories to leave out wherever they occur, with their copies: an owner/name a line "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--benchmark",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="evaluation set that training must not see, as in `train --pairs`, or folder with code: its queries "
+        "and near-duplicates of its codes are left out; may be repeated (default: none)",
+    )
+    parser.add_argument(
         "--max-per-repository",
         type=positive,
         metavar="N",
-        help="largest number of pairs of one repository (default: all)",
+        help="largest number of pairs of one repository and kind (default: all)",
     )
     parser.add_argument(
         "--permissive-only",
@@ -62,21 +92,27 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run_mine(options: argparse.Namespace) -> int:
     """Mine the sources and write the pairs to ``--out``."""
-    from llamaindex_code_retrieval.training.mining import check_folders, mine
+    from llamaindex_code_retrieval.training.mining import mine, read_held_out
     from llamaindex_code_retrieval.training.pairs import write_pairs
 
     out = _check_out(Path(options.out))
-    check_folders([source for source in options.sources if not GIT_URL.fullmatch(source)])  # before anything is cloned
+    held_out = read_held_out(Path(options.exclude_repositories)) if options.exclude_repositories else []
+    _check_sources(options.sources)
     with tempfile.TemporaryDirectory() as clones, progress_bars() as progress:
         roots = [
-            checkout(source, Path(clones, str(place))) if GIT_URL.fullmatch(source) else Path(source).expanduser()
+            checkout(source, Path(clones, str(place)), history=options.history)
+            if GIT_URL.fullmatch(source)
+            else Path(source).expanduser()
             for place, source in enumerate(options.sources)
         ]
         report = mine(
             roots,
+            kinds=_kinds(options),
             languages=options.language,
             permissive_only=options.permissive_only,
             exclude=options.exclude,
+            held_out=held_out,
+            benchmarks=options.benchmark,
             max_per_repository=options.max_per_repository,
             on_progress=progress,
         )
@@ -89,6 +125,23 @@ def run_mine(options: argparse.Namespace) -> int:
     write_pairs(out, report.pairs)
     _print_report(report, out, as_json=options.json)
     return 0
+
+
+def _check_sources(sources: Sequence[str]) -> None:
+    """Check files and folders before anything is cloned."""
+    from llamaindex_code_retrieval.training.pairs import check_file
+    from llamaindex_code_retrieval.training.repositories.folders import check_folders
+
+    local = [source for source in sources if not GIT_URL.fullmatch(source)]
+    for source in local:
+        if source.endswith((".jsonl", ".jsonl.gz")):
+            check_file(Path(source).expanduser())
+    check_folders([source for source in local if not source.endswith((".jsonl", ".jsonl.gz"))])
+
+
+def _kinds(options: argparse.Namespace) -> list[str]:
+    more = [kinds for option, (kinds, _) in _MORE_KINDS.items() if getattr(options, option)]
+    return ["doc", *(kind for kinds in more for kind in kinds)]
 
 
 def _check_out(out: Path) -> Path:
@@ -105,7 +158,7 @@ def _check_out(out: Path) -> Path:
 def _print_report(report: MineReport, out: Path, *, as_json: bool) -> None:
     counts: dict[str, dict[str, int]] = {
         name: dict(Counter(getattr(pair, name) or "unknown" for pair in report.pairs).most_common())
-        for name in ("language", "repository", "license")
+        for name in ("kind", "language", "repository", "license")
     }
     counts |= {"dropped": report.dropped, "skipped": report.skipped}
     if as_json:
@@ -113,10 +166,12 @@ def _print_report(report: MineReport, out: Path, *, as_json: bool) -> None:
             "pairs": len(report.pairs),
             "files": report.files,
             "functions": report.functions,
+            "commits": report.commits,
         }
         print_json({**totals, **counts, "out": str(out)})
         return
     rows = [("files", f"{report.files:,}"), ("documented functions", f"{report.functions:,}")]
+    rows += [("commits", f"{report.commits:,}")] if report.commits else []
     for name, by_value in counts.items():
         lines = [f"{count:,} {value}" for value, count in by_value.items()]
         rest = [f"and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []

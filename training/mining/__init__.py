@@ -1,5 +1,6 @@
-"""Mine training pairs from source code: which files, which functions, which descriptions, under which licence."""
+"""Mine training pairs from repositories: which files and functions, which queries, under which licence."""
 
-from llamaindex_code_retrieval.training.mining.pipeline import MineReport, check_folders, mine
+from llamaindex_code_retrieval.training.mining.pipeline import MINERS, MineReport, mine
+from llamaindex_code_retrieval.training.mining.selection import read_held_out
 
-__all__ = ["MineReport", "check_folders", "mine"]
+__all__ = ["MINERS", "MineReport", "mine", "read_held_out"]

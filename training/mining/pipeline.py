@@ -1,41 +1,54 @@
-"""``mine``: from source folders to pairs, file by file, then deduplicated and limited per repository."""
+"""``mine``: from source folders to pairs, kind by kind, then deduplicated and limited per repository."""
 
 from __future__ import annotations
 
-import hashlib
-import textwrap
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from llamaindex_code_retrieval._io import Progress, check_is_list, no_progress
 from llamaindex_code_retrieval._optional import check_installed
-from llamaindex_code_retrieval.index.file_state import SourceCounts
-from llamaindex_code_retrieval.index.sources import SourceFile, walk
-from llamaindex_code_retrieval.languages.syntax import Definition, definitions
-from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
-from llamaindex_code_retrieval.training.mining.comments import summary
-from llamaindex_code_retrieval.training.mining.filters import reject_code, reject_file, reject_query
-from llamaindex_code_retrieval.training.mining.license_files import license_of_header
-from llamaindex_code_retrieval.training.mining.licenses import is_permissive
+from llamaindex_code_retrieval.languages.table import known_language
+from llamaindex_code_retrieval.training.mining.benchmarks import read_benchmarks
+from llamaindex_code_retrieval.training.mining.commits import commit_pairs
+from llamaindex_code_retrieval.training.mining.deduplication import deduplicate, limit_per_repository
+from llamaindex_code_retrieval.training.mining.documented import documented_pairs
+from llamaindex_code_retrieval.training.mining.files import Counts, RepositoryFiles, read_files
+from llamaindex_code_retrieval.training.mining.names import path_pairs, symbol_pairs
 from llamaindex_code_retrieval.training.mining.provenance import Provenance
-from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
-from llamaindex_code_retrieval.training.pairs import Pair
+from llamaindex_code_retrieval.training.mining.sections import section_pairs
+from llamaindex_code_retrieval.training.mining.selection import HeldOut, Origin, Selection
+from llamaindex_code_retrieval.training.mining.tested import tested_pairs
+from llamaindex_code_retrieval.training.pairs import Pair, check_file, read_pairs
+from llamaindex_code_retrieval.training.repositories.folders import check_folders
+from llamaindex_code_retrieval.training.repositories.history import is_shallow
 
-MAX_SAME_QUERY = 3
-"""A description that more functions of one repository share does not describe any of them."""
+MINERS: Mapping[str, Callable[[RepositoryFiles, Counts], Iterator[Pair]]] = MappingProxyType(
+    {
+        "doc": documented_pairs,
+        "commit": commit_pairs,
+        "section": section_pairs,
+        "symbol": symbol_pairs,
+        "path": path_pairs,
+        "test": tested_pairs,
+    }
+)
+"""What makes the pairs of each kind that is mined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MineReport:
-    """The mined pairs, and how many documented functions were ``dropped`` and files ``skipped``, by reason."""
+    """The mined pairs, and how many candidates were ``dropped`` and files ``skipped``, by reason."""
 
     pairs: list[Pair]
     files: int
-    """Files that were parsed."""
+    """Code files that were parsed."""
     functions: int
     """Functions and methods with a doc comment in these files."""
+    commits: int
+    """Commits that were read."""
     dropped: dict[str, int]
     skipped: dict[str, int]
 
@@ -43,76 +56,112 @@ class MineReport:
 def mine(
     roots: Sequence[str | Path],
     *,
+    kinds: Collection[str] = ("doc",),
     languages: Collection[str] = (),
     permissive_only: bool = False,
     exclude: Collection[str] = (),
+    held_out: Collection[str] = (),
+    benchmarks: Sequence[str] = (),
     max_per_repository: int | None = None,
     on_progress: Progress = no_progress,
 ) -> MineReport:
-    """Make a pair of each documented function and method under the folders ``roots``.
+    """Make pairs of the code, the tests, the documents and the history under the folders ``roots``.
 
-    The query is the first paragraph of the doc comment as plain text, the code is the function without it. Files,
-    functions and descriptions are filtered as for CodeSearchNet (:mod:`.filters`). Of near-duplicate codes only the
-    first is kept (Allamanis 2019, arXiv:1812.06469).
+    By default these are pairs of documented functions: the query is the first paragraph of the doc comment as plain
+    text, the code is the function without it. Files, functions and queries are filtered as for CodeSearchNet
+    (:mod:`.filters`). Of near-duplicate codes only the first few are kept (Allamanis 2019, arXiv:1812.06469).
 
     Args:
         roots: folders with source code, git checkouts or not. A folder of installed packages (one that holds
-            ``*.dist-info``) counts as one repository for each package.
+            ``*.dist-info``) counts as one repository for each package. A ``.jsonl`` or ``.jsonl.gz`` file holds pairs
+            that were mined before: they are joined with the others, by the same rules.
+        kinds: the kinds of pairs to make, of ``MINERS``; :data:`.KINDS` says what they are.
         languages: mine only these; empty: all.
         permissive_only: skip files that are not known to be under a permissive licence.
-        exclude: names of repositories to skip, for instance those that a benchmark uses.
-        max_per_repository: keep at most this many pairs of a repository: those whose code has the smallest SHA-256.
+        exclude: names of repositories to skip; each must be there.
+        held_out: repositories that evaluations use, as ``owner/name``, to skip with their copies in other ones.
+        benchmarks: evaluation sets that training must not see, as for :func:`.read_benchmarks`: pairs with one of
+            their queries, or a near-duplicate of their codes, are dropped.
+        max_per_repository: keep at most this many pairs of a repository and kind: those with the smallest SHA-256.
         on_progress: called with "mine" or "compare", the number of files or codes done, and their total.
 
     Raises:
-        ValueError: an unknown language, a name in ``exclude`` that no repository has, or a limit under 1.
-        FileNotFoundError: a root does not exist.
+        ValueError: an unknown kind or language, a name in ``exclude`` that no repository has, a limit under 1, or a
+            folder whose history is missing or shallow where commits are mined.
+        FileNotFoundError: a root or a benchmark does not exist.
         NotADirectoryError: a root is a file.
         ImportError: the package ``datasketch`` is missing.
         TypeError: a string in place of a list.
     """
     check_installed("datasketch", extra="train", purpose="mining")
-    if max_per_repository is not None and max_per_repository < 1:
-        raise ValueError(f"max_per_repository must be at least 1, got {max_per_repository}")
-    for name, values in (("roots", roots), ("languages", languages), ("exclude", exclude)):
-        check_is_list(values, name)
-    for language in languages:
-        known_language(language)
-    folders = check_folders(roots)
+    lists = {"roots": roots, "kinds": kinds, "languages": languages, "exclude": exclude, "held_out": held_out}
+    _check_values({**lists, "benchmarks": benchmarks}, max_per_repository)
+    mined, folders = _files_and_folders(roots)
     provenances = [Provenance(folder) for folder in folders]
     _check_excluded(exclude, provenances)
-
-    selection = _Selection(languages, exclude, permissive_only)
-    counts = _Counts()
-    pairs: list[Pair] = []
+    if "commit" in kinds:
+        _check_histories(folders)
+    unseen = read_benchmarks(benchmarks)
+    selection = Selection(languages, exclude, HeldOut(held_out), permissive_only)
+    counts = Counts()
+    pairs = [pair for file in mined for pair in _select(read_pairs(file), selection, counts)]
     for folder, provenance in zip(folders, provenances, strict=True):
-        pairs.extend(_mine_folder(folder, provenance, selection, counts, on_progress))
-    pairs = _deduplicate(pairs, counts.dropped, on_progress)
+        files = read_files(folder, provenance, selection, kinds, counts, on_progress)
+        for kind in (kind for kind in MINERS if kind in kinds):
+            pairs.extend(MINERS[kind](files, counts))
+    pairs = deduplicate(pairs, unseen, counts.dropped, on_progress)
     if max_per_repository is not None:
-        pairs = _limit_per_repository(pairs, max_per_repository, counts.dropped)
+        pairs = limit_per_repository(pairs, max_per_repository, counts.dropped)
+    return _report(pairs, counts)
+
+
+def _is_pairs(root: str | Path) -> bool:
+    return str(root).endswith((".jsonl", ".jsonl.gz"))
+
+
+def _select(pairs: Iterable[Pair], selection: Selection, counts: Counts) -> Iterator[Pair]:
+    """Yield the pairs that come from files which would be mined now, of whatever kind, and count the others."""
+    for pair in pairs:
+        origin = Origin(language=pair.language, repository=pair.repository, path=pair.path, license=pair.license)
+        is_other = selection.languages and pair.language not in selection.languages
+        reason = "another language" if is_other else selection.reject(origin)
+        if reason is None:
+            yield pair
+        else:
+            counts.dropped[reason] += 1
+
+
+def _report(pairs: list[Pair], counts: Counts) -> MineReport:
     return MineReport(
         pairs=pairs,
         files=counts.files,
         functions=counts.functions,
+        commits=counts.commits,
         dropped={reason: count for reason, count in counts.dropped.most_common() if count},
         skipped=dict(counts.skipped.most_common()),
     )
 
 
-def check_folders(roots: Sequence[str | Path]) -> list[Path]:
-    """Return the folders as paths.
+def _check_values(lists: Mapping[str, Collection[Any]], max_per_repository: int | None) -> None:
+    for name, values in lists.items():
+        check_is_list(values, name)
+    for kind in lists["kinds"]:
+        if kind not in MINERS:
+            raise ValueError(f"{kind!r} is not a kind of pairs that is mined; the kinds are {', '.join(MINERS)}")
+    if not lists["kinds"]:
+        raise ValueError(f"kinds is empty; name at least one of {', '.join(MINERS)}")
+    for language in lists["languages"]:
+        known_language(language)
+    if max_per_repository is not None and max_per_repository < 1:
+        raise ValueError(f"max_per_repository must be at least 1, got {max_per_repository}")
 
-    Raises:
-        FileNotFoundError: a folder does not exist.
-        NotADirectoryError: it is a file.
-    """
-    folders = [Path(root).expanduser() for root in roots]
-    for folder in folders:
-        if not folder.exists():
-            raise FileNotFoundError(f"{folder} does not exist; name a folder with source code, or a git URL")
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is not a folder; name a folder with source code, or a git URL")
-    return folders
+
+def _files_and_folders(roots: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files of mined pairs and the folders among ``roots``."""
+    mined = [Path(root).expanduser() for root in roots if _is_pairs(root)]
+    for file in mined:
+        check_file(file)
+    return mined, check_folders([root for root in roots if not _is_pairs(root)])
 
 
 def _check_excluded(exclude: Collection[str], provenances: Sequence[Provenance]) -> None:
@@ -123,125 +172,10 @@ def _check_excluded(exclude: Collection[str], provenances: Sequence[Provenance])
             raise ValueError(f"no repository is named {name!r}, so it cannot be excluded; there are {shown}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Origin:
-    """Where a source file comes from."""
-
-    language: str
-    repository: str
-    path: str
-    license: str
-
-    @classmethod
-    def of(cls, source: SourceFile, provenance: Provenance) -> _Origin:
-        return cls(
-            language=source.language,
-            repository=provenance.repository_of(source.path),
-            path=source.path,
-            license=license_of_header(source.text) or provenance.license_of(source.path),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """Which files are mined, by where they come from."""
-
-    languages: Collection[str]
-    exclude: Collection[str]
-    permissive_only: bool
-
-    def reject(self, origin: _Origin) -> str | None:
-        if origin.language not in CODE_LANGUAGES:
-            return "not code"
-        if self.languages and origin.language not in self.languages:
-            return "another language"
-        if origin.repository in self.exclude:
-            return "repository excluded"
-        if self.permissive_only and not is_permissive(origin.license):
-            return "licence not permissive"
-        return None
-
-
-@dataclass(slots=True)
-class _Counts:
-    """Counts for the report; ``listed`` are all source files, ``files`` those that were parsed."""
-
-    listed: int = 0
-    files: int = 0
-    functions: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-
-
-def _mine_folder(
-    folder: Path, provenance: Provenance, selection: _Selection, counts: _Counts, on_progress: Progress
-) -> Iterator[Pair]:
-    left_out = SourceCounts()
-    sources = list(walk(folder, left_out))
-    counts.skipped.update({reason: files.total() for reason, files in left_out.left_out.items()})
-    before = counts.listed
-    counts.listed += len(sources)
-    for number, source in enumerate(sources, start=before + 1):
-        on_progress("mine", number, counts.listed)
-        origin = _Origin.of(source, provenance)
-        reason = selection.reject(origin) or reject_file(source)
-        if reason is not None:
-            counts.skipped[reason] += 1
-            continue
-        documented = [each for each in definitions(source.text, origin.language) if _is_documented_function(each)]
-        counts.files += 1
-        counts.functions += len(documented)
-        yield from _pairs_of(documented, origin, counts.dropped)
-
-
-def _is_documented_function(definition: Definition) -> bool:
-    return definition.kind != "class" and bool(definition.docstring)
-
-
-def _pairs_of(documented: Sequence[Definition], origin: _Origin, dropped: Counter[str]) -> Iterator[Pair]:
-    for definition in documented:
-        query = summary(definition.docstring)
-        code = textwrap.dedent(definition.code_without_docstring).strip("\n")
-        reason = reject_query(query) or reject_code(definition, code)
-        if reason is None:
-            yield Pair(
-                query=query,
-                code=code,
-                language=origin.language,
-                repository=origin.repository,
-                path=origin.path,
-                license=origin.license,
+def _check_histories(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if is_shallow(folder):
+            raise ValueError(
+                f"{folder} is a shallow clone, so its history is missing; run `git fetch --unshallow` in it, or leave "
+                "the commits out"
             )
-        else:
-            dropped[reason] += 1
-
-
-def _deduplicate(pairs: Sequence[Pair], dropped: Counter[str], on_progress: Progress) -> list[Pair]:
-    """Return the pairs without repeated codes, descriptions of many functions, and near-duplicate codes."""
-    first_of_code: dict[str, Pair] = {}
-    for pair in pairs:
-        first_of_code.setdefault(" ".join(pair.code.split()), pair)
-    distinct = list(first_of_code.values())
-    dropped["same code as another"] += len(pairs) - len(distinct)
-
-    uses = Counter((pair.repository, pair.query.lower()) for pair in distinct)
-    specific = [pair for pair in distinct if uses[pair.repository, pair.query.lower()] <= MAX_SAME_QUERY]
-    dropped[f"description of over {MAX_SAME_QUERY} functions"] += len(distinct) - len(specific)
-
-    on_progress("compare", 0, len(specific))
-    clusters = near_duplicate_clusters([pair.code for pair in specific])
-    first_of_cluster = [pair for place, pair in enumerate(specific) if clusters[place] == place]
-    dropped["near-duplicate of another"] += len(specific) - len(first_of_cluster)
-    on_progress("compare", len(specific), len(specific))
-    return first_of_cluster
-
-
-def _limit_per_repository(pairs: Sequence[Pair], limit: int, dropped: Counter[str]) -> list[Pair]:
-    selected: set[str] = set()
-    counts: Counter[str] = Counter()
-    for pair in sorted(pairs, key=lambda pair: hashlib.sha256(pair.code.encode(errors="replace")).digest()):
-        counts[pair.repository] += 1
-        if counts[pair.repository] <= limit:
-            selected.add(pair.code)
-    dropped[f"beyond {limit} per repository"] += len(pairs) - len(selected)
-    return [pair for pair in pairs if pair.code in selected]

@@ -10,11 +10,11 @@ from random import Random
 
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion
 from llamaindex_code_retrieval.languages.syntax import Definition
-from llamaindex_code_retrieval.training.mining.comments import summary
-from llamaindex_code_retrieval.training.mining.filters import reject_code, reject_name, reject_query
-from llamaindex_code_retrieval.training.ranking_questions.code_files import CodeFile, places
 from llamaindex_code_retrieval.training.ranking_questions.selection import sample, targets_of
-from llamaindex_code_retrieval.training.ranking_questions.stop_words import content_words
+from llamaindex_code_retrieval.training.repositories.code_files import CodeFile, places
+from llamaindex_code_retrieval.training.repositories.comments import summary
+from llamaindex_code_retrieval.training.repositories.filters import reject_code, reject_name, reject_query
+from llamaindex_code_retrieval.training.repositories.stop_words import content_words
 
 DROPPED = 0.3
 """Share of the content words that a shortened question leaves out, apart from all stop words."""

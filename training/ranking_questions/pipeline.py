@@ -13,8 +13,6 @@ from typing import Any
 from llamaindex_code_retrieval._io import make_folder, write_atomically
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion, RepositoryQuestions
 from llamaindex_code_retrieval.eval.targets import Target
-from llamaindex_code_retrieval.training.mining import check_folders
-from llamaindex_code_retrieval.training.ranking_questions.code_files import read_code_files
 from llamaindex_code_retrieval.training.ranking_questions.commits import commit_questions
 from llamaindex_code_retrieval.training.ranking_questions.docs import doc_questions
 from llamaindex_code_retrieval.training.ranking_questions.symbols import (
@@ -23,6 +21,8 @@ from llamaindex_code_retrieval.training.ranking_questions.symbols import (
     quote_questions,
     symbol_questions,
 )
+from llamaindex_code_retrieval.training.repositories.code_files import read_code_files
+from llamaindex_code_retrieval.training.repositories.folders import check_folders
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {"commit": 60, "symbol": 25, "path": 10, "place": 10, "quote": 10, "doc": 25}

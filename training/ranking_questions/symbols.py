@@ -12,9 +12,9 @@ from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestion
 from llamaindex_code_retrieval.eval.targets import Target
 from llamaindex_code_retrieval.languages.syntax import Definition
-from llamaindex_code_retrieval.training.mining.filters import reject_name
-from llamaindex_code_retrieval.training.ranking_questions.code_files import CodeFile, places
 from llamaindex_code_retrieval.training.ranking_questions.selection import MAX_TARGETS, sample, targets_of
+from llamaindex_code_retrieval.training.repositories.code_files import CodeFile, places
+from llamaindex_code_retrieval.training.repositories.filters import reject_name
 
 _NAME = re.compile(r"[^\W\d]\w{2,}[?!]?")
 _CLASS_FORMS = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from llamaindex_code_retrieval.training.mining.comments import remove_links
-from llamaindex_code_retrieval.training.mining.filters import reject_query
-from llamaindex_code_retrieval.training.ranking_questions.stop_words import content_words
+from llamaindex_code_retrieval.training.repositories.comments import remove_links
+from llamaindex_code_retrieval.training.repositories.filters import reject_query
+from llamaindex_code_retrieval.training.repositories.stop_words import content_words
 
 MAX_CHARACTERS = 200
 MIN_CONTENT_WORDS = 2

@@ -13,7 +13,7 @@ from llamaindex_code_retrieval.index.sources import walk
 from llamaindex_code_retrieval.languages.syntax import Definition, definitions
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 from llamaindex_code_retrieval.languages.testing import is_test_path
-from llamaindex_code_retrieval.training.mining.filters import reject_file
+from llamaindex_code_retrieval.training.repositories.filters import reject_file
 
 _SIDE_FOLDER = re.compile(
     r"(?:examples?|samples?|demos?|docs?|documentation|.*\.docc|website|bench(?:es|marks?)?|benchmarks?-.*|perfs?|fuzz(?:ing)?"

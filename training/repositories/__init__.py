@@ -1,0 +1,1 @@
+"""Read repositories for training: source files, doc comments and commits, and which of them to leave out."""
