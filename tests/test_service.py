@@ -168,6 +168,20 @@ def test_related_code_and_outlines(service: CodeService) -> None:
     assert [[each.scope for each in file.definitions] for file in shop.files] == [["Cart", "empty_cart"], ["FindUser"]]
     with pytest.raises(ValueError, match="no file or folder 'shoe'"):
         service.outline("shoe")
+    with pytest.raises(ValueError, match=r"did you mean shop/cart\.py"):
+        service.related("shop/card.py", 1)
+
+
+def test_a_path_is_that_of_the_index_wherever_the_server_was_started(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_repository(tmp_path / "nested")
+    (root / "shop" / "README.md").write_text("# Another\n")
+    build(root)
+    monkeypatch.chdir(root / "shop")
+    with CodeService([root], read_only=True) as service:
+        assert "# Another" not in service.read("README.md").text
+        assert "README.md" not in {hit.path for hit in service.related("README.md").hits}
 
 
 def test_a_class_is_one_definition_of_an_outline(tmp_path: Path) -> None:
@@ -232,11 +246,24 @@ def test_several_repositories_are_searched_by_turns(shop: Path, tmp_path: Path) 
         hits = service.search("sum the prices of the items", limit=4).hits
         assert [hit.repository for hit in hits] == ["shop-code", "shop-code-2"] * 2
         assert {hit.repository for hit in service.search("cart", repository="shop-code-2").hits} == {"shop-code-2"}
+        only = service.search("cart", paths=["shop-code-2/shop/**"]).hits
+        assert {(hit.repository, hit.path.partition("/")[0]) for hit in only} == {("shop-code-2", "shop")}
         assert service.read("only.py").repository == "shop-code-2"
         assert service.read("shop-code-2/shop/cart.py", 1, 1).repository == "shop-code-2"
         assert service.read(str(other / "README.md")).repository == "shop-code-2"
         with pytest.raises(ValueError, match="in shop-code, shop-code-2; begin the path with the name of one"):
             service.read("shop/cart.py")
+
+
+def test_a_repository_that_disappears_does_not_keep_others_from_being_searched(shop: Path, copy: Path) -> None:
+    with CodeService([shop, copy], read_only=True, refresh_seconds=0) as service:
+        shutil.rmtree(copy)
+        result = service.search("sum the prices of the items")
+        assert {hit.repository for hit in result.hits} == {"shop-code"}
+        [note] = result.notes
+        assert note.startswith("copy: the folder ")
+        with pytest.raises(ValueError, match="unknown kind"):
+            service.search("cart", kind="verb")
 
 
 def test_a_repository_that_disappears(copy: Path) -> None:

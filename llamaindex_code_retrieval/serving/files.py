@@ -55,7 +55,7 @@ def read_file(path: str, roots: Sequence[SourceRoot], reading: Reading) -> tuple
     """
     root = next((root for root in roots if path.startswith(root.prefix)), None)
     if root is None:
-        raise ValueError(_no_file(path, reading))
+        raise ValueError(no_file(path, reading))
     relative = path.removeprefix(root.prefix)
     _check_inside(root.folder, relative, path)
     if reading.file(path) is None and not _is_listed(root.folder, relative):
@@ -66,11 +66,11 @@ def read_file(path: str, roots: Sequence[SourceRoot], reading: Reading) -> tuple
             raise ValueError(
                 f"{path} is left out of the index: it is ignored, or in a folder that is; read another file"
             )
-        raise ValueError(_no_file(path, reading))
+        raise ValueError(no_file(path, reading))
     state, text = FileReader(root).read(relative)
     if text is None:
         if state.left_out == "deleted":
-            raise ValueError(_no_file(path, reading))
+            raise ValueError(no_file(path, reading))
         raise ValueError(f"{path} cannot be read here, because the index leaves it out: {_reason(state)}")
     return state, text
 
@@ -109,7 +109,8 @@ def _is_listed(folder: Path, relative: str) -> bool:
     return any(path == relative for path, _ in list_files(folder, SourceCounts()))
 
 
-def _no_file(path: str, reading: Reading) -> str:
+def no_file(path: str, reading: Reading) -> str:
+    """Return that the index has no such file, and which paths are like it."""
     closest = closest_paths(path, reading.paths())
     hint = f"did you mean {' or '.join(closest)}?" if closest else "name a file as search results do"
     return f"there is no file {path!r}; {hint}"

@@ -12,9 +12,9 @@ from llamaindex_code_retrieval.index.places import Place, rows_at
 from llamaindex_code_retrieval.index.rank import Ranking
 from llamaindex_code_retrieval.index.related import find_related
 from llamaindex_code_retrieval.index.search import search
-from llamaindex_code_retrieval.index.source_roots import saved_roots
+from llamaindex_code_retrieval.index.source_roots import file_of, saved_roots
 from llamaindex_code_retrieval.ranking.model import default_model
-from llamaindex_code_retrieval.serving.files import index_path, read_file
+from llamaindex_code_retrieval.serving.files import index_path, no_file, read_file
 from llamaindex_code_retrieval.serving.freshness import Freshness
 from llamaindex_code_retrieval.serving.models import QuestionModels
 from llamaindex_code_retrieval.serving.opened import IndexPlace, OpenedIndex
@@ -84,8 +84,11 @@ class Repository:
     def related(self, path: str, line: int | None, *, limit: int) -> SearchResult:
         """Return what is related to a line of a file, or to the whole file."""
         notes = self._freshness.refresh()
-        place = Place(index_path(path, self.roots), line, line)
+        clean = index_path(path, self.roots)
         with self._opened.view() as view:
+            if view.reading.file(clean) is None:
+                raise ValueError(no_file(clean, view.reading))
+            place = Place(str(file_of(clean, self.roots)), line, line)  # else it would be that from the working folder
             related = find_related(view, rows_at(view.reading, place, self.roots), top_k=limit)
             rows = view.rows(number for hit, _ in related for number in (hit.number, *hit.others))
         hits = [

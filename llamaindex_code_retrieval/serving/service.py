@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,7 +22,7 @@ from llamaindex_code_retrieval.serving.models import QuestionModels, check_searc
 from llamaindex_code_retrieval.serving.opened import IndexPlace, locate_index
 from llamaindex_code_retrieval.serving.repository import Repository, unique_name
 from llamaindex_code_retrieval.serving.requests import Requests
-from llamaindex_code_retrieval.serving.results import CodeText, Outline, SearchResult
+from llamaindex_code_retrieval.serving.results import CodeHit, CodeText, Outline, SearchResult
 from llamaindex_code_retrieval.serving.updates import IndexUpdater
 
 if TYPE_CHECKING:
@@ -108,22 +108,31 @@ class CodeService:
     ) -> SearchResult:
         """Return the best ``limit`` hits for a question in natural language, code or a stack trace.
 
-        Hits of several repositories take turns by their rank. ``paths`` and ``not_paths`` are globs as in
-        ``.gitignore``; ``kind`` is one of :data:`.outline.KINDS`.
+        Hits of several repositories take turns by their rank; one of them that cannot be searched is a note.
+        ``paths`` and ``not_paths`` are globs as in ``.gitignore``, which may begin with the name of one of several
+        repositories; ``kind`` is one of :data:`.outline.KINDS`.
 
         Raises:
-            ValueError: a wrong argument, or a repository that cannot be searched.
+            ValueError: a wrong argument, or no repository that can be searched.
             TimeoutError: too many requests are running.
         """
         with self._requests.run("search", repr(question)):
             check_question(question)
             _check_limit(limit)
-            node_filter = search_filter(
-                paths=paths, not_paths=not_paths, languages=languages, kind=kind, include_tests=include_tests
-            )
             chosen = self.repositories if repository is None else [self._named(repository)]
-            results = [each.search(question, limit=limit, node_filter=node_filter) for each in chosen]
-            return _merged(results, chosen, limit=limit)
+
+            def search(each: Repository) -> SearchResult:
+                several = len(self._repositories) > 1
+                node_filter = search_filter(
+                    paths=_below(each.name, paths) if several else paths,
+                    not_paths=_below(each.name, not_paths) if several else not_paths,
+                    languages=languages,
+                    kind=kind,
+                    include_tests=include_tests,
+                )
+                return each.search(question, limit=limit, node_filter=node_filter)
+
+            return search(chosen[0]) if len(chosen) == 1 else _search_all(chosen, search, limit=limit)
 
     @contextmanager
     def index(self, question: str, *, repository: str | None = None) -> Iterator[tuple[CodeIndex[Any], list[str]]]:
@@ -305,15 +314,36 @@ def _check_lines(first: int | None, last: int | None) -> None:
         raise ValueError(f"the last line, {last}, is before the first one, {first}; swap them")
 
 
-def _merged(results: Sequence[SearchResult], repositories: Sequence[Repository], *, limit: int) -> SearchResult:
-    """Return the hits of all repositories by rank, those of equal rank in the order of the repositories."""
-    if len(results) == 1:
-        return results[0]
-    by_rank = zip_longest(*(result.hits for result in results))
-    hits = [hit for rank in by_rank for hit in rank if hit is not None]
-    notes = [
-        f"{repository.name}: {note}"
-        for repository, result in zip(repositories, results, strict=True)
-        for note in result.notes
-    ]
-    return SearchResult(hits[:limit], notes)
+def _below(name: str, globs: Sequence[str]) -> list[str]:
+    """Return globs for the paths of the repository with this name, without the name that paths in results begin with.
+
+    >>> _below("shop", ["shop/src/**", "lib/*.py", "*.go"])
+    ['src/**', 'lib/*.py', '*.go']
+    """
+    return [glob.removeprefix(f"{name}/") for glob in globs]
+
+
+def _search_all(
+    repositories: Sequence[Repository], search: Callable[[Repository], SearchResult], *, limit: int
+) -> SearchResult:
+    """Return the hits of all repositories by rank, those of equal rank in the order of the repositories.
+
+    Raises:
+        ValueError: none of them can be searched.
+    """
+    rankings: list[list[CodeHit]] = []
+    notes: list[str] = []
+    errors: list[ValueError] = []
+    for repository in repositories:
+        try:
+            result = search(repository)
+        except ValueError as error:
+            errors.append(error)
+            notes.append(f"{repository.name}: {error}")
+            continue
+        rankings.append(result.hits)
+        notes += [f"{repository.name}: {note}" for note in result.notes]
+    if not rankings:
+        raise errors[0]
+    by_turns = (hit for rank in zip_longest(*rankings) for hit in rank if hit is not None)
+    return SearchResult(list(islice(by_turns, limit)), notes)

@@ -74,7 +74,7 @@ def read_text(read: CodeText, *, wanted: int | None, qualified: bool) -> str:
 
 def outline_text(outline: Outline, *, qualified: bool) -> str:
     """Return the definitions of a file, one a line; or the folders of a folder, and its files with what they define."""
-    name = _path(outline.repository, outline.path, qualified) or outline.repository
+    name = _path(outline.repository, outline.path, qualified) if outline.path else outline.repository
     folders = [
         f"{_path(outline.repository, path, qualified)}/ ({count:,} files)" for path, count in outline.folders.items()
     ]
@@ -142,6 +142,10 @@ def _path(repository: str, path: str, qualified: bool) -> str:
 def _definition(definition: Definition) -> str:
     lines = place_line("", [Range(definition.first, definition.last)], definition.scope).removeprefix(":")
     return f"{lines} `{definition.signature.replace('`', ' ')}`" if definition.kind != "section" else lines
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def _file(file: FileDefinitions, repository: str, qualified: bool) -> str:
