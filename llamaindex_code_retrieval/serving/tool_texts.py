@@ -76,7 +76,7 @@ def outline_text(outline: Outline, *, qualified: bool) -> str:
     """Return the definitions of a file, one a line; or the folders of a folder, and its files with what they define."""
     name = _path(outline.repository, outline.path, qualified) if outline.path else outline.repository
     folders = [
-        f"{_path(outline.repository, path, qualified)}/ ({count:,} files)" for path, count in outline.folders.items()
+        f"{_path(outline.repository, path, qualified)}/ ({_files(count)})" for path, count in outline.folders.items()
     ]
     blocks = [*_notes(outline.notes), f"### {name}", *folders]
     if len(outline.files) == 1 and outline.files[0].path == outline.path:
