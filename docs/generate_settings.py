@@ -34,6 +34,7 @@ TRAINING: tuple[tuple[str, type[Settings]], ...] = (
     ("Adapter", config.AdapterConfig),
     ("Every training", config.LoopConfig),
     ("Adapter training", config.TrainConfig),
+    ("Weights of the kinds of pairs", config.KindWeights),
     ("Reranker training", config.MatchConfig),
     ("Student", config.StudentConfig),
     ("Distillation", config.DistilConfig),

@@ -126,6 +126,20 @@ def test_train_by_recipe_and_validation_set(
     assert (record["validation_queries"], record["report_queries"]) == (28, 28)
 
 
+def test_train_mixes_kinds_of_pairs_by_weight(
+    bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed, validation = tmp_path / "mixed.jsonl", tmp_path / "validation.jsonl"
+    write_pairs(mixed, [replace(pair, kind=("doc", "commit")[i % 2]) for i, pair in enumerate(pair_list())])
+    write_pairs(validation, pair_list())
+    command = train_command(mixed, tmp_path / "out", bert_folder, "--validate", str(validation), "--epochs", "1")
+    assert main([*command, "--set", "commit=0.5", "--set", "doc=2", "--json"]) == 0
+    assert _json(capsys)["data"]["kinds"] == {"doc": 56, "commit": 14}
+    assert main([*command, "--set", "test=1", "--out", str(tmp_path / "new")]) == 2
+    assert "the kind 'test' has the weight 1, but no pair of it is left to train on" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_train_goes_on_after_an_interruption(
     pairs: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

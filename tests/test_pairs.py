@@ -192,3 +192,14 @@ def test_cosqa_as_published() -> None:
     train, held_out = split_by_repository(pairs)
     assert not {pair.code for pair in train} & {pair.code for pair in held_out}
     assert 800 <= len(held_out) <= 1_000
+
+
+def test_the_kind_of_a_pair_is_kept_and_an_unknown_one_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    pairs = [Pair(query="q", code="c", kind="commit"), Pair(query="q", code="c")]
+    write_pairs(file, pairs)
+    assert read_pairs(file) == pairs
+    assert "kind" not in file.read_text().splitlines()[1]
+    file.write_text('{"query": "q", "code": "c", "kind": "commits"}\n')
+    with pytest.raises(ValueError, match="line 1 has the kind 'commits'; the kinds are doc, commit, "):
+        read_pairs(file)

@@ -21,10 +21,12 @@ from llamaindex_code_retrieval.training.config import (
     METHODS,
     AdapterConfig,
     DistilConfig,
+    KindWeights,
     MatchConfig,
     Method,
     TrainConfig,
 )
+from llamaindex_code_retrieval.training.pairs import KINDS as PAIR_KINDS
 from llamaindex_code_retrieval.training.recipes import (
     QueryRecipe,
     Recipe,
@@ -357,3 +359,19 @@ def test_refuses_unknown_names() -> None:
         load_recipe("cobol-lora")
     with pytest.raises(ValueError, match="there is no setting 'rnak'"):
         Recipe().with_settings({"rnak": 3})
+
+
+def test_weights_of_kinds_are_read_from_a_table_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "general"\n[kinds]\ncommit = 0.5\nsymbol = 0\n')
+    recipe = load_recipe(path)
+    assert recipe.kinds.stated() == {"commit": 0.5, "symbol": 0.0}
+    assert recipe.with_settings({"test": 2}).kinds.stated() == {"commit": 0.5, "symbol": 0.0, "test": 2.0}
+    assert Recipe().kinds.stated() == {}
+    assert tuple(KindWeights.model_fields) == tuple(PAIR_KINDS)
+    path.write_text("[kinds]\ncommits = 1\n")
+    with pytest.raises(ValueError, match="kinds: there is no setting 'commits'; there are commit, doc, "):
+        load_recipe(path)
+    path.write_text("[kinds]\ndoc = -1\n")
+    with pytest.raises(ValueError, match="doc must be greater than or equal to 0, got -1"):
+        load_recipe(path)

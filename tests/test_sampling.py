@@ -13,6 +13,7 @@ from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_cl
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.sampling import (
     check_trainable,
+    mix_kinds,
     sample_pool,
     select_languages,
     split_by_repository,
@@ -164,3 +165,23 @@ def test_a_sampled_pool_holds_all_relevant_codes() -> None:
     assert sample_pool(held_out, others, queries=4, codes=20, seed=1) != (relevant, pool)
     # relevant codes are kept even if they alone exceed the size of the pool
     assert len(sample_pool(held_out, others, queries=6, codes=5, seed=0)[1]) == 12
+
+
+def test_kinds_are_mixed_by_weight() -> None:
+    pairs = [Pair(query=f"q{n}", code=f"c{n}", kind=("doc", "commit", "test")[n % 3]) for n in range(30)]
+    mixed = mix_kinds(pairs, {"doc": 0.3, "commit": 2.5}, seed=0)
+    assert Counter(pair.kind for pair in mixed) == {"doc": 3, "commit": 25, "test": 10}
+    uses = Counter(pair.query for pair in mixed if pair.kind == "commit")
+    assert sorted(uses.values()) == [2] * 5 + [3] * 5
+    assert mixed == sorted(mixed, key=pairs.index)
+    assert mixed == mix_kinds(pairs, {"commit": 2.5, "doc": 0.3}, seed=0) != mix_kinds(pairs, {"doc": 0.3}, seed=1)
+    assert mix_kinds(pairs, {}, seed=0) == pairs
+    assert {pair.kind for pair in mix_kinds(pairs, {"doc": 0, "section": 0}, seed=0)} == {"commit", "test"}
+
+
+def test_a_weight_without_pairs_is_refused() -> None:
+    pairs = [Pair(query="q", code="c", kind="doc")]
+    with pytest.raises(ValueError, match=r"the kind 'commit' has the weight 0.5, but no pair of it .* 1 doc"):
+        mix_kinds(pairs, {"commit": 0.5}, seed=0)
+    with pytest.raises(ValueError, match="the weights of all kinds of the 1 pairs are 0"):
+        mix_kinds(pairs, {"doc": 0}, seed=0)

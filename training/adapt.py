@@ -29,7 +29,12 @@ from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import Processes, is_main_process
 from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
-from llamaindex_code_retrieval.training.sampling import check_trainable, select_languages, split_by_repository
+from llamaindex_code_retrieval.training.sampling import (
+    check_trainable,
+    mix_kinds,
+    select_languages,
+    split_by_repository,
+)
 from llamaindex_code_retrieval.training.teachers import TeacherVectors, load_teachers
 
 SELECTION_QUERIES = 300
@@ -180,6 +185,7 @@ def adapt_to_repository(
     train, held_out = split_by_repository(
         _as_one_repository(select_languages(pairs, recipe.languages)), held_out=0.2, seed=recipe.train.seed
     )
+    train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
     recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
     check_trainable(train, recipe.train.batch_size)
     measuring = clock()
@@ -259,6 +265,7 @@ def _split(pairs: Sequence[Pair], validation_pairs: Sequence[Pair], recipe: Reci
     train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
     if not held_out and recipe.held_out > 0:
         train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
     check_trainable(train, recipe.train.batch_size)
     return train, held_out
 

@@ -143,6 +143,38 @@ class LoopConfig(TrainingSettings):
         return self.model_dump(exclude={"save_steps", "patience"})
 
 
+class KindWeights(TrainingSettings):
+    """How often the pairs of a kind are used in an epoch: 0.25 is a random quarter of them, 2 all of them twice.
+
+    Without a weight each pair is used once, and there may be none. A weight over 0 needs pairs of its kind.
+
+    >>> KindWeights(commits=2)
+    Traceback (most recent call last):
+    ValueError: there is no setting 'commits'; there are commit, doc, other, path, section, symbol, test, written
+    """
+
+    doc: Weight | None = None
+    """Doc comments and their functions."""
+    commit: Weight | None = None
+    """Messages of commits and the functions that they changed."""
+    section: Weight | None = None
+    """Sections of documents and the definitions that they describe."""
+    symbol: Weight | None = None
+    """Questions that name a definition."""
+    path: Weight | None = None
+    """Questions that name a file."""
+    test: Weight | None = None
+    """Names of tests and the functions that they test."""
+    written: Weight | None = None
+    """Questions that a language model wrote."""
+    other: Weight | None = None
+    """Pairs of any other origin, such as those of data sets."""
+
+    def stated(self) -> dict[str, float]:
+        """Return the kinds that have a weight."""
+        return self.model_dump(exclude_none=True)
+
+
 class TrainConfig(LoopConfig):
     """Settings of one contrastive training, saved in ``train_config.json`` beside the adapter."""
 

@@ -59,7 +59,10 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
         out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if path.suffix == ".gz" else stream
         for pair in pairs:
             row = {"query": pair.query, "code": pair.code}
-            row |= {name: value for name in (*_TEXTS, *_LISTS) if (value := getattr(pair, name))}
+            named = (
+                (*_TEXTS, *_LISTS) if pair.kind != OTHER else (*(name for name in _TEXTS if name != "kind"), *_LISTS)
+            )
+            row |= {name: value for name in named if (value := getattr(pair, name))}
             out.write(json.dumps(row).encode() + b"\n")
         if out is not stream:
             out.close()

@@ -17,6 +17,7 @@ from llamaindex_code_retrieval.training.config import (
     AdapterConfig,
     AtLeast0,
     DistilConfig,
+    KindWeights,
     LoopConfig,
     MatchConfig,
     Method,
@@ -77,6 +78,8 @@ R = TypeVar("R", bound=_Recipe)
 class Recipe(_Recipe):
     """Settings of an adapter's training: base model, data, adapter and loop."""
 
+    PARTS: ClassVar[tuple[str, ...]] = ("kinds", "adapter", "train")
+
     max_query_tokens: TextTokens = 64
     """Tokens of a query in training; in use the limit may be larger."""
     max_code_tokens: TextTokens = 160
@@ -84,6 +87,8 @@ class Recipe(_Recipe):
     teachers: tuple[str, ...] = ()
     """Models whose similarities are learned as well, each a base or BASE=ADAPTER, by names, hub names or folders. Their
     vectors are computed once and kept in the cache folder."""
+    kinds: KindWeights = KindWeights()
+    """How pairs of several kinds are mixed."""
     train: TrainConfig = TrainConfig()
     """The settings of the training."""
 

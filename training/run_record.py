@@ -243,6 +243,7 @@ def run_record(
             "sources": [public_name(source) for source in sources],
             "pairs": len(pairs),
             "fingerprint": pairs_fingerprint(pairs),
+            "kinds": dict(Counter(pair.kind for pair in pairs).most_common()),
             "languages": dict(Counter(pair.language for pair in pairs).most_common()),
             "repositories": len({pair.repository for pair in pairs if pair.repository}),
             "licenses": dict(Counter(pair.license for pair in pairs).most_common()),

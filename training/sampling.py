@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,34 @@ def select_languages(pairs: list[Pair], languages: Sequence[str]) -> list[Pair]:
         if language not in known:
             raise ValueError(f"there is no pair of language {language!r}; the sources have {', '.join(known)}")
     return [pair for pair in pairs if pair.language in languages] if languages else pairs
+
+
+def mix_kinds(pairs: list[Pair], weights: Mapping[str, float], *, seed: int) -> list[Pair]:
+    """Return the pairs in their order, those of a kind as often as its weight says; 1 for kinds without one.
+
+    The part of a weight after the point is the share of the kind that is used once more, chosen by ``seed``.
+
+    Raises:
+        ValueError: a kind has a weight over 0 and no pair, or all pairs have the weight 0.
+    """
+    counts = Counter(pair.kind for pair in pairs)
+    for kind, weight in weights.items():
+        if weight and not counts[kind]:
+            there = ", ".join(f"{count:,} {name}" for name, count in counts.most_common()) or "none at all"
+            raise ValueError(
+                f"the kind {kind!r} has the weight {weight:g}, but no pair of it is left to train on (there are: "
+                f"{there}); add some, or leave its weight out"
+            )
+    rng = np.random.default_rng(seed)
+    repeats = np.ones(len(pairs), dtype=np.int64)
+    for kind, weight in sorted(weights.items()):
+        of_kind = np.array([place for place, pair in enumerate(pairs) if pair.kind == kind], dtype=np.int64)
+        repeats[of_kind] = int(weight)
+        repeats[rng.permutation(of_kind)[: round(weight % 1 * len(of_kind))]] += 1
+    mixed = [pair for pair, count in zip(pairs, repeats, strict=True) for _ in range(count)]
+    if pairs and not mixed:
+        raise ValueError(f"the weights of all kinds of the {len(pairs):,} pairs are 0; give one a weight over 0")
+    return mixed
 
 
 def check_batch(pairs: Sequence[Pair], batch_size: int) -> None:
