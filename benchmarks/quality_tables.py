@@ -267,7 +267,28 @@ def attribution(figures: Figures) -> str:
     return "\n".join([table(["repository", *keys], rows), "", measured(run)])
 
 
+def agent_tokens(figures: Figures) -> str:
+    """Return the recall of an agent within budgets of tokens, by what it reads."""
+    runs = {EMBEDDED: figures["agent_tokens"], EMBEDDED_STATIC: figures["agent_tokens_static"]}
+    full = runs[EMBEDDED]
+    budgets = list(full["search_code"]["recall"])
+    systems: dict[str, Mapping[str, float]] = {}
+    for model, run in runs.items():
+        systems[f"`search_code`, {model}"] = run["search_code"]["recall"]
+        systems[f"`search_code`, {model}, named"] = run["search_code"]["named"]
+    systems["grep and whole files"] = full["grep"]["recall"]
+    systems |= {f"{name}, published for 63 repositories": recall for name, recall in full["published"].items()}
+    rows = [[name, *(number(recall.get(budget), 3) for budget in budgets)] for name, recall in systems.items()]
+    first = {name: number(full[name]["tokens_to_first"]["median"]) for name in ("search_code", "grep")}
+    result = (
+        f"Median of the tokens up to the first target: {first['search_code']} by `search_code`, {first['grep']} by grep. "
+        f"{full['questions']} questions. {measured(full)}"
+    )
+    return "\n".join([table(["tokens read", *(number(int(budget)) for budget in budgets)], rows), "", result])
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
+    "agent_tokens": agent_tokens,
     "attribution": attribution,
     "context": context,
     "follow_ups": follow_ups,

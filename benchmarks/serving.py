@@ -23,7 +23,7 @@ import sysconfig
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ QUESTIONS = (
     "which tests are skipped and why",
     "quote special characters of a URL",
 )
+VARIANTS: Mapping[str, tuple[str, ...]] = {"full model": (), "`--fast-query`": ("--fast-query",)}
 _COMMAND = [sys.executable, "-m", "llamaindex_code_retrieval.cli"]
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+\S*")
 _MEMORY_AT = (0.1, 0.5, 1.0)
@@ -120,10 +121,9 @@ async def search(client: Client, question: str) -> float:
 
 async def cold_starts(index: str, processes: int) -> dict[str, dict[str, float]]:
     """Return the median seconds from the start of a process to the connection, and to the first answer."""
-    variants: dict[str, tuple[str, ...]] = {"full model": (), "--fast-query": ("--fast-query",)}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
     for turn in range(processes + 1):
-        for name, options in variants.items():
+        for name, options in VARIANTS.items():
             start = time.perf_counter()
             async with connected(index, *options) as client:
                 ready = time.perf_counter() - start
@@ -141,14 +141,16 @@ async def cold_starts(index: str, processes: int) -> dict[str, dict[str, float]]
     }
 
 
-async def latency(index: str, calls: int = 300) -> dict[str, float]:
+async def latency(index: str, calls: int = 300) -> dict[str, dict[str, float]]:
     """Return percentiles of ``search_code`` over stdio, one call after the other, in milliseconds."""
-    async with connected(index) as client:
-        for question in QUESTIONS:
-            await search(client, question)
-        return percentiles(
-            [await search(client, question) for question in itertools.islice(itertools.cycle(QUESTIONS), calls)]
-        )
+    figures = {}
+    for name, options in VARIANTS.items():
+        async with connected(index, *options) as client:
+            for question in QUESTIONS:
+                await search(client, question)
+            questions = itertools.islice(itertools.cycle(QUESTIONS), calls)
+            figures[name] = percentiles([await search(client, question) for question in questions])
+    return figures
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

@@ -193,6 +193,38 @@ def index_scale(figures: Figures) -> str:
     return table(["", *columns], rows)
 
 
+def serving(figures: Figures) -> str:
+    """Return the times of the servers, and what they bear."""
+    run = figures["serving"]
+    page, crowd, calls = run["page"], run["page"]["crowd"], run["concurrent"]
+    rows = [
+        [f"`mcp`, {name}: cold start to the first answer, s", number(each["first_answer_s"], 2), ""]
+        for name, each in run["cold_start"].items()
+    ]
+    rows += [
+        [f"`search_code`, {name}, ms", number(ms["p50"], 1), number(ms["p95"], 1)]
+        for name, ms in run["search_code_ms"].items()
+    ]
+    rows += [
+        [
+            "first piece of an answer on the page, ms",
+            *(number(page["first_piece_ms"][key], 1) for key in ("p50", "p95")),
+        ],
+        [
+            f"the same, {crowd['users']} users at once, ms",
+            *(number(crowd["first_piece_ms"][key], 1) for key in ("p50", "p95")),
+        ],
+    ]
+    memory = ", ".join(f"{mib} MiB after {number(int(count))} calls" for count, mib in run["memory_mib"].items())
+    lines = [
+        f"{calls['calls']} calls of `search_code` at once over HTTP: {calls['errors']} errors, {calls['seconds']:g} s. "
+        f"Memory of the MCP server: {memory}.",
+        f"{crowd['users']} users of the page for {crowd['seconds']:g} s: {number(crowd['answers'])} answers, "
+        f"{crowd['errors']} errors. {number(run['nodes'])} nodes. {measured(run)}",
+    ]
+    return "\n".join([table(["", "median", "p95"], rows), "", *lines])
+
+
 def summary(figures: Figures) -> str:
     """Return the table of speed in the README: ours beside a peer with the same weights."""
     rates, latency = figures["index_speed"]["systems"], figures["query_speed"]["query_latency_ms"]
@@ -240,5 +272,6 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "cost_curve": costs_by_size,
     "gpu": gpu,
     "index_scale": index_scale,
+    "serving": serving,
     "summary": summary,
 }
