@@ -281,7 +281,7 @@ def agent_tokens(figures: Figures) -> str:
     rows = [[name, *(number(recall.get(budget), 3) for budget in budgets)] for name, recall in systems.items()]
     first = {name: number(full[name]["tokens_to_first"]["median"]) for name in ("search_code", "grep")}
     result = (
-        f"Median of the tokens up to the first target: {first['search_code']} by `search_code`, {first['grep']} by grep. "
+        f"Tokens up to the first target, median: {first['search_code']} by `search_code`, {first['grep']} by grep. "
         f"{full['questions']} questions. {measured(full)}"
     )
     return "\n".join([table(["tokens read", *(number(int(budget)) for budget in budgets)], rows), "", result])
