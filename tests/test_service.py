@@ -288,6 +288,19 @@ def test_an_index_that_is_replaced_is_opened_again(copy: Path) -> None:
         assert service.search("cart").hits
 
 
+def test_an_index_that_is_damaged_meanwhile(copy: Path) -> None:
+    with CodeService([copy], refresh_seconds=0) as service:
+        assert service.search("cart").hits
+        database = copy / ".code-retrieval" / "index.sqlite"
+        database.unlink()
+        database.write_bytes(b"garbage" * 1000)
+        with pytest.raises(ValueError, match=r"is damaged .* build the index again"):
+            service.search("cart")
+        assert service.health() == {"status": "degraded", "repositories": {"copy": "failed"}}
+        [status] = service.status()["repositories"]
+        assert (status["files"], "is damaged" in status["problem"]) == (0, True)
+
+
 def test_another_process_that_updates_the_index_is_not_waited_for(copy: Path) -> None:
     with update_lock(copy / ".code-retrieval", seconds=0), CodeService([copy], refresh_seconds=0) as service:
         (copy / "shop" / "refund.py").write_text("def refund_payment(order):\n    return order.pay_back()\n")

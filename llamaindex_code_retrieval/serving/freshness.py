@@ -49,16 +49,17 @@ class Freshness:
         if self._gone():
             return "missing"
         if self._updater is not None and self._updater.is_running:
-            return "updating" if self._is_searchable() else "building"
-        if not is_index(self._opened.folder) or self.problem:
-            return "failed"
-        return "ready"
+            return "updating" if self._was_built() else "building"
+        return "ready" if is_index(self._opened.folder) and not self.problem else "failed"
 
     @property
     def problem(self) -> str:
         """Why the index could not be brought up to date; empty if it is, as far as is known."""
-        if self._updater is None or (self._is_searchable() and not self._changes.total):
-            return ""
+        try:
+            if (self._is_searchable() and not self._changes.total) or self._updater is None:
+                return ""
+        except (OSError, ValueError) as error:  # a damaged index
+            return str(error)
         return self._updater.problem
 
     def start(self) -> None:
@@ -123,6 +124,12 @@ class Freshness:
             return False
         settings = self._opened.settings()
         return bool(settings["updated"]) and settings.get("unembedded") is None
+
+    def _was_built(self) -> bool:
+        try:
+            return self._is_searchable()
+        except (OSError, ValueError):
+            return False
 
     def _gone(self) -> Path | None:
         return next((root for root in self._roots if not root.is_dir()), None)

@@ -150,18 +150,19 @@ class Repository:
             "read_only": self.is_read_only,
             "problem": self._freshness.problem,
         }
-        if not is_index(self.folder):
+        try:
+            with self._opened.view(words=False) as view:
+                return {
+                    **known,
+                    "files": view.reading.file_count(),
+                    "nodes": view.reading.count("nodes"),
+                    "missing_vectors": len(view.reading.unembedded()),
+                    "languages": view.reading.languages(),
+                    "updated": view.settings["updated"],
+                    "model": _model_name(view.settings),
+                }
+        except (OSError, ValueError):  # there is no index yet, or it is damaged
             return {**known, "files": 0, "nodes": 0, "missing_vectors": 0, "languages": {}, "updated": "", "model": ""}
-        with self._opened.view(words=False) as view:
-            return {
-                **known,
-                "files": view.reading.file_count(),
-                "nodes": view.reading.count("nodes"),
-                "missing_vectors": len(view.reading.unembedded()),
-                "languages": view.reading.languages(),
-                "updated": view.settings["updated"],
-                "model": _model_name(view.settings),
-            }
 
     def has_file(self, path: str) -> bool:
         """Return whether the index has a file at a path, or one below it."""
