@@ -22,6 +22,8 @@ from transformers import (
 
 from llamaindex_code_retrieval import Encoder
 from llamaindex_code_retrieval.models.packed_attention import by_runs, enable_packed_attention, packing_for
+from llamaindex_code_retrieval.training import AdapterConfig
+from llamaindex_code_retrieval.training.adapters import attach_adapter
 
 PADDING = 1
 ROWS = [[5, 6, 7, 8, 9], [10, 11], [12, 13], [14, PADDING, 16, 17], [18]]
@@ -117,6 +119,11 @@ def test_an_encoder_packs_in_inference_and_pads_in_training(folder: str, request
     trained = encoder(texts, side="code")
     assert seen[-1]["input_ids"].shape[0] == 4
     np.testing.assert_allclose(trained.detach().numpy(), vectors, atol=1e-5)
+
+
+def test_an_adapter_is_trained_without_padding(bert_folder: Path) -> None:
+    encoder = Encoder.from_pretrained(bert_folder, precision="fp32", device="cpu")
+    assert attach_adapter(encoder, AdapterConfig(rank=2)).packs
 
 
 def test_a_backbone_without_packed_attention_pads_its_texts(bert_folder: Path) -> None:

@@ -199,7 +199,7 @@ class Encoder(TextEncoder, nn.Module):
 
     @property
     def packs(self) -> bool:
-        """Whether batches are computed without padding: on a CPU, with BERT's kind of backbone, not in training."""
+        """Whether batches are computed without padding: on a CPU, with BERT's kind of backbone, not in train mode."""
         return self._packing is not None and not self.training and self.device.type == "cpu"
 
     @property

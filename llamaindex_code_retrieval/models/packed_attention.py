@@ -1,7 +1,8 @@
 """Compute texts of unequal length as one row without padding, with an attention that stays within each text.
 
-It is for BERT-like models in inference on a CPU, where many small attentions cost no more than a large one. Batches are
-padded on a GPU, for other models and in training.
+It is for BERT-like models on a CPU, where many small attentions cost no more than a large one. Batches are padded on a
+GPU, for other models and where dropout is on. Adapters are trained on a base without dropout, so their batches are
+packed too.
 """
 
 from __future__ import annotations
