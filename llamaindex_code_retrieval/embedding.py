@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,6 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     merge_adapter: bool = Field(
         default=True, frozen=True, description="Merge adapters into copies of the weights they change."
     )
-
     runtime: Runtime = Field(
         default="auto",
         frozen=True,
@@ -123,6 +123,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     _student: QueryEncoder | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)  # held while fields are replaced or copied
     _cache: EmbeddingCache | None = PrivateAttr(default=None)
+    _on_batch: Callable[[int], object] | None = PrivateAttr(default=None)  # set in copies that embed one call's texts
 
     def __init__(
         self,
@@ -296,8 +297,12 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
     def _set_fields(self, **values: Any) -> None:
         self.__dict__.update(values)  # frozen for callers, who would change the name of a model and not the model
 
-    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+    def embed_codes(
+        self, codes: Sequence[str], languages: Sequence[str], *, on_batch: Callable[[int], object] | None = None
+    ) -> NDArray[np.float32]:
         """Return the vectors, shape ``(codes, dim)``, of codes and the language of each, in the order given.
+
+        ``on_batch`` is called after each call of the model with its number of codes; to stop early, it may raise.
 
         Raises:
             ValueError: not as many languages as codes.
@@ -308,6 +313,7 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
             raise ValueError(f"there must be one language for each code, got {len(languages)} for {len(codes)} codes")
         vectors = np.empty((len(codes), self.dim), dtype=np.float32)
         for embedding, rows in self._by_adapter(languages):
+            embedding._on_batch = on_batch
             vectors[rows] = embedding.get_text_embedding_batch([codes[row] for row in rows])
         return vectors
 
@@ -365,12 +371,13 @@ class CodeEmbedding(PlainErrors, BaseEmbedding):
 
     def _embed(self, texts: Sequence[str], side: Side) -> NDArray[np.float32]:
         encoder = self.encoder
+        encode = partial(encoder.encode, side=side, on_progress=self._on_batch)
         if self._cache is None:
-            return encoder.encode(texts, side=side)
+            return encode(texts)
         # Precision is not part of the fingerprint, but a cached vector must be the one that this model would compute.
         # The fingerprint is the encoder's own, so that a new adapter of another language leaves these vectors valid.
         model = f"{encoder.fingerprint}-{encoder.precision}"
-        return self._cache.get_or_embed(model, side, texts, lambda missing: encoder.encode(missing, side=side))
+        return self._cache.get_or_embed(model, side, texts, encode)
 
     def _get_query_embedding(self, query: str) -> Embedding:
         vector: Embedding = self.embed_queries([query])[0].tolist()
@@ -421,10 +428,8 @@ def _open_cache(cache_folder: str | Path | None, *, model_name: str) -> Embeddin
     if cache_folder is None:
         return None
     if is_static_model(model_name):
-        raise ValueError(
-            f"{model_name} is a static embedding model, which embeds a text faster than a cache finds its vector; "
-            "leave cache_folder out"
-        )
+        reason = "which embeds a text faster than a cache finds its vector; leave cache_folder out"
+        raise ValueError(f"{model_name} is a static embedding model, {reason}")
     return EmbeddingCache(cache_folder)
 
 

@@ -460,6 +460,25 @@ def test_ingestion_hash_follows_the_adapters(bert_folder: Path, tmp_path: Path) 
     assert get_transformation_hash(nodes, CodeEmbedding(str(bert_folder), adapters={"python": one})) != hashed
 
 
+def test_embedding_codes_can_be_stopped_between_two_calls_of_the_model(bert_folder: Path) -> None:
+    embedding = CodeEmbedding(str(bert_folder))
+    codes = [f"def f{i}(a): return a + {i}" for i in range(300)]
+    counts: list[int] = []
+
+    def stop(count: int) -> None:
+        counts.append(count)
+        raise KeyboardInterrupt
+
+    embedding.embed_codes(codes, ["python"] * 300, on_batch=counts.append)
+    assert sum(counts) == 300
+    assert len(counts) > 2
+    counts.clear()
+    with pytest.raises(KeyboardInterrupt):
+        embedding.embed_codes(codes, ["python"] * 300, on_batch=stop)
+    assert len(counts) == 1
+    assert embedding.embed_codes(codes, ["python"] * 300).shape == (300, 32)
+
+
 def test_a_swap_keeps_the_cached_vectors_of_other_languages(
     bert_folder: Path, tmp_path: Path, adapter_folders: dict[str, Path]
 ) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +127,33 @@ def test_an_error_of_the_model_ends_the_update_and_its_thread(call: int, index: 
     index.update_texts(TEXTS)
     assert len({*before, *index.embedding.embedded()}) == 20
     assert len(_dense_ids(index)) == len(index) == 20
+
+
+def test_an_interrupt_waits_for_one_call_of_the_model_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of eight nodes is four calls here."""
+    started, stopped = threading.Event(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *arguments: Any, **more: Any) -> None:  # comes after the batches were told to stop
+            stopped.set()
+            super().shutdown(*arguments, **more)
+
+    def look(call: int) -> None:
+        started.set()
+        assert stopped.wait(50)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "embed":
+            assert started.wait(50)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(missing_vectors, "ThreadPoolExecutor", Pool)
+    with CodeIndex(HashEmbedding(embed_batch_size=2), tmp_path / "index") as index:
+        index.embedding.before_call(look)
+        with pytest.raises(KeyboardInterrupt):
+            index.update_texts(TEXTS, on_progress=interrupt)
+        assert len(index.embedding.embedded()) == 2
+        assert (len(index), index.missing_vectors) == (20, 20)
 
 
 def test_an_error_in_a_file_ends_the_thread(index: CodeIndex[HashEmbedding]) -> None:

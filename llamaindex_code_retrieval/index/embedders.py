@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -35,8 +35,13 @@ class Embedder(Protocol):
     def fingerprints(self) -> Mapping[str, str]:
         """Fingerprint of the model for each language that has an adapter of its own, and ``""`` for the others."""
 
-    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(codes, dim)``, of codes each written in its language."""
+    def embed_codes(
+        self, codes: Sequence[str], languages: Sequence[str], *, on_batch: Callable[[int], object] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(codes, dim)``, of codes each written in its language.
+
+        ``on_batch`` is called after each call of the model with its number of codes; to stop early, it may raise.
+        """
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
         """Return how many codes are longer than the model reads."""
@@ -86,9 +91,17 @@ class AnyEmbedding:
         """The same for all languages."""
         return {"": self.fingerprint}
 
-    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors, shape ``(codes, dim)``, of codes in any languages."""
-        return np.asarray(self.embedding.get_text_embedding_batch(list(codes)), dtype=np.float32)
+    def embed_codes(
+        self, codes: Sequence[str], languages: Sequence[str], *, on_batch: Callable[[int], object] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the vectors, shape ``(codes, dim)``, of codes in any languages; see :meth:`Embedder.embed_codes`."""
+        vectors: list[list[float]] = []
+        for start in range(0, len(codes), self.embedding.embed_batch_size):
+            batch = list(codes[start : start + self.embedding.embed_batch_size])
+            vectors += self.embedding.get_text_embedding_batch(batch)
+            if on_batch is not None:
+                on_batch(len(batch))
+        return np.asarray(vectors, dtype=np.float32)
 
     def truncated_codes(self, codes: Sequence[str]) -> int:
         """Return 0: LlamaIndex models do not report truncation."""
@@ -131,7 +144,9 @@ class UnloadedModel:
     fingerprint: str
     fingerprints: Mapping[str, str]
 
-    def embed_codes(self, codes: Sequence[str], languages: Sequence[str]) -> NDArray[np.float32]:
+    def embed_codes(
+        self, codes: Sequence[str], languages: Sequence[str], *, on_batch: Callable[[int], object] | None = None
+    ) -> NDArray[np.float32]:
         """Refuse."""
         raise ValueError(_UNLOADED)
 

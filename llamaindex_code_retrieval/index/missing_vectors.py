@@ -39,7 +39,7 @@ class MissingVectors:
     :meth:`finish`. Nodes are taken in the order of their numbers, and equal texts are embedded once. A kill loses the
     two batches under way; the setting ``unembedded`` says from which number on nodes may have no vector.
 
-    At the end of the ``with`` block the thread has ended. After an error it embeds no further batch.
+    At the end of the ``with`` block the thread has ended; after an error it does not finish the batches under way.
     """
 
     def __init__(
@@ -121,13 +121,17 @@ class MissingVectors:
         return True
 
     def _embed(self, rows: Sequence[NodeRow]) -> NodeVectors:
-        if self._is_stopped.is_set():
-            raise CancelledError
         try:
-            return embed_nodes(self._embedder, rows)
+            self._check_stopped()
+            return embed_nodes(self._embedder, rows, on_batch=self._check_stopped)
         except BaseException:
             self._is_stopped.set()
             raise
+
+    def _check_stopped(self, _: int = 0) -> None:
+        """Stop after Ctrl-C between two calls of the model, not after hundreds of nodes."""
+        if self._is_stopped.is_set():
+            raise CancelledError
 
     def _write(self) -> None:
         """Write the vectors of the first batch, when they are made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,14 +24,17 @@ class NodeVectors(NamedTuple):
     """Number of nodes that are longer than the model reads."""
 
 
-def embed_nodes(embedder: Embedder, rows: Sequence[NodeRow]) -> NodeVectors:
-    """Embed nodes.
+def embed_nodes(
+    embedder: Embedder, rows: Sequence[NodeRow], *, on_batch: Callable[[int], object] | None = None
+) -> NodeVectors:
+    """Embed nodes; for ``on_batch`` see :meth:`.Embedder.embed_codes`.
 
     Raises:
         ValueError: the model returns a value that is not finite.
     """
     codes = [embedded_text(row) for row in rows]
-    vectors = _unit(embedder.embed_codes(codes, [node_language(row.metadata) for row in rows]))
+    languages = [node_language(row.metadata) for row in rows]
+    vectors = _unit(embedder.embed_codes(codes, languages, on_batch=on_batch))
     return NodeVectors(vectors, embedder.truncated_codes(codes))
 
 
