@@ -54,6 +54,7 @@ LIGHT_MODULES = (
     "ranking.question index.decode index.caches index.contents index.external index.faiss_store index.file_state "
     "index.filters index.folder index.git index.ignore index.ivf index.leave_out index.listing index.locate "
     "index.lock index.places index.rank index.read_only index.records index.related index.restore "
+    "index.search serving.mcp_server serving.service serving.tools "
     "index.source_files index.source_options index.source_roots index.sources index.storage index.tables "
     "index.update index.vector_file index.vectors index.view index.watch index.words languages.bounds "
     "languages.spans languages.bodies languages.patterns languages.syntax languages.notebooks languages.table "
