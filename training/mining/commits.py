@@ -24,7 +24,9 @@ MAX_FILES = 8
 MAX_CODE_FILES = 2
 MAX_FUNCTIONS = 3
 """Functions that a commit changed; one that changed more says too little about each."""
-MAX_FILE_CHARACTERS = 200_000
+MAX_COMMITS = 400
+"""Usable commits of a repository whose changes are read, newest first: every changed file is parsed anew."""
+MAX_FILE_CHARACTERS = 60_000
 _TRAILER = re.compile(
     r"[A-Z][\w-]*-(?:[Bb]y|[Tt]o|[Ii]d|[Ff]or|Url):|(?:Fixes|Closes|Refs?|Bug|Issue|Change|PR)\b.*[#:]"
 )
@@ -40,6 +42,8 @@ def commit_pairs(files: RepositoryFiles, counts: Counts) -> Iterator[Pair]:
     for commit in read_commits(files.root):
         counts.commits += 1
         reason = _reject(commit)
+        if reason is None and len(chosen) == MAX_COMMITS:
+            reason = f"commit before the newest {MAX_COMMITS}"
         if reason is None:
             chosen[commit.revision] = commit
         else:
