@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _FEW_VECTORS = 5_000
 """Up to so many vectors there is no file: they are read from the database and compared one by one."""
-_FEW_NODES = 5_000
+_FEW_NODES = 3_000
 """Up to so many nodes the words are made anew whenever one is removed, so that an updated index ranks as a new one."""
 _CHANGED = 20
 """Above, they are made anew when one in so many of the nodes was removed, and the file of vectors when one in so many
