@@ -418,10 +418,7 @@ def _check_base_fields(embeddings_cache: object, base_fields: Mapping[str, objec
 
 def _known_adapters(adapters: Mapping[str, str | Path]) -> dict[str, str]:
     """Return the names of adapters by language; an unknown language is refused."""
-    names = adapter_names(adapters)
-    for language in names:
-        known_language(language)
-    return names
+    return {known_language(language): name for language, name in adapter_names(adapters).items()}
 
 
 def _open_cache(cache_folder: str | Path | None, *, model_name: str) -> EmbeddingCache | None:

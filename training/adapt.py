@@ -214,9 +214,7 @@ def _fit_and_save(
     if prepared.teachers:
         teachers = TeacherVectors(prepared.teachers, pairs, on_progress=on_progress)
         identity = identity | {"teachers": ", ".join(teachers.fingerprints)}
-    on_progress("compare", 0, len(pairs))
-    clusters = near_duplicate_clusters([pair.code for pair in pairs])
-    on_progress("compare", len(pairs), len(pairs))
+    clusters = _clusters(pairs, recipe, on_progress)
     run = fit_adapter(
         model,
         pairs,
@@ -246,6 +244,15 @@ def _fit_and_save(
         **_scores(model, validation, prepared.before),
     )
     return save_run(run, out, record) if is_main_process() else replace(run, record=record)
+
+
+def _clusters(pairs: Sequence[Pair], recipe: Recipe, on_progress: Progress) -> list[int] | None:
+    if not recipe.compare_codes:
+        return None
+    on_progress("compare", 0, len(pairs))
+    clusters = near_duplicate_clusters([pair.code for pair in pairs])
+    on_progress("compare", len(pairs), len(pairs))
+    return clusters
 
 
 def _scores(model: Encoder, validation: Validation | None, before: dict[str, float] | None) -> dict[str, Any]:

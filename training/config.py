@@ -124,6 +124,8 @@ class LoopConfig(TrainingSettings):
     """Validations without a better MRR after which the run stops; 0 is never."""
     save_steps: AtLeast1 = 50
     """Steps between two saves of the state from which an interrupted run is resumed."""
+    save_seconds: Positive | None = None
+    """Seconds after which the state is saved as well; ``None`` counts steps alone."""
     max_seconds: Positive | None = None
     """Time budget in seconds, validations included; ``None`` is no limit. After five steps the schedule is cut to what
     fits, so such a run cannot be repeated exactly."""
@@ -140,7 +142,7 @@ class LoopConfig(TrainingSettings):
 
     def resume_settings(self) -> dict[str, Any]:
         """Return the settings that must be equal for a run to be resumed; the others say when to save or stop."""
-        return self.model_dump(exclude={"save_steps", "patience"})
+        return self.model_dump(exclude={"save_steps", "save_seconds", "patience"})
 
 
 class KindWeights(TrainingSettings):

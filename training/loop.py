@@ -90,6 +90,7 @@ class Loop:
         self.best = {name: p.detach().clone() for name, p in objective.parameters.items()}
         self._clock = clock
         self._started = 0.0
+        self._saved_at = 0.0
         self._validation_seconds = 0.0
 
     def run(self, validate: Scores | None, *, validate_first: Scores | None = None) -> None:
@@ -110,7 +111,7 @@ class Loop:
                 is_last = self.progress.step == self.progress.total
                 if validate is not None and (is_last or self.progress.step % interval == 0):
                     self._validate(validate, interrupt)
-                if interrupt.requested or self.progress.step % self.config.save_steps == 0:
+                if interrupt.requested or self._is_due():
                     self.save()
                 if interrupt.requested:
                     raise KeyboardInterrupt
@@ -207,6 +208,12 @@ class Loop:
     def _is_out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.progress.worse
 
+    def _is_due(self) -> bool:
+        """Return whether the state has to be saved after this step."""
+        seconds = self.config.save_seconds
+        late = seconds is not None and self.progress.seconds - self._saved_at >= seconds
+        return late or self.progress.step % self.config.save_steps == 0
+
     def _fit_into_time(self) -> None:
         """Cut the schedule to the time budget: after five steps by their speed, later when the time is over."""
         if self.config.max_seconds is None:
@@ -224,6 +231,7 @@ class Loop:
 
     def save(self) -> None:
         """Write all that the run needs to go on into one file, atomically."""
+        self._saved_at = self.progress.seconds
         if self.folder is None or not self.writes:
             return
         tensors, values = self.objective.state()

@@ -84,6 +84,8 @@ class Recipe(_Recipe):
     """Tokens of a query in training; in use the limit may be larger."""
     max_code_tokens: TextTokens = 160
     """Tokens of a code in training; in use the limit may be larger."""
+    compare_codes: bool = True
+    """Compare all codes, and keep near-duplicates in different batches; false where the pairs have none."""
     teachers: tuple[str, ...] = ()
     """Models whose similarities are learned as well, each a base or BASE=ADAPTER, by names, hub names or folders. Their
     vectors are computed once and kept in the cache folder."""

@@ -1,0 +1,81 @@
+"""Pack bases for a machine without a network, and take over what was trained on them there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from llamaindex_code_retrieval._io import read_json, write_atomically
+from llamaindex_code_retrieval.embedding import CodeEmbedding
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, hub_name
+from llamaindex_code_retrieval.models.files import (
+    ADAPTER_CONFIG,
+    DAMAGED,
+    QUERY_CONFIG,
+    RERANKER_CONFIG,
+    TRAIN_CONFIG,
+    WEIGHTS,
+)
+from llamaindex_code_retrieval.models.locate import locate
+from llamaindex_code_retrieval.models.weights import read_weights
+
+_COPIED = (".json", ".txt", ".model")
+
+
+def pack_base(name: str, folder: str | Path) -> None:
+    """Write a base into ``folder`` with its weights in bf16, half of their size.
+
+    Raises:
+        ValueError: no such base, or one whose weights are in several files.
+    """
+    source, folder = locate(name), Path(folder)
+    if not (source / WEIGHTS).is_file():
+        raise ValueError(f"{source} holds no {WEIGHTS}; a base of several shards is not supported here")
+    weights = read_weights(source / WEIGHTS, remedy=DAMAGED)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*source.iterdir(), *source.glob("1_Pooling/*")):
+        if path.is_file() and path.suffix in _COPIED:
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+    halved = {key: w.to(torch.bfloat16) if w.dtype == torch.float32 else w for key, w in weights.items()}
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(halved, metadata={"format": "pt"}))
+
+
+def adopt(folder: str | Path, base: str, *, teacher: str | Path | None = None) -> None:
+    """Change the records of what was trained on a packed base so that it fits ``base`` itself, in place.
+
+    Rounding the base to bf16 changes its vectors by less than inference in bf16 does.
+
+    Args:
+        folder: of an adapter, a reranker or a query encoder.
+        base: name or folder of the base that was packed.
+        teacher: for a query encoder, the adapter of its teacher, already adopted; ``None`` is the bare base.
+    """
+    folder = Path(folder)
+    bare = CodeEmbedding(base, adapter=NO_ADAPTER, precision="fp32")
+    named = {"name": base, "fingerprint": bare.encoder.base_fingerprint}
+    _update(folder / TRAIN_CONFIG, {"base": named})
+    if (folder / ADAPTER_CONFIG).is_file():
+        _update(folder / ADAPTER_CONFIG, {"base_model_name_or_path": hub_name(base)})
+    if (folder / RERANKER_CONFIG).is_file():
+        _update(folder / RERANKER_CONFIG, {"base": named})
+    if (folder / QUERY_CONFIG).is_file():
+        adapter = NO_ADAPTER if teacher is None else str(teacher)
+        taught_by = CodeEmbedding(base, adapter=adapter, precision="fp32")
+        record = {"name": base, "adapter": Path(adapter).name, "fingerprint": taught_by.fingerprint}
+        _update(folder / QUERY_CONFIG, {"teacher": record})
+        _update(folder / TRAIN_CONFIG, {"teacher": record})
+
+
+def _update(path: Path, changes: dict[str, Any]) -> None:
+    """Change values in a JSON file; those in objects that both have are merged."""
+    content = read_json(path, remedy=DAMAGED)
+    for key, value in changes.items():
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
