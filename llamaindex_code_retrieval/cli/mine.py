@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 from llamaindex_code_retrieval._io import check_writable
 from llamaindex_code_retrieval.cli.checkout import GIT_URL, checkout
 from llamaindex_code_retrieval.cli.console import print_json, print_table, progress_bars
-from llamaindex_code_retrieval.cli.options import json_option, positive
+from llamaindex_code_retrieval.cli.options import json_option, positive, refuse_without_effect
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
 if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
     from llamaindex_code_retrieval.training.mining import MineReport
 
+QUESTIONS = 100
+"""Questions about one repository that a language model writes."""
 SHOWN = 20
 """Lines of a cell of the table; the rest is counted."""
 _MORE_KINDS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
@@ -55,6 +60,24 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     for option, (_, what) in _MORE_KINDS.items():
         parser.add_argument(f"--{option}", action="store_true", help=f"also make pairs of {what}")
     parser.add_argument(
+        "--llm",
+        metavar="LLM",
+        help="also let a language model write questions about the mined code, and keep those that find it: "
+        "ollama:MODEL[@URL], openai-like:MODEL@URL, llama-cpp:FILE.gguf or huggingface:FOLDER (default: none)",
+    )
+    parser.add_argument(
+        "--questions",
+        type=positive,
+        metavar="N",
+        help=f"largest number of questions that --llm writes about one repository (default: {QUESTIONS})",
+    )
+    _add_filters(parser)
+    json_option(parser)
+    parser.set_defaults(run=run_mine)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--exclude",
         action="append",
         default=[],
@@ -86,8 +109,6 @@ def add_mine(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="store_true",
         help="leave out files that are not known to be under a permissive licence",
     )
-    json_option(parser)
-    parser.set_defaults(run=run_mine)
 
 
 def run_mine(options: argparse.Namespace) -> int:
@@ -96,6 +117,7 @@ def run_mine(options: argparse.Namespace) -> int:
     from llamaindex_code_retrieval.training.pairs import write_pairs
 
     out = _check_out(Path(options.out))
+    llm = _load_llm(options)
     held_out = read_held_out(Path(options.exclude_repositories)) if options.exclude_repositories else []
     _check_sources(options.sources)
     with tempfile.TemporaryDirectory() as clones, progress_bars() as progress:
@@ -122,6 +144,8 @@ def run_mine(options: argparse.Namespace) -> int:
             f"no pair in {', '.join(options.sources)}: {report.files:,} files read, {report.functions:,} functions "
             f"with a doc comment ({reasons or 'no source file'}); name a folder with documented functions"
         )
+    if llm is not None:
+        report = _with_questions(report, llm, options)
     write_pairs(out, report.pairs)
     _print_report(report, out, as_json=options.json)
     return 0
@@ -142,6 +166,34 @@ def _check_sources(sources: Sequence[str]) -> None:
 def _kinds(options: argparse.Namespace) -> list[str]:
     more = [kinds for option, (kinds, _) in _MORE_KINDS.items() if getattr(options, option)]
     return ["doc", *(kind for kinds in more for kind in kinds)]
+
+
+def _load_llm(options: argparse.Namespace) -> LLM | None:
+    """Return the language model of ``--llm``, which must answer before anything is mined."""
+    if options.llm is None:
+        refuse_without_effect(options, ["questions"], "without --llm")
+        return None
+    from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLMSpec, check_server, load_llm
+
+    spec = LLMSpec.parse(options.llm)
+    if spec.kind == EXTRACTIVE:
+        raise ValueError(f"--llm {EXTRACTIVE} writes no questions; name a language model, or leave --llm out")
+    check_server(spec)
+    return load_llm(options.llm, max_tokens=64)
+
+
+def _with_questions(report: MineReport, llm: LLM, options: argparse.Namespace) -> MineReport:
+    from llamaindex_code_retrieval.chat.llms import LLMSpec, describe_failure
+    from llamaindex_code_retrieval.training.mining.written import written_pairs
+
+    dropped = Counter(report.dropped)
+    try:
+        with progress_bars() as progress:
+            most = options.questions or QUESTIONS
+            written = written_pairs(report.pairs, llm, most=most, dropped=dropped, on_progress=progress)
+    except Exception as error:  # each kind of model has errors of its own
+        raise OSError(describe_failure(error, LLMSpec.parse(options.llm))) from error
+    return replace(report, pairs=[*report.pairs, *written], dropped=dict(dropped.most_common()))
 
 
 def _check_out(out: Path) -> Path:
