@@ -484,6 +484,22 @@ def test_wrong_input(
     assert not (out / "adapter_config.json").exists()
 
 
+@pytest.mark.parametrize("compares", [True, False])
+def test_codes_are_compared_unless_the_recipe_says_not_to(bert_folder: Path, tmp_path: Path, compares: bool) -> None:
+    """Codes that are all near-duplicates leave no negatives, which nobody notices without the comparison."""
+    code = "def f(x):\n    total = 0\n    for each in x:\n        total += each\n    return total"
+    pairs = [Pair(query=f"question {i}", code=code + " " * i) for i in range(4)]
+    recipe = Recipe(
+        base=str(bert_folder), max_query_tokens=32, max_code_tokens=48, held_out=0.0, compare_codes=compares
+    )
+    config = TrainConfig(batch_size=2, epochs=1, precision="fp32")
+    if compares:
+        with pytest.raises(ValueError, match="all codes are equal or near-duplicates"):
+            train_adapter(pairs, tmp_path / "out", recipe=recipe, config=config)
+    else:
+        assert train_adapter(pairs, tmp_path / "out", recipe=recipe, config=config).steps == 2
+
+
 def test_pairs_of_one_query_are_refused(bert_folder: Path, tmp_path: Path) -> None:
     same = [replace(pair, query="the same") for pair in pair_list()]
     recipe = Recipe(base=str(bert_folder), held_out=0.0, train=TrainConfig(batch_size=8))

@@ -518,3 +518,18 @@ def test_a_run_that_becomes_slower_stops_at_the_budget() -> None:
     timed = loop.Loop(parabola, LoopConfig(max_seconds=20), total=1000, identity={}, clock=parabola.clock)
     timed.run(None)
     assert (timed.progress.step, parabola.now) == (7, 25.0)
+
+
+def test_a_state_is_saved_by_the_clock_too(tmp_path: Path) -> None:
+    """Steps of 10 seconds: the state is saved when 25 have passed since the last time, so after every third step."""
+    saved = []
+
+    class Watched(_Parabola):
+        def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            saved.append(self.now)
+            return super().state()
+
+    parabola = Watched(seconds=lambda step: 10.0)
+    config = LoopConfig(save_seconds=25, save_steps=1000)
+    loop.Loop(parabola, config, total=7, identity={}, folder=tmp_path, clock=parabola.clock).run(None)
+    assert saved == [30.0, 60.0, 70.0]  # and at the end
