@@ -287,9 +287,74 @@ def agent_tokens(figures: Figures) -> str:
     return "\n".join([table(["tokens read", *(number(int(budget)) for budget in budgets)], rows), "", result])
 
 
+_CHATS = {
+    ("gold", ""): "gold passages",
+    ("retrieved", "adapted"): "**this package**",
+    ("retrieved", "adapted, hits"): "… the hits as they are",
+    ("retrieved", "bare"): "… without the adapter",
+    ("retrieved", "adapted, sentence"): "LlamaIndex, `SentenceSplitter`",
+    ("retrieved", "adapted, code"): "LlamaIndex, `CodeSplitter`",
+    ("retrieved", "adapted, code-citation"): "LlamaIndex, `CodeSplitter`, `CitationQueryEngine`",
+    ("none", ""): "no passages",
+}
+_CHAT_COLUMNS = {
+    "rougeL": ("ROUGE-L", 3),
+    "hit@1": ("hit@1", 3),
+    "hit@5": ("hit@5", 3),
+    "file_hit@1": ("file hit@1", 3),
+    "file_hit@5": ("file hit@5", 3),
+    "valid_citations": ("valid citations", 3),
+    "citation_precision": ("citation precision", 3),
+    "citation_recall": ("citation recall", 3),
+    "answered": ("answered", 3),
+    "context_tokens": ("tokens of passages", 0),
+    "first_token_seconds": ("s to the first token", 1),
+    "seconds": ("s", 1),
+}
+
+
+def chat(figures: Figures) -> str:
+    """Return what was measured of answers by LLM and passages."""
+    run, order = figures["chat"], list(_CHATS)
+    rows = []
+    for llm in dict.fromkeys(row["llm"] for row in run["rows"]):
+        of_llm = [row for row in run["rows"] if row["llm"] == llm]
+        for row in sorted(of_llm, key=lambda row: order.index((row["condition"], row["system"]))):
+            cells = [_with_interval(row["metrics"].get(name), digits) for name, (_, digits) in _CHAT_COLUMNS.items()]
+            name = _CHATS[row["condition"], row["system"]]
+            rows.append([f"`{llm}`", name, number(row["questions"]), *cells])
+    header = ["LLM", "passages", "questions", *(title for title, _ in _CHAT_COLUMNS.values())]
+    return "\n".join([table(header, rows), "", measured(run)])
+
+
+def chat_differences(figures: Figures) -> str:
+    """Return the differences of ROUGE-L between two ways to make the passages."""
+    rows = [
+        [
+            f"`{each['llm']}`",
+            *(_CHATS[each[side][0], each[side][1]].replace("… ", "this package, ") for side in ("before", "after")),
+            number(each["questions"]),
+            f"{each['mean']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})",
+            number(each["p"], 3),
+        ]
+        for each in figures["chat"]["differences"]
+    ]
+    return table(["LLM", "from", "to", "questions", "difference of ROUGE-L", "p"], rows)
+
+
+def _with_interval(figure: Mapping[str, float] | None, digits: int) -> str:
+    """Return a mean, with its interval if it is a share."""
+    if figure is None:
+        return ""
+    mean = number(figure["mean"], digits)
+    return mean if digits < 3 else f"{mean} ({number(figure['low'], digits)}–{number(figure['high'], digits)})"
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
     "agent_tokens": agent_tokens,
     "attribution": attribution,
+    "chat": chat,
+    "chat.differences": chat_differences,
     "context": context,
     "follow_ups": follow_ups,
     "cosqa": cosqa,

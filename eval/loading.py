@@ -16,7 +16,7 @@ from llamaindex_code_retrieval._io import json_hash
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval.chat.tasks import LoadedChat, load_chat
+from llamaindex_code_retrieval.eval.chat.tasks import LLMs, LoadedChat, load_chat
 from llamaindex_code_retrieval.eval.datasets import Benchmark, data_folder, documented_functions, load_beir
 from llamaindex_code_retrieval.eval.questions import GenerationTask, code_from_description, docstring_from_code, sweqa
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, fingerprint_of, load_questions
@@ -180,9 +180,10 @@ def load_parts(suite: Suite, *, cache_folder: Path | None, device: str | None) -
             loaded.questions.append(_load_questions(spec, loaded))
         except NotAvailableError as reason:
             loaded.skipped[spec.name] = str(reason)
+    llms: LLMs = {}
     for chat in suite.chat:
         try:
-            loaded.chats.append(load_chat(chat, cache_folder=cache_folder))
+            loaded.chats.append(load_chat(chat, llms, cache_folder=cache_folder))
         except NotAvailableError as reason:
             loaded.skipped[chat.name] = str(reason)
     searched = loaded.tasks or loaded.repository_tasks or loaded.chats

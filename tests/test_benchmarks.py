@@ -25,6 +25,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeNodeParser
 from llamaindex_code_retrieval.chat.follow_ups import is_follow_up
 from llamaindex_code_retrieval.eval import Benchmark
 from llamaindex_code_retrieval.eval.chat.questions import ChatQuestion, load_chat_questions
+from llamaindex_code_retrieval.eval.results import ChatResult
 from llamaindex_code_retrieval.eval.targets import Target
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES
 
@@ -506,3 +507,51 @@ def test_places_that_are_not_in_a_checkout_are_named(load, tmp_path: Path) -> No
         "shop-0: cart.py:2-9 begins or ends at a line that is blank or missing",
         f"shop-0: there is no file {tmp_path / 'shop' / 'mail.py'}",
     ]
+
+
+def test_answers_of_two_sources_are_summarised_together(load) -> None:
+    def result(condition: str, system: str, **rouge: float) -> ChatResult:
+        return ChatResult(
+            system=system,
+            task="t",
+            benchmark="t",
+            benchmark_fingerprint="",
+            condition=condition,
+            llm="m",
+            values={"rougeL": rouge, "answered": dict.fromkeys(rouge, 1.0)},
+            answers={},
+        )
+
+    chat = load("chat")
+    results = [
+        result("gold", "", a=0.5),
+        result("gold", "", b=0.75),
+        result("retrieved", "adapted", a=0.25, c=0.0),
+        result("none", "", a=0.125, b=0.25),
+    ]
+    rows = list(chat.rows(results))
+    assert [(row["condition"], row["questions"], row["metrics"]["rougeL"]["mean"]) for row in rows] == [
+        ("gold", 2, 0.625),
+        ("retrieved", 2, 0.125),
+        ("none", 2, 0.1875),
+    ]
+    differences = list(chat.differences(results))
+    assert [(each["before"], each["questions"], each["mean"]) for each in differences] == [
+        (("none", ""), 1, 0.125),
+        (("retrieved", "adapted"), 1, 0.25),
+    ]
+    table = chat.table(
+        {"rows": rows, "differences": differences, "date": "2026", "machine": "m", "versions": {"torch": "2"}}
+    )
+    assert "| `m` | gold passages | 2 | 0.625 (0.500–0.750) |" in table
+    assert "| `m` | no passages | **this package** | 1 | +0.125 (+0.125 to +0.125) | 1.000 |" in table
+
+
+def test_one_llm_answers_a_part_of_the_questions(load) -> None:
+    chat = load("chat")
+    suite = chat.suite_of(Path("checkouts"), "ollama:m", 2)
+    assert [(each.name, each.llm, each.limit, each.systems) for each in suite.chat[2:4]] == [
+        ("SWE-QA by LLM", "ollama:m", 2, ("adapted",)),
+        ("SWE-QA by LLM, bare", "ollama:m", 2, ("bare",)),
+    ]
+    assert {each.llm for each in chat.suite_of(Path("checkouts"), None, 2).chat} == {"extractive"}

@@ -177,8 +177,11 @@ def test_valid_and_correct_citations_are_told_apart() -> None:
         "As [1], [2] and [7] show; see src/cart.py:3.", [NodeWithScore(node=each) for each in (node, other)]
     )
     values = dict(citation_measures(check, [Target("src/cart.py", 3, 9), Target("src/gone.py")]))
-    assert values == {"valid_citations": 3 / 4, "citation_precision": 2 / 4, "citation_recall": 1 / 2}
-    assert dict(citation_measures(check, [])) == {"valid_citations": 3 / 4}
+    # src/cart.py:3 is a line of passage 1
+    assert values == {"valid_citations": 2 / 3, "citation_precision": 1 / 3, "citation_recall": 1 / 2}
+    assert dict(citation_measures(check, [])) == {"valid_citations": 2 / 3}
+    by_lines = check_citations("See src/cart.py:3 and src/mail.py:9.", [NodeWithScore(node=node)])
+    assert dict(citation_measures(by_lines, [Target("src/cart.py")]))["citation_precision"] == 1 / 2
     silent = check_citations("It sums.", [])
     assert dict(citation_measures(silent, [Target("src/cart.py")])) == {"citation_recall": 0.0}
 

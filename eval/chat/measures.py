@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from llama_index.core.schema import MetadataMode, NodeWithScore
 from llama_index.core.utils import get_tokenizer
 
-from llamaindex_code_retrieval.chat.citations import CitationCheck, citation_precision, citation_recall
+from llamaindex_code_retrieval.chat.citations import Citation, CitationCheck, citation_precision, citation_recall
 from llamaindex_code_retrieval.chat.synthesizer import NO_HIT
 from llamaindex_code_retrieval.eval.metrics import reciprocal_rank
 from llamaindex_code_retrieval.eval.targets import Place, Target
@@ -70,8 +71,10 @@ def citation_measures(check: CitationCheck, targets: Sequence[Target]) -> Iterat
     """Yield ``valid_citations``, ``citation_precision`` and ``citation_recall``, as far as they are defined.
 
     A citation is valid if its lines were in the prompt, and precise if it also has a line of a target. An answer
-    without citations has neither value.
+    without citations has neither value. Lines of a passage that is also cited by number are no citation of their own.
     """
+    by_number = [each for each in check.cited if each.number is not None]
+    check = replace(check, cited=tuple(each for each in check.cited if not _repeats(each, by_number)))
     count = len(check.cited) + len(check.unknown_citations)
     if count:
         yield "valid_citations", len(check.cited) / count
@@ -82,6 +85,17 @@ def citation_measures(check: CitationCheck, targets: Sequence[Target]) -> Iterat
     ):
         if value is not None:
             yield name, value
+
+
+def _repeats(citation: Citation, passages: Sequence[Citation]) -> bool:
+    """Return whether a citation of lines is a part of a passage."""
+    return citation.number is None and any(
+        passage.path == citation.path
+        and all(
+            any(own.first <= each.first and each.last <= own.last for own in passage.ranges) for each in citation.ranges
+        )
+        for passage in passages
+    )
 
 
 def count_tokens(passages: Sequence[NodeWithScore]) -> int:

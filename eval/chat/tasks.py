@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_index.core.llms import LLM
+
 from llamaindex_code_retrieval.chat.llms import EXTRACTIVE, LLMSpec, check_server, load_llm
 from llamaindex_code_retrieval.eval.chat.judge import JUDGE_TOKENS, Judge
 from llamaindex_code_retrieval.eval.chat.measures import NEEDS_ANSWER, NEEDS_TARGETS
@@ -41,8 +43,14 @@ class LoadedChat:
         return self.spec.llm == EXTRACTIVE
 
 
-def load_chat(spec: ChatSpec, *, cache_folder: Path | None) -> LoadedChat:
+LLMs = dict[tuple[str, int, int, float], LLM]
+"""LLMs by specification, tokens of an answer, context window and timeout."""
+
+
+def load_chat(spec: ChatSpec, llms: LLMs, *, cache_folder: Path | None) -> LoadedChat:
     """Read the questions and the checkouts, and load the LLM; its replies are kept in ``cache_folder``.
+
+    An LLM that is in ``llms`` is not loaded again, and others are added.
 
     Raises:
         NotAvailableError: the data set or a checkout is not on this machine.
@@ -64,14 +72,19 @@ def load_chat(spec: ChatSpec, *, cache_folder: Path | None) -> LoadedChat:
         check_server(each)
     judge = None
     if spec.judge is not None:
-        grader = load_llm(spec.judge, timeout=spec.timeout, max_tokens=JUDGE_TOKENS, context_window=spec.context_window)
+        grader = _llm(llms, spec.judge, JUDGE_TOKENS, spec)
         Judge(grader).check()
         judge = Judge(RecordedLLM(grader, kept))
-    llm = load_llm(
-        spec.llm, timeout=spec.timeout, max_tokens=spec.max_answer_tokens, context_window=spec.context_window
-    )
+    llm = _llm(llms, spec.llm, spec.max_answer_tokens, spec)
     recorded = RecordedLLM(llm, Unfinished(None) if spec.llm == EXTRACTIVE else kept)
     return LoadedChat(spec, complete, sources, recorded, _public_name(specs[0]), judge)
+
+
+def _llm(llms: LLMs, name: str, max_tokens: int, spec: ChatSpec) -> LLM:
+    key = name, max_tokens, spec.context_window, spec.timeout
+    if key not in llms:
+        llms[key] = load_llm(name, timeout=spec.timeout, max_tokens=max_tokens, context_window=spec.context_window)
+    return llms[key]
 
 
 def _file(spec: ChatSpec) -> Path:
