@@ -1,10 +1,10 @@
 """Speed of what serves agents and people: the MCP server by the official client, and the web page's API.
 
 Some packages of Python's standard library are indexed once. Measured are: cold starts of ``code-retrieval mcp``, from
-the start of the process to the first answer of ``search_code``, with and without ``--fast-query``; the latency of
-``search_code`` one call after the other; concurrent calls over HTTP; the memory of the server as calls go on; the time
-from a question to the first piece of its answer on the page (extractive writer); and users who ask the page at once,
-each the next question when the last is answered. It takes about 6 minutes on two cores:
+the start of the process to the first answer of ``search_code``, with the full model and with a query encoder; the
+latency of ``search_code`` one call after the other; concurrent calls over HTTP; the memory of the server as calls go
+on; the time from a question to the first piece of its answer on the page (extractive writer); and users who ask the
+page at once, each the next question when the last is answered. It takes about 6 minutes on two cores:
 
     python benchmarks/serving.py [--calls 10000] [--concurrent 100] [--users 50] [--seconds 60] [--processes 5]
 """
