@@ -24,7 +24,7 @@ from llamaindex_code_retrieval.languages.syntax import parse
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_language
 from llamaindex_code_retrieval.languages.text import outline_text
 
-_VERSION = 4
+_VERSION = 5
 """Saved with the settings: another version makes other nodes of the same file."""
 _MAX_OVERLAP = 6  # lines of the default overlap
 _LEAST_TOKENS = 16

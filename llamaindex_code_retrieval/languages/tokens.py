@@ -33,6 +33,8 @@ _LONG_STRINGS = r"(?P<long>\"{3}|'{3})(?:(?!(?P=long))[\s\S])*(?P=long)"
 # a docstring that goes over the start of a definition has lost its end
 _DOCSTRINGS = r"(?P<long>\"{3}|'{3})(?:(?!(?P=long)|\n[ \t]*(?:async def|def|class) )[\s\S])*(?P=long)"
 _STRINGS = r'"(?:\\.|[^"\\\n])*"' + r"|'(?:\\.|[^'\\\n])*'"
+_QUOTED_NAME = r"`[^`\s]+`"
+"""A name of R such as `` `[[<-.frame` ``, whose brackets are not closed."""
 _OPEN_STRING = r"(?P<open>\"{3}|'{3}|\"(?!(?:\\.|[^\"\\\n])*\"))[^\n]*"
 
 
@@ -77,5 +79,6 @@ def tokens(source: str, style: str) -> Iterator[Token]:
 def _pattern(style: str) -> re.Pattern[str]:
     long_strings = _DOCSTRINGS if style == "docstring" else _LONG_STRINGS
     strings = ("(?P<open>(?!))", SQL_STRING, r'"[^"\n]*"') if style == "sql" else (long_strings, _OPEN_STRING, _STRINGS)
-    code = "|".join((*strings, r"[\w$]+|[^\s\w]"))
+    names = (_QUOTED_NAME,) if style == "hash" else ()
+    code = "|".join((*strings, *names, r"[\w$]+|[^\s\w]"))
     return re.compile(rf"(?P<comment>{_COMMENTS[style]})|(?P<break>\n)|{code}")
