@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Shell
@@ -355,14 +356,14 @@ def test_update_goes_on_after_an_interrupted_index(
         (big / f"m{i}.py").write_text("\n".join(f"def f{i}_{k}(x):\n    return {i} + {k}\n" for k in range(200)))
     embed, calls = CodeEmbedding.embed_codes, []
 
-    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str]) -> object:
+    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str], **options: Any) -> object:
         calls.append(len(codes))
         if len(calls) == 2:
             with CodeIndex.open("idx", words_only=True) as index:
                 while len(index) < 800 or index.missing_vectors > 288:
                     time.sleep(0.01)
             signal.raise_signal(signal.SIGINT)
-        return embed(embedding, codes, languages)
+        return embed(embedding, codes, languages, **options)
 
     options = ["--model", bert_folder, "--max-lines", 10, "--exclude", "m9*", "--cache", tmp_path / "cache"]
     with monkeypatch.context() as patched:
@@ -393,11 +394,11 @@ def test_update_reads_all_files_again_after_an_interrupted_index_with_another_pa
     expected = [node.text for node in CodeIndex.open("idx").nodes()]
     embed, calls = CodeEmbedding.embed_codes, []
 
-    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str]) -> object:
+    def interrupt(embedding: CodeEmbedding, codes: list[str], languages: list[str], **options: Any) -> object:
         calls.append(len(codes))
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
-        return embed(embedding, codes, languages)
+        return embed(embedding, codes, languages, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(CodeEmbedding, "embed_codes", interrupt)

@@ -219,9 +219,9 @@ def test_a_query_is_timed_with_its_embedding(
     calls: list[str] = []
     encode = TextEncoder.encode
 
-    def counted(self: TextEncoder, texts: Any, *, side: Any) -> Any:
+    def counted(self: TextEncoder, texts: Any, *, side: Any, **options: Any) -> Any:
         calls.extend([side] * len(texts))
-        return encode(self, texts, side=side)
+        return encode(self, texts, side=side, **options)
 
     monkeypatch.setattr(TextEncoder, "encode", counted)
     suite = load_suite(write_suite())
@@ -241,9 +241,9 @@ def stages(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sides: list[str] = []
     encode = TextEncoder.encode
 
-    def record(self: TextEncoder, texts: Any, *, side: Any) -> Any:
+    def record(self: TextEncoder, texts: Any, *, side: Any, **options: Any) -> Any:
         sides.append(side)
-        return encode(self, texts, side=side)
+        return encode(self, texts, side=side, **options)
 
     monkeypatch.setattr(TextEncoder, "encode", record)
     return sides

@@ -426,7 +426,7 @@ def test_a_search_meets_the_vectors_of_one_model(dim: int, index: CodeIndex[Hash
         assert view.reading.count("staged") == 0
 
 
-@pytest.mark.parametrize("step", range(1, 8))
+@pytest.mark.parametrize("step", range(1, 7))
 def test_an_interrupted_change_of_the_model_keeps_its_vectors(
     step: int, index: CodeIndex[HashEmbedding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
