@@ -15,7 +15,6 @@ figures for its 63 repositories are published; its passages are counted without 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import tempfile
@@ -24,13 +23,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+from checkouts import add_question_options
 from llama_index.core.utils import get_tokenizer
 from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.eval.repository_questions import RepositoryQuestions, load_questions
 from llamaindex_code_retrieval.eval.targets import Place, Target
-from llamaindex_code_retrieval.models.catalog import EMBEDDED
 from llamaindex_code_retrieval.serving.service import CodeService
 from llamaindex_code_retrieval.serving.tools import run_tool
 
@@ -185,16 +184,7 @@ def _mean_recall(
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", type=Path, help="folder with repos.json and annotations")
-    parser.add_argument(
-        "repositories",
-        type=Path,
-        nargs="?",
-        default=os.environ.get("CODE_RETRIEVAL_REPOSITORIES"),
-        help="folder with the checkouts (default: CODE_RETRIEVAL_REPOSITORIES)",
-    )
-    parser.add_argument("--model", default=EMBEDDED, help="embedding model (default: %(default)s)")
-    parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
+    add_question_options(parser)
     add_result_option(parser, __file__)
     return parser
 

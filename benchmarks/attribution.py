@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from chat_questions import FILE
+from checkouts import add_index_options, index_opener
 from llama_index.core.schema import NodeWithScore
 from report import add_result_option, environment, write_figures
 
@@ -65,24 +65,14 @@ def measure(
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with the checkouts")
-    parser.add_argument(
-        "--indexes", type=Path, metavar="FOLDER", help="keep the indexes there (default: they are temporary)"
-    )
+    add_index_options(parser)
     add_result_option(parser, __file__)
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    embedding = CodeEmbedding()
-
-    def open_index(repository: str) -> CodeIndex[CodeEmbedding]:
-        index = CodeIndex(embedding, None if options.indexes is None else options.indexes / repository)
-        index.update([options.folder / repository])
-        return index
-
-    rows = list(measure(load_chat_questions(FILE), open_index))
+    rows = list(measure(load_chat_questions(FILE), index_opener(options)))
     write_figures(options.result, {**environment(), "rows": rows})
     print(*rows, sep="\n")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamaindex_code_retrieval import CodeEmbedding, CodeIndex
 from llamaindex_code_retrieval.index.decode import decode, is_binary
 from llamaindex_code_retrieval.languages.table import language_of_text
+from llamaindex_code_retrieval.models.catalog import EMBEDDED
 
 VARIABLE = "CODE_RETRIEVAL_REPOSITORIES"
 _MAX_BYTES = 4_000_000
@@ -50,6 +52,40 @@ def add_checkout_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="at most this many files of a language, drawn with a fixed seed (default: %(default)s)",
     )
+
+
+def add_question_options(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of questions about repositories, that of the checkouts, the model, and which repositories."""
+    parser.add_argument("questions", type=Path, help="folder with repos.json and annotations")
+    parser.add_argument(
+        "repositories",
+        type=Path,
+        nargs="?",
+        default=os.environ.get(VARIABLE),
+        help=f"folder with the checkouts (default: {VARIABLE})",
+    )
+    parser.add_argument("--model", default=EMBEDDED, help="embedding model (default: %(default)s)")
+    parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
+
+
+def add_index_options(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of the checkouts that are indexed, and where the indexes are kept."""
+    parser.add_argument("folder", type=Path, help="folder with the checkouts")
+    parser.add_argument(
+        "--indexes", type=Path, metavar="FOLDER", help="keep the indexes there (default: they are temporary)"
+    )
+
+
+def index_opener(options: argparse.Namespace) -> Callable[[str], CodeIndex[CodeEmbedding]]:
+    """Return what opens the index of a repository in ``folder`` by its name, up to date."""
+    embedding = CodeEmbedding()
+
+    def open_index(repository: str) -> CodeIndex[CodeEmbedding]:
+        index = CodeIndex(embedding, None if options.indexes is None else options.indexes / repository)
+        index.update([options.folder / repository])
+        return index
+
+    return open_index
 
 
 def selected_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[CheckoutFile]]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkouts import add_index_options, index_opener
 from llama_index.core.base.llms.types import ChatMessage
 from report import add_result_option, environment, mean_with_interval, write_figures
 
@@ -100,25 +101,15 @@ def measure(
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with the checkouts")
-    parser.add_argument(
-        "--indexes", type=Path, metavar="FOLDER", help="keep the indexes there (default: they are temporary)"
-    )
+    add_index_options(parser)
     add_result_option(parser, __file__)
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    embedding = CodeEmbedding()
-
-    def open_index(repository: str) -> CodeIndex[CodeEmbedding]:
-        index = CodeIndex(embedding, None if options.indexes is None else options.indexes / repository)
-        index.update([options.folder / repository])
-        return index
-
     follow_ups = read_follow_ups()
-    rows = list(measure(follow_ups, open_index))
+    rows = list(measure(follow_ups, index_opener(options)))
     recognised = statistics.fmean(is_follow_up(each.text) for each in follow_ups)
     write_figures(options.result, {**environment(), "recognised": round(recognised, 3), "rows": rows})
     print(*rows, f"recognised: {recognised:.3f}", sep="\n")

@@ -15,7 +15,6 @@ With ``--rerank WEIGHT`` the default reranker also reorders the first hits of th
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from checkouts import add_question_options
 from report import add_result_option, report
 
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeReranker, CodeRetriever, NodeFilter
@@ -173,16 +173,7 @@ def table(rows: Sequence[Row]) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", type=Path, help="folder with repos.json and annotations")
-    parser.add_argument(
-        "repositories",
-        type=Path,
-        nargs="?",
-        default=os.environ.get("CODE_RETRIEVAL_REPOSITORIES"),
-        help="folder with the checkouts (default: CODE_RETRIEVAL_REPOSITORIES)",
-    )
-    parser.add_argument("--model", default=EMBEDDED, help="embedding model (default: %(default)s)")
-    parser.add_argument("--repository", action="append", metavar="NAME", help="only this one; may be repeated")
+    add_question_options(parser)
     parser.add_argument("--mode", action="append", choices=MODES, help="may be repeated (default: all)")
     parser.add_argument(
         "--rerank",
