@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +16,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_index.core.schema import Document, MetadataMode
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from llamaindex_code_retrieval.chunking import CodeNodeParser
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training import loop
 from llamaindex_code_retrieval.training.adapters import attach_adapter
+from llamaindex_code_retrieval.training.augmentation import with_names
 from llamaindex_code_retrieval.training.batches import Batches
 from llamaindex_code_retrieval.training.config import METHODS, AdapterConfig, LoopConfig, Method, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import Contrastive, fit_adapter
@@ -29,6 +33,7 @@ from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.losses import contrastive_loss
 from llamaindex_code_retrieval.training.pairs import Pair
 from llamaindex_code_retrieval.training.processes import Processes
+from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun
 
 WORDS = "read write open close sort add list file line word tree node path key sum max".split()
@@ -155,6 +160,38 @@ def test_blocks_of_neighbours() -> None:
     for _ in range(4):
         first, second = batches.next()
         assert first % 4 == second % 4
+
+
+def test_blocks_of_one_repository() -> None:
+    """Each of two repositories has four codes: in blocks of two, codes stand beside one of their repository."""
+    pairs = [Pair(query=f"q{i}", code=f"c{i}", repository=f"r{i % 2}" if i < 8 else "") for i in range(10)]
+    batches = Batches(pairs, TrainConfig(batch_size=2, from_repository=2))
+    epoch = [batches.next() for _ in range(5)]
+    assert sorted(i for batch in epoch for i in batch) == list(range(10))
+    order = [pairs[i].repository for batch in epoch for i in batch]
+    places = [place for place, name in enumerate(order) if name]
+    assert all(order[a] == order[b] and b == a + 1 for a, b in zip(places[::2], places[1::2], strict=True))
+    again = Batches(pairs, TrainConfig(batch_size=2, from_repository=2))
+    assert [again.next() for _ in range(5)] == epoch
+    with pytest.raises(ValueError, match="neighbours and from_repository both say"):
+        TrainConfig(neighbours=2, from_repository=2)
+
+
+def test_codes_are_trained_with_the_words_of_their_paths() -> None:
+    """As an index embeds them; a code alone decides, so that its pairs agree."""
+    pairs = [Pair(query=f"q{i}", code=f"def f{i // 2}(): ...", path="src/shop/Cart.py", kind="doc") for i in range(400)]
+    changed = with_names(pairs, 0.25)
+    node = CodeNodeParser().get_nodes_from_documents([Document(text=pairs[0].code, metadata={"path": pairs[0].path})])[
+        0
+    ]
+    assert with_names(pairs, 1.0)[0].code == node.get_content(MetadataMode.EMBED).replace("cart f0", "cart")
+    assert {replace(pair, code=pair.code.partition("\n\n")[2] or pair.code) for pair in changed} == set(pairs)
+    assert all(one.code == other.code for one, other in zip(changed[::2], changed[1::2], strict=True))
+    assert 0.15 < np.mean([pair.code.startswith("names: shop cart\n\n") for pair in changed]) < 0.35
+    assert with_names(pairs, 0.0) == pairs
+    assert with_names([Pair(query="q", code="c")], 1.0) == [Pair(query="q", code="c")]
+    with pytest.raises(ValueError, match="named puts words in front"):
+        Recipe(named=0.5, train=TrainConfig(hard_positives=0.5))
 
 
 def test_memory_leaves_out_what_may_answer() -> None:

@@ -51,7 +51,7 @@ def test_an_adapter_of_a_packed_base_is_adopted_by_the_base(bert_folder: Path, t
     )
 
 
-@pytest.mark.timeout(900)  # starts nine processes
+@pytest.mark.timeout(900)  # starts ten processes
 @pytest.mark.skipif(shutil.which("xz") is None, reason="the parts are compressed by xz")
 def test_the_script_trains_all_models_and_brings_them_home(bert_folder: Path, tmp_path: Path) -> None:
     """With tiny bases, 20 steps each, on a CPU, in a copy of the checkout."""
@@ -74,11 +74,11 @@ def test_the_script_trains_all_models_and_brings_them_home(bert_folder: Path, tm
         "LARGE": str(bert_folder),
         "SMALL": str(bert_folder),
         "PART": "30k",
+        "KINDS": "",
         "DEVICE": "cpu",
-        "BATCH": "6",
-        "EPOCHS": "1.2",
-        "LORA_RANK": "2",
-        "TRAIN_OPTIONS": f"{short} --set max_code_tokens=48 --set max_query_tokens=48",
+        "TRAIN_OPTIONS": f"{short} --set max_code_tokens=48 --set max_query_tokens=48 --set named=0.5",
+        "LARGE_OPTIONS": "--batch-size 6 --epochs 1.2 --set grad_cache=true",
+        "SMALL_OPTIONS": "--batch-size 6 --epochs 1.2 --set from_repository=3",
         "RERANKER_OPTIONS": f"{short} --batch-size 6 --epochs 1.2 --set max_tokens=48 --set calibration_depth=5",
         "STUDENT_OPTIONS": f"{short} --batch-size 6 --epochs 1.2 --layers 1",
         "OMP_NUM_THREADS": "1",
@@ -97,10 +97,9 @@ def test_the_script_trains_all_models_and_brings_them_home(bert_folder: Path, tm
     assert all(part.stat().st_size <= 30 * 1024 for part in parts)
     table = script("run")
     rows = {line.split()[0]: line.split() for line in table.splitlines()}
-    assert {name: rows[name][1] for name in ("large", "small", "small-reranker", "small-layers")}.keys() == (
-        rows.keys() - {"model"}
-    )
-    assert all(15 <= int(rows[name][1]) <= 30 for name in ("large", "small", "small-reranker", "small-layers")), table
+    names = ("large", "small", "small-reranker", "large-reranker", "small-layers")
+    assert set(names) == rows.keys() - {"model"}
+    assert all(15 <= int(rows[name][1]) <= 30 for name in names), table
     assert script("run") == table  # nothing is trained twice
     shutil.copytree(work / "out-files", work / "received")
     script("receive")
@@ -110,6 +109,7 @@ def test_the_script_trains_all_models_and_brings_them_home(bert_folder: Path, tm
         str(bert_folder), adapter=str(work / "trained" / "small"), query_encoder=str(work / "trained" / "small-layers")
     )
     assert student.embed_queries(TEXTS).shape == (2, 32)
-    CodeReranker(model=str(work / "trained" / "small-reranker"))
+    for size in ("small", "large"):
+        CodeReranker(model=str(work / "trained" / f"{size}-reranker"))
     record = json.loads((work / "trained" / "small" / "train_config.json").read_text())
     assert (record["base"]["name"], record["teachers"][0]["name"]) == (str(bert_folder), "large")

@@ -21,6 +21,7 @@ from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.activations import check_cacheable
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
+from llamaindex_code_retrieval.training.augmentation import with_names
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
 from llamaindex_code_retrieval.training.mining import mine
@@ -186,6 +187,7 @@ def adapt_to_repository(
         _as_one_repository(select_languages(pairs, recipe.languages)), held_out=0.2, seed=recipe.train.seed
     )
     train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
+    train, held_out = with_names(train, recipe.named), with_names(held_out, recipe.named)
     recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
     check_trainable(train, recipe.train.batch_size)
     measuring = clock()
@@ -274,7 +276,7 @@ def _split(pairs: Sequence[Pair], validation_pairs: Sequence[Pair], recipe: Reci
         train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
     train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
     check_trainable(train, recipe.train.batch_size)
-    return train, held_out
+    return with_names(train, recipe.named), with_names(held_out, recipe.named)
 
 
 def _load_base(recipe: Recipe, device: str | None) -> Encoder:
@@ -302,7 +304,12 @@ def _prepare(
         check_cacheable(encoder)
     if longer := [length for length in recipe.train.dimensions if length >= encoder.dim]:
         raise ValueError(f"dimensions must be below {encoder.dim}, the length of this base's vectors, got {longer[0]}")
-    teachers = load_teachers(recipe.teachers, device=device)
+    teachers = load_teachers(
+        recipe.teachers,
+        device=device,
+        max_query_tokens=recipe.max_query_tokens,
+        max_code_tokens=recipe.max_code_tokens,
+    )
     steps = recipe.train.total_steps(len(pairs))
     model = attach_adapter(encoder, recipe.adapter, total_steps=steps, start=folder, seed=recipe.train.seed)
     # untrained virtual tokens change vectors, so the comparison is with the base itself

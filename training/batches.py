@@ -85,10 +85,13 @@ class Batches:
         return batch
 
     def _order(self) -> list[list[int]]:
-        """Return the groups of an epoch in random order, each followed by its nearest neighbours if they are wanted."""
+        """Return the groups of an epoch in random order, each followed by others of its repository if they are wanted,
+        or by its nearest neighbours."""
         rng = random.Random(f"{self.config.seed}-{self.epoch}")
         groups = list(self._groups)
         rng.shuffle(groups)
+        if self.config.from_repository > 1:
+            groups = self._in_blocks(groups, rng)
         if self.config.neighbours == 1 or self.vectors is None:
             return groups
         vectors = self.vectors[[self.row[self.pairs[group[0]].code] for group in groups]]
@@ -102,6 +105,18 @@ class Batches:
                 free[nearest] = False
                 ordered.extend(groups[j] for j in (i, *nearest.tolist()))
         return ordered
+
+    def _in_blocks(self, groups: Sequence[list[int]], rng: random.Random) -> list[list[int]]:
+        """Return the groups in blocks of one repository; those without a repository are blocks of one."""
+        size = self.config.from_repository
+        by_repository: dict[str, list[list[int]]] = {}
+        for group in groups:
+            by_repository.setdefault(self.pairs[group[0]].repository, []).append(group)
+        blocks = [[group] for group in by_repository.pop("", [])]
+        for members in by_repository.values():
+            blocks += [members[start : start + size] for start in range(0, len(members), size)]
+        rng.shuffle(blocks)
+        return [group for block in blocks for group in block]
 
     def remember(self, codes: Sequence[str], vectors: Tensor) -> None:
         """Store the vectors, ``(codes, dim)``, of those ``codes`` that are the unchanged codes of pairs."""

@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.training.config import MatchConfig
 from llamaindex_code_retrieval.training.negatives import hard_negatives
@@ -78,8 +80,11 @@ class CandidateSampler:
                 "every code answers every query, so no query has a negative; give pairs with other queries"
             )
 
-    def mine(self, retriever: CodeEmbedding) -> None:
-        """Retrieve the hard negatives of every pair, once: the retriever does not change while the model is trained."""
+    def mine(self, retriever: CodeEmbedding, *, device: torch.device | str = "cpu") -> None:
+        """Retrieve the hard negatives of every pair, once: the retriever does not change while the model is trained.
+
+        ``device`` computes the cosines.
+        """
         if self.config.hard_negatives and not self.mined:
             self.mined = hard_negatives(
                 retriever.embed_queries([pair.query for pair in self.pairs]),
@@ -90,6 +95,7 @@ class CandidateSampler:
                 depth=self.config.depth,
                 clusters=self.clusters,
                 answers=self.answers,
+                device=device,
             )
 
     def sample(self, positions: Sequence[int], step: int) -> CandidateBatch:

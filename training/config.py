@@ -205,6 +205,9 @@ class TrainConfig(LoopConfig):
     neighbours: AtLeast1 = 1
     """Codes enter a batch in blocks of this many nearest neighbours, by their vectors when last embedded, so that
     in-batch negatives are hard at no cost. 1 draws them at random, as the first epoch always does."""
+    from_repository: AtLeast1 = 1
+    """Codes enter a batch in blocks of this many from one repository, whose codes are as alike as those of an index. 1
+    draws them at random."""
     memory: bool = False
     """Use all codes as negatives of each query, by their vectors when last embedded: as many negatives as codes at no
     cost (cross-batch memory: Wang et al. 2020, section 3.2)."""
@@ -220,6 +223,14 @@ class TrainConfig(LoopConfig):
     1 / temperature); 0 weights all alike."""
     rewritten_queries: Share = 0.0
     """Share of queries with one word deleted, copied or switched (CoCLR: Huang et al. 2021, section 4.2)."""
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> TrainConfig:
+        if self.neighbours > 1 and self.from_repository > 1:
+            raise ValueError(
+                "neighbours and from_repository both say which codes share a batch; leave one of them at 1"
+            )
+        return self
 
 
 class StaticConfig(LoopConfig):

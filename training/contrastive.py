@@ -261,6 +261,7 @@ class Contrastive:
             margin=self.config.margin,
             clusters=self.batches.clusters,
             answers=[frozenset(answers[pair.query]) for pair in pairs],
+            device=self.model.device,
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Train all models on one GPU in ten minutes, without a network: the large base, the small one taught by it, and the small
-# one's query encoder and reranker.
+# Train all models on one GPU in ten minutes, without a network: the large base, the small one taught by it, a reranker for
+# each, and the small one's query encoder.
 #
 #   training/gpu.sh prepare PAIRS...   where the bases and the package index are: writes build/gpu/part.* and parts.sha256
 #   training/gpu.sh run                where the GPU is and those files have been copied: trains, and prints a table
 #   training/gpu.sh receive            where `prepare` ran, with the files of $OUT in build/gpu/received: build/gpu/trained
 #
 # Each part has at most $PART; the results are in files of at most 15 MB in $OUT, written anew every minute, so that a run
-# that is cut off loses a minute. `run` again continues it. All settings below can be set in the environment.
+# that is cut off loses a minute. `run` again continues it. All settings below can be set in the environment. A model with 0
+# seconds is not trained, and those that need it are not either.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,41 +17,58 @@ PART=${PART:-24m}
 PYTHON=${PYTHON:-python3}
 TARGET_PYTHON=${TARGET_PYTHON:-3.12} # of the wheels; "none": the packages are installed there
 DEVICE=${DEVICE:-cuda}
-OUT=${OUT:-build/gpu/out-files}
-BATCH=${BATCH:-512} EPOCHS=${EPOCHS:-3} FORWARD_TOKENS=${FORWARD_TOKENS:-65536} LORA_RANK=${LORA_RANK:-16}
-LARGE_SECONDS=${LARGE_SECONDS:-220} SMALL_SECONDS=${SMALL_SECONDS:-120}
-RERANKER_SECONDS=${RERANKER_SECONDS:-80} STUDENT_SECONDS=${STUDENT_SECONDS:-40}
-TRAIN_OPTIONS=${TRAIN_OPTIONS:-} STUDENT_OPTIONS=${STUDENT_OPTIONS:-} RERANKER_OPTIONS=${RERANKER_OPTIONS:-}
+WORK=${WORK:-build/gpu}
+OUT=${OUT:-$WORK/out-files}
+LARGE_SECONDS=${LARGE_SECONDS:-220} SMALL_SECONDS=${SMALL_SECONDS:-120} STUDENT_SECONDS=${STUDENT_SECONDS:-20}
+SMALL_RERANKER_SECONDS=${SMALL_RERANKER_SECONDS:-60} LARGE_RERANKER_SECONDS=${LARGE_RERANKER_SECONDS:-60}
+# More options of `train`, `train-reranker` and `distil`; those of one model come after those of all.
+TRAIN_OPTIONS=${TRAIN_OPTIONS:---set named=0.5 --set from_repository=16 --set held_out=0.01 --set max_code_tokens=192
+  --set dimensions=[64,128,256]}
+LARGE_OPTIONS=${LARGE_OPTIONS:---set rank=32 --batch-size 512 --epochs 2 --learning-rate 5e-4}
+SMALL_OPTIONS=${SMALL_OPTIONS:---set rank=64 --batch-size 1024 --epochs 4 --learning-rate 6e-4}
+RERANKER_OPTIONS=${RERANKER_OPTIONS:---set named=0.5 --set held_out=0.02 --set doc=0.3 --set commit=0.3 --batch-size 128
+  --set hard_negatives=5 --set judged_negatives=1 --set max_tokens=192}
+STUDENT_OPTIONS=${STUDENT_OPTIONS:-}
+FORWARD_TOKENS=${FORWARD_TOKENS:-65536}
+# How often the pairs of a kind are in the mixture that travels.
+KINDS=${KINDS-symbol=0.2 path=0.3 commit=0.4 test=0.5 other=2}
 # What the product needs beside torch, transformers and what comes with them; no grammar, because nothing is parsed.
-PACKAGES='aiosqlite|banks|charset-normalizer|dataclasses-json|datasketch|Deprecated|dirtyjson|fastjsonschema|filetype'
-PACKAGES+='|griffe|griffelib|jsonschema|jsonschema-specifications|jupyter_core|llama-index-core|llama-index-instrumentation'
-PACKAGES+='|llama-index-workflows|marshmallow|nbformat|nest-asyncio|nltk|peft|platformdirs|pydantic|pydantic_core|referencing'
-PACKAGES+='|rpds-py|SQLAlchemy|tantivy|tenacity|tinytag|traitlets|tree-sitter|typing-inspect|typing-inspection|watchfiles'
-WORK=build/gpu
+PACKAGES='aiosqlite|annotated-types|banks|charset-normalizer|dataclasses-json|datasketch|Deprecated|dirtyjson'
+PACKAGES+='|fastjsonschema|filetype|greenlet|griffe|griffecli|griffelib|ir_measures|jsonschema'
+PACKAGES+='|jsonschema-specifications|jupyter_core|llama-index-core|llama-index-instrumentation'
+PACKAGES+='|llama-index-workflows|marshmallow|nbformat|nest-asyncio|nltk|peft|platformdirs|pydantic|pydantic_core'
+PACKAGES+='|pytrec_eval-terrier|referencing|rpds-py|SQLAlchemy|tantivy|tenacity|tinytag|traitlets|tree-sitter'
+PACKAGES+='|typing-inspect|typing-inspection|watchfiles'
 TRAINED=$WORK/trained
-export HF_HUB_OFFLINE=1 CODE_RETRIEVAL_CACHE=$PWD/$WORK/cache PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export HF_HUB_OFFLINE=1 CODE_RETRIEVAL_CACHE=$PWD/$WORK/cache PYTHONPATH=$PWD:$PWD/$WORK/content/site${PYTHONPATH:+:$PYTHONPATH}
+export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True NVIDIA_TF32_OVERRIDE=1
 
 prepare() {
   [ $# -gt 0 ] || { echo "usage: training/gpu.sh prepare PAIRS..." >&2; exit 2; }
   rm -rf "$WORK"
   mkdir -p "$WORK/content"
-  env -u CODE_RETRIEVAL_CACHE CODE_RETRIEVAL_CACHE="${BASES_CACHE:-}" "$PYTHON" - "$WORK/content" "$LARGE" "$SMALL" "$@" <<'PYTHON'
+  env -u CODE_RETRIEVAL_CACHE CODE_RETRIEVAL_CACHE="${BASES_CACHE:-}" \
+    "$PYTHON" - "$WORK/content" "$LARGE" "$SMALL" "$KINDS" "$@" <<'PYTHON'
 import sys
 
 from llamaindex_code_retrieval.training import load_pairs
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import write_pairs
+from llamaindex_code_retrieval.training.sampling import mix_kinds
 from llamaindex_code_retrieval.training.transfer import pack_base
 
-folder, large, small, *sources = sys.argv[1:]
+folder, large, small, kinds, *sources = sys.argv[1:]
 pack_base(large, f"{folder}/large")
 pack_base(small, f"{folder}/small")
 pairs = load_pairs(*sources)
 clusters = near_duplicate_clusters([pair.code for pair in pairs])
 first = {cluster: pairs[place].code for place, cluster in reversed(list(enumerate(clusters)))}
 kept = [pair for pair, cluster in zip(pairs, clusters) if first[cluster] == pair.code]
-write_pairs(f"{folder}/pairs.jsonl.gz", kept)
 print(f"{len(kept):,} of {len(pairs):,} pairs; the others are of near-duplicates")
+weights = {kind: float(weight) for kind, _, weight in (each.partition("=") for each in kinds.split())}
+kept = mix_kinds(kept, weights, seed=0)
+write_pairs(f"{folder}/pairs.jsonl", kept)
+print(f"{len(kept):,} pairs in the mixture of kinds")
 PYTHON
   if [ "$TARGET_PYTHON" != none ]; then
     "$PYTHON" -m pip freeze | grep -E "^($PACKAGES)==" >"$WORK/wheels.txt"
@@ -71,23 +89,34 @@ unpack() {
   mkdir -p "$WORK/content.tmp"
   cat "$WORK"/part.* | tar -C "$WORK/content.tmp" -xJf -
   if [ -d "$WORK/content.tmp/wheels" ]; then
-    "$PYTHON" -m pip install --quiet --no-index --no-deps "$WORK"/content.tmp/wheels/*.whl
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$WORK/content.tmp/site" \
+      "$WORK"/content.tmp/wheels/*.whl
   fi
   mv "$WORK/content.tmp" "$WORK/content"
 }
 
-# stage NAME COMMAND OPTIONS...: train one model, or go on with it; a failure leaves the others.
+# stage NAME SECONDS COMMAND OPTIONS...: train one model, or go on with it; a failure leaves the others.
 stage() {
-  local name=$1 resume=()
-  shift
+  local name=$1 seconds=$2 resume=()
+  shift 2
+  [ "$seconds" -gt 0 ] || return 0
   [ -f "$TRAINED/$name/state.safetensors" ] && resume=(--resume)
   if [ -f "$TRAINED/$name/train_config.json" ] && [ ! -f "$TRAINED/$name/state.safetensors" ]; then return; fi
-  "$PYTHON" -m llamaindex_code_retrieval.cli "$@" --pairs "$WORK/content/pairs.jsonl.gz" --out "$TRAINED/$name" \
-    --device "$DEVICE" --set save_seconds=60 --set save_steps=1000000 --set "forward_tokens=$FORWARD_TOKENS" \
-    ${resume[@]+"${resume[@]}"} >"$WORK/$name.log" 2>&1 || { echo "$name failed:" && tail -5 "$WORK/$name.log"; } >&2
+  "$PYTHON" -m llamaindex_code_retrieval.cli "$@" --pairs "$WORK/content/pairs.jsonl" --out "$TRAINED/$name" \
+    --device "$DEVICE" --set "max_seconds=$seconds" --set save_seconds=60 --set save_steps=1000000 \
+    --set "forward_tokens=$FORWARD_TOKENS" ${resume[@]+"${resume[@]}"} >"$WORK/$name.log" 2>&1 ||
+    { echo "$name failed:" && tail -5 "$WORK/$name.log" && touch "$WORK/failed"; } >&2
+  collect
 }
 
-collect() {
+reranker() {
+  # shellcheck disable=SC2086 # the options are several words
+  stage "$1-reranker" "$2" train-reranker --base "$WORK/content/$1" --retriever "$TRAINED/$1" --set compare_codes=false \
+    $RERANKER_OPTIONS
+}
+
+collect() (
+  flock 9
   mkdir -p "$OUT.tmp" "$OUT"
   cp "$WORK"/*.log "$TRAINED" 2>/dev/null || true
   # a state may be replaced while it is read: the next minute reads it again
@@ -95,34 +124,39 @@ collect() {
   rm -f "$OUT"/trained.tar.gz.*
   mv "$OUT.tmp"/trained.tar.gz.* "$OUT"
   rmdir "$OUT.tmp"
-}
+) 9>"$WORK/lock"
 
 run() {
-  local adapter=(--set "rank=$LORA_RANK" --set compare_codes=false --batch-size "$BATCH" --epochs "$EPOCHS")
+  local taught=()
   unpack
   mkdir -p "$TRAINED"
+  rm -f "$WORK/failed"
   (while sleep 60; do collect; done) >/dev/null 2>&1 &
   local saver=$!
+  if [ "$LARGE_SECONDS" -gt 0 ]; then
+    taught=(--set "teachers=[\"$WORK/content/large=$TRAINED/large\"]" --set teacher_weight=0.5)
+  fi
   # shellcheck disable=SC2086 # the options are several words
   {
-    stage large train --base "$WORK/content/large" "${adapter[@]}" --learning-rate 6e-4 \
-      --set "max_seconds=$LARGE_SECONDS" $TRAIN_OPTIONS
-    stage small train --base "$WORK/content/small" "${adapter[@]}" --learning-rate 1e-3 \
-      --set "max_seconds=$SMALL_SECONDS" --set "teachers=[\"$WORK/content/large=$TRAINED/large\"]" \
-      --set teacher_weight=0.5 $TRAIN_OPTIONS
-    stage small-reranker train-reranker --base "$WORK/content/small" --retriever "$TRAINED/small" \
-      --set "max_seconds=$RERANKER_SECONDS" $RERANKER_OPTIONS
-    stage small-layers distil --kind layers --base "$WORK/content/small" --teacher "$TRAINED/small" \
-      --set int8=false --set "max_seconds=$STUDENT_SECONDS" $STUDENT_OPTIONS
+    stage large "$LARGE_SECONDS" train --base "$WORK/content/large" --set compare_codes=false $TRAIN_OPTIONS $LARGE_OPTIONS
+    # one training alone leaves a part of the GPU idle
+    reranker large "$LARGE_RERANKER_SECONDS" &
+    local beside=$!
+    stage small "$SMALL_SECONDS" train --base "$WORK/content/small" --set compare_codes=false \
+      ${taught[@]+"${taught[@]}"} $TRAIN_OPTIONS $SMALL_OPTIONS
+    reranker small "$SMALL_RERANKER_SECONDS"
+    stage small-layers "$STUDENT_SECONDS" distil --kind layers --base "$WORK/content/small" --teacher "$TRAINED/small" \
+      --set int8=false $STUDENT_OPTIONS
+    wait "$beside"
   }
   kill "$saver"
   wait "$saver" 2>/dev/null || true
-  collect
   table
+  [ ! -e "$WORK/failed" ]
 }
 
 table() {
-  "$PYTHON" - "$TRAINED" large small small-reranker small-layers <<'PYTHON'
+  "$PYTHON" - "$TRAINED" large small small-reranker large-reranker small-layers <<'PYTHON'
 import json
 import sys
 from pathlib import Path
@@ -132,6 +166,8 @@ print(f"{'model':16} {'steps':>7} {'seconds':>8} {'MRR before':>11} {'after':>7}
 failed = 0
 for name in names:
     path = Path(folder, name, "train_config.json")
+    if not path.parent.is_dir():
+        continue
     if not path.is_file() or path.with_name("state.safetensors").is_file():
         print(f"{name:16} not finished")
         failed = 1
@@ -158,14 +194,15 @@ from pathlib import Path
 from llamaindex_code_retrieval.training.transfer import adopt
 
 trained, large, small = Path(sys.argv[1]), *sys.argv[2:]
-for name, base in (("large", large), ("small", small), ("small-reranker", small), ("small-layers", small)):
+bases = {"large": large, "small": small, "small-reranker": small, "large-reranker": large, "small-layers": small}
+for name, base in bases.items():
     if (trained / name / "train_config.json").is_file() and not (trained / name / "state.safetensors").is_file():
-        adopt(trained / name, base, teacher=trained / "small")
+        adopt(trained / name, base, teacher=trained / name.split("-")[0])
 PYTHON
   table
 }
 
 case "${1:-}" in
 prepare | run | receive) "$@" ;;
-*) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -189,7 +189,7 @@ class Matching:
 
     def prepare(self, step: int) -> None:
         """Mine the hard negatives before the first step."""
-        self.candidates.mine(self.retriever)
+        self.candidates.mine(self.retriever, device=self.model.device)
 
     def backward(self, step: int) -> tuple[float, str]:
         """Add the gradients of the batch of this step; return its loss and what to call the batch in an error."""

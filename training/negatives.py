@@ -27,6 +27,7 @@ def hard_negatives(
     depth: int = 100,
     clusters: Sequence[int] | None = None,
     answers: Sequence[frozenset[int]] | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[list[int]]:
     """Return for each query the rows of at most ``per_query`` codes nearest to it that do not answer it, nearest first.
 
@@ -42,6 +43,7 @@ def hard_negatives(
         depth: only so many of the nearest codes are considered.
         clusters: for each code the number of its cluster of near-duplicates.
         answers: for each query the rows of all codes that are known to answer it.
+        device: computes the cosines.
 
     >>> codes = np.eye(3, dtype=np.float32)
     >>> hard_negatives(np.array([[0.8, 0.6, 0.0]], dtype=np.float32), codes, [0], per_query=1)
@@ -51,16 +53,20 @@ def hard_negatives(
         raise ValueError(f"per_query and depth must be at least 1, got {per_query} and {depth}")
     groups = list(range(len(codes))) if clusters is None else clusters
     negatives: list[list[int]] = []
+    most_answers = max(map(len, answers), default=1) if answers is not None else 1
+    size = min(len(codes), depth + most_answers + 1)
+    columns = torch.from_numpy(codes).to(device).T  # (dim, codes)
     for start in range(0, len(queries), 1024):
-        scores = queries[start : start + 1024] @ codes.T  # (queries, codes)
-        for i, row in enumerate(scores, start=start):
-            known = answers[i] | {positives[i]} if answers is not None else {positives[i]}
+        cosines = torch.from_numpy(queries[start : start + 1024]).to(device) @ columns  # (queries, codes)
+        answer = torch.tensor(positives[start : start + 1024], device=device)[:, None]
+        limits = (cosines.gather(1, answer) - margin).cpu().numpy()[:, 0]
+        best = cosines.topk(size, dim=1)
+        for i, (values, rows) in enumerate(zip(best.values.cpu().numpy(), best.indices.cpu().numpy(), strict=True)):
+            known = {positives[start + i]} | (answers[start + i] if answers is not None else frozenset())
             excluded = {groups[code] for code in known}
-            size = min(len(row), depth + len(known))
-            nearest = np.argpartition(-row, size - 1)[:size]
-            nearest = nearest[np.lexsort((nearest, -row[nearest]))]
-            limit = row[positives[i]] - margin
-            allowed = [int(j) for j in nearest if row[j] <= limit and groups[j] not in excluded]
+            taken = slice(min(size, depth + len(known)))
+            order = np.lexsort((rows, -values))[taken]
+            allowed = [int(j) for j in rows[order][values[order] <= limits[i]] if groups[j] not in excluded]
             negatives.append(allowed[:per_query])
     return negatives
 

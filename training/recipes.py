@@ -21,6 +21,7 @@ from llamaindex_code_retrieval.training.config import (
     LoopConfig,
     MatchConfig,
     Method,
+    Share,
     StudentConfig,
     TrainConfig,
     TrainingSettings,
@@ -51,6 +52,8 @@ class _Recipe(TrainingSettings):
     held_out: HeldOut = 0.05
     """Share of the pairs, by repository, that is held out for validation; without effect where pairs for validation are
     given. 0 is no validation, for adapters only."""
+    named: Share = 0.0
+    """Share of the codes with a path that have its words in front, in training and validation, as in an index."""
     adapter: AdapterConfig = AdapterConfig()
     """The settings of the adapter."""
     train: LoopConfig = LoopConfig()
@@ -107,6 +110,14 @@ class Recipe(_Recipe):
         return self
 
     @model_validator(mode="after")
+    def _check_names(self) -> Recipe:
+        if self.named and self.train.hard_positives:
+            raise ValueError(
+                "hard_positives parses codes, and named puts words in front of them; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_cache(self) -> Recipe:
         if self.train.activation_gigabytes and not self.adapter.first_layer:
             raise ValueError(
@@ -141,9 +152,15 @@ class Recipe(_Recipe):
 class RerankerRecipe(_Recipe):
     """Settings of a reranker's training: base model, first stage, data, adapter and loop."""
 
+    PARTS: ClassVar[tuple[str, ...]] = ("kinds", "adapter", "train")
+
     retriever: str = ""
     """Adapter of the first stage: a known name, hub name or folder, or ``none`` for the bare base; empty is the base's
     default adapter."""
+    compare_codes: bool = True
+    """Compare all codes, so that no near-duplicate of an answer is a negative; false where the pairs have none."""
+    kinds: KindWeights = KindWeights()
+    """How pairs of several kinds are mixed."""
     calibration_depth: Annotated[int, Field(ge=2)] = 50
     """First-stage hits of each held-out query that are scored for the calibration; at least 2."""
     adapter: AdapterConfig = AdapterConfig(rank=16)

@@ -15,6 +15,7 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.scoring import score_pairs
+from llamaindex_code_retrieval.training.augmentation import with_names
 from llamaindex_code_retrieval.training.calibration import calibrate, check_labels, cross_fitted
 from llamaindex_code_retrieval.training.candidates import CandidateSampler
 from llamaindex_code_retrieval.training.checkpoints import save_cross_encoder
@@ -37,7 +38,7 @@ from llamaindex_code_retrieval.training.run_record import (
     run_record,
     save_reranker,
 )
-from llamaindex_code_retrieval.training.sampling import check_batch, select_languages, split_by_repository
+from llamaindex_code_retrieval.training.sampling import check_batch, mix_kinds, select_languages, split_by_repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +125,9 @@ def _split(
     train, held_out = select_languages(list(pairs), recipe.languages), list(validation_pairs)
     if not held_out:
         train, held_out = split_by_repository(train, held_out=recipe.held_out, seed=recipe.train.seed)
+    train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
     check_batch(train, recipe.train.batch_size)
-    return train, held_out
+    return with_names(train, recipe.named), with_names(held_out, recipe.named)
 
 
 def _prepare(
@@ -141,9 +143,11 @@ def _prepare(
     encoder = retriever.torch_encoder.without_adapter()  # one copy of the base's weights
     model = new_cross_encoder(encoder, recipe.adapter, recipe.train, start=start)
     start_record = None if start is None else _name_and_fingerprint(start, encoder)
-    on_progress("compare", 0, len(train))
-    clusters = near_duplicate_clusters([pair.code for pair in train])
-    on_progress("compare", len(train), len(train))
+    clusters = None
+    if recipe.compare_codes:
+        on_progress("compare", 0, len(train))
+        clusters = near_duplicate_clusters([pair.code for pair in train])
+        on_progress("compare", len(train), len(train))
     candidates = CandidateSampler(train, recipe.train, clusters=clusters, distractors=distractors)
     depth = recipe.calibration_depth
     validation, calibration = retrieve(held_out, retriever, depth=depth).split(depth=depth)

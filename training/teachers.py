@@ -14,16 +14,25 @@ from llamaindex_code_retrieval._io import Progress, default_cache_folder, no_pro
 from llamaindex_code_retrieval.cache import EmbeddingCache
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, Side, default_adapter
+from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.pairs import Pair
 
 _CACHE_BYTES = 2**36
 """A million vectors of 768 numbers take 3 GB, so nothing is dropped."""
-_CHUNK = 1024
+_CHUNK, _CHUNK_ON_GPU = 1024, 16384
 """Texts whose vectors are written at once; what an interruption loses."""
 
 
-def load_teachers(names: Sequence[str], *, device: str | None = None) -> list[CodeEmbedding]:
+def load_teachers(
+    names: Sequence[str],
+    *,
+    device: str | None = None,
+    max_query_tokens: int | None = None,
+    max_code_tokens: int | None = None,
+) -> list[CodeEmbedding]:
     """Load the teachers of a recipe, each named ``BASE`` or ``BASE=ADAPTER``.
+
+    They read as many tokens as their student does, where that is given.
 
     Raises:
         ValueError: a name without a base, or a model that cannot be loaded.
@@ -33,7 +42,15 @@ def load_teachers(names: Sequence[str], *, device: str | None = None) -> list[Co
         base, equals, adapter = name.partition("=")
         if not base or (equals and not adapter):
             raise ValueError(f"a teacher is named BASE or BASE=ADAPTER, got {name!r}")
-        teachers.append(CodeEmbedding(base, adapter=adapter or default_adapter(base) or NO_ADAPTER, device=device))
+        teachers.append(
+            CodeEmbedding(
+                base,
+                adapter=adapter or default_adapter(base) or NO_ADAPTER,
+                device=device,
+                max_query_tokens=max_query_tokens,
+                max_code_tokens=max_code_tokens,
+            )
+        )
     return teachers
 
 
@@ -72,9 +89,10 @@ class TeacherVectors:
                 for side, rows in self._rows.items():
                     by_side[side] = np.empty((len(rows), teacher.dim), dtype=np.float16)
                     texts = list(rows)
-                    for start in range(0, len(texts), _CHUNK):
-                        part = texts[start : start + _CHUNK]
-                        by_side[side][start : start + _CHUNK] = _embed(teacher, side, part, cache)
+                    size = _CHUNK_ON_GPU if _is_on_gpu(teacher) else _CHUNK
+                    for start in range(0, len(texts), size):
+                        part = texts[start : start + size]
+                        by_side[side][start : start + size] = _embed(teacher, side, part, cache)
                         done += len(part)
                         on_progress("teach", done, total)
                 self._vectors.append(by_side)
@@ -88,6 +106,10 @@ class TeacherVectors:
             )
             for by_side in self._vectors
         ]
+
+
+def _is_on_gpu(teacher: CodeEmbedding) -> bool:
+    return isinstance(teacher.encoder, Encoder) and teacher.encoder.device.type != "cpu"
 
 
 def _embed(teacher: CodeEmbedding, side: Side, texts: list[str], cache: EmbeddingCache) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import Document, TextNode
 
 from llamaindex_code_retrieval._code_words import code_words
 from llamaindex_code_retrieval.chunking.source import NAMES, Source
@@ -19,6 +19,21 @@ _MAX_LETTERS = 40
 """Longer words are data."""
 _SPARE_TOKENS = 8
 """A node whose tokens, counted apart from those of its words, come closer to the bound is counted as a whole."""
+
+
+def named(code: str, path: str, language: str = "") -> str:
+    """Return the text that an index embeds for a code without a scope, all words of its path included.
+
+    >>> named("def send(): ...", "src/requests/adapters.py", "python")
+    'names: requests adapters\\n\\ndef send(): ...'
+    """
+    source = Source(
+        Document(text=code, metadata={"path": path, "language": language}),
+        default_language=None,
+        include_metadata=True,
+    )
+    names = Names(source, None, None)
+    return source.embedded(code, names=" ".join(names.words_for(""))) if path else code
 
 
 class Names:
@@ -52,13 +67,14 @@ class Names:
         """Add names to the metadata of the node of a part, unless they do not fit."""
         if not self._are_added:
             return
-        words = self._words_for(node.metadata["scope"])
+        words = self.words_for(node.metadata["scope"])
         while words and not self._fits(node.text, words, part, measure):
             words = words[:-1]
         if words:
             node.metadata[NAMES] = " ".join(words)
 
-    def _words_for(self, scope: str) -> list[str]:
+    def words_for(self, scope: str) -> list[str]:
+        """Return the words for the definitions of a scope, the path's first."""
         if scope not in self._words:
             words = dict.fromkeys([*self._path_words, *code_words(scope)])
             self._words[scope] = self._bounded([word for word in words if len(word) <= _MAX_LETTERS][:_MAX_WORDS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -56,19 +57,16 @@ def hidden_states(
 def _padded_states(
     backbone: Any, rows: Rows, *, starts: Sequence[int] | None = None, length: int = 0, pad_id: int = 0
 ) -> tuple[Tensor, Tensor]:
-    length = max(length, *map(len, rows))
-    tokens = torch.full((len(rows), length), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    types = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = 1
-        if starts is not None:
-            types[i, starts[i] : len(row)] = 1
+    lengths = torch.tensor([len(row) for row in rows])
+    places = torch.arange(max(length, int(lengths.max())))
+    is_text = places < lengths[:, None]  # (rows, tokens)
+    tokens = torch.full(is_text.shape, pad_id, dtype=torch.long)
+    tokens[is_text] = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
     device = next(backbone.parameters()).device
-    inputs = {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
+    inputs = {"input_ids": tokens.to(device), "attention_mask": is_text.long().to(device)}
     if starts is not None and _has_token_types(backbone):
-        inputs["token_type_ids"] = types.to(device)
+        types = is_text & (places >= torch.tensor(starts)[:, None])
+        inputs["token_type_ids"] = types.long().to(device)
     hidden: Tensor = backbone(**inputs).last_hidden_state
     # Prompt tuning prepends virtual tokens, which are not part of the text.
     return hidden[:, virtual_tokens(backbone) :].float(), inputs["attention_mask"]
