@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.reranker import CodeReranker
-from llamaindex_code_retrieval.training import Pair
-from llamaindex_code_retrieval.training.adapters import attach_adapter, save_adapter
-from llamaindex_code_retrieval.training.config import AdapterConfig
+from llamaindex_code_retrieval.training import Pair, TrainConfig, train_adapter
 from llamaindex_code_retrieval.training.pairs import write_pairs
+from llamaindex_code_retrieval.training.recipes import Recipe
 from llamaindex_code_retrieval.training.transfer import adopt, pack_base
 
 ROOT = Path(__file__).parents[1]
@@ -37,18 +38,23 @@ def test_a_packed_base_has_half_the_size_and_nearly_the_vectors(bert_folder: Pat
 
 def test_an_adapter_of_a_packed_base_is_adopted_by_the_base(bert_folder: Path, tmp_path: Path) -> None:
     pack_base(str(bert_folder), tmp_path / "packed")
-    packed = Encoder.from_pretrained(tmp_path / "packed", precision="fp32")
-    model = attach_adapter(packed, AdapterConfig())
-    save_adapter(model, tmp_path / "adapter")
-    record = {"base": {"name": "packed", "fingerprint": packed.base_fingerprint, "pooling": "mean"}}
-    (tmp_path / "adapter" / "train_config.json").write_text(json.dumps(record))
+    pairs = [Pair(query=f"read file {i}", code=f"def read_{i}(file):\n    return file", path=f"{i}") for i in range(8)]
+    limits = {"max_query_tokens": 32, "max_code_tokens": 48}
+    recipe = Recipe(base=str(tmp_path / "packed"), train=TrainConfig(batch_size=2), **limits)
+    model = train_adapter(pairs, tmp_path / "adapter", recipe=recipe).model
     base = Encoder.from_pretrained(bert_folder, precision="fp32")
     with pytest.raises(ValueError, match="was trained on 'packed' with base fingerprint"):
         base.with_adapter(tmp_path / "adapter")
     adopt(tmp_path / "adapter", str(bert_folder))
-    np.testing.assert_allclose(
-        base.with_adapter(tmp_path / "adapter").encode_codes(TEXTS), model.encode_codes(TEXTS), atol=0.01
-    )
+    adopted = base.with_adapter(tmp_path / "adapter")
+    np.testing.assert_allclose(adopted.encode_codes(TEXTS), model.encode_codes(TEXTS), atol=0.01)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values()} == {
+        torch.float16
+    }
+    record = json.loads((tmp_path / "adapter" / "train_config.json").read_text())
+    embedding = CodeEmbedding(str(bert_folder), adapter=str(tmp_path / "adapter"), precision="fp32", **limits)
+    assert record["fingerprint"] == embedding.fingerprint
+    assert f"`{embedding.fingerprint}`" in (tmp_path / "adapter" / "README.md").read_text()
 
 
 @pytest.mark.timeout(900)  # starts ten processes
