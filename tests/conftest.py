@@ -59,6 +59,7 @@ from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.cross_encoder import CrossEncoder
 from llamaindex_code_retrieval.reranker import CodeReranker
+from llamaindex_code_retrieval.training.averaging import average_adapters
 
 CORPUS = [
     "def read(path):\n    with open(path) as file:\n        return file.read()",
@@ -120,6 +121,14 @@ def _save(model: PreTrainedModel, folder: Path, bpe_folder: Path | None = None) 
 def embedded_model() -> tuple[CodeEmbedding, ...]:
     """The default model, bare and adapted; while these live, an equal ``CodeEmbedding`` shares their weights."""
     return CodeEmbedding(), CodeEmbedding(adapter="none")
+
+
+@pytest.fixture(scope="session")
+def other_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the default model beside its default one, which it is a reduction of."""
+    folder = tmp_path_factory.mktemp("adapters") / "other"
+    average_adapters(["embedded-general"], folder, rank=4)
+    return folder
 
 
 @pytest.fixture(scope="session")

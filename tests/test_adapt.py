@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from llamaindex_code_retrieval import CodeEmbedding, CodeIndex, CodeRetriever, Encoder, training
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.training import (
+    AdapterConfig,
     TrainConfig,
     TrainingRun,
     adapt_to_repository,
@@ -225,12 +226,13 @@ def test_the_budget_of_adapt_is_what_mining_and_measuring_leave(
 def test_adapt_says_before_mining_that_the_start_does_not_fit(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The embedded base's own adapter has rank 2."""
+    """The embedded base's own adapter has rank 64."""
     command = ["adapt", str(checkout), "--out", str(tmp_path / "index"), "--adapter-out", str(tmp_path / "adapter")]
     assert main([*command, "--set", "rank=8"]) == 2
     error = capsys.readouterr().err
     assert (
-        "cannot start from the adapter embedded-general: rank is 2 there and 8 here, alpha is 4 there and 16" in error
+        "cannot start from the adapter embedded-general: rank is 64 there and 8 here, alpha is 128 there and 16"
+        in error
     )
     assert "--start none" in error
     assert len(error.strip().splitlines()) == 1
@@ -248,7 +250,7 @@ def test_adapt_says_before_mining_that_the_start_does_not_fit(
             ["--set", "epochs=1", "--epochs", "2"],
             "--set epochs=... and --epochs change the same setting; leave one out",
         ),
-        (["--recipe", "python-lora"], "the recipe python-lora has been replaced: --recipe embedded-python"),
+        (["--recipe", "python-lora"], "the recipe python-lora has been replaced: --recipe python --method lora"),
     ],
 )
 def test_adapt_refuses(
@@ -441,11 +443,11 @@ def test_the_public_names_are_there(name: str) -> None:
 
 def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    assert "embedded-python" in capsys.readouterr().out
+    assert "embedded-large-general" in capsys.readouterr().out
     assert main(["recipes", "--method", "ia3", "--json"]) == 0
     recipes = _json(capsys)
     assert recipes["java"]["adapter"]["method"] == "ia3"
-    assert recipes["embedded-java"]["adapter"]["method"] == "lora"
+    assert recipes["embedded-general"]["adapter"]["method"] == "lora"
 
 
 @pytest.mark.parametrize(
@@ -498,6 +500,21 @@ def test_codes_are_compared_unless_the_recipe_says_not_to(bert_folder: Path, tmp
             train_adapter(pairs, tmp_path / "out", recipe=recipe, config=config)
     else:
         assert train_adapter(pairs, tmp_path / "out", recipe=recipe, config=config).steps == 2
+
+
+def test_a_training_takes_the_rank_of_its_start(bert_folder: Path, tmp_path: Path) -> None:
+    """And its scale; the rate of the preset, of rank 2, falls with the root of the rank."""
+    pairs = [Pair(query=f"read file {i}", code=f"def read_{i}(file): ...", path=f"{i}.py") for i in range(12)]
+    config = TrainConfig(batch_size=2, learning_rate=2e-3, epochs=0.5)
+    recipe = Recipe(base=str(bert_folder), max_query_tokens=16, max_code_tokens=32, train=config)
+    shape = AdapterConfig(rank=8, alpha=24.0)
+    train_adapter(pairs, tmp_path / "first", recipe=recipe, adapter=shape)
+    record = train_adapter(pairs, tmp_path / "second", recipe=recipe, start=tmp_path / "first").record
+    assert (record["adapter"]["rank"], record["adapter"]["alpha"]) == (8, 24.0)
+    assert record["train"]["learning_rate"] == pytest.approx(1e-3)
+    stated = recipe.with_parts(train=config.replace(learning_rate=5e-4))
+    record = train_adapter(pairs, tmp_path / "third", recipe=stated, start=tmp_path / "first").record
+    assert record["train"]["learning_rate"] == 5e-4
 
 
 def test_pairs_of_one_query_are_refused(bert_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from llamaindex_code_retrieval.models.catalog import (
     DEFAULT_ADAPTERS,
     DEFAULT_RERANKER,
     EMBEDDED,
+    EMBEDDED_LARGE,
     EMBEDDED_STATIC,
+    hub_name,
 )
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ARTIFACTS
@@ -32,26 +34,35 @@ from llamaindex_code_retrieval.models.static_model import StaticModel
 
 
 def test_what_is_shipped() -> None:
-    assert set(shipped_adapters()) == {"embedded-general", "embedded-java", "embedded-python"}
+    assert set(shipped_adapters()) == {"embedded-general", "embedded-large-general"}
     assert set(DEFAULT_ADAPTERS.values()) <= set(shipped_adapters())
     assert shipped_rerankers() == [DEFAULT_RERANKER]
     assert shipped_query_encoders() == ["embedded-bare-static", "embedded-general-layers", "embedded-general-static"]
 
 
-@pytest.mark.parametrize("name", shipped_adapters())
-def test_shipped_adapters_fit_and_have_a_record(name: str) -> None:
-    base = Encoder.from_pretrained(EMBEDDED, precision="fp32")
+@pytest.mark.parametrize("base_name", DEFAULT_ADAPTERS)
+def test_shipped_adapters_fit_and_have_a_record(base_name: str) -> None:
+    name = DEFAULT_ADAPTERS[base_name]
+    try:
+        base = Encoder.from_pretrained(base_name, precision="fp32")
+    except ValueError as error:
+        pytest.skip(f"the base of {name} is not installed: {error}")
     adapted = base.with_adapter(name)
     assert adapted.base_fingerprint == base.base_fingerprint
     code = "def read(path):\n    with open(path) as file:\n        return file.read()"
     assert 0.5 < float((adapted.encode_codes([code]) @ base.encode_codes([code]).T)[0, 0]) < 0.9999
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     trained = sum(tensor.numel() for tensor in load_file(ARTIFACTS / name / "adapter_model.safetensors").values())
-    assert trained == settings["trained_parameters"] <= 0.004 * settings["base_parameters"]
+    assert trained == settings["trained_parameters"] <= 0.12 * settings["base_parameters"]
     assert settings["base"]["fingerprint"] == base.base_fingerprint
     assert settings["data"]["licenses"]
+    assert f"`{settings['fingerprint']}`" in (ARTIFACTS / name / "README.md").read_text()
     for file in ("README.md", "log.jsonl", "curves.svg"):
         assert (ARTIFACTS / name / file).stat().st_size > 100
+
+
+def test_all_that_is_shipped_is_small() -> None:
+    assert sum(file.stat().st_size for file in ARTIFACTS.rglob("*")) < 60_000_000
 
 
 @pytest.mark.parametrize("name", shipped_rerankers())
@@ -61,7 +72,7 @@ def test_shipped_rerankers_fit_and_have_a_record(name: str) -> None:
     reranker = CodeReranker(name, embedding=embedding)
     settings = json.loads((ARTIFACTS / name / "train_config.json").read_text())
     assert settings["base"]["fingerprint"] == embedding.encoder.base_fingerprint
-    assert settings["retriever"]["fingerprint"] == embedding.fingerprint
+    assert settings["retriever"]["name"] == "embedded, embedded-general"
     assert settings["data"]["licenses"]
     assert list(reranker.calibration.ceilings) == ["0.8", "0.9", "0.95", "0.99"]
     assert reranker.calibration.error is not None
@@ -111,11 +122,11 @@ def test_the_static_model_has_a_record_and_finds_code() -> None:
 
 
 @pytest.mark.usefixtures("embedded_model")
-def test_auto_is_the_static_student_of_this_teacher() -> None:
+def test_auto_is_the_static_student_of_this_teacher(other_adapter: Path) -> None:
     embedding = CodeEmbedding(query_encoder="auto")
     assert embedding.query_encoder == "embedded-general-static"
     with pytest.raises(ValueError, match="no query encoder comes with the package for the fingerprint"):
-        CodeEmbedding(adapter="embedded-java", query_encoder="auto")
+        CodeEmbedding(adapter=str(other_adapter), query_encoder="auto")
 
 
 @pytest.mark.usefixtures("embedded_model")
@@ -145,7 +156,8 @@ def test_shipped_artifacts_name_their_base_as_the_hub_does(name: str) -> None:
     folder = ARTIFACTS / name
     if (folder / "adapter_config.json").is_file():
         config = json.loads((folder / "adapter_config.json").read_text())
-        assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+        base = EMBEDDED_LARGE if "large" in name else EMBEDDED
+        assert config["base_model_name_or_path"] == hub_name(base)
     _, header, card = (folder / "README.md").read_text().split("---\n", 2)
     metadata = ModelCardData(**yaml.safe_load(header))
     assert metadata.base_model == "sentence-transformers/all-MiniLM-L6-v2"

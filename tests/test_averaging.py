@@ -107,10 +107,12 @@ def test_refuses_what_cannot_be_averaged(bert_folder: Path, roberta_folder: Path
 
 def test_the_command_averages_shipped_adapters(shell: Shell, tmp_path: Path) -> None:
     out = tmp_path / "mean"
-    record = shell("average", "embedded-python", "embedded-java", "--rank", "4", "--out", out, "--json")
+    reduced = shell("average", "embedded-general", "--rank", "4", "--out", tmp_path / "reduced", "--json")
+    assert 0.1 < reduced["kept"] < 0.9
+    record = shell("average", "embedded-general", tmp_path / "reduced", "--rank", "68", "--out", out, "--json")
     assert record["kept"] == pytest.approx(1.0)
-    assert [each["name"] for each in record["averaged"]] == ["embedded-python", "embedded-java"]
+    assert [each["name"] for each in record["averaged"]] == ["embedded-general", "reduced"]
     assert record["base"]["name"] == "embedded"
     assert "mean of" in (out / "README.md").read_text()
     assert "100.00%" in shell("average", out, "--out", tmp_path / "again")
-    shell.fails("average", "embedded-python", "nonsense", "--out", tmp_path / "x", says="unknown adapter 'nonsense'")
+    shell.fails("average", "embedded-general", "nonsense", "--out", tmp_path / "x", says="unknown adapter 'nonsense'")

@@ -20,13 +20,13 @@ from llamaindex_code_retrieval.index.lock import update_lock
 
 
 @pytest.mark.usefixtures("embedded_model")
-def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path: Path) -> None:
+def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, other_adapter: Path, tmp_path: Path) -> None:
     """The shipped one by default, none on demand, and one for a language."""
     fingerprints = {}
     for name, options in {
         "default": [],
         "none": ["--adapter", "none"],
-        "java": ["--adapter", "none", "--language-adapter", "java=embedded-java"],
+        "java": ["--adapter", "none", "--language-adapter", f"java={other_adapter}"],
     }.items():
         report = shell("index", repository, "--out", tmp_path / name, *options, "--json")
         fingerprints[name] = report["fingerprint"]
@@ -34,7 +34,7 @@ def test_adapters_of_the_embedded_model(shell: Shell, repository: Path, tmp_path
     assert fingerprints["default"] == CodeEmbedding().fingerprint
     assert fingerprints["none"] == CodeEmbedding(adapter="none").fingerprint
     assert len(set(fingerprints.values())) == 3
-    assert read_settings(tmp_path / "java")["embedding"]["adapters"] == {"java": "embedded-java"}
+    assert read_settings(tmp_path / "java")["embedding"]["adapters"] == {"java": str(other_adapter)}
     assert "embedded-general" in shell("models")
     shell("index", repository, "--out", tmp_path / "x", "--language-adapter", "java", code=2)
     assert "--language-adapter takes LANGUAGE=ADAPTER, got 'java'" in shell.err
@@ -277,7 +277,7 @@ def test_wrong_places(shell: Shell, repository: Path, tmp_path: Path) -> None:
         (["--adapter", "nonsense"], "'nonsense'"),
         (["--adapter", "./nothing"], "folder ./nothing does not exist"),
         (["--language-adapter", "java"], "--language-adapter takes LANGUAGE=ADAPTER, got 'java'"),
-        (["--language-adapter", "jav=embedded-java"], "unknown language 'jav'; known are python, java"),
+        (["--language-adapter", "jav=embedded-general"], "unknown language 'jav'; known are python, java"),
         (["--language-adapter", "java=nonsense"], "'nonsense'"),
         (["--language-adapter", "java=none", "--language-adapter", "java=none"], "names java twice"),
         (["--max-lines", "1"], "max_lines must be at least 2, got 1"),

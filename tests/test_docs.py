@@ -92,7 +92,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extra = [Pair(query=f"Question {i} about numbers", code=f"def f{i}(x):\n    return x + {i}") for i in range(60)]
     write_pairs(root / "pairs.jsonl", [*pairs, *extra])
     (root / "searches.txt").write_text("".join(f"{pair.query}\n" for pair in pairs))
-    shutil.copytree(ARTIFACTS / "embedded-java", root / "my-java-adapter")
+    shutil.copytree(ARTIFACTS / "embedded-general", root / "my-java-adapter")
     suites = [content for page in PAGES for language, content in blocks(page) if language == "toml"]
     (root / "my-suite.toml").write_text(suites[0])
     (root / "my-questions.toml").write_text(next(suite for suite in suites if "questions = " in suite))

@@ -34,12 +34,12 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         yield counts
 
 
-def test_weights_are_hashed_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_hashed_once_in_a_process(monkeypatch: pytest.MonkeyPatch, other_adapter: Path) -> None:
     monkeypatch.setattr("llamaindex_code_retrieval._io._hashes", {})  # as in a new process
     with _counted(monkeypatch) as counts:
-        embedding = CodeEmbedding(adapters={"java": "embedded-java"}, query_encoder="embedded-general-layers")
+        embedding = CodeEmbedding(adapters={"java": str(other_adapter)}, query_encoder="embedded-general-layers")
         CodeReranker(embedding=embedding).score("a", ["b"])
-        assert CodeEmbedding(adapter="embedded-java").fingerprint == embedding.fingerprints["java"]
+        assert CodeEmbedding(adapter=str(other_adapter)).fingerprint == embedding.fingerprints["java"]
     assert counts[str(locate("embedded") / "model.safetensors")] == 1
     assert set(counts.values()) == {1}
 

@@ -121,7 +121,7 @@ def test_an_embedding_model(folder: Path) -> None:
     ("options", "message"),
     [
         ({"adapter": "embedded-general"}, "adapter has no effect; leave it out"),
-        ({"adapters": {"java": "embedded-java"}, "device": "cpu"}, "adapters and device have no effect; leave them"),
+        ({"adapters": {"java": "embedded-general"}, "device": "cpu"}, "adapters and device have no effect; leave them"),
         ({"precision": "bf16"}, "precision has no effect"),
         ({"pooling": "cls"}, "pooling has no effect"),
         ({"merge_adapter": False}, "merge_adapter has no effect"),
@@ -143,8 +143,8 @@ def test_there_is_no_transformer(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match="is a static embedding model, a table that has no transformer"):
             needs_transformer()
-    with pytest.raises(ValueError, match="takes no adapter, got embedded-java"):
-        embedding.use_adapter("java", "embedded-java")
+    with pytest.raises(ValueError, match="takes no adapter, got embedded-general"):
+        embedding.use_adapter("java", "embedded-general")
     assert CodeEmbedding(folder).fingerprint == embedding.fingerprint
     with pytest.raises(ValueError, match=r"was trained on the base 'embedded' .* leave the embedding out"):
         CodeReranker(embedding=embedding)
@@ -217,7 +217,7 @@ def test_the_command_line(folder: Path, shell: Shell, tmp_path: Path) -> None:
     shell.fails(*search, "--device", "cpu", says="--device has no effect on an index of the static model")
     shell.fails("update", "--index", "idx", "--cache", "c", says="--cache has no effect on the static model")
     shell.fails(*build, "--cache", "c", says="--cache has no effect on the static model")
-    shell.fails(*build, "--adapter", "embedded-java", says="adapter has no effect; leave it out")
+    shell.fails(*build, "--adapter", "embedded-general", says="adapter has no effect; leave it out")
     assert not Path("new").exists()
 
 

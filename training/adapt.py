@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llamaindex_code_retrieval._io import Progress, no_progress, sha256
+from llamaindex_code_retrieval._io import Progress, no_progress, read_json, sha256
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
 from llamaindex_code_retrieval.models.encoder import Encoder
-from llamaindex_code_retrieval.models.files import ADAPTER_WEIGHTS
+from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DAMAGED
 from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.activations import check_cacheable
@@ -28,7 +28,7 @@ from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import Processes, is_main_process
-from llamaindex_code_retrieval.training.recipes import Recipe
+from llamaindex_code_retrieval.training.recipes import LEARNING_RATES, Recipe
 from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
 from llamaindex_code_retrieval.training.sampling import (
     check_trainable,
@@ -140,6 +140,7 @@ def train_adapter(
     recipe = (recipe or Recipe()).with_parts(base=base, adapter=adapter, train=config)
     _check_budget(recipe, recipe.train.max_seconds)
     train, held_out = _split(pairs, validation_pairs, recipe)
+    recipe = _with_shape_of_start(recipe, start)
     prepared = _prepare(_load_base(recipe, device), train, held_out, recipe, start, device)
     return _fit_and_save(prepared, recipe, out, start=start, resume=resume, sources=sources, on_progress=on_progress)
 
@@ -179,6 +180,7 @@ def adapt_to_repository(
     _check_budget(recipe, minutes)
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
+    recipe = _with_shape_of_start(recipe, start)
     encoder = _load_base(recipe, device)
     if (start_folder := _locate_start(start)) is not None:
         check_start(encoder, start_folder, recipe.adapter)  # before minutes of mining
@@ -267,6 +269,27 @@ def _scores(model: Encoder, validation: Validation | None, before: dict[str, flo
         "validation_queries": len(validation.selection.queries),
         "report_queries": None if validation.is_shared else len(validation.report.queries),
     }
+
+
+def _with_shape_of_start(recipe: Recipe, start: str | Path | None) -> Recipe:
+    """Return the recipe with rank and scale of the LoRA adapter that it starts from, unless it states its own.
+
+    The rate that suits the preset falls with the root of the rank, because that many more weights change together.
+    """
+    folder, preset = _locate_start(start), AdapterConfig.preset("lora")
+    if folder is None or recipe.adapter != preset:
+        return recipe
+    trained = read_json(folder / ADAPTER_CONFIG, remedy=DAMAGED)
+    if trained.get("peft_type") != "LORA":
+        return recipe  # check_start says what is wrong
+    rank, alpha = trained["r"], trained["lora_alpha"]
+    rate = recipe.train.learning_rate
+    if rate == LEARNING_RATES["lora"]:
+        rate *= (preset.rank / rank) ** 0.5
+    return recipe.with_parts(
+        adapter=preset.replace(rank=rank, alpha=None if alpha == 2 * rank else float(alpha)),
+        train=recipe.train.replace(learning_rate=rate),
+    )
 
 
 def _split(pairs: Sequence[Pair], validation_pairs: Sequence[Pair], recipe: Recipe) -> tuple[list[Pair], list[Pair]]:

@@ -22,10 +22,7 @@ OUT=${OUT:-$WORK/out-files}
 LARGE_SECONDS=${LARGE_SECONDS:-220} SMALL_SECONDS=${SMALL_SECONDS:-120} STUDENT_SECONDS=${STUDENT_SECONDS:-20}
 SMALL_RERANKER_SECONDS=${SMALL_RERANKER_SECONDS:-60} LARGE_RERANKER_SECONDS=${LARGE_RERANKER_SECONDS:-60}
 # More options of `train`, `train-reranker` and `distil`; those of one model come after those of all.
-TRAIN_OPTIONS=${TRAIN_OPTIONS:---set named=0.5 --set from_repository=16 --set held_out=0.01 --set max_code_tokens=192
-  --set dimensions=[64,128,256]}
-LARGE_OPTIONS=${LARGE_OPTIONS:---set rank=32 --batch-size 512 --epochs 2 --learning-rate 5e-4}
-SMALL_OPTIONS=${SMALL_OPTIONS:---set rank=64 --batch-size 1024 --epochs 4 --learning-rate 6e-4}
+TRAIN_OPTIONS=${TRAIN_OPTIONS:-} LARGE_OPTIONS=${LARGE_OPTIONS:-} SMALL_OPTIONS=${SMALL_OPTIONS:-}
 RERANKER_OPTIONS=${RERANKER_OPTIONS:---set named=0.5 --set held_out=0.02 --set doc=0.3 --set commit=0.3 --batch-size 128
   --set hard_negatives=5 --set judged_negatives=1 --set max_tokens=192}
 STUDENT_OPTIONS=${STUDENT_OPTIONS:-}
@@ -127,23 +124,24 @@ collect() (
 ) 9>"$WORK/lock"
 
 run() {
-  local taught=()
+  local taught=(--set 'teachers=[]' --set teacher_weight=0)
   unpack
   mkdir -p "$TRAINED"
   rm -f "$WORK/failed"
   (while sleep 60; do collect; done) >/dev/null 2>&1 &
   local saver=$!
   if [ "$LARGE_SECONDS" -gt 0 ]; then
-    taught=(--set "teachers=[\"$WORK/content/large=$TRAINED/large\"]" --set teacher_weight=0.5)
+    taught=(--set "teachers=[\"$WORK/content/large=$TRAINED/large\"]")
   fi
   # shellcheck disable=SC2086 # the options are several words
   {
-    stage large "$LARGE_SECONDS" train --base "$WORK/content/large" --set compare_codes=false $TRAIN_OPTIONS $LARGE_OPTIONS
+    stage large "$LARGE_SECONDS" train --recipe embedded-large-general --base "$WORK/content/large" \
+      $TRAIN_OPTIONS $LARGE_OPTIONS
     # one training alone leaves a part of the GPU idle
     reranker large "$LARGE_RERANKER_SECONDS" &
     local beside=$!
-    stage small "$SMALL_SECONDS" train --base "$WORK/content/small" --set compare_codes=false \
-      ${taught[@]+"${taught[@]}"} $TRAIN_OPTIONS $SMALL_OPTIONS
+    stage small "$SMALL_SECONDS" train --recipe embedded-general --base "$WORK/content/small" "${taught[@]}" \
+      $TRAIN_OPTIONS $SMALL_OPTIONS
     reranker small "$SMALL_RERANKER_SECONDS"
     stage small-layers "$STUDENT_SECONDS" distil --kind layers --base "$WORK/content/small" --teacher "$TRAINED/small" \
       --set int8=false $STUDENT_OPTIONS

@@ -3,7 +3,8 @@
 #
 #   training/mine_repositories.sh LIST OUT HELD_OUT [BENCHMARK ...]
 #
-# LIST and HELD_OUT name repositories, owner/name a line; those of HELD_OUT are left out. A BENCHMARK is an evaluation set
+# LIST and HELD_OUT name repositories, owner/name a line, in LIST perhaps followed by a revision; those of HELD_OUT are left
+# out. benchmarks/training_repositories.txt is the LIST of the shipped models. A BENCHMARK is an evaluation set
 # as `code-retrieval mine --benchmark` takes it. The result is OUT/pairs.jsonl.gz. Each repository is cloned, mined into
 # OUT/mined and removed; those that are there already are not mined again, so an interrupted run goes on where it stopped.
 #
@@ -17,13 +18,14 @@ mkdir -p "$out/mined" "$out/logs"
 clone=$(mktemp -d)
 trap 'rm -rf "$clone"' EXIT
 
-while read -r name; do
+while read -r name revision; do
   id=${name//\//+}
   if [ -e "$out/mined/$id.jsonl.gz" ] || [ -e "$out/logs/$id.failed" ] || grep -qixF "$name" "$held_out"; then
     continue
   fi
   rm -rf "$clone/$id"
   if git clone --quiet "$source/$name.git" "$clone/$id" 2>"$out/logs/$id.log" \
+    && git -C "$clone/$id" checkout --quiet --detach "${revision:-HEAD}" 2>>"$out/logs/$id.log" \
     && git -C "$clone/$id" remote set-url origin "https://github.com/$name.git" \
     && timeout "${SECONDS_EACH:-900}" code-retrieval mine "$clone/$id" --history --sections --names --tests --permissive-only \
       --exclude-repositories "$held_out" --out "$out/mined/$id.jsonl.gz" --json >"$out/logs/$id.json" 2>>"$out/logs/$id.log"; then

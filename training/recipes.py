@@ -306,8 +306,7 @@ def _read(name: str, known: list[str]) -> tuple[Path, dict[str, Any]]:
     """Return the path and the content of a recipe; ``known`` are those of this kind that come with the package."""
     if name in _REPLACED and not Path(name).exists():
         scope, method = _REPLACED[name]
-        new = f"embedded-{scope}" if method == "lora" and scope != "general" else f"{scope} --method {method}"
-        raise ValueError(f"the recipe {name} has been replaced: --recipe {new}")
+        raise ValueError(f"the recipe {name} has been replaced: --recipe {scope} --method {method}")
     if name in METHODS and not Path(name).exists():
         raise ValueError(f"{name!r} is a method and not a recipe: --method {name}")
     if name not in known and name in names_in(FOLDER):

@@ -256,7 +256,7 @@ BASES: dict[str, Base] = {
 NO_ADAPTER = "none"
 """The adapter name that stands for the base without an adapter."""
 
-DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general"}
+DEFAULT_ADAPTERS = {EMBEDDED: "embedded-general", EMBEDDED_LARGE: "embedded-large-general"}
 """The shipped adapter that each base uses by default."""
 
 
