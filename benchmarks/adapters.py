@@ -7,7 +7,7 @@ MBXP dev in each language, and on the pairs of held-out repositories. The pools 
 tasks. With the defaults it takes about 2 hours on two cores:
 
     CODE_RETRIEVAL_DATA=… python benchmarks/adapters.py [--pairs cosqa FILE …] [--held-out FILE] [--steps 30]
-    CODE_RETRIEVAL_DATA=… python benchmarks/adapters.py --adapter NAME    # only score an adapter, without training
+    CODE_RETRIEVAL_DATA=… python benchmarks/adapters.py --adapter NAME [--model embedded]    # only score an adapter
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from runs import Runs, complete_runs, runs_of, seeds
 
 from llamaindex_code_retrieval import Encoder
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, data_folder, load_beir
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.training.config import Method
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -163,7 +164,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--others", type=int, default=500, help="CoSQA codes that answer no query (default: %(default)s)"
     )
     parser.add_argument("--whole-pools", action="store_true", help="rank all codes of a set; --others has no effect")
-    parser.add_argument("--adapter", help="only score this adapter, print its scores and write no file")
+    parser.add_argument("--adapter", help="only score this adapter, or none; print its scores and write no file")
+    parser.add_argument("--model", default=EMBEDDED, help="base of --adapter (default: %(default)s)")
     parser.add_argument("--run", choices=("none", *METHODS), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     add_result_option(parser, __file__)
@@ -176,8 +178,10 @@ def main() -> None:
         print(json.dumps(train_and_score(options.run, options)))
         return
     if options.adapter:
-        encoder = Encoder.from_pretrained("embedded", precision="fp32", adapter=options.adapter)
-        print(json.dumps({**environment(), "adapter": options.adapter, "scores": scores(encoder, options)}, indent=1))
+        adapter = None if options.adapter == NO_ADAPTER else options.adapter
+        encoder = Encoder.from_pretrained(options.model, precision="auto", adapter=adapter)
+        named = {"model": options.model, "adapter": options.adapter, "precision": encoder.precision}
+        print(json.dumps({**environment(), **named, "scores": scores(encoder, options)}, indent=1))
         return
     runs = complete_runs(
         __file__,

@@ -154,13 +154,13 @@ def test_a_shipped_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", [*shipped_adapters(), *shipped_rerankers(), *shipped_query_encoders()])
 def test_shipped_artifacts_name_their_base_as_the_hub_does(name: str) -> None:
     folder = ARTIFACTS / name
+    base = hub_name(EMBEDDED_LARGE if "large" in name else EMBEDDED)
     if (folder / "adapter_config.json").is_file():
         config = json.loads((folder / "adapter_config.json").read_text())
-        base = EMBEDDED_LARGE if "large" in name else EMBEDDED
-        assert config["base_model_name_or_path"] == hub_name(base)
+        assert config["base_model_name_or_path"] == base
     _, header, card = (folder / "README.md").read_text().split("---\n", 2)
     metadata = ModelCardData(**yaml.safe_load(header))
-    assert metadata.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert metadata.base_model == base
     assert (metadata.license, metadata.language) == ("apache-2.0", ["en", "code"])
     assert metadata.library_name == ("peft" if name not in shipped_query_encoders() else "llamaindex-code-retrieval")
     assert f'"{name}"' in card
