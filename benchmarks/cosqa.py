@@ -19,7 +19,7 @@ from llamaindex_code_retrieval import CodeEmbedding, CodeRetriever
 from llamaindex_code_retrieval._io import read_json
 from llamaindex_code_retrieval.eval import benchmark_index, data_folder, evaluate_run, load_beir, rank_queries
 from llamaindex_code_retrieval.languages.syntax import definitions
-from llamaindex_code_retrieval.models.catalog import EMBEDDED
+from llamaindex_code_retrieval.models.catalog import EMBEDDED, NO_ADAPTER
 from llamaindex_code_retrieval.retriever import Mode
 
 
@@ -69,7 +69,8 @@ def main() -> None:
         "queries": len(benchmark.queries),
         "metrics": metrics,
     }
-    name = embedding.adapter if options.model == EMBEDDED else options.model
+    is_bare = embedding.adapter == NO_ADAPTER and options.model != EMBEDDED
+    name = options.model if is_bare else embedding.adapter
     name = name if options.dimensions is None else f"{name}, {options.dimensions} numbers"
     write_figures(options.result, {**results, name: result})
     print(json.dumps(result, indent=1))

@@ -16,7 +16,7 @@ from llamaindex_code_retrieval.cli.console import prepare_streams
 from llamaindex_code_retrieval.cli.main import main
 from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, LANGUAGES
 from llamaindex_code_retrieval.models.catalog import BASES
-from llamaindex_code_retrieval.models.locate import shipped_adapters, shipped_query_encoders, shipped_rerankers
+from llamaindex_code_retrieval.models.locate import shipped_query_encoders, shipped_rerankers
 
 
 def test_help_of_every_command(shell: Shell) -> None:
@@ -74,12 +74,14 @@ def test_models(shell: Shell) -> None:
     names = set(bases)
     assert bases["embedded"]["default_adapter"] == "embedded-general"
     for kind, shipped in (
-        ("adapters", shipped_adapters()),
+        ("adapters", ["embedded-general"]),
         ("rerankers", shipped_rerankers()),
         ("query_encoders", shipped_query_encoders()),
     ):
         assert bases["embedded"][kind] == shipped
         assert bases["microsoft/codebert-base"][kind] == []
+    assert bases["embedded-large"]["default_adapter"] == "embedded-large-general"
+    assert bases["embedded-large"]["adapters"] == ["embedded-large-general"]
     assert {"embedded", "Salesforce/codet5p-110m-embedding", "microsoft/unixcoder-base"} <= names
     printed = shell("models")
     assert names <= {line.split("\t")[0] for line in printed.splitlines()}

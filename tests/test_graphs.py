@@ -22,15 +22,15 @@ from transformers import AutoModel
 
 from llamaindex_code_retrieval import CodeEmbedding
 from llamaindex_code_retrieval._io import default_cache_folder
+from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, EMBEDDED
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.graph_encoder import GraphEncoder, padded
-from llamaindex_code_retrieval.models.locate import shipped_adapters
 from llamaindex_code_retrieval.models.runtime import MIN_COSINE, compare
 from llamaindex_code_retrieval.models.shared import SharedBase
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 
 
-@pytest.mark.parametrize("adapter", ["none", *shipped_adapters()])
+@pytest.mark.parametrize("adapter", ["none", DEFAULT_ADAPTERS[EMBEDDED]])
 def test_graphs_of_the_models_of_this_package_equal_torch(adapter: str) -> None:
     """They are loaded without a comparison, because this test makes it."""
     graph, reference = graph_of("embedded", adapter), torch_of("embedded", adapter)
