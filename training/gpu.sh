@@ -8,7 +8,7 @@
 #
 # Each part has at most $PART; the results are in files of at most 15 MB in $OUT, written anew every minute, so that a run
 # that is cut off loses a minute. `run` again continues it. All settings below can be set in the environment. A model with 0
-# seconds is not trained, and those that need it are not either.
+# seconds is not trained; without the large one the small one has no teacher.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -51,17 +51,16 @@ def pack_base(name: str, folder: str | Path) -> None:
     write_atomically(folder / WEIGHTS, safetensors.torch.save(halved, metadata={"format": "pt"}))
 
 
-def adopt(folder: str | Path, base: str, *, teacher: str | Path | None = None, half: bool = True) -> None:
+def adopt(folder: str | Path, base: str, *, teacher: str | Path | None = None) -> None:
     """Change weights and records of what was trained on a packed base so that they fit ``base`` itself, in place.
 
-    Rounding the base to bf16 changes its vectors by less than inference in bf16 does.
+    Rounding the base to bf16 changes its vectors by less than inference in bf16 does. An adapter is stored in fp16.
 
     Args:
         folder: of an adapter, a reranker or a query encoder.
         base: name or folder of the base that was packed.
         teacher: for a query encoder the adapter of its teacher, for a reranker that of its first stage, already
             adopted; ``None`` is the bare base.
-        half: store the weights of the adapter in fp16, half of their size.
     """
     folder = Path(folder)
     bare = CodeEmbedding(base, adapter=NO_ADAPTER, precision="fp32")
@@ -69,8 +68,7 @@ def adopt(folder: str | Path, base: str, *, teacher: str | Path | None = None, h
     record = _update(folder / TRAIN_CONFIG, {"base": named})
     if (folder / ADAPTER_CONFIG).is_file():
         _update(folder / ADAPTER_CONFIG, {"base_model_name_or_path": hub_name(base)})
-        if half:
-            _halve(folder / ADAPTER_WEIGHTS)
+        _halve(folder / ADAPTER_WEIGHTS)
     card: Callable[[Mapping[str, Any]], str] = model_card
     if (folder / RERANKER_CONFIG).is_file() or (folder / QUERY_CONFIG).is_file():
         adapter = NO_ADAPTER if teacher is None else str(teacher)
