@@ -227,7 +227,10 @@ class CodeIndex(IndexContents, Generic[EmbeddingT]):
         with self._locked():
             folders = [Path(root).expanduser().resolve() for root in (self.roots if roots is None else roots)]
             if not folders:
-                raise ValueError("there is nothing to index: name at least one folder")
+                raise ValueError(
+                    f"there is no index of a folder in {self.folder} yet, so there is nothing to update; name at least "
+                    f"one folder: code-retrieval index PATH --out {self.folder}"
+                )
             sources = self.sources if sources is None else sources
             walk = SourceFiles(
                 source_roots(folders, sources), self._storage, self.parser, self._embedder, on_progress or no_progress
