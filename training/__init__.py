@@ -24,7 +24,8 @@ To read how pairs become an adapter, go down from the command to the files, one 
 5. :mod:`.run_record` saves the adapter with its settings, log, curves and model card (:mod:`.model_card`).
 
 :func:`.reranker.train_reranker` (:mod:`.matching`), :func:`.distil.distil_query_encoder` (:mod:`.distillation`) and
-:func:`.static_model.train_static_model` go the same way with objectives of their own.
+:func:`.static_model.train_static_model` go the same way with objectives of their own. :func:`.pretraining.pretrain` is
+what may come first: it needs source code alone (:mod:`.source_texts`, :mod:`.masking`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         AdapterConfig,
         DistilConfig,
         MatchConfig,
+        PretrainConfig,
         StaticConfig,
         StudentConfig,
         TrainConfig,
@@ -49,9 +51,11 @@ if TYPE_CHECKING:
     from llamaindex_code_retrieval.training.mining import mine
     from llamaindex_code_retrieval.training.pair_sources import load_pairs
     from llamaindex_code_retrieval.training.pairs import Pair
+    from llamaindex_code_retrieval.training.pretraining import pretrain
     from llamaindex_code_retrieval.training.push import push_run
     from llamaindex_code_retrieval.training.ranking_model import RankingConfig
     from llamaindex_code_retrieval.training.recipes import (
+        load_pretrain_recipe,
         load_query_recipe,
         load_recipe,
         load_reranker_recipe,
@@ -66,6 +70,7 @@ _MODULES = {
     "DistilConfig": "config",
     "MatchConfig": "config",
     "Pair": "pairs",
+    "PretrainConfig": "config",
     "StaticConfig": "config",
     "StudentConfig": "config",
     "QuestionSet": "train_ranking",
@@ -76,10 +81,12 @@ _MODULES = {
     "average_adapters": "averaging",
     "distil_query_encoder": "distil",
     "load_pairs": "pair_sources",
+    "load_pretrain_recipe": "recipes",
     "load_query_recipe": "recipes",
     "load_recipe": "recipes",
     "load_reranker_recipe": "recipes",
     "mine": "mining",
+    "pretrain": "pretraining",
     "push_run": "push",
     "search_assistants": "assistants",
     "train_adapter": "adapt",
@@ -93,6 +100,7 @@ __all__ = [
     "DistilConfig",
     "MatchConfig",
     "Pair",
+    "PretrainConfig",
     "QuestionSet",
     "RankingConfig",
     "StaticConfig",
@@ -103,10 +111,12 @@ __all__ = [
     "average_adapters",
     "distil_query_encoder",
     "load_pairs",
+    "load_pretrain_recipe",
     "load_query_recipe",
     "load_recipe",
     "load_reranker_recipe",
     "mine",
+    "pretrain",
     "push_run",
     "search_assistants",
     "train_adapter",

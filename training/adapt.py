@@ -14,28 +14,36 @@ from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
 from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
-from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS, NO_ADAPTER
+from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DAMAGED
-from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.activations import check_cacheable
-from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start
+from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start, locate_start
 from llamaindex_code_retrieval.training.augmentation import with_names
-from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, PretrainConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
 from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
+from llamaindex_code_retrieval.training.pretraining import pretrain_in_place, read_texts
 from llamaindex_code_retrieval.training.processes import Processes, is_main_process
-from llamaindex_code_retrieval.training.recipes import LEARNING_RATES, Recipe
-from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, public_name, run_record, save_run
+from llamaindex_code_retrieval.training.recipes import LEARNING_RATES, PretrainRecipe, Recipe
+from llamaindex_code_retrieval.training.run_record import (
+    TrainingRun,
+    describe_pairs,
+    free_folder,
+    public_name,
+    run_record,
+    save_run,
+)
 from llamaindex_code_retrieval.training.sampling import (
     check_trainable,
     mix_kinds,
     select_languages,
     split_by_repository,
 )
+from llamaindex_code_retrieval.training.source_texts import SourceText
 from llamaindex_code_retrieval.training.teachers import TeacherVectors, load_teachers
 
 SELECTION_QUERIES = 300
@@ -152,6 +160,7 @@ def adapt_to_repository(
     recipe: Recipe | None = None,
     minutes: float | None = None,
     start: str | Path | None = None,
+    pretraining: PretrainConfig | None = None,
     device: str | None = None,
     on_progress: Progress = no_progress,
     clock: Callable[[], float] = time.perf_counter,
@@ -165,8 +174,10 @@ def adapt_to_repository(
         minutes: budget for mining, training and measuring together; ``None`` is no limit.
         start: the adapter that the training starts from: by default the one that comes with the package for this base,
             if the method is LoRA; ``"none"`` is the base itself.
+        pretraining: predict masked tokens and names in all source code first, for a code base with few comments; it
+            takes half of the budget that is left after mining.
         device: torch device; by default CUDA if there is one.
-        on_progress: called with the stages "mine", "compare" and "train".
+        on_progress: called with the stages "mine", "compare", with ``pretraining`` "read" and "pretrain", and "train".
         clock: returns seconds, for the budget.
 
     Raises:
@@ -181,8 +192,10 @@ def adapt_to_repository(
     if start is None and recipe.adapter.method == "lora":
         start = DEFAULT_ADAPTERS.get(recipe.base)
     recipe = _with_shape_of_start(recipe, start)
+    if pretraining is not None:
+        PretrainRecipe(adapter=recipe.adapter, train=pretraining)  # checks the method
     encoder = _load_base(recipe, device)
-    if (start_folder := _locate_start(start)) is not None:
+    if (start_folder := locate_start(start)) is not None:
         check_start(encoder, start_folder, recipe.adapter)  # before minutes of mining
     pairs = mine([Path(root) for root in roots], on_progress=on_progress).pairs
     train, held_out = split_by_repository(
@@ -194,11 +207,25 @@ def adapt_to_repository(
     check_trainable(train, recipe.train.batch_size)
     measuring = clock()
     prepared = _prepare(encoder, train, held_out, recipe, start, device)
-    if minutes is not None:
-        measuring = clock() - measuring  # measuring the result takes about as long
-        left = minutes * 60 - (clock() - began) - measuring
-        recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=max(FEWEST_SECONDS, left)))
-    return _fit_and_save(prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock)
+    measuring = clock() - measuring  # measuring the result takes about as long
+
+    def seconds(share: float) -> float | None:
+        """Return this share of the time that is left, or ``None`` without a budget."""
+        left = None if minutes is None else share * (minutes * 60 - (clock() - began) - measuring)
+        return None if left is None else max(FEWEST_SECONDS, left)
+
+    more: dict[str, Any] = {}
+    if pretraining is not None:
+        texts = read_texts(roots, prepared.model, languages=recipe.languages, on_progress=on_progress)
+        texts = _without_files_of(held_out, texts)
+        pretraining = pretraining.replace(max_seconds=seconds(0.5), seed=recipe.train.seed)
+        more["pretraining"] = pretrain_in_place(
+            prepared.model, texts, recipe.adapter, pretraining, on_progress=on_progress, clock=clock
+        )
+    recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=seconds(1.0)))
+    return _fit_and_save(
+        prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock, **more
+    )
 
 
 def _fit_and_save(
@@ -211,8 +238,12 @@ def _fit_and_save(
     sources: Sequence[str | Path],
     on_progress: Progress,
     clock: Callable[[], float] = time.perf_counter,
+    **more: Any,
 ) -> TrainingRun[Encoder]:
-    """Train, measure the result and save it; in a process that writes nothing, return the run without a folder."""
+    """Train, measure the result and save it; in a process that writes nothing, return the run without a folder.
+
+    ``more`` are further entries of the record.
+    """
     model, pairs, validation = prepared.model, prepared.pairs, prepared.validation
     teachers, identity = None, prepared.identity
     if prepared.teachers:
@@ -237,15 +268,15 @@ def _fit_and_save(
     record = run_record(
         run,
         model,
-        pairs=pairs,
+        data=describe_pairs(pairs, sources),
         adapter=recipe.adapter,
         config=recipe.train,
-        sources=sources,
-        start=None if _locate_start(start) is None else public_name(str(start)),
+        start=None if locate_start(start) is None else public_name(str(start)),
         teachers=[
             {"name": public_name(each.model_name), "fingerprint": each.fingerprint} for each in prepared.teachers
         ],
         **_scores(model, validation, prepared.before),
+        **more,
     )
     return save_run(run, out, record) if is_main_process() else replace(run, record=record)
 
@@ -276,7 +307,7 @@ def _with_shape_of_start(recipe: Recipe, start: str | Path | None) -> Recipe:
 
     The rate that suits the preset falls with the root of the rank, because that many more weights change together.
     """
-    folder, preset = _locate_start(start), AdapterConfig.preset("lora")
+    folder, preset = locate_start(start), AdapterConfig.preset("lora")
     if folder is None or recipe.adapter != preset:
         return recipe
     trained = read_json(folder / ADAPTER_CONFIG, remedy=DAMAGED)
@@ -322,7 +353,7 @@ def _prepare(
     device: str | None,
 ) -> PreparedTraining:
     """Attach the adapter to the base and measure it untrained."""
-    folder = _locate_start(start)
+    folder = locate_start(start)
     if recipe.train.activation_gigabytes:
         check_cacheable(encoder)
     if longer := [length for length in recipe.train.dimensions if length >= encoder.dim]:
@@ -349,10 +380,6 @@ def _prepare(
 def _check_budget(recipe: Recipe, budget: float | None) -> None:
     if budget is not None and recipe.adapter.method == "adalora":
         raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs, and leave out the time budget")
-
-
-def _locate_start(start: str | Path | None) -> Path | None:
-    return None if start is None or start == NO_ADAPTER else locate_adapter(start)
 
 
 def split_held_out(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int) -> Validation:
@@ -382,6 +409,12 @@ def score(encoder: TextEncoder, benchmark: Benchmark) -> dict[str, float]:
     """Return ``mrr``, ``r@1`` and ``r@10`` of the encoder alone, over the whole corpus of ``benchmark``."""
     metrics = evaluate_run(rank_by_cosine(encoder, benchmark), benchmark.qrels)
     return {name.lower(): value for name, value in metrics.items()}
+
+
+def _without_files_of(held_out: Sequence[Pair], texts: Sequence[SourceText]) -> list[SourceText]:
+    """Return the texts of other files than those of the held-out pairs: their comments are the held-out queries."""
+    files = {pair.path.removeprefix(f"{pair.repository}/") for pair in held_out}
+    return [text for text in texts if text.path.partition("/")[2] not in files]
 
 
 def _as_one_repository(pairs: Sequence[Pair]) -> list[Pair]:

@@ -17,9 +17,10 @@ from torch import nn
 from llamaindex_code_retrieval._io import read_json, write_atomically
 from llamaindex_code_retrieval.models.adapter import load_adapter_weights
 from llamaindex_code_retrieval.models.backbone import quiet_transformers
-from llamaindex_code_retrieval.models.catalog import hub_name
+from llamaindex_code_retrieval.models.catalog import NO_ADAPTER, hub_name
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, DAMAGED, WEIGHTS
+from llamaindex_code_retrieval.models.locate import locate_adapter
 from llamaindex_code_retrieval.models.modify import layers_of
 from llamaindex_code_retrieval.training.config import AdapterConfig
 from llamaindex_code_retrieval.training.targets import adapter_targets
@@ -189,6 +190,22 @@ def _peft_config(backbone: Any, config: AdapterConfig, total_steps: int) -> Any:
         orth_reg_weight=config.orthogonality,
         **shared,
     )
+
+
+def set_dropout(encoder: Encoder, on: bool) -> None:
+    """Switch the adapter's own dropout on or off; the base's stays off."""
+    for name, module in encoder.backbone.named_modules():
+        if "lora_dropout" in name:
+            module.train(on)
+
+
+def locate_start(start: str | Path | None) -> Path | None:
+    """Return the folder of the adapter that a training starts from, or ``None`` if it starts from the base.
+
+    Raises:
+        ValueError: there is no such adapter.
+    """
+    return None if start is None or start == NO_ADAPTER else locate_adapter(start)
 
 
 def trained_share(encoder: Encoder) -> tuple[int, int]:

@@ -233,6 +233,36 @@ class TrainConfig(LoopConfig):
         return self
 
 
+class PretrainConfig(LoopConfig):
+    """Settings of one pretraining on source code.
+
+    >>> PretrainConfig(name_batches=1, masked_tokens=0.3)
+    Traceback (most recent call last):
+    ValueError: masked_tokens has no effect with name_batches=1, which masks names alone; leave it out
+    """
+
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Texts per step."""
+    learning_rate: Positive = 7e-4
+    """Largest learning rate, reached at the end of ``warmup``."""
+    name_batches: Share = 0.5
+    """Share of the batches in which the names that a text declares are masked (DOBF: Rozière et al. 2021); the others
+    mask random tokens. CodeSage takes a half."""
+    masked_tokens: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the tokens that is masked where tokens are."""
+    masked_names: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the names that a text declares that is masked where names are, each wherever it stands."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> PretrainConfig:
+        for share, name, what in ((1.0, "masked_tokens", "names"), (0.0, "masked_names", "tokens")):
+            if self.name_batches == share and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect with name_batches={share:g}, which masks {what} alone; leave it out"
+                )
+        return self
+
+
 class StaticConfig(LoopConfig):
     """Settings of a static model: its table, and the contrastive training of it."""
 

@@ -18,7 +18,7 @@ from llamaindex_code_retrieval.models.batching import token_budget_batches
 from llamaindex_code_retrieval.models.device import resolve_precision
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.training.activations import above_cached_layers
-from llamaindex_code_retrieval.training.adapters import mean_rank, trained_share
+from llamaindex_code_retrieval.training.adapters import mean_rank, set_dropout, trained_share
 from llamaindex_code_retrieval.training.batches import Batch, Batches
 from llamaindex_code_retrieval.training.config import AdapterConfig, TrainConfig
 from llamaindex_code_retrieval.training.loop import Loop, OnStep
@@ -189,7 +189,7 @@ class Contrastive:
         lengths = [min(limit, -(-len(row) // self.length_step) * self.length_step) for row in ids]
         chunks = list(token_budget_batches(lengths, self.config.forward_tokens))
         chunks = chunks[self.processes.index :: self.processes.count]
-        self._set_adapter_dropout(True)
+        set_dropout(self.trained_part, True)
         parts: list[Tensor] = []
         vectors = torch.zeros(len(ids), self.model.dim, device=self.model.device)
         for number, chunk in enumerate(chunks):
@@ -221,7 +221,7 @@ class Contrastive:
         for number, chunk in enumerate(chunks):
             part = self._embed(ids, chunk, lengths, number) if self.config.grad_cache else parts[number]
             torch.autograd.backward(part, gradient[chunk])
-        self._set_adapter_dropout(False)
+        set_dropout(self.trained_part, False)
         return float(loss.detach())
 
     def _teachers_loss(self, batch: Batch, vectors: Tensor) -> Tensor:
@@ -234,12 +234,6 @@ class Contrastive:
             temperature=self.log_temperature.exp().to(vectors.device),
             teacher_temperature=self.config.teacher_temperature,
         )
-
-    def _set_adapter_dropout(self, on: bool) -> None:
-        """Switch the adapter's own dropout on or off; the base's stays off."""
-        for name, module in self.trained_part.backbone.named_modules():
-            if "lora_dropout" in name:
-                module.train(on)
 
     def _embed(self, ids: list[list[int]], chunk: list[int], lengths: list[int], number: int) -> Tensor:
         # the seed makes the dropout of a chunk equal in both passes of GradCache, and after a resume

@@ -9,14 +9,19 @@ from typing import Any
 
 from llamaindex_code_retrieval.training.assistant_search import AssistantSearch
 
+_SCORES = {"mrr": "MRR", "accuracy": "accuracy"}
+"""Validation scores that are drawn, the first that a run has; with their labels."""
+
 
 def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draw the loss of each step and, where there was a validation, its MRR, over the steps."""
+    """Draw the loss of each step and, where there was a validation, its MRR or accuracy, over the steps."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
-    scores = [(entry["step"], entry["validation"]["mrr"]) for entry in history if "validation" in entry]
+    validations = [(entry["step"], entry["validation"]) for entry in history if "validation" in entry]
+    metric = next((name for name in _SCORES if validations and name in validations[0][1]), "")
+    scores = [(step, values[metric]) for step, values in validations if metric]
     with rc_context({"svg.hashsalt": "code-retrieval", "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         left = figure.add_subplot()
@@ -27,8 +32,8 @@ def curves_svg(history: Sequence[Mapping[str, Any]]) -> bytes:
         left.grid(alpha=0.3)
         if scores:
             right = left.twinx()
-            right.plot(*zip(*scores, strict=True), color="#ee6677", marker="o", markersize=3, label="MRR")
-            right.set_ylabel("validation MRR", color="#ee6677")
+            right.plot(*zip(*scores, strict=True), color="#ee6677", marker="o", markersize=3, label=_SCORES[metric])
+            right.set_ylabel(f"validation {_SCORES[metric]}", color="#ee6677")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

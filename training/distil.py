@@ -24,6 +24,7 @@ from llamaindex_code_retrieval.training.processes import check_one_process
 from llamaindex_code_retrieval.training.recipes import QueryRecipe, load_query_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
+    describe_pairs,
     free_folder,
     public_name,
     run_record,
@@ -171,10 +172,9 @@ def _record(
     record = run_record(
         run,
         data.teacher.torch_encoder,
-        pairs=data.pairs,
+        data=describe_pairs(data.pairs, sources),
         adapter=recipe.adapter,
         config=recipe.train,
-        sources=sources,
         teacher=_teacher_record(data.teacher),
         student=student_record(recipe.student, recipe.adapter),
         teacher_validation={"mrr": data.validation.teacher_mrr()},

@@ -35,7 +35,7 @@ OnStep = Callable[[int, int, Mapping[str, Any]], object]
 """Called with (step, total steps, log entry) after each step and each validation."""
 
 Scores = Callable[[], Mapping[str, float]]
-"""Returns the validation scores of the model in its current state; ``mrr`` decides which step is the best one."""
+"""Returns the validation scores of the model in its current state; the loop's ``metric`` decides the best step."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class RunProgress:
     total: int = 0
     seconds: float = 0.0
     best_step: int = 0
-    best_mrr: float = -math.inf
+    best_score: float = -math.inf
     worse: int = 0
     """Validations since the best one."""
     history: list[Entry] = field(default_factory=list)
@@ -65,6 +65,7 @@ class Loop:
         folder: Path | None = None,
         on_step: OnStep | None = None,
         writes: bool = True,
+        metric: str = "mrr",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare a run of ``total`` steps.
@@ -77,6 +78,7 @@ class Loop:
             folder: where the state is saved; ``None`` saves none.
             on_step: called after each step and each validation.
             writes: whether this process saves the state.
+            metric: the validation score that decides which step is the best one; larger is better.
             clock: returns seconds, for the time budget and the log.
         """
         self.objective = objective
@@ -85,6 +87,7 @@ class Loop:
         self.folder = folder
         self.on_step = on_step
         self.writes = writes
+        self.metric = metric
         self.progress = RunProgress(total=total)
         self.optimizer, self._factors = _optimizer(objective, config)
         self.best = {name: p.detach().clone() for name, p in objective.parameters.items()}
@@ -179,8 +182,8 @@ class Loop:
         self._log({"step": self.progress.step, "validation": scores}, interrupt)
         if not self.objective.ready:
             return
-        if scores["mrr"] > self.progress.best_mrr:
-            self._keep_best(scores["mrr"])
+        if scores[self.metric] > self.progress.best_score:
+            self._keep_best(scores[self.metric])
         else:
             self.progress.worse += 1
 
@@ -200,8 +203,8 @@ class Loop:
                 f"(now {self.config.learning_rate}) and start anew"
             ) from error
 
-    def _keep_best(self, mrr: float) -> None:
-        self.progress.best_mrr, self.progress.best_step, self.progress.worse = mrr, self.progress.step, 0
+    def _keep_best(self, score: float) -> None:
+        self.progress.best_score, self.progress.best_step, self.progress.worse = score, self.progress.step, 0
         for name, parameter in self.objective.parameters.items():
             self.best[name].copy_(parameter.detach())
 

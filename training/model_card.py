@@ -47,6 +47,36 @@ embedding = CodeEmbedding({arguments})
 {_FILES}"""
 
 
+def pretraining_card(record: Mapping[str, Any]) -> str:
+    """Return the README of a pretraining, as :func:`model_card` does."""
+    base, train, method = record["base"], record["train"], record["adapter"]["method"]
+    is_adapter = method != "full"
+    options = f"--base {base['name']} --start path/to/this/folder" if is_adapter else "--base path/to/this/folder"
+    return f"""{_metadata(record, library="peft" if is_adapter else "transformers", tags=[method, "pretraining"])}
+# Pretrained on source code: {method} for {hub_name(base["name"])}
+
+Trained by `code-retrieval pretrain` of llamaindex-code-retrieval to predict masked tokens and masked names. It is the
+first of two stages, and no model for retrieval yet. The second one trains it on pairs:
+
+```sh
+code-retrieval train {options} --pairs pairs.jsonl --out my-adapter
+```
+
+| | |
+|---|---|
+| base | {_base(record)} |
+| fingerprint | `{record["fingerprint"]}` |
+| started from | {record["start"] or "the base itself"} |
+| batches that mask names, and the share of names | {train["name_batches"]:g}, {train["masked_names"]:g} |
+| share of tokens masked in the others | {train["masked_tokens"]:g} |
+| tokens of a text | {record["max_code_tokens"]} |
+{_provenance(record)}
+
+{_validation(record)}
+
+{_FILES}"""
+
+
 def average_card(record: Mapping[str, Any]) -> str:
     """Return the README of an average of adapters, whose record has no training of its own."""
     base = record["base"]["name"]
@@ -212,13 +242,17 @@ def _provenance(record: Mapping[str, Any]) -> str:
     data = record["data"]
     share = record["trained_parameters"] / record["base_parameters"]
     languages = ", ".join(f"{name or 'unknown'} {count:,}" for name, count in data["languages"].items())
-    licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
     sources = ", ".join(dict.fromkeys(data["sources"])) or "memory"
+    what = "pairs" if "pairs" in data else "texts"
     rows = [
         ("trained", f"{record['trained_parameters']:,} of {record['base_parameters']:,} parameters ({share:.2%})"),
-        ("pairs", f"{data['pairs']:,} (fingerprint `{data['fingerprint']}`), from {sources}"),
+        (what, f"{data[what]:,} (fingerprint `{data['fingerprint']}`), from {sources}"),
         ("languages", languages),
-        ("licences of the code", licenses),
+    ]
+    if "licenses" in data:
+        licenses = ", ".join(f"{name or 'not recorded'} {count:,}" for name, count in data["licenses"].items())
+        rows.append(("licences of the code", licenses))
+    rows += [
         ("steps", f"{record['steps']}, best {record['best_step']}, seed {record['train']['seed']}"),
         ("time, peak memory", f"{record['seconds'] / 60:.1f} min, {record['peak_bytes'] / 2**20:,.0f} MiB"),
         ("machine, date", f"{record['machine']}, {record['date']}"),
@@ -239,5 +273,7 @@ def validation_note(record: Mapping[str, Any]) -> str:
     """Return on which queries the validation scores of a record are, and whether these chose the best step."""
     if queries := record.get("report_queries"):
         return f"Measured on {queries} held-out queries that did not choose the best step."
+    if texts := record.get("validation_texts"):
+        return f"Share of the masked tokens predicted in {texts} held-out texts, which also chose the best step."
     queries = f"{count} queries" if (count := record.get("validation_queries")) else "queries"
     return f'Measured on the {queries} that chose the best step, so "after" is the best of several validations.'

@@ -21,6 +21,7 @@ from llamaindex_code_retrieval.training.config import (
     LoopConfig,
     MatchConfig,
     Method,
+    PretrainConfig,
     Share,
     StudentConfig,
     TrainConfig,
@@ -30,9 +31,13 @@ from llamaindex_code_retrieval.training.config import (
 LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "adalora": 1e-2, "ia3": 1e-2, "prompt": 1e-2, "full": 1e-4}
 """The learning rate that suits each method, where a recipe names none."""
 
+PRETRAIN_RATES: dict[Method, float] = {"lora": 7e-4, "full": 1e-4}
+"""The methods that a pretraining takes, with the learning rate that suits each."""
+
 FOLDER = Path(__file__).resolve().parent / "recipes"
 RERANKER = "reranker-"
 QUERY = "query-"
+PRETRAIN = "pretrain-"
 _REPLACED = {f"{scope}-{method}": (scope, method) for scope in ("general", "python", "java") for method in METHODS}
 
 HeldOut = Annotated[float, Field(ge=0, lt=1)]
@@ -52,8 +57,6 @@ class _Recipe(TrainingSettings):
     held_out: HeldOut = 0.05
     """Share of the pairs, by repository, that is held out for validation; without effect where pairs for validation are
     given. 0 is no validation, for adapters only."""
-    named: Share = 0.0
-    """Share of the codes with a path that have its words in front, in training and validation, as in an index."""
     adapter: AdapterConfig = AdapterConfig()
     """The settings of the adapter."""
     train: LoopConfig = LoopConfig()
@@ -83,6 +86,8 @@ class Recipe(_Recipe):
 
     PARTS: ClassVar[tuple[str, ...]] = ("kinds", "adapter", "train")
 
+    named: Share = 0.0
+    """Share of the codes with a path that have its words in front, in training and validation, as in an index."""
     max_query_tokens: TextTokens = 64
     """Tokens of a query in training; in use the limit may be larger."""
     max_code_tokens: TextTokens = 160
@@ -149,11 +154,47 @@ class Recipe(_Recipe):
         return _with_settings(self, settings)
 
 
+class PretrainRecipe(_Recipe):
+    """Settings of a pretraining on source code: base model, data, adapter and loop."""
+
+    languages: tuple[str, ...] = ()
+    """Only source files of these languages are read; empty is all."""
+    held_out: HeldOut = 0.05
+    """Share of the texts, by file, that is held out for validation; 0 is no validation."""
+    max_code_tokens: TextTokens = 160
+    """Tokens of a text; longer functions are cut between statements."""
+    adapter: AdapterConfig = AdapterConfig(rank=16)
+    """The settings of the adapter, of the method ``lora`` or ``full``."""
+    train: PretrainConfig = PretrainConfig()
+    """The settings of the training."""
+
+    @model_validator(mode="after")
+    def _check_method(self) -> PretrainRecipe:
+        if self.adapter.method not in PRETRAIN_RATES:
+            raise ValueError(
+                f"a pretraining takes the method {' or '.join(PRETRAIN_RATES)}, not {self.adapter.method!r}: the "
+                "others train too little to learn a language"
+            )
+        return self
+
+    @classmethod
+    def of_method(cls, method: Method) -> PretrainRecipe:
+        """Return the recipe of a method without a file, with the learning rate that suits it."""
+        adapter = cls.model_fields["adapter"].default if method == "lora" else AdapterConfig(method=method)
+        return cls(adapter=adapter).with_parts(train=PretrainConfig(learning_rate=PRETRAIN_RATES[method]))
+
+    def with_settings(self, settings: Mapping[str, Any]) -> PretrainRecipe:
+        """Return the recipe with some settings changed, as :meth:`Recipe.with_settings` does."""
+        return _with_settings(self, settings)
+
+
 class RerankerRecipe(_Recipe):
     """Settings of a reranker's training: base model, first stage, data, adapter and loop."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("kinds", "adapter", "train")
 
+    named: Share = 0.0
+    """Share of the codes with a path that have its words in front, in training and validation, as in an index."""
     retriever: str = ""
     """Adapter of the first stage: a known name, hub name or folder, or ``none`` for the bare base; empty is the base's
     default adapter."""
@@ -229,7 +270,7 @@ def _with_tables(recipe: R, tables: Mapping[str, Any]) -> R:
 
 def recipe_names() -> list[str]:
     """Return the names of the adapters' recipes that come with the package."""
-    return [name for name in names_in(FOLDER) if not name.startswith((RERANKER, QUERY))]
+    return [name for name in names_in(FOLDER) if not name.startswith((RERANKER, QUERY, PRETRAIN))]
 
 
 def reranker_recipe_names() -> list[str]:
@@ -242,14 +283,20 @@ def query_recipe_names() -> list[str]:
     return [name for name in names_in(FOLDER) if name.startswith(QUERY)]
 
 
-def all_recipes(method: Method | None = None) -> dict[str, Recipe | RerankerRecipe | QueryRecipe]:
+def pretrain_recipe_names() -> list[str]:
+    """Return the names of the pretrainings' recipes that come with the package."""
+    return [name for name in names_in(FOLDER) if name.startswith(PRETRAIN)]
+
+
+def all_recipes(method: Method | None = None) -> dict[str, Recipe | RerankerRecipe | QueryRecipe | PretrainRecipe]:
     """Return all recipes that come with the package by name; ``method`` is for those that state none."""
-    recipes: dict[str, Recipe | RerankerRecipe | QueryRecipe] = {}
+    recipes: dict[str, Recipe | RerankerRecipe | QueryRecipe | PretrainRecipe] = {}
     for name in recipe_names():
         states_method = "method" in read_toml(name, folder=FOLDER, what="recipe")[1].get("adapter", {})
         recipes[name] = load_recipe(name, method=None if states_method else method)
     recipes |= {name: load_reranker_recipe(name) for name in reranker_recipe_names()}
     recipes |= {name: load_query_recipe(name) for name in query_recipe_names()}
+    recipes |= {name: load_pretrain_recipe(name) for name in pretrain_recipe_names()}
     return recipes
 
 
@@ -271,13 +318,8 @@ def load_recipe(name_or_path: str | Path | None = None, *, method: Method | None
     if name_or_path is None:
         return Recipe.of_method(method or "lora")
     path, tables = _read(str(name_or_path), recipe_names())
-    adapter = tables.get("adapter", {})
-    stated = adapter.get("method") if isinstance(adapter, dict) else None
-    if method is not None and stated is not None and stated != method:
-        raise ValueError(
-            f"the recipe {name_or_path} is for the method {stated!r}, not {method!r}; leave out the method"
-        )
-    return _of_file(path, Recipe.of_method(stated if stated in METHODS else method or "lora"), tables)
+    stated = _stated_method(name_or_path, tables, method)
+    return _of_file(path, Recipe.of_method(stated or method or "lora"), tables)
 
 
 def load_reranker_recipe(name_or_path: str | Path) -> RerankerRecipe:
@@ -300,6 +342,30 @@ def load_query_recipe(name_or_path: str | Path) -> QueryRecipe:
     name = f"{QUERY}{name_or_path}" if name_or_path in KINDS else str(name_or_path)
     path, tables = _read(name, query_recipe_names())
     return _of_file(path, QueryRecipe(), tables)
+
+
+def load_pretrain_recipe(name_or_path: str | Path | None = None, *, method: Method | None = None) -> PretrainRecipe:
+    """Read a pretraining's recipe by the name of one that comes with the package or from a TOML file.
+
+    ``method`` is what is trained: by default the recipe's, else LoRA.
+
+    Raises:
+        ValueError: as :func:`load_recipe`.
+    """
+    if name_or_path is None:
+        return PretrainRecipe.of_method(method or "lora")
+    path, tables = _read(str(name_or_path), pretrain_recipe_names())
+    stated = _stated_method(name_or_path, tables, method)
+    return _of_file(path, PretrainRecipe.of_method(stated or method or "lora"), tables)
+
+
+def _stated_method(name: str | Path, tables: Mapping[str, Any], method: Method | None) -> Method | None:
+    """Return the known method that a recipe's file states; another one than ``method`` is refused."""
+    adapter = tables.get("adapter", {})
+    stated = adapter.get("method") if isinstance(adapter, dict) else None
+    if method is not None and stated is not None and stated != method:
+        raise ValueError(f"the recipe {name} is for the method {stated!r}, not {method!r}; leave out the method")
+    return stated if stated in METHODS else None
 
 
 def _read(name: str, known: list[str]) -> tuple[Path, dict[str, Any]]:

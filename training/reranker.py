@@ -33,6 +33,7 @@ from llamaindex_code_retrieval.training.processes import check_one_process
 from llamaindex_code_retrieval.training.recipes import RerankerRecipe, load_reranker_recipe
 from llamaindex_code_retrieval.training.run_record import (
     TrainingRun,
+    describe_pairs,
     free_folder,
     public_name,
     run_record,
@@ -212,10 +213,9 @@ def _record(
     return run_record(
         run,
         run.model.encoder,
-        pairs=prepared.candidates.pairs,
+        data=describe_pairs(prepared.candidates.pairs, sources),
         adapter=recipe.adapter,
         config=recipe.train,
-        sources=sources,
         start=prepared.start,
         distractors={"from": [Path(path).resolve().name for path in distractor_folders], "nodes": len(distractors)},
         retriever={

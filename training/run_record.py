@@ -144,17 +144,22 @@ def free_folder(folder: str | Path, *, resume: bool, resumable: Sequence[str] = 
     return out
 
 
-def save_run(run: TrainingRun[Encoder], folder: str | Path, record: Mapping[str, Any]) -> TrainingRun[Encoder]:
+def save_run(
+    run: TrainingRun[Encoder],
+    folder: str | Path,
+    record: Mapping[str, Any],
+    card: Callable[[Mapping[str, Any]], str] = model_card,
+) -> TrainingRun[Encoder]:
     """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the saved run.
 
-    ``record`` comes from :func:`run_record`. The adapter's own configuration is written after its weights and settings,
-    so that a kill leaves no half adapter.
+    ``record`` comes from :func:`run_record`, and ``card`` makes the README of it. The adapter's own configuration is
+    written after its weights and settings, so that a kill leaves no half adapter.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_record(folder, record)
     save_adapter(run.model, folder)
-    return _finish(run, folder, {**record, "fingerprint": load_trained(run.model, folder).fingerprint}, model_card)
+    return _finish(run, folder, {**record, "fingerprint": load_trained(run.model, folder).fingerprint}, card)
 
 
 def save_reranker(
@@ -212,20 +217,32 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
 _PACKAGES = ("llamaindex-code-retrieval", "torch", "transformers", "peft", "tokenizers", "numpy")
 
 
+def describe_pairs(pairs: Sequence[Pair], sources: Sequence[str | Path]) -> dict[str, Any]:
+    """Return the entry ``data`` of a record; paths in ``sources`` are recorded by their last part only."""
+    return {
+        "sources": [public_name(source) for source in sources],
+        "pairs": len(pairs),
+        "fingerprint": pairs_fingerprint(pairs),
+        "kinds": dict(Counter(pair.kind for pair in pairs).most_common()),
+        "languages": dict(Counter(pair.language for pair in pairs).most_common()),
+        "repositories": len({pair.repository for pair in pairs if pair.repository}),
+        "licenses": dict(Counter(pair.license for pair in pairs).most_common()),
+    }
+
+
 def run_record(
     run: TrainingRun[Any],
     encoder: Encoder,
     *,
-    pairs: Sequence[Pair],
+    data: Mapping[str, Any],
     config: LoopConfig,
     adapter: AdapterConfig | None = None,
-    sources: Sequence[str | Path] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """Return the record of a run on ``encoder``'s base: settings, data, sizes, scores, versions and ``more``.
 
-    Paths in ``sources`` are recorded by their last part only. The validation scores are those of the history, so the
-    best of several validations, unless ``more`` holds others.
+    ``data`` describes what it learned from, for pairs by :func:`describe_pairs`. The validation scores are those of the
+    history, so the best of several validations, unless ``more`` holds others.
     """
     scores = [entry for entry in run.history if "validation" in entry]
     return {
@@ -239,15 +256,7 @@ def run_record(
         "train": config.model_dump(),
         "max_query_tokens": encoder.max_query_tokens,
         "max_code_tokens": encoder.max_code_tokens,
-        "data": {
-            "sources": [public_name(source) for source in sources],
-            "pairs": len(pairs),
-            "fingerprint": pairs_fingerprint(pairs),
-            "kinds": dict(Counter(pair.kind for pair in pairs).most_common()),
-            "languages": dict(Counter(pair.language for pair in pairs).most_common()),
-            "repositories": len({pair.repository for pair in pairs if pair.repository}),
-            "licenses": dict(Counter(pair.license for pair in pairs).most_common()),
-        },
+        "data": dict(data),
         "trained_parameters": run.trained_parameters,
         "base_parameters": run.base_parameters,
         "steps": run.steps,

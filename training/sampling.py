@@ -101,14 +101,26 @@ def split_by_repository(
             return f"repository {pair.repository}"
         return f"path {pair.path}" if pair.path else f"code {pair.code}"
 
-    sizes = Counter(map(group, pairs))
-    if len(sizes) < 2:
+    groups = [group(pair) for pair in pairs]
+    if len(set(groups)) < 2:
         raise ValueError(
             f"{len(pairs)} pairs of one repository and file cannot be split into training and held-out pairs; "
             "add pairs of other files or repositories, or name pairs to validate on"
         )
+    chosen = choose_groups(groups, share=held_out, seed=seed)
+    sides = [(pair, name in chosen) for pair, name in zip(pairs, groups, strict=True)]
+    return [pair for pair, is_out in sides if not is_out], [pair for pair, is_out in sides if is_out]
+
+
+def choose_groups(groups: Sequence[str], *, share: float, seed: int) -> set[str]:
+    """Return the groups that are held out, given the group of each example: at least one, and not all of several.
+
+    They come in an order that depends only on ``seed`` and their names, until they have about ``share`` of the
+    examples.
+    """
+    sizes = Counter(groups)
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode(errors="replace")).digest())
-    wanted = held_out * len(pairs)
+    wanted = share * len(groups)
     chosen: set[str] = set()
     total = 0
     for name in order:
@@ -118,8 +130,7 @@ def split_by_repository(
             total += sizes[name]
     if not chosen:
         chosen.add(min(order, key=lambda name: sizes[name]))
-    sides = [(pair, group(pair) in chosen) for pair in pairs]
-    return [pair for pair, is_out in sides if not is_out], [pair for pair, is_out in sides if is_out]
+    return chosen
 
 
 def sample_pool(

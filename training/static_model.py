@@ -30,7 +30,13 @@ from llamaindex_code_retrieval.training.losses import contrastive_loss
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
 from llamaindex_code_retrieval.training.pairs import Pair, pairs_fingerprint
 from llamaindex_code_retrieval.training.processes import check_one_process
-from llamaindex_code_retrieval.training.run_record import TrainingRun, free_folder, run_record, save_static_run
+from llamaindex_code_retrieval.training.run_record import (
+    TrainingRun,
+    describe_pairs,
+    free_folder,
+    run_record,
+    save_static_run,
+)
 from llamaindex_code_retrieval.training.sampling import check_trainable, split_by_repository
 from llamaindex_code_retrieval.training.students import token_vectors
 
@@ -125,9 +131,8 @@ def _save(
     record = run_record(
         run,
         teacher,
-        pairs=pairs,
+        data=describe_pairs(pairs, sources),
         config=config,
-        sources=sources,
         max_query_tokens=config.max_tokens,
         max_code_tokens=config.max_tokens,
         validation_before=before,

@@ -63,6 +63,11 @@ def add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="adapter whose weights the training starts from, or none for a new one (default: with lora the package's "
         "adapter for the base, else none)",
     )
+    parser.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="first predict masked tokens and names in all source code, for half of the time; with lora or full",
+    )
     add_training_options(parser, recipe_default=f"none, the defaults of --method and {EPOCHS:g} epochs")
     parser.add_argument(
         "--wait",
@@ -77,7 +82,7 @@ def add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_adapt(options: argparse.Namespace) -> int:
     """Train an adapter on the sources, index them with the better of new and old adapter, and print both records."""
-    from llamaindex_code_retrieval.training import adapt_to_repository
+    from llamaindex_code_retrieval.training import PretrainConfig, adapt_to_repository
 
     for source in options.sources:
         if not Path(source).expanduser().is_dir():
@@ -95,6 +100,7 @@ def run_adapt(options: argparse.Namespace) -> int:
             recipe=recipe,
             minutes=minutes,
             start=options.start,
+            pretraining=PretrainConfig(epochs=EPOCHS) if options.pretrain else None,
             device=options.device,
             on_progress=progress,
         )

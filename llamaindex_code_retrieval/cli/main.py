@@ -27,6 +27,7 @@ from llamaindex_code_retrieval.cli.languages import add_languages
 from llamaindex_code_retrieval.cli.mcp import add_mcp
 from llamaindex_code_retrieval.cli.mine import add_mine
 from llamaindex_code_retrieval.cli.models import add_models
+from llamaindex_code_retrieval.cli.pretrain import add_pretrain
 from llamaindex_code_retrieval.cli.related import add_related
 from llamaindex_code_retrieval.cli.search import add_search
 from llamaindex_code_retrieval.cli.serve import add_serve
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_message(
             "interrupted; files on disk are complete. Run the same command again to continue "
-            "(`train`, `train-reranker`, `distil` and `train-static`: with --resume)"
+            "(`pretrain`, `train`, `train-reranker`, `distil` and `train-static`: with --resume)"
         )
         return 130
 
@@ -151,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     for add in (
         add_mine,
+        add_pretrain,
         add_train,
         add_train_reranker,
         add_train_ranking,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamaindex_code_retrieval.cli.options import common_options, refuse_without_effect
@@ -17,13 +18,17 @@ _SETTINGS = ("base", "languages", "epochs", "batch_size", "learning_rate", "seed
 """Settings of a recipe that have an option of their own in every command."""
 
 
-def add_method_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--method``."""
+def add_method_option(
+    parser: argparse.ArgumentParser, *, methods: Sequence[str] = ("lora", "adalora", "ia3", "prompt", "full")
+) -> None:
+    """Add ``--method``; ``methods`` are those that the command takes, ``full`` last."""
+    *adapters, last_adapter, _ = methods
+    names = f"{', '.join(adapters)} or {last_adapter} train" if adapters else f"{last_adapter} trains"
     parser.add_argument(
         "--method",
-        choices=("lora", "adalora", "ia3", "prompt", "full"),
-        help="what is trained: lora, adalora, ia3 or prompt train an adapter, full trains all weights; each has its "
-        "own default settings and learning rate (default: the recipe's method, else lora)",
+        choices=tuple(methods),
+        help=f"what is trained: {names} an adapter, full trains all weights; each has its own default settings and "
+        "learning rate (default: the recipe's method, else lora)",
     )
 
 
@@ -53,8 +58,13 @@ def add_data_options(parser: argparse.ArgumentParser, *, model: str, pairs_requi
     parser.add_argument("--public", action="store_true", help="make the repository of --push public")
 
 
-def add_training_options(parser: argparse.ArgumentParser, *, recipe_default: str) -> None:
-    """Add the recipe, and options for its settings; ``recipe_default`` says which recipe is used by default."""
+def add_training_options(
+    parser: argparse.ArgumentParser, *, recipe_default: str, examples: str = "pairs or queries"
+) -> None:
+    """Add the recipe, and options for its settings.
+
+    ``recipe_default`` says which recipe is used by default, ``examples`` what a batch holds.
+    """
     parser.add_argument(
         "--recipe",
         metavar="NAME|TOML",
@@ -65,7 +75,11 @@ def add_training_options(parser: argparse.ArgumentParser, *, recipe_default: str
         "--base", metavar="MODEL", help=f"base model: a known name, hub name or folder (default: {EMBEDDED})"
     )
     parser.add_argument(
-        "--language", nargs="+", dest="languages", metavar="L", help="use only pairs of these languages (default: all)"
+        "--language",
+        nargs="+",
+        dest="languages",
+        metavar="L",
+        help=f"use only {examples.partition(' ')[0]} of these languages (default: all)",
     )
     parser.add_argument(
         "--epochs",
@@ -74,7 +88,7 @@ def add_training_options(parser: argparse.ArgumentParser, *, recipe_default: str
         help="passes over the training data, 0.5 is half a pass (default: the recipe's)",
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="pairs or queries per step, at least 2 (default: the recipe's)"
+        "--batch-size", type=int, metavar="N", help=f"{examples} per step, at least 2 (default: the recipe's)"
     )
     parser.add_argument(
         "--learning-rate", type=float, metavar="RATE", help="largest learning rate (default: the recipe's)"
@@ -132,11 +146,21 @@ def read_adapter_recipe(options: argparse.Namespace, settings: dict[str, Any]) -
     """
     from llamaindex_code_retrieval.training import load_recipe
 
+    method, settings = split_method(options, settings)
+    return load_recipe(options.recipe, method=method).with_settings(settings)
+
+
+def split_method(options: argparse.Namespace, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the method of ``--method`` or ``--set``, ``None`` without either, and the other settings.
+
+    Raises:
+        ValueError: the two differ.
+    """
     settings = dict(settings)
     method = settings.pop("method", options.method)
     if options.method not in (None, method):
         raise ValueError(f"--method {options.method} and --set method={method} differ; leave one out")
-    return load_recipe(options.recipe, method=method).with_settings(settings)
+    return method, settings
 
 
 def check_push(options: argparse.Namespace) -> None:
@@ -166,10 +190,11 @@ def push_and_describe(run: TrainingRun[Any], options: argparse.Namespace) -> dic
 def training_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of the printed table that adapters and rerankers share."""
     share = record["trained_parameters"] / record["base_parameters"]
+    what = "pairs" if "pairs" in record["data"] else "texts"
     return [
         ("base", f"{record['base']['name']}, fingerprint {record['base']['fingerprint']}"),
         ("trained", f"{record['trained_parameters']:,} parameters ({share:.2%} of the base's)"),
-        ("pairs", f"{record['data']['pairs']:,}"),
+        (what, f"{record['data'][what]:,}"),
         ("steps", f"{record['steps']:,}, best {record['best_step']:,}, in {record['seconds']:.0f} s"),
         ("peak memory", f"{record['peak_bytes'] / 2**20:,.0f} MiB"),
     ]
