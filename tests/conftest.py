@@ -297,6 +297,7 @@ def codesage_folder(tmp_path_factory: pytest.TempPathFactory, bpe_folder: Path) 
         "intermediate_size": 48,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
+        "mask_token_id": 4,  # its tokenizer does not name it
     }
     (folder / "config.json").write_text(json.dumps(settings))
     for name in ("vocab.json", "merges.txt"):

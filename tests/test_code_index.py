@@ -198,6 +198,8 @@ def test_words_alone_need_no_model(bert_folder: Path, tmp_path: Path) -> None:
 def test_an_index_without_a_folder_says_that_there_is_nothing_to_update(
     embedding: CodeEmbedding, tmp_path: Path
 ) -> None:
-    with CodeIndex(embedding, tmp_path / "index") as index:  # as a build leaves it that is killed before its first file
-        with pytest.raises(ValueError, match="there is no index of a folder in .*index yet.* name at least one folder"):
-            index.update()
+    with (  # as a build leaves it that is killed before its first file
+        CodeIndex(embedding, tmp_path / "index") as index,
+        pytest.raises(ValueError, match=r"there is no index of a folder in .*index yet.* name at least one folder"),
+    ):
+        index.update()

@@ -217,7 +217,7 @@ def adapt_to_repository(
     more: dict[str, Any] = {}
     if pretraining is not None:
         texts = read_texts(roots, prepared.model, languages=recipe.languages, on_progress=on_progress)
-        texts = _without_files_of(held_out, texts)
+        texts = _other_texts(texts, held_out)
         pretraining = pretraining.replace(max_seconds=seconds(0.5), seed=recipe.train.seed)
         more["pretraining"] = pretrain_in_place(
             prepared.model, texts, recipe.adapter, pretraining, on_progress=on_progress, clock=clock
@@ -411,10 +411,15 @@ def score(encoder: TextEncoder, benchmark: Benchmark) -> dict[str, float]:
     return {name.lower(): value for name, value in metrics.items()}
 
 
-def _without_files_of(held_out: Sequence[Pair], texts: Sequence[SourceText]) -> list[SourceText]:
-    """Return the texts of other files than those of the held-out pairs: their comments are the held-out queries."""
-    files = {pair.path.removeprefix(f"{pair.repository}/") for pair in held_out}
-    return [text for text in texts if text.path.partition("/")[2] not in files]
+def _other_texts(texts: Sequence[SourceText], held_out: Sequence[Pair]) -> list[SourceText]:
+    """Return the texts that are not from files of held-out pairs, because these have the held-out queries as comments.
+
+    The paths of the pairs are those of :func:`_as_one_repository`.
+    """
+    files = [f"/{pair.path}" for pair in held_out]
+    inner = {path: path.partition("/")[2] for path in {text.path for text in texts}}
+    same = {path for path, name in inner.items() if any(file.endswith(f"/{name}") for file in files)}
+    return [text for text in texts if text.path not in same]
 
 
 def _as_one_repository(pairs: Sequence[Pair]) -> list[Pair]:

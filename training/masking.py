@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from llamaindex_code_retrieval._io import clean_text
-from llamaindex_code_retrieval.models.tokenization import Tokenization
+from llamaindex_code_retrieval._io import clean_text, read_json
+from llamaindex_code_retrieval.models.encoder import Encoder
+from llamaindex_code_retrieval.models.files import CONFIG, DAMAGED
 
 SENTINEL = "<extra_id_0>"
 """What stands for a masked span in T5's pretraining; its tokenizers have no mask token."""
@@ -31,18 +32,18 @@ class Masker:
     where a name has several.
     """
 
-    def __init__(self, tokenization: Tokenization, *, max_tokens: int) -> None:
-        """Find the mask token.
+    def __init__(self, encoder: Encoder, *, max_tokens: int) -> None:
+        """Find the mask token of the encoder's tokenizer.
 
         Raises:
-            ValueError: the tokenizer has none.
+            ValueError: it has none.
         """
-        self.mask_id = mask_token(tokenization)
+        self.mask_id = mask_token(encoder)
+        tokenization = encoder.tokenization
         self._tokenizer = tokenization.tokenizer
         self._prefix, self._suffix = tokenization.prefix, tokenization.suffix
         self._room = max_tokens - len(self._prefix) - len(self._suffix)
-        unknown = unknown_token(tokenization)
-        self._not_predicted = frozenset(() if unknown is None else (unknown,))
+        self._unknown = encoder.tokenizer.unk_token_id  # stands for what the vocabulary lacks
 
     def mask_tokens(self, text: str, share: float, rng: random.Random) -> MaskedRow:
         """Mask this share of the tokens, at least one (masked language modelling: Devlin et al. 2019)."""
@@ -73,7 +74,7 @@ class Masker:
         start = len(self._prefix)
         for place in masked:
             row[start + place] = self.mask_id
-        predicted = [place for place in sorted(masked) if ids[place] not in self._not_predicted]
+        predicted = [place for place in sorted(masked) if ids[place] != self._unknown]
         return MaskedRow(row, [start + place for place in predicted], [ids[place] for place in predicted])
 
 
@@ -87,24 +88,18 @@ def occurrences(name: str, text: str, end: int) -> list[tuple[int, int]]:
     return [match.span() for match in pattern.finditer(text, 0) if match.start() < end]
 
 
-def mask_token(tokenization: Tokenization) -> int:
-    """Return the id of the mask token, or of T5's first sentinel.
+def mask_token(encoder: Encoder) -> int:
+    """Return the id of the mask token: the tokenizer's, that of the checkpoint's configuration, or T5's first sentinel.
 
     Raises:
-        ValueError: the tokenizer has neither.
+        ValueError: there is none.
     """
-    pretrained = tokenization.pretrained
-    named = None if pretrained is None else pretrained.mask_token_id
-    found = tokenization.tokenizer.token_to_id(SENTINEL) if named is None else named
-    if found is None:
-        raise ValueError(
-            "the tokenizer of this base has no mask token, so nothing can be masked; bases of the kinds BERT, RoBERTa, "
-            "MPNet, CodeSage and T5 have one: name one of them as the base"
-        )
-    return int(found)
-
-
-def unknown_token(tokenization: Tokenization) -> int | None:
-    """Return the id of the token that stands for what the vocabulary lacks, if there is one."""
-    pretrained = tokenization.pretrained
-    return None if pretrained is None else pretrained.unk_token_id
+    settings = read_json(encoder.folder / CONFIG, remedy=DAMAGED)
+    sentinel = encoder.tokenization.tokenizer.token_to_id(SENTINEL)
+    for found in (encoder.tokenizer.mask_token_id, settings.get("mask_token_id"), sentinel):
+        if found is not None:
+            return int(found)
+    raise ValueError(
+        f"the base {encoder.name} has no mask token, so nothing can be masked; bases of the kinds BERT, RoBERTa, "
+        "MPNet, CodeSage and T5 have one: name one of them as the base"
+    )

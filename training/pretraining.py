@@ -79,7 +79,7 @@ def pretrain(
     encoder = Encoder.from_pretrained(
         recipe.base, device=device, precision="fp32", max_code_tokens=recipe.max_code_tokens
     )
-    masker = Masker(encoder.tokenization, max_tokens=encoder.max_code_tokens)
+    masker = Masker(encoder, max_tokens=encoder.max_code_tokens)
     start_folder = locate_start(start)
     model = attach_adapter(encoder, recipe.adapter, start=start_folder, seed=recipe.train.seed)
     texts = read_texts(roots, encoder, languages=recipe.languages, on_progress=on_progress)
@@ -125,7 +125,7 @@ def pretrain_in_place(
     Raises:
         ValueError, FloatingPointError: as :func:`fit_masked`.
     """
-    masker = Masker(model.tokenization, max_tokens=model.max_code_tokens)
+    masker = Masker(model, max_tokens=model.max_code_tokens)
     several = len({text.path for text in texts}) > 1
     train, held_out = hold_out_texts(texts, 0.05 if several else 0.0, seed=config.seed)
     config = config.replace(batch_size=max(2, min(config.batch_size, len(train))))
