@@ -86,8 +86,9 @@ def train_and_score(variant: str, options: argparse.Namespace) -> dict[str, Any]
         )
         record = pretrain_in_place(model, texts, ADAPTER, config)
         figures["pretraining"] = {name: record[name] for name in ("texts", "steps", "seconds", "accuracy")}
-    hard = {"hard_positives": 0.5, "hardness": 20.0} if variant.endswith(HARD) else {}
-    train = TrainConfig(epochs=50, learning_rate=RATE, max_seconds=seconds, seed=options.seed, **hard)
+    train = TrainConfig(epochs=50, learning_rate=RATE, max_seconds=seconds, seed=options.seed)
+    if variant.endswith(HARD):
+        train = train.replace(hard_positives=0.5, hardness=1 / train.temperature)
     pairs = [pair for pair in load_pairs(*options.pairs) if pair.kind in ("doc", "other")]
     pairs = random.Random(options.seed).sample(pairs, min(options.texts, len(pairs)))
     clusters = near_duplicate_clusters([pair.code for pair in pairs])
@@ -191,7 +192,7 @@ def _probe(
         torch.autograd.backward(loss)
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         predicted = layer(torch.from_numpy((test - mean) / deviation)).argmax(1)
     return float((predicted == torch.tensor(test_labels)).float().mean())
