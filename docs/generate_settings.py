@@ -35,11 +35,13 @@ TRAINING: tuple[tuple[str, type[Settings]], ...] = (
     ("Every training", config.LoopConfig),
     ("Adapter training", config.TrainConfig),
     ("Weights of the kinds of pairs", config.KindWeights),
+    ("Pretraining", config.PretrainConfig),
     ("Reranker training", config.MatchConfig),
     ("Student", config.StudentConfig),
     ("Distillation", config.DistilConfig),
     ("Static model", config.StaticConfig),
     ("Recipe of an adapter", recipes.Recipe),
+    ("Recipe of a pretraining", recipes.PretrainRecipe),
     ("Recipe of a reranker", recipes.RerankerRecipe),
     ("Recipe of a query encoder", recipes.QueryRecipe),
 )

@@ -32,6 +32,7 @@ HOLD_OUT = ["--set", "held_out=0.5"]
 BUDGETS = {
     "adapt": [*SMALL, *SHORT],
     "train": [*SMALL, *SHORT, *HOLD_OUT],
+    "pretrain": [*SMALL, *HOLD_OUT, "--set", "max_code_tokens=48"],
     "train-reranker": [*SMALL, *HOLD_OUT, "--set", "max_tokens=48", "--set", "calibration_depth=5"],
     "distil": [*SMALL, *HOLD_OUT],
     "train-static": ["--batch-size", "8", "--epochs", "0.2", "--held-out", "0.5", "--dim", "16"],
