@@ -58,6 +58,7 @@ ADAPTER = AdapterConfig(rank=16)
 RATE = 7e-4
 COLUMNS = ("cosqa/dev", "mbxp dev", "held-out repositories", "code to code", "language", "same task")
 _PROBE_TASKS = 150  # training tasks of the probes
+_CASE_COLUMNS = ("start", "adapt", "adapt --pretrain")
 _CASE_KEPT = 10  # one doc comment in so many stays
 
 
@@ -278,6 +279,24 @@ def table(runs: Runs) -> str:
             lines.append(
                 f"| {_label(variant)}, {seeds(len(repeated))} | {_steps(repeated)} | " + " | ".join(cells) + " |"
             )
+    return "\n".join(lines)
+
+
+def case_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the real cases: MRR of the removed comments by the start, and after each `adapt`."""
+    lines = [
+        "| repository | comments asked, functions | pairs left | minutes each | start | `adapt` | `adapt --pretrain` |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, each in runs.items():
+        if key.startswith("case-"):
+            cells = [key.removeprefix("case-"), f"{each['queries']:,}, {each['codes']:,}"]
+            cells += [
+                f"{each['adapt']['pairs']:,}",
+                f"{each['minutes']:g}",
+                *(f"{each[name]['mrr']:.3f}" for name in _CASE_COLUMNS),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import adapters
+import pretraining
 import reranker_variants
 from markdown import measured, number, percent, table
 
@@ -365,6 +366,8 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "ranking.ablation": ranking_ablation,
     "repositories.rerank": repository_rerankers,
     "adapters": lambda figures: adapters.table(figures["adapters"]),
+    "pretraining": lambda figures: pretraining.table(figures["pretraining"]),
+    "pretraining.case": lambda figures: pretraining.case_table(figures["pretraining"]),
     "adapters.languages": lambda figures: adapters.by_language(figures["adapters"]),
     "reranker_variants": lambda figures: reranker_variants.table(figures["reranker_variants"]),
     "gate_faults": gate_faults,

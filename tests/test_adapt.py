@@ -191,6 +191,17 @@ def test_adapt(checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest
     shutil.rmtree(index)
 
 
+def test_adapt_of_all_weights_indexes_with_them(
+    checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index, base = tmp_path / "index", tmp_path / "base"
+    command = ["adapt", str(checkout), "--out", str(index), "--adapter-out", str(base), "--base", str(bert_folder)]
+    small = ["--method", "full", "--batch-size", "8", "--epochs", "4", "--learning-rate", "0.003"]
+    assert main([*command, *small, "--set", "max_code_tokens=32", "--json"]) == 0
+    assert _json(capsys)["indexed_with_adapter"]
+    assert CodeIndex.open(index).embedding.model_name == str(base)
+
+
 def test_adapt_takes_the_epochs_of_a_recipe(
     checkout: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llamaindex_code_retrieval._io import Progress, no_progress, read_json, sha256
 from llamaindex_code_retrieval._optional import check_installed
@@ -21,7 +21,7 @@ from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.activations import check_cacheable
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start, locate_start
 from llamaindex_code_retrieval.training.augmentation import with_names
-from llamaindex_code_retrieval.training.config import AdapterConfig, PretrainConfig, TrainConfig
+from llamaindex_code_retrieval.training.config import AdapterConfig, LoopConfig, PretrainConfig, TrainConfig
 from llamaindex_code_retrieval.training.contrastive import fit_adapter
 from llamaindex_code_retrieval.training.mining import mine
 from llamaindex_code_retrieval.training.near_duplicates import near_duplicate_clusters
@@ -45,6 +45,8 @@ from llamaindex_code_retrieval.training.sampling import (
 )
 from llamaindex_code_retrieval.training.source_texts import SourceText
 from llamaindex_code_retrieval.training.teachers import TeacherVectors, load_teachers
+
+L = TypeVar("L", bound=LoopConfig)
 
 SELECTION_QUERIES = 300
 """Largest number of held-out queries that choose the best step."""
@@ -209,20 +211,22 @@ def adapt_to_repository(
     prepared = _prepare(encoder, train, held_out, recipe, start, device)
     measuring = clock() - measuring  # measuring the result takes about as long
 
-    def seconds(share: float) -> float | None:
-        """Return this share of the time that is left, or ``None`` without a budget."""
-        left = None if minutes is None else share * (minutes * 60 - (clock() - began) - measuring)
-        return None if left is None else max(FEWEST_SECONDS, left)
+    def with_budget(config: L, share: float) -> L:
+        """Return the settings with this share of the time that is left; unchanged without a budget."""
+        if minutes is None:
+            return config
+        left = share * (minutes * 60 - (clock() - began) - measuring)
+        return config.replace(max_seconds=max(FEWEST_SECONDS, left))
 
     more: dict[str, Any] = {}
     if pretraining is not None:
         texts = read_texts(roots, prepared.model, languages=recipe.languages, on_progress=on_progress)
         texts = _other_texts(texts, held_out)
-        pretraining = pretraining.replace(max_seconds=seconds(0.5), seed=recipe.train.seed)
+        pretraining = with_budget(pretraining.replace(seed=recipe.train.seed), 0.5)
         more["pretraining"] = pretrain_in_place(
             prepared.model, texts, recipe.adapter, pretraining, on_progress=on_progress, clock=clock
         )
-    recipe = recipe.with_parts(train=recipe.train.replace(max_seconds=seconds(1.0)))
+    recipe = recipe.with_parts(train=with_budget(recipe.train, 1.0))
     return _fit_and_save(
         prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock, **more
     )

@@ -107,7 +107,11 @@ def run_adapt(options: argparse.Namespace) -> int:
     if run.folder is None or run.before is None or run.after is None:
         raise ValueError("`adapt` runs in one process; start it without `accelerate launch`")
     is_better = run.after["mrr"] > run.before["mrr"]
-    index, report = _index(options, recipe.base, str(run.folder.resolve()) if is_better else options.start)
+    base, adapter = recipe.base, options.start
+    if is_better:
+        trained = str(run.folder.resolve())
+        base, adapter = (trained, None) if recipe.adapter.method == "full" else (base, trained)
+    index, report = _index(options, base, adapter)
     record = {**run.record, "folder": str(run.folder), "index": options.out, "indexed_with_adapter": is_better}
     if options.json:
         print_json(record)
