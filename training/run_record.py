@@ -148,18 +148,20 @@ def save_run(
     run: TrainingRun[Encoder],
     folder: str | Path,
     record: Mapping[str, Any],
-    card: Callable[[Mapping[str, Any]], str] = model_card,
+    card: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> TrainingRun[Encoder]:
     """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the saved run.
 
-    ``record`` comes from :func:`run_record`, and ``card`` makes the README of it. The adapter's own configuration is
+    ``record`` comes from :func:`run_record`, and ``card`` makes the README of it, by default that of an adapter. The adapter's own configuration is
     written after its weights and settings, so that a kill leaves no half adapter.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_record(folder, record)
     save_adapter(run.model, folder)
-    return _finish(run, folder, {**record, "fingerprint": load_trained(run.model, folder).fingerprint}, card)
+    return _finish(
+        run, folder, {**record, "fingerprint": load_trained(run.model, folder).fingerprint}, card or model_card
+    )
 
 
 def save_reranker(
