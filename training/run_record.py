@@ -152,8 +152,8 @@ def save_run(
 ) -> TrainingRun[Encoder]:
     """Write adapter, ``train_config.json``, ``log.jsonl``, ``curves.svg`` and ``README.md``; return the saved run.
 
-    ``record`` comes from :func:`run_record`, and ``card`` makes the README of it, by default that of an adapter. The adapter's own configuration is
-    written after its weights and settings, so that a kill leaves no half adapter.
+    ``record`` comes from :func:`run_record`, and ``card`` makes the README of it, by default that of an adapter. The
+    adapter's own configuration is written after its weights and settings, so that a kill leaves no half adapter.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
