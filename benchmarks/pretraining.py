@@ -276,9 +276,8 @@ def table(runs: Runs) -> str:
     for variant in ("base", *VARIANTS):
         if repeated := runs_of(runs, variant):
             cells = [mean_with_interval([run["scores"][name] for run in repeated]) for name in names]
-            lines.append(
-                f"| {_label(variant)}, {seeds(len(repeated))} | {_steps(repeated)} | " + " | ".join(cells) + " |"
-            )
+            count = "" if variant == "base" else f" ({seeds(len(repeated))})"
+            lines.append(f"| {_label(variant)}{count} | {_steps(repeated)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
