@@ -210,26 +210,37 @@ def adapt_to_repository(
     measuring = clock()
     prepared = _prepare(encoder, train, held_out, recipe, start, device)
     measuring = clock() - measuring  # measuring the result takes about as long
-
-    def with_budget(config: L, share: float) -> L:
-        """Return the settings with this share of the time that is left; unchanged without a budget."""
-        if minutes is None:
-            return config
-        left = share * (minutes * 60 - (clock() - began) - measuring)
-        return config.replace(max_seconds=max(FEWEST_SECONDS, left))
-
+    budget = _Budget(None if minutes is None else began + minutes * 60 - measuring, clock)
     more: dict[str, Any] = {}
     if pretraining is not None:
-        texts = read_texts(roots, prepared.model, languages=recipe.languages, on_progress=on_progress)
-        texts = _other_texts(texts, held_out)
-        pretraining = with_budget(pretraining.replace(seed=recipe.train.seed), 0.5)
+        texts = read_texts(roots, encoder, languages=recipe.languages, on_progress=on_progress)
+        pretraining = budget.limit(pretraining.replace(seed=recipe.train.seed), share=0.5)
         more["pretraining"] = pretrain_in_place(
-            prepared.model, texts, recipe.adapter, pretraining, on_progress=on_progress, clock=clock
+            prepared.model,
+            _other_texts(texts, held_out),
+            recipe.adapter,
+            pretraining,
+            on_progress=on_progress,
+            clock=clock,
         )
-    recipe = recipe.with_parts(train=with_budget(recipe.train, 1.0))
+    recipe = recipe.with_parts(train=budget.limit(recipe.train))
     return _fit_and_save(
         prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock, **more
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """When the trainings of an adaptation have to end by ``clock``; ``None`` is never."""
+
+    end: float | None
+    clock: Callable[[], float]
+
+    def limit(self, config: L, *, share: float = 1.0) -> L:
+        """Return the settings of a training that takes this share of the time that is left."""
+        if self.end is None:
+            return config
+        return config.replace(max_seconds=max(FEWEST_SECONDS, share * (self.end - self.clock())))
 
 
 def _fit_and_save(
