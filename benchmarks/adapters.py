@@ -73,7 +73,7 @@ def _with_smaller_pool(benchmark: Benchmark, *, others: int) -> Benchmark:
 
 def scores(encoder: Encoder, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return metrics by benchmark; ``mbxp dev`` is the mean over the languages of MBXP."""
-    from llamaindex_code_retrieval.training.adapt import score
+    from llamaindex_code_retrieval.training.validation import score
 
     results: dict[str, dict[str, float]] = {}
     for benchmark in benchmarks(options):

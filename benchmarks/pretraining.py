@@ -14,8 +14,8 @@ With the defaults it takes about an hour on two cores:
     CODE_RETRIEVAL_DATA=… python benchmarks/pretraining.py CODE… --pairs FILE… [--held-out FILE] [--seconds 100]
 
 CODE are folders with source code for the first stage, without the repositories that are held out. With --case FOLDER, a
-checkout with Python code, `adapt` learns from it with nine tenths of its doc comments removed, with and without
-`--pretrain`, and is asked with the removed ones:
+checkout with Python code, `adapt` learns from it with nine tenths of its doc comments removed, with and without a first
+stage, and is asked with the removed ones:
 
     python benchmarks/pretraining.py --case FOLDER [--minutes 5]
 """
@@ -206,8 +206,8 @@ def case(folder: Path, minutes: float, seed: int) -> dict[str, Any]:
     """Adapt to a checkout without nine tenths of its doc comments, and return the MRR of asking with these."""
     from llamaindex_code_retrieval.eval import benchmark_of
     from llamaindex_code_retrieval.training import adapt_to_repository
-    from llamaindex_code_retrieval.training.adapt import score
     from llamaindex_code_retrieval.training.recipes import Recipe
+    from llamaindex_code_retrieval.training.validation import score
 
     results: dict[str, Any] = {"minutes": minutes}
     with tempfile.TemporaryDirectory() as name:

@@ -29,10 +29,10 @@ from llamaindex_code_retrieval.training import (
     run_record,
     train_adapter,
 )
-from llamaindex_code_retrieval.training.adapt import score, split_held_out
 from llamaindex_code_retrieval.training.loop import STATE
 from llamaindex_code_retrieval.training.pairs import Pair, write_pairs
 from llamaindex_code_retrieval.training.recipes import Recipe
+from llamaindex_code_retrieval.training.validation import score, split_held_out
 
 VERBS = "read write open close sort add list count".split()
 NOUNS = "file line word tree node path key".split()

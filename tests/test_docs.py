@@ -32,7 +32,7 @@ HOLD_OUT = ["--set", "held_out=0.5"]
 BUDGETS = {
     "adapt": [*SMALL, *SHORT],
     "train": [*SMALL, *SHORT, *HOLD_OUT],
-    "pretrain": [*SMALL, *HOLD_OUT, "--set", "max_code_tokens=48"],
+    "pretrain": [*SMALL, *HOLD_OUT],
     "train-reranker": [*SMALL, *HOLD_OUT, "--set", "max_tokens=48", "--set", "calibration_depth=5"],
     "distil": [*SMALL, *HOLD_OUT],
     "train-static": ["--batch-size", "8", "--epochs", "0.2", "--held-out", "0.5", "--dim", "16"],
@@ -144,7 +144,7 @@ def _run(words: list[str], home: Path, tiny_base: Path) -> None:
                 shutil.rmtree(out)  # another page made it
             budget = BUDGETS.get(arguments[0], [])
             shutil.rmtree(home / ".code-retrieval-adapter", ignore_errors=True)
-            needs_embedded = "--start" in arguments or "--layers" in arguments
+            needs_embedded = arguments[0] == "pretrain" or "--start" in arguments or "--layers" in arguments
             base = ["--base", str(tiny_base)] if budget and not needs_embedded else []
             assert main([*arguments, *budget, *base]) == 0, words
 

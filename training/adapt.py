@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,9 @@ from typing import Any, TypeVar
 from llamaindex_code_retrieval._io import Progress, no_progress, read_json, sha256
 from llamaindex_code_retrieval._optional import check_installed
 from llamaindex_code_retrieval.embedding import CodeEmbedding
-from llamaindex_code_retrieval.eval import Benchmark, benchmark_of, evaluate_run
-from llamaindex_code_retrieval.eval.retrieval import rank_by_cosine
 from llamaindex_code_retrieval.models.catalog import DEFAULT_ADAPTERS
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DAMAGED
-from llamaindex_code_retrieval.models.text_encoder import TextEncoder
 from llamaindex_code_retrieval.training.activations import check_cacheable
 from llamaindex_code_retrieval.training.adapters import attach_adapter, check_start, locate_start
 from llamaindex_code_retrieval.training.augmentation import with_names
@@ -45,35 +41,12 @@ from llamaindex_code_retrieval.training.sampling import (
 )
 from llamaindex_code_retrieval.training.source_texts import SourceText
 from llamaindex_code_retrieval.training.teachers import TeacherVectors, load_teachers
+from llamaindex_code_retrieval.training.validation import Validation, score, split_held_out
 
 L = TypeVar("L", bound=LoopConfig)
 
-SELECTION_QUERIES = 300
-"""Largest number of held-out queries that choose the best step."""
-REPORT_QUERIES = 300
-"""Largest number of other held-out queries that measure the result."""
-FEWEST_REPORT_QUERIES = 20
-"""If either half would have fewer queries, all held-out queries both choose the step and measure the result."""
 FEWEST_SECONDS = 10.0
 """Seconds of training where mining and measuring have used up the budget."""
-OTHER_CODES = 500
-"""Largest number of training codes that are ranked along with the held-out ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """Held-out queries with the codes to rank; ``selection`` chooses the best step, ``report`` measures the result.
-
-    They are the same object if the held-out queries are too few for two parts.
-    """
-
-    selection: Benchmark
-    report: Benchmark
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether the queries that measure the result also choose the step."""
-        return self.selection is self.report
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +149,7 @@ def adapt_to_repository(
         minutes: budget for mining, training and measuring together; ``None`` is no limit.
         start: the adapter that the training starts from: by default the one that comes with the package for this base,
             if the method is LoRA; ``"none"`` is the base itself.
-        pretraining: predict masked tokens and names in all source code first, for a code base with few comments; it
-            takes half of the budget that is left after mining.
+        pretraining: predict masked tokens and names in all source code first, in half of the budget after mining.
         device: torch device; by default CUDA if there is one.
         on_progress: called with the stages "mine", "compare", with ``pretraining`` "read" and "pretrain", and "train".
         clock: returns seconds, for the budget.
@@ -199,34 +171,33 @@ def adapt_to_repository(
     encoder = _load_base(recipe, device)
     if (start_folder := locate_start(start)) is not None:
         check_start(encoder, start_folder, recipe.adapter)  # before minutes of mining
-    pairs = mine([Path(root) for root in roots], on_progress=on_progress).pairs
-    train, held_out = split_by_repository(
-        _as_one_repository(select_languages(pairs, recipe.languages)), held_out=0.2, seed=recipe.train.seed
-    )
-    train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
-    train, held_out = with_names(train, recipe.named), with_names(held_out, recipe.named)
+    train, held_out = _mine(roots, recipe, on_progress)
     recipe = recipe.with_parts(train=recipe.train.replace(batch_size=max(2, min(recipe.train.batch_size, len(train)))))
     check_trainable(train, recipe.train.batch_size)
     measuring = clock()
     prepared = _prepare(encoder, train, held_out, recipe, start, device)
-    measuring = clock() - measuring  # measuring the result takes about as long
-    budget = _Budget(None if minutes is None else began + minutes * 60 - measuring, clock)
+    budget = _Budget.of(minutes, began, measuring, clock)
     more: dict[str, Any] = {}
     if pretraining is not None:
-        texts = read_texts(roots, encoder, languages=recipe.languages, on_progress=on_progress)
-        pretraining = budget.limit(pretraining.replace(seed=recipe.train.seed), share=0.5)
+        texts = _other_texts(read_texts(roots, encoder, languages=recipe.languages, on_progress=on_progress), held_out)
+        settings = budget.limit(pretraining.replace(seed=recipe.train.seed), share=0.5)
         more["pretraining"] = pretrain_in_place(
-            prepared.model,
-            _other_texts(texts, held_out),
-            recipe.adapter,
-            pretraining,
-            on_progress=on_progress,
-            clock=clock,
+            prepared.model, texts, recipe.adapter, settings, on_progress=on_progress, clock=clock
         )
     recipe = recipe.with_parts(train=budget.limit(recipe.train))
     return _fit_and_save(
         prepared, recipe, out, start=start, sources=roots, on_progress=on_progress, clock=clock, **more
     )
+
+
+def _mine(roots: Sequence[str | Path], recipe: Recipe, on_progress: Progress) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs of source trees to train on, and those of a fifth of the files."""
+    pairs = mine([Path(root) for root in roots], on_progress=on_progress).pairs
+    train, held_out = split_by_repository(
+        _as_one_repository(select_languages(pairs, recipe.languages)), held_out=0.2, seed=recipe.train.seed
+    )
+    train = mix_kinds(train, recipe.kinds.stated(), seed=recipe.train.seed)
+    return with_names(train, recipe.named), with_names(held_out, recipe.named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +206,13 @@ class _Budget:
 
     end: float | None
     clock: Callable[[], float]
+
+    @classmethod
+    def of(cls, minutes: float | None, began: float, measuring: float, clock: Callable[[], float]) -> _Budget:
+        """Return the budget of an adaptation; measuring the result takes about as long as since ``measuring``."""
+        if minutes is None:
+            return cls(None, clock)
+        return cls(began + minutes * 60 - (clock() - measuring), clock)
 
     def limit(self, config: L, *, share: float = 1.0) -> L:
         """Return the settings of a training that takes this share of the time that is left."""
@@ -395,35 +373,6 @@ def _prepare(
 def _check_budget(recipe: Recipe, budget: float | None) -> None:
     if budget is not None and recipe.adapter.method == "adalora":
         raise ValueError("AdaLoRA prunes by a schedule of known length; give epochs, and leave out the time budget")
-
-
-def split_held_out(held_out: Sequence[Pair], train: Sequence[Pair], *, seed: int) -> Validation:
-    """Divide held-out queries into those that choose the best step and those that measure the result.
-
-    Each part is ranked against its own codes and up to 500 codes of the training.
-    """
-    rng = random.Random(seed)
-    by_query: dict[str, list[str]] = {}
-    for pair in held_out:
-        by_query.setdefault(pair.query, []).append(pair.code)
-    queries = rng.sample(list(by_query), len(by_query))
-    codes = sorted({pair.code for pair in train})
-    others = rng.sample(codes, min(OTHER_CODES, len(codes)))
-    half = min(SELECTION_QUERIES, len(queries) // 2)
-    parts = [queries[:half], queries[half:][:REPORT_QUERIES]]
-    if half < FEWEST_REPORT_QUERIES:
-        parts = [queries[:SELECTION_QUERIES]]
-    benchmarks = [
-        benchmark_of("held out", [(query, code) for query in part for code in by_query[query]], others=others)
-        for part in parts
-    ]
-    return Validation(selection=benchmarks[0], report=benchmarks[-1])
-
-
-def score(encoder: TextEncoder, benchmark: Benchmark) -> dict[str, float]:
-    """Return ``mrr``, ``r@1`` and ``r@10`` of the encoder alone, over the whole corpus of ``benchmark``."""
-    metrics = evaluate_run(rank_by_cosine(encoder, benchmark), benchmark.qrels)
-    return {name.lower(): value for name, value in metrics.items()}
 
 
 def _other_texts(texts: Sequence[SourceText], held_out: Sequence[Pair]) -> list[SourceText]:

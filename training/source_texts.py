@@ -23,7 +23,7 @@ from llamaindex_code_retrieval.languages.table import CODE_LANGUAGES, known_lang
 from llamaindex_code_retrieval.training.repositories.folders import check_folders
 
 _LEAST_LINES = 3
-"""Shorter texts, such as a lone import, have too little around a masked token."""
+"""Shorter definitions and statements, such as a lone import, have too little around a masked token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _texts_of(file: SourceFile, repository: str, parser: CodeNodeParser) -> Iter
     declared = [] if outline is None else declarations(outline)
     for node in parser.get_nodes_from_documents([document]):
         text = str(node.get_content())
-        if sum(1 for line in text.split("\n") if line.strip()) < _LEAST_LINES:
+        if "parts" not in node.metadata and sum(1 for line in text.split("\n") if line.strip()) < _LEAST_LINES:
             continue
         first, last = node.metadata["start_line"] - 1, node.metadata["end_line"] - 1
         yield SourceText(text, file.language, f"{repository}/{file.path}", _names_in(text, declared, first, last))

@@ -21,7 +21,6 @@ from llamaindex_code_retrieval.embedding import CodeEmbedding
 from llamaindex_code_retrieval.models.encoder import Encoder
 from llamaindex_code_retrieval.models.static_encoder import quantize_rows
 from llamaindex_code_retrieval.models.static_model import StaticModel, WordTokens, repetition_weights
-from llamaindex_code_retrieval.training.adapt import Validation, score, split_held_out
 from llamaindex_code_retrieval.training.batches import Batches
 from llamaindex_code_retrieval.training.checkpoints import save_static_model
 from llamaindex_code_retrieval.training.config import StaticConfig, TrainConfig
@@ -39,6 +38,7 @@ from llamaindex_code_retrieval.training.run_record import (
 )
 from llamaindex_code_retrieval.training.sampling import check_trainable, split_by_repository
 from llamaindex_code_retrieval.training.students import token_vectors
+from llamaindex_code_retrieval.training.validation import Validation, score, split_held_out
 
 _FREQUENT = 1e-3
 """Share of all tokens at which a token's vector starts at half its length (SIF: Arora et al. 2017, section 3)."""
