@@ -97,14 +97,10 @@ def pretrain(
         resume=resume,
         on_step=lambda step, total, entry: on_progress("train", step, total),
     )
+    data = describe_texts(train, [public_name(root) for root in roots])
+    named = None if start_folder is None else public_name(str(start))
     record = run_record(
-        run,
-        model,
-        data=describe_texts(train, [public_name(root) for root in roots]),
-        adapter=recipe.adapter,
-        config=recipe.train,
-        start=None if start_folder is None else public_name(str(start)),
-        validation_texts=len(held_out),
+        run, model, data=data, adapter=recipe.adapter, config=recipe.train, start=named, validation_texts=len(held_out)
     )
     return save_run(run, out, record, pretraining_card)
 
