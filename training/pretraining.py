@@ -54,9 +54,8 @@ def pretrain(
 ) -> TrainingRun[Encoder]:
     """Pretrain a base on the source files under ``roots`` and save what was trained in ``folder``.
 
-    It needs no pairs and no comments. The result is not a retrieval model: train it on pairs next, with
-    ``start=folder`` for an adapter and ``base=folder`` for whole weights. Files are held out, and the share of their
-    masked tokens that is predicted chooses the best step.
+    It needs no pairs and no comments. The result is no retrieval model yet: train it on pairs next, with ``start=folder``
+    for an adapter and ``base=folder`` for whole weights. Some files are held out, and choose the best step.
 
     Args:
         roots: folders with source code.
