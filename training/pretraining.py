@@ -54,7 +54,7 @@ def pretrain(
 ) -> TrainingRun[Encoder]:
     """Pretrain a base on the source files under ``roots`` and save what was trained in ``folder``.
 
-    It needs no pairs and no comments. The result is no retrieval model yet: train it on pairs next, with ``start=folder``
+    It needs no pairs and no comments. The result cannot retrieve yet: train it on pairs next, with ``start=folder``
     for an adapter and ``base=folder`` for whole weights. Some files are held out, and choose the best step.
 
     Args:
