@@ -597,3 +597,11 @@ def test_push_tells_what_failed(
     assert main(train_command(pairs, tmp_path / "out", bert_folder, "--push", "org/name")) == 2
     assert "is saved, but could not be pushed to org/name" in capsys.readouterr().err
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+def test_a_card_names_only_data_sets_of_the_hub(bert_folder: Path, tmp_path: Path) -> None:
+    recipe = Recipe(base=str(bert_folder), max_code_tokens=32, max_query_tokens=32, train=TrainConfig(batch_size=8))
+    sources = ["hf:org/pairs:train", "my-pairs.jsonl", "cosqa", "src", "hf:org/pairs"]
+    run = train_adapter(pair_list(), tmp_path / "out", recipe=recipe, sources=sources)
+    assert run.folder is not None
+    assert 'datasets: ["org/pairs"]\n' in (run.folder / "README.md").read_text()

@@ -203,15 +203,15 @@ embedding = CodeEmbedding("path/to/this/folder")
 def _metadata(
     record: Mapping[str, Any], *, library: str, tags: Sequence[str], pipeline: str = "feature-extraction"
 ) -> str:
-    """Return the YAML header, which the hub reads. It names a base only if the hub knows it."""
+    """Return the YAML header, which the hub reads. It names a base and data sets only if they are from the hub."""
     base = hub_name(record["base"]["name"].partition("@")[0])
-    datasets = [source.removeprefix("hf:").partition(":")[0] for source in record["data"]["sources"]]
+    on_hub = [source for source in record["data"]["sources"] if source.startswith("hf:")]
     fields: dict[str, Any] = {
         "library_name": library,
         "base_model": base if is_hub_name(base) else None,
         "license": _LICENSES.get(base),
         "language": ["en", "code"],
-        "datasets": [name for name in dict.fromkeys(datasets) if not name.endswith((".jsonl", ".jsonl.gz"))],
+        "datasets": list(dict.fromkeys(source.removeprefix("hf:").partition(":")[0] for source in on_hub)),
         "pipeline_tag": pipeline,
         "tags": [*_TAGS, *tags],
     }

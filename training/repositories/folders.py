@@ -16,7 +16,7 @@ def check_folders(roots: Sequence[str | Path]) -> list[Path]:
     folders = [Path(root).expanduser() for root in roots]
     for folder in folders:
         if not folder.exists():
-            raise FileNotFoundError(f"{folder} does not exist; name a folder with source code, or a git URL")
+            raise FileNotFoundError(f"{folder} does not exist; name a folder with source code")
         if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is not a folder; name a folder with source code, or a git URL")
+            raise NotADirectoryError(f"{folder} is not a folder; name a folder with source code")
     return folders
