@@ -322,21 +322,12 @@ class Masking:
         weight: Tensor = backbone.get_input_embeddings().weight
         return weight
 
-    def kind(self, step: int) -> tuple[str, int]:
-        """Return what a step masks, "tokens" or "names", and how many steps before it mask the same.
-
-        >>> config = PretrainConfig(name_batches=0.5)
-        >>> [_kind(config, step) for step in range(4)]
-        [('tokens', 0), ('names', 0), ('tokens', 1), ('names', 1)]
-        """
-        return _kind(self.config, step)
-
     def prepare(self, step: int) -> None:
         """Do nothing."""
 
     def backward(self, step: int) -> tuple[float, str]:
         """Add the gradients of the batch of this step; return its loss and what to call the batch in an error."""
-        kind, number = self.kind(step)
+        kind, number = _kind(self.config, step)
         texts = self.named if kind == "names" else self.texts
         batch = [texts[i] for i in self._orders[kind].batch(number)]
         rows = self.mask(batch, kind, seed=f"{self.config.seed}-{step}")
@@ -361,7 +352,7 @@ class Masking:
 
     def validation_rows(self, texts: Sequence[SourceText]) -> dict[str, list[MaskedRow]]:
         """Return held-out texts masked in each way that the training uses, the same at every validation."""
-        kinds = {self.kind(step)[0] for step in range(self.config.total_steps(len(self.texts)))}
+        kinds = {_kind(self.config, step)[0] for step in range(self.config.total_steps(len(self.texts)))}
         rows = {
             kind: self.mask([text for text in texts if kind == "tokens" or text.names], kind, seed="validation")
             for kind in sorted(kinds)
@@ -413,7 +404,7 @@ class Masking:
 
     def finish(self, step: int) -> Entry:
         """Return what the step masked, for the log."""
-        return {"masked": self.kind(step)[0]}
+        return {"masked": _kind(self.config, step)[0]}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return nothing: everything follows from the step."""
@@ -424,5 +415,10 @@ class Masking:
 
 
 def _kind(config: PretrainConfig, step: int) -> tuple[str, int]:
+    """Return what a step masks, "tokens" or "names", and how many steps before it mask the same.
+
+    >>> [_kind(PretrainConfig(name_batches=0.5), step) for step in range(4)]
+    [('tokens', 0), ('names', 0), ('tokens', 1), ('names', 1)]
+    """
     before, after = (math.floor(number * config.name_batches + 1e-9) for number in (step, step + 1))
     return ("names", before) if after > before else ("tokens", step - before)
